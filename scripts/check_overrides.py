@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Checks that SAM CLI parses every parameter override in the documentation correctly.
 
-    check_overrides.py template.yaml README.md docs/*.md samconfig.toml scripts/package
+    check_overrides.py template.yaml infra/replication.yaml README.md docs/*.md samconfig.toml scripts/package
 
 SAM CLI splits each argument of `--parameter-overrides` with a pattern and drops text that does not match: a value with
 a space loses everything after the space, and an empty value is ignored. So each documented argument is parsed with SAM
 CLI's own option; it must be returned unchanged, name a parameter of the template, and have a value that the parameter
-allows. The same is checked for each `Name=value` in the prose, and for every default value, so that every override can
-be undone.
+allows. A command is for the first template that has all of its parameters. The same is checked for each `Name=value` in
+the prose, and for every default value, so that every override can be undone.
 """
 
 import re
@@ -86,33 +86,42 @@ def commands(text):
         yield after[:end]
 
 
-def main(template, paths):
-    with open(template, encoding="utf-8") as file:
-        parameters = yaml_parse(file)["Parameters"]
+def of(templates, arguments):
+    """Returns the parameters of the first template that has all of these."""
+    names = {argument.split("=", 1)[0] for argument in arguments}
+    return next((parameters for parameters in templates if names <= set(parameters)), templates[0])
+
+
+def main(paths):
+    templates = []
+    for path in paths[:2]:
+        with open(path, encoding="utf-8") as file:
+            templates.append(yaml_parse(file)["Parameters"])
     documented = 0
-    for path in paths:
+    known = {name for parameters in templates for name in parameters}
+    for path in paths[2:]:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        prose = [f"{name}={value}" for name, value in re.findall(r"`([A-Z]\w+)=([^`]*)`", text) if name in parameters]
+        prose = [f"{name}={value}" for name, value in re.findall(r"`([A-Z]\w+)=([^`]*)`", text) if name in known]
         for arguments in [*commands(text), *([each] for each in prose)]:
             try:
-                check(parameters, arguments)
+                check(of(templates, arguments), arguments)
             except Wrong as wrong:
                 raise Wrong(f"{path}: {' '.join(arguments)}: {wrong}") from wrong
             documented += 1
-    for name, declared in parameters.items():
-        if "Default" in declared:
-            try:
-                check(parameters, [f"{name}={declared['Default']}"])
-            except Wrong as wrong:
-                raise Wrong(f"the default of {name} cannot be set: {wrong}") from wrong
-    print(f"{documented} overrides of the documentation and {len(parameters)} defaults are what SAM CLI takes them for")
+    defaults = [(parameters, *each) for parameters in templates for each in parameters.items() if "Default" in each[1]]
+    for parameters, name, declared in defaults:
+        try:
+            check(parameters, [f"{name}={declared['Default']}"])
+        except Wrong as wrong:
+            raise Wrong(f"the default of {name} cannot be set: {wrong}") from wrong
+    print(f"{documented} overrides of the documentation and {len(defaults)} defaults are what SAM CLI takes them for")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit("usage: check_overrides.py template.yaml FILE...")
+    if len(sys.argv) < 4:
+        sys.exit("usage: check_overrides.py template.yaml infra/replication.yaml FILE...")
     try:
-        main(sys.argv[1], sys.argv[2:])
+        main(sys.argv[1:])
     except Wrong as wrong:
         sys.exit(str(wrong))

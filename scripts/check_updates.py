@@ -1,24 +1,25 @@
 #!/usr/bin/env python3
 """Checks that an update which changes only parameters reaches everything that is invoked.
 
-    check_updates.py template.yaml
+    check_updates.py template.yaml infra/replication.yaml
 
-template.yaml is expanded in the same way as AWS SAM does, once with its defaults, once with each of two combinations of
-tiers, and from each of these starting points once more for every parameter with another value. If this changes the
-configuration of a function (its properties, with parameters, conditions and the outputs of nested stacks resolved),
-then everything that invokes the function (a mapping, a route, the state machine, a permission) must refer to a target
-that has changed as well. A published version does not meet this condition: it is identified by its logical ID, which is
+Each template is expanded in the same way as AWS SAM does, with its nested templates, from several starting points: the
+defaults and combinations of tiers, or the choices of ALONE; and from each of them once more for every parameter with
+another value. If this changes the configuration of a function (its properties, with parameters, conditions and the
+inputs and outputs of nested stacks resolved), then everything that invokes the function (a mapping, a route, the state
+machine, a permission) must refer to a target that has changed as well. A published version does not meet this condition: it is identified by its logical ID, which is
 computed from the text of the template and does not change with a parameter.
 
 Also checks that each parameter which is known to configure functions changes them, so that the comparison is not empty.
 """
 
 import json
+import os
 import re
 import sys
 
 from expand_template import expand
-from resolve_templates import Template, Wrong, nested
+from resolve_templates import ALONE, SOURCE, Template, Wrong, nested
 
 BASES = [
     {},
@@ -45,6 +46,20 @@ REACHES = {
     "CursorSecretVersion": {"ApiFunction", "SearchFunction"},
     "PreviousCursorSecretVersion": {"ApiFunction", "SearchFunction"},
 }
+# The same of infra/replication.yaml by itself.
+REACHES_ALONE = {
+    "SourceTableName": {"MaintenanceFunction"},
+    "ReplicaTableArn": {"ReplicatorFunction", "MaintenanceFunction"},
+    "ReplicaRegion": {"ReplicatorFunction", "MaintenanceFunction"},
+    "ReplicaRoleArn": {"ReplicatorFunction", "MaintenanceFunction"},
+    "DeploymentName": {"ReplicatorFunction", "ArchiverFunction", "MaintenanceFunction"},
+    "LogLevel": {"ReplicatorFunction", "ArchiverFunction", "MaintenanceFunction"},
+    "TombstoneRetentionDays": {"ReplicatorFunction", "MaintenanceFunction"},
+    "ArchiveCompression": {"ArchiverFunction", "MaintenanceFunction"},
+    "DatabaseUrl": {"ReplicatorFunction", "MaintenanceFunction"},
+    "CacheUrl": {"ReplicatorFunction"},
+    "EmailsTableArn": {"MaintenanceFunction"},
+}
 # Copies of a configuration, which are made when the resource is created and never updated.
 COPIES = {"AWS::Lambda::Version", "AWS::Lambda::Alias", "AWS::StepFunctions::StateMachineVersion"}
 
@@ -66,44 +81,53 @@ class Deployment:
     def __init__(self, path, values):
         name = " ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"
         self.root = Template(name, expand(path, values), values, checked=False)
-        self.stacks = nested(self.root, "", name)
-        self.resources = self.root.body["Resources"]
+        nested(self.root, os.path.dirname(path), name, checked=False)
+        # No two of the templates that have functions use a name for different resources.
+        self.templates = [self.root, *(each for _, each in self.root.stacks.values() if functions_of(each))]
+        self.place = {name: template for template in self.templates for name in template.body["Resources"]}
+        self.resources = {name: template.body["Resources"][name] for name, template in self.place.items()}
+        if len(self.place) != sum(len(template.body["Resources"]) for template in self.templates):
+            raise Wrong(f"{name}: two templates with functions use one name")
 
-    def resolved(self, node, template=None):
+    def resolved(self, node, template):
         """Returns the node with parameters replaced by values, and outputs of nested stacks by their definitions."""
-        template = template or self.root
         if isinstance(node, list):
             return [self.resolved(part, template) for part in node]
         if not isinstance(node, dict):
             return node
         if set(node) == {"Ref"} and node["Ref"] in template.values:
-            return template.values[node["Ref"]]
+            return self.parameter(node["Ref"], template)
         if set(node) == {"Fn::GetAtt"}:
             target, attribute = template.attribute(node["Fn::GetAtt"])
-            stack = self.stacks.get(target) if template is self.root else None
+            stack = template.stacks.get(target)
             if stack:
                 output = stack[1].body["Outputs"][attribute.removeprefix("Outputs.")]
                 return {"of": target, "is": self.resolved(output["Value"], stack[1])}
         if set(node) == {"Fn::Sub"}:
             pattern, own = (node["Fn::Sub"], {}) if isinstance(node["Fn::Sub"], str) else node["Fn::Sub"]
-            known = {name: value for name, value in template.values.items() if value is not None and name not in own}
+            known = {name: self.parameter(name, template) for name in template.values if name not in own}
             filled = re.sub(r"\$\{(\w+)\}", lambda found: str(known.get(found[1], found[0])), pattern)
             return {"Fn::Sub": [filled, self.resolved(own, template)]}
         return {key: self.resolved(value, template) for key, value in node.items()}
+
+    def parameter(self, name, template):
+        """Returns the value of a parameter, or what a nested stack is given for it if that is known only later."""
+        given = template.given.get(name)
+        return self.resolved(given, template.parent) if isinstance(given, dict) else template.values[name]
 
     def configuration(self, name):
         """Returns the resolved properties of a function, or the name of a copy, which changes only if its name does."""
         resource = self.resources[name]
         if resource["Type"] in COPIES:
             return [name, sorted(self.configuration(each) for each in self.named(resource, COPIES))]
-        return json.dumps(self.resolved(resource["Properties"]), sort_keys=True, default=str)
+        return json.dumps(self.resolved(resource["Properties"], self.place[name]), sort_keys=True, default=str)
 
     def named(self, node, kinds):
         found = {name for name, _ in self.root.references(node) if name in self.resources}
         return sorted(name for name in found if self.resources[name]["Type"] in kinds)
 
     def functions(self):
-        return self.root.of_type("AWS::Lambda::Function")
+        return {name: function for template in self.templates for name, function in functions_of(template).items()}
 
     def function_of(self, name):
         """Returns the function itself, or the function that a copy was made of."""
@@ -131,10 +155,14 @@ class Deployment:
                     yield invoker, target
 
 
-def check(path):
+def functions_of(template):
+    return template.of_type("AWS::Lambda::Function")
+
+
+def check(path, bases, reaches):
     reached = {}
     updates = 0
-    for base in BASES:
+    for base in bases:
         before = Deployment(path, base)
         copies = sorted(name for name, each in before.resources.items() if each["Type"] in COPIES)
         if copies:
@@ -147,11 +175,11 @@ def check(path):
             after = Deployment(path, base | {parameter: value})
             updates += 1
             check_update(before, after, parameter, reached)
-    for parameter, functions in REACHES.items():
+    for parameter, functions in reaches.items():
         missed = functions - reached.get(parameter, set())
         if missed:
             raise Wrong(f"{parameter} is not seen to reach {sorted(missed)}")
-    print(f"{updates} updates of a parameter reach whatever is invoked")
+    print(f"{updates} updates of a parameter of {path} reach whatever is invoked")
 
 
 def check_update(before, after, parameter, reached):
@@ -172,9 +200,10 @@ def check_update(before, after, parameter, reached):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: check_updates.py template.yaml")
+    if len(sys.argv) != 3:
+        sys.exit("usage: check_updates.py template.yaml infra/replication.yaml")
     try:
-        check(sys.argv[1])
+        check(sys.argv[1], BASES, REACHES)
+        check(sys.argv[2], [SOURCE | values for values in ALONE.values()], REACHES_ALONE)
     except Wrong as wrong:
         sys.exit(str(wrong))

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Expands template.yaml in the same way as AWS SAM on deployment and prints the CloudFormation template, offline.
+"""Expands a template in the same way as AWS SAM on deployment and prints the CloudFormation template, offline.
 
 cfn-lint and `sam validate --lint` do not detect dependency cycles that include SAM's own resource types; they are
 visible only in the expanded template. No AWS account is used; SAM's managed policies, which this template does not use,
 are left unresolved.
 """
 
+import functools
 import json
 import os
 import sys
@@ -13,6 +14,16 @@ import sys
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
+
+
+@functools.cache
+def expand_nested(path):
+    """Returns a nested template as CloudFormation. It must not be changed. Nested templates without SAM's transform
+    are returned as they are.
+    """
+    with open(path, encoding="utf-8") as file:
+        template = yaml_parse(file)
+    return expand(path) if "Transform" in template else template
 
 
 def expand(path, parameters=None):

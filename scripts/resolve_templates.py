@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
-"""Resolves the templates for each choice of the two tiers: template.yaml, expanded in the same way as AWS SAM does, and
-its nested templates, each with its conditions evaluated.
+"""Resolves the templates for each choice of their parameters: template.yaml and infra/replication.yaml, expanded in the
+same way as AWS SAM does, and the templates nested in them, each with its conditions evaluated.
 
-    resolve_templates.py template.yaml target/templates
+    resolve_templates.py template.yaml infra/replication.yaml target/templates
 
-The result is nine folders, one for each pair of RelationalTier and CacheTier, and three more for the other choices of
-authentication and CORS. cfn-lint reads them, so it also finds errors in parts that depend on a condition. This script
-checks rules that no linter covers, for every choice:
+The result is nine folders of template.yaml, one for each pair of RelationalTier and CacheTier, three more for the other
+choices of authentication and CORS, and some of infra/replication.yaml deployed by itself (ALONE). cfn-lint reads them,
+so it also finds errors in parts that depend on a condition. This script checks rules that no linter covers, for every
+choice:
 
 - everything that Ref, GetAtt, Sub or DependsOn refers to is created, across the nested stacks too;
-- a nested stack receives only parameters that it has;
+- a nested stack receives only parameters that it has, with values that they allow;
 - the network exists if and only if a tier is on, and contains a function if and only if the function uses a tier;
-- each route of the API has an authorizer and leads to a function, and only this API may invoke that function.
+- each route of the API has an authorizer and leads to a function, and only this API may invoke that function;
+- a role grants the use of the source's key, of the replica's key and of the replica's role only if they are given.
 """
 
 import copy
@@ -21,15 +23,69 @@ import os
 import re
 import sys
 
-from samtranslator.yaml_helper import yaml_parse
-
-from expand_template import expand
+from expand_template import expand, expand_nested
 
 PSEUDO = re.compile(r"^AWS::")
 TOKENS = {"JwtIssuer": "https://issuer.example", "JwtAudience": "users", "ScopePrefix": "millrace/"}
 CORS = {"CorsOrigins": "https://app.example,https://admin.example", "ApiBasePath": "v1"}
 ACCESS = {"": {}, "+jwt": TOKENS, "+cors": CORS, "+jwt+cors": TOKENS | CORS}
 NO_VALUE = {"Ref": "AWS::NoValue"}
+# A foreign table, as infra/replication.yaml is deployed for it, and the choices for it.
+TABLE = "arn:aws:dynamodb:eu-west-1:123456789012:table/"
+SOURCE = {
+    "SourceTableName": "Orders",
+    "SourceTableArn": f"{TABLE}Orders",
+    "SourceStreamArn": f"{TABLE}Orders/stream/2026-11-27T00:00:00.000",
+    "PartitionKey": "pk:S",
+}
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+NETWORK = {
+    "FirstSubnet": "subnet-0123456789abcdef0",
+    "SecondSubnet": "subnet-0123456789abcdef1",
+    "ReplicatorGroup": "sg-0123456789abcdef0",
+    "NetworkPolicyArn": "arn:aws:iam::123456789012:policy/interfaces",
+}
+ALONE = {
+    "alone": {},
+    "alone+sort+keys": {"SortKey": "sk:N", "SourceKeyArn": KEY, "KeyArn": KEY, "DeploymentName": "orders"},
+    "alone+replica": {"ReplicaTableArn": f"{TABLE}OrdersReplica", "ReplicaKeyArn": KEY},
+    "alone+elsewhere": {
+        "SortKey": "sort key:B",
+        "ReplicaTableArn": "arn:aws:dynamodb:us-east-1:999999999999:table/Orders",
+        "ReplicaRegion": "us-east-1",
+        "ReplicaRoleArn": "arn:aws:iam::999999999999:role/replica",
+    },
+    "alone+tiers": NETWORK
+    | {
+        "RelationalTier": "rds-postgres",
+        "CacheTier": "valkey-serverless",
+        "MaintenanceGroup": "sg-0123456789abcdef1",
+        "DatabaseUrl": "postgres://millrace@database.example:5432/millrace",
+        "DatabasePolicyArn": "arn:aws:iam::123456789012:policy/database",
+        "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:master",
+        "DatabaseSecretPolicyArn": "arn:aws:iam::123456789012:policy/secret",
+        "CacheUrl": "rediss://millrace@cache.example:6379",
+        "CacheMode": "cluster",
+        "CachePolicyArn": "arn:aws:iam::123456789012:policy/cache",
+    },
+}
+# Combinations that the template's rules refuse.
+REFUSED = [
+    {"ReplicaRegion": "us-east-1"},
+    {"ReplicaRoleArn": ALONE["alone+elsewhere"]["ReplicaRoleArn"]},
+    {"ReplicaKeyArn": KEY},
+    {"UniqueEmail": "true"},
+    {"CacheTier": "valkey-serverless"},
+    NETWORK | {"CacheTier": "valkey-serverless"},
+    NETWORK | {"RelationalTier": "rds-postgres"},
+    *({name: value for name, value in ALONE["alone+tiers"].items() if name != missing} for missing in NETWORK),
+]
+# The statements of each role that depend on a parameter.
+OPTIONAL = {
+    "ReplicatorRole": {"SourceKey", "ReplicaKey", "ReplicaRole"},
+    "ArchiverRole": {"SourceKey"},
+    "MaintenanceRole": {"SourceKey", "ReplicaKey", "ReplicaRole", "Emails"},
+}
 TIERS = {"RelationalTier": {"POSTGRES_URL", "POSTGRES_READER_URL"}, "CacheTier": {"CACHE_URL"}}
 
 
@@ -37,11 +93,23 @@ class Wrong(Exception):
     pass
 
 
+class Refused(Wrong):
+    """A rule of the template refuses the values of the parameters."""
+
+
+class Later(str):
+    """A value that is known only after the deployment. It differs from every value that a condition compares it with."""
+
+
 class Template:
-    """A template and the values of its parameters; None for a value that is known only after the deployment."""
+    """A template, the values of its parameters, and the templates that are nested in it."""
 
     def __init__(self, name, body, values, checked=True):
         self.name = name
+        # Of a nested template: the template that contains it, and the expressions of the parameters' values there.
+        self.parent, self.given = None, {}
+        # Of each nested stack, by its logical ID: the path of the template, and the template.
+        self.stacks = {}
         self.body = copy.deepcopy(body)
         self.parameters = self.body.get("Parameters", {})
         self.values = {}
@@ -53,9 +121,20 @@ class Template:
             if parameter not in self.parameters:
                 raise Wrong(f"{name}: there is no parameter {parameter}")
         for parameter, value in self.values.items():
+            if not checked or isinstance(value, Later):
+                continue
             allowed = self.parameters[parameter].get("AllowedValues")
-            if checked and value is not None and allowed and str(value) not in map(str, allowed):
+            if allowed and str(value) not in map(str, allowed):
                 raise Wrong(f"{name}: parameter {parameter} does not allow {value}")
+            if not re.search(self.parameters[parameter].get("AllowedPattern", ""), str(value)):
+                raise Wrong(f"{name}: parameter {parameter} does not allow {value}")
+        self.rules = self.body.pop("Rules", {})
+        for rule in self.rules.values() if checked else []:
+            if "RuleCondition" in rule and not self.boolean(rule["RuleCondition"]):
+                continue
+            for assertion in rule["Assertions"]:
+                if not self.boolean(assertion["Assert"]):
+                    raise Refused(f"{name}: {assertion['AssertDescription']}")
         self.conditions = self.body.pop("Conditions", {})
         resources = self.body["Resources"]
         self.body["Resources"] = {
@@ -77,15 +156,18 @@ class Template:
             if condition not in self.conditions:
                 raise Wrong(f"{self.name}: there is no condition {condition}")
             return self.holds(self.conditions[condition])
+        return self.boolean(condition)
+
+    def boolean(self, condition):
         (function, argument), = condition.items()
         if function == "Condition":
             return self.holds(argument)
         if function == "Fn::Not":
-            return not self.holds(argument[0])
+            return not self.boolean(argument[0])
         if function == "Fn::And":
-            return all(self.holds(part) for part in argument)
+            return all(self.boolean(part) for part in argument)
         if function == "Fn::Or":
-            return any(self.holds(part) for part in argument)
+            return any(self.boolean(part) for part in argument)
         if function == "Fn::Equals":
             left, right = (str(self.value(side)) for side in argument)
             return left == right
@@ -152,30 +234,39 @@ class Template:
         return {name: each for name, each in self.body["Resources"].items() if each["Type"] == kind}
 
 
-def nested(parent, folder, name):
+def passed(parent, expression):
+    """Returns the value of a nested stack's parameter: that of a parameter of the parent, or one that is known later."""
+    if not isinstance(expression, dict):
+        return expression
+    if expression.get("Ref") in parent.values:
+        return parent.values[expression["Ref"]]
+    return Later(json.dumps(expression))
+
+
+def nested(parent, folder, name, checked=True):
     """Returns all nested templates of a resolved one, at any depth: (path, template) by the logical ID of the stack."""
-    stacks = {}
+    stacks = parent.stacks
     for stack_id, stack in parent.of_type("AWS::CloudFormation::Stack").items():
         path = os.path.normpath(os.path.join(folder, stack["Properties"]["TemplateURL"]))
-        with open(path, encoding="utf-8") as file:
-            body = yaml_parse(file)
         given = stack["Properties"].get("Parameters", {})
-        values = {key: parent.values.get(value.get("Ref")) if isinstance(value, dict) else value for key, value in given.items()}
-        stacks[stack_id] = (path, Template(f"{name} {os.path.basename(path)}", body, values))
+        values = {key: passed(parent, value) for key, value in given.items()}
+        template = Template(f"{name} {os.path.basename(path)}", expand_nested(path), values, checked)
+        template.parent, template.given = parent, given
+        stacks[stack_id] = (path, template)
     for place, node in itertools.chain(parent.body["Resources"].items(), parent.body["Outputs"].items()):
         for stack_id, attribute in parent.references(node):
             if stack_id in stacks and attribute is not None:
                 path, template = stacks[stack_id]
                 if attribute.removeprefix("Outputs.") not in template.body["Outputs"]:
                     raise Wrong(f"{parent.name}: {place} names {stack_id}.{attribute}, which {path} does not give")
-    within = [nested(template, os.path.dirname(path), name) for path, template in stacks.values()]
+    within = [nested(template, os.path.dirname(path), name, checked) for path, template in stacks.values()]
     return stacks | {stack_id: stack for more in within for stack_id, stack in more.items()}
 
 
 def check_tiers(root, stacks, tiers):
     """Checks that the network exists only with a tier, has no way out, and contains only functions that use a tier."""
     on = {tier for tier, choice in tiers.items() if choice != "none"}
-    expected = {"NetworkStack"} if on else set()
+    expected = {"Replication"} | ({"NetworkStack", "EndpointsStack"} if on else set())
     expected |= {stack for tier, stack in (("RelationalTier", "RelationalStack"), ("CacheTier", "CacheStack")) if tier in on}
     if tiers["RelationalTier"] == "rds-postgres":
         expected.add("RotationStack")
@@ -185,13 +276,53 @@ def check_tiers(root, stacks, tiers):
         for kind in ("AWS::EC2::NatGateway", "AWS::EC2::InternetGateway", "AWS::EC2::EgressOnlyInternetGateway"):
             if template.of_type(kind):
                 raise Wrong(f"{template.name}: {kind} leads outside")
-    for name, function in root.of_type("AWS::Lambda::Function").items():
+    check_network(root, on)
+    check_network(stacks["Replication"][1], on)
+
+
+def check_network(template, on):
+    """Checks that a function is in the network if and only if it uses a tier, which must be on."""
+    for name, function in template.of_type("AWS::Lambda::Function").items():
         variables = function["Properties"].get("Environment", {}).get("Variables", {})
         uses = {tier for tier, needs in TIERS.items() if needs & set(variables)}
         if bool(uses) != ("VpcConfig" in function["Properties"]):
-            raise Wrong(f"{root.name}: {name} uses {sorted(uses) or 'no tier'} and is {'' if not uses else 'not '}in the network")
+            raise Wrong(f"{template.name}: {name} uses {sorted(uses) or 'no tier'} and is {'' if not uses else 'not '}in the network")
         if not uses <= on:
-            raise Wrong(f"{root.name}: {name} is told of {sorted(uses - on)}, which is off")
+            raise Wrong(f"{template.name}: {name} is told of {sorted(uses - on)}, which is off")
+
+
+def granted(template, name):
+    """Returns the Sids of the statements in the inline policies of a role."""
+    policies = template.of_type("AWS::IAM::Role")[name]["Properties"]["Policies"]
+    return {statement["Sid"] for policy in policies for statement in policy["PolicyDocument"]["Statement"]}
+
+
+def check_replication(template, values):
+    """Checks what infra/replication.yaml creates and grants for one table with these parameters."""
+    tables, keys = template.of_type("AWS::DynamoDB::Table"), template.of_type("AWS::KMS::Key")
+    is_given = {name: values.get(name, "none") != "none" for name in template.parameters}
+    if bool(tables) == is_given["ReplicaTableArn"] or bool(keys) == is_given["KeyArn"]:
+        raise Wrong(f"{template.name}: creates {sorted(tables)} and {sorted(keys)}")
+    for table in tables.values():
+        properties = table["Properties"]
+        count = 2 if is_given["SortKey"] else 1
+        if (len(properties["KeySchema"]), len(properties["AttributeDefinitions"])) != (count, count):
+            raise Wrong(f"{template.name}: the replica has the key {properties['KeySchema']}")
+    needed = {
+        "SourceKey": is_given["SourceKeyArn"],
+        "ReplicaKey": is_given["ReplicaKeyArn"] or not is_given["ReplicaTableArn"],
+        "ReplicaRole": is_given["ReplicaRoleArn"],
+        "Emails": is_given["EmailsTableArn"],
+    }
+    for role, sids in OPTIONAL.items():
+        grants = granted(template, role)
+        expected = {sid for sid in sids if needed[sid]}
+        if grants & set(needed) != expected:
+            raise Wrong(f"{template.name}: {role} grants {sorted(grants)} and not {sorted(expected)}")
+    if len(template.of_type("AWS::Lambda::EventSourceMapping")) != 2:
+        raise Wrong(f"{template.name}: not two mappings")
+
+
 
 
 def check_api(root, access):
@@ -232,7 +363,7 @@ def write(path, body):
         json.dump(body, file, indent=1, default=str)
 
 
-def main(path, target):
+def main(path, alone, target):
     folder = os.path.dirname(os.path.abspath(path))
     expanded = expand(path)
     choices = {tier: expanded["Parameters"][tier]["AllowedValues"] for tier in TIERS}
@@ -245,19 +376,33 @@ def main(path, target):
         stacks = nested(root, folder, name)
         check_tiers(root, stacks, tiers)
         check_api(root, access)
+        _, replication = stacks["Replication"]
+        check_replication(replication, replication.values)
         count += 1
         if access and chosen != everything:
             continue
         write(os.path.join(target, name, "template.json"), root.body)
         for place, template in stacks.values():
             write(os.path.join(target, name, os.path.relpath(place, folder)), template.body)
+    for name, values in ALONE.items():
+        template = Template(name, expand_nested(alone), SOURCE | values)
+        check_network(template, {tier for tier in TIERS if tier in values})
+        check_replication(template, template.values)
+        write(os.path.join(target, name, os.path.relpath(os.path.abspath(alone), folder)), template.body)
     print(f"{count} choices of {' and '.join(choices)}, and of who may call, resolved into {target}")
+    for values in REFUSED:
+        try:
+            Template("refused", expand_nested(alone), SOURCE | values)
+        except Refused:
+            continue
+        raise Wrong(f"{alone}: no rule refuses {values}")
+    print(f"{len(ALONE)} choices of {alone} by itself, and {len(REFUSED)} that its rules refuse")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: resolve_templates.py template.yaml FOLDER")
+    if len(sys.argv) != 4:
+        sys.exit("usage: resolve_templates.py template.yaml infra/replication.yaml FOLDER")
     try:
-        main(sys.argv[1], sys.argv[2])
+        main(*sys.argv[1:])
     except Wrong as wrong:
         sys.exit(str(wrong))

@@ -37,8 +37,8 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
         format!("  serve with  cargo lambda watch -A 127.0.0.1 --env-file {}\n", path.display())
     });
     let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
-    let replica = stack.template().tables.iter().find(|table| table.stream_view.is_none());
-    let replica = replica.map_or("UsersReplica", |table| table.name.as_str());
+    let replica = stack.template().functions.iter().find_map(|function| function.environment.get("REPLICA_TABLE"));
+    let replica = replica.map_or("UsersReplica", String::as_str);
     let port = |option: &str, url: &str, usual: u16| {
         let port = url.rsplit_once(':').map_or("", |(_, port)| port);
         if port == usual.to_string() { String::new() } else { format!(" {option} {port}") }

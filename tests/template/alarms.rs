@@ -4,15 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_shared::telemetry;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::tiers::section;
+use super::{FunctionResource, TEMPLATES, source};
 use crate::telemetry::metrics::printed_by;
 
 /// Every alarm of the template and of the nested templates, by its id.
 fn alarms() -> BTreeMap<String, Value> {
-    let files = ["template.yaml", "infra/network.yaml", "infra/relational.yaml", "infra/cache.yaml"];
-    let resources = files.into_iter().flat_map(|file| section(file, "Resources"));
+    let nested = ["infra/network.yaml", "infra/relational.yaml", "infra/cache.yaml"];
+    let resources = TEMPLATES.into_iter().chain(nested).flat_map(|file| section(file, "Resources"));
     let alarms = resources.filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
     alarms.map(|(id, alarm)| (id, alarm["Properties"].clone())).collect()
 }
@@ -45,7 +46,8 @@ fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_what_th
                 continue;
             }
             let [function, stack] = telemetry::DIMENSIONS.map(|own| dimensions.remove(own));
-            assert_eq!(stack, Some("!Ref AWS::StackName".into()), "{id} rings for other stacks, too");
+            let own = json!(["HasDeploymentName", "!Ref DeploymentName", "!Ref AWS::StackName"]);
+            assert_eq!(stack, Some(own), "{id} rings for other stacks, too");
             let function = function.unwrap_or_else(|| panic!("{id}: every metric has a function"));
             let own = printed_by(function.as_str().unwrap());
             let labels: BTreeSet<String> = dimensions.into_keys().collect();
@@ -54,14 +56,13 @@ fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_what_th
         }
     }
     assert!(checked >= 3, "what is quarantined rings for both functions of the stream, a difference for maintenance");
-    for function in super::template().functions {
-        assert_eq!(
-            function.environment[telemetry::STACK_NAME],
-            millrace_local::clients::STACK_NAME,
-            "{}",
-            function.name
-        );
+    for FunctionResource { name, environment, .. } in super::template().functions {
+        assert_eq!(environment[telemetry::STACK_NAME], millrace_local::clients::STACK_NAME, "{name}");
     }
+    let nested = &section("template.yaml", "Resources")["Replication"]["Properties"]["Parameters"];
+    assert_eq!(nested["DeploymentName"], "!Ref AWS::StackName", "the functions of one deployment have one dimension");
+    let variable = "STACK_NAME: !If [HasDeploymentName, !Ref DeploymentName, !Ref AWS::StackName]\n";
+    assert!(source("infra/replication.yaml").contains(variable), "the alarms are on what the functions print");
 }
 
 /// The ids of the alarms on a metric.

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 
-use super::source;
 use super::state_machine::json_of;
 use super::tiers::section;
+use super::{TEMPLATES, source};
 
 /// Retained indefinitely: the archive itself, and the failures that are stored nowhere else.
 const KEPT: [(&str, &str); 5] = [
@@ -22,9 +22,12 @@ const KEPT: [(&str, &str); 5] = [
 /// The first segments of all keys that a function's role may put, by bucket.
 fn written() -> BTreeMap<String, BTreeSet<String>> {
     let mut written: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for role in section("template.yaml", "Resources").into_values().filter(|of| of["Type"] == "AWS::IAM::Role") {
+    let resources = TEMPLATES.into_iter().flat_map(|path| section(path, "Resources").into_values());
+    for role in resources.filter(|of| of["Type"] == "AWS::IAM::Role") {
         let policies = role["Properties"]["Policies"].as_array().cloned().unwrap_or_default();
         let statements = policies.iter().flat_map(|policy| policy["PolicyDocument"]["Statement"].as_array().unwrap());
+        // A statement with a condition is the first choice of an `If`.
+        let statements = statements.map(|of| of.get(1).unwrap_or(of));
         for statement in statements.filter(|statement| texts(&statement["Action"]).contains(&"s3:PutObject")) {
             for resource in texts(&statement["Resource"]) {
                 let (bucket, key) = resource.split_once(".Arn}/").unwrap_or_else(|| panic!("{resource} has no prefix"));
@@ -48,7 +51,7 @@ fn days(node: &Value) -> i64 {
         return node.as_i64().unwrap_or_else(|| panic!("{node} is no number of days"));
     };
     let name = text.strip_prefix("!Ref ").unwrap_or_else(|| panic!("{text} is no parameter"));
-    let text = source("template.yaml");
+    let text = source("infra/replication.yaml");
     let documents = Yaml::load_from_str(&text).unwrap();
     let parameter = json_of(&documents[0]["Parameters"][name]);
     // The summary of a run reads the results of its segments below `reports/`, and a run may take days.
@@ -59,7 +62,7 @@ fn days(node: &Value) -> i64 {
 
 #[test]
 fn every_prefix_that_functions_write_expires_or_is_kept_on_purpose() {
-    let resources = section("template.yaml", "Resources");
+    let resources = section("infra/replication.yaml", "Resources");
     let mut kept = BTreeSet::new();
     for (bucket, prefixes) in written() {
         let properties = &resources[&bucket]["Properties"];

@@ -5,7 +5,7 @@ use millrace_local::template::FunctionResource;
 use millrace_shared::http::cursor_seal::SealKeys;
 
 use super::choices::{INSTANCE_AND_GROUP, with_parameters};
-use super::{deployed_with, source};
+use super::{TEMPLATES, deployed_with, source};
 
 const FIRST: &str = "a1b2c3d4-5678-90ab-cdef-000000000001";
 const SECOND: &str = "b1b2c3d4-5678-90ab-cdef-000000000002";
@@ -64,9 +64,8 @@ fn cursors_of_the_previous_key_are_accepted_and_older_ones_are_not() {
 /// and nothing here reads it from the template.
 #[test]
 fn every_reference_to_a_secret_names_a_version_or_needs_none() {
-    for path in
-        ["template.yaml", "infra/network.yaml", "infra/relational.yaml", "infra/cache.yaml", "infra/rotation.yaml"]
-    {
+    let nested = ["network", "endpoints", "relational", "cache", "rotation"].map(|name| format!("infra/{name}.yaml"));
+    for path in TEMPLATES.into_iter().chain(nested.iter().map(String::as_str)) {
         let text = source(path);
         for rest in text.split("{{resolve:").skip(1) {
             let reference = rest.split_once("}}").unwrap().0;

@@ -23,7 +23,7 @@ use super::source;
 
 /// The state machine's properties as JSON; a `CloudFormation` tag becomes the text `!Tag value`.
 fn machine() -> Value {
-    let text = source("template.yaml");
+    let text = source("infra/replication.yaml");
     let documents = Yaml::load_from_str(&text).unwrap();
     json_of(&documents[0]["Resources"]["MaintenanceMachine"]["Properties"])
 }
@@ -42,7 +42,7 @@ pub(super) fn json_of(node: &Yaml<'_>) -> Value {
             (Some(text), ..) => json!(text),
             (_, Some(number), _) => json!(number),
             (.., Some(truth)) => json!(truth),
-            _ => panic!("{scalar:?} has no place in a template"),
+            _ => json!(scalar.as_floating_point().unwrap_or_else(|| panic!("{scalar:?} has no place in a template"))),
         },
     }
 }
@@ -115,7 +115,7 @@ fn state_machine_invokes_the_maintenance_function_and_nothing_else() {
         let function_s = i64::from(super::function("maintenance").timeout_s);
         assert!(task["TimeoutSeconds"].as_i64().unwrap() > function_s, "it would not wait for an answer");
     }
-    let text = source("template.yaml");
+    let text = source("infra/replication.yaml");
     let documents = Yaml::load_from_str(&text).unwrap();
     let role = json_of(&documents[0]["Resources"]["MaintenanceMachineRole"]["Properties"]);
     let statements = role["Policies"][0]["PolicyDocument"]["Statement"].as_array().unwrap().clone();
@@ -418,7 +418,7 @@ fn differences_end_it_in_a_state_of_their_own_and_nothing_else_does() {
 }
 
 fn alarm_of(id: &str) -> Value {
-    let text = source("template.yaml");
+    let text = source("infra/replication.yaml");
     let documents = Yaml::load_from_str(&text).unwrap();
     json_of(&documents[0]["Resources"][id]["Properties"])
 }

@@ -8,10 +8,11 @@ use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 
 use super::state_machine::json_of;
-use super::{source, template};
+use super::{TEMPLATES, source, template};
 
-const STACKS: [(&str, &str, &str); 3] = [
+const STACKS: [(&str, &str, &str); 4] = [
     ("NetworkStack", "infra/network.yaml", "HasNetwork"),
+    ("EndpointsStack", "infra/endpoints.yaml", "HasNetwork"),
     ("RelationalStack", "infra/relational.yaml", "HasRelational"),
     ("CacheStack", "infra/cache.yaml", "HasCache"),
 ];
@@ -41,10 +42,40 @@ fn a_nested_stack_is_told_what_it_asks_for_and_gives_what_is_read_of_it() {
         assert_eq!((&stack["Condition"], &stack["Properties"]["TemplateURL"]), (&condition.into(), &path.into()));
         let told: BTreeSet<String> = stack["Properties"]["Parameters"].as_object().unwrap().keys().cloned().collect();
         assert_eq!(told, names(path, "Parameters"), "{id}");
-        let outputs = names(path, "Outputs");
-        let read: BTreeSet<&str> = root.split(&format!("{id}.Outputs.")).skip(1).map(word).collect();
-        assert!(read.iter().all(|name| outputs.contains(*name)), "{id} gives {outputs:?}, {read:?} is read");
+        outputs_exist(&root, id, path);
     }
+    // Everything that has no default, and more.
+    let replication = &resources["Replication"]["Properties"];
+    assert_eq!(replication["Location"], "infra/replication.yaml");
+    let told: BTreeSet<String> = replication["Parameters"].as_object().unwrap().keys().cloned().collect();
+    let parameters = section("infra/replication.yaml", "Parameters");
+    assert_eq!(told.iter().find(|name| !parameters.contains_key(*name)), None);
+    let untold = parameters.iter().find(|(name, of)| of["Default"].is_null() && !told.contains(*name));
+    assert_eq!(untold, None, "has no default");
+    outputs_exist(&root, "Replication", "infra/replication.yaml");
+}
+
+fn outputs_exist(root: &str, id: &str, path: &str) {
+    let outputs = names(path, "Outputs");
+    let read: BTreeSet<&str> = root.split(&format!("{id}.Outputs.")).skip(1).map(word).collect();
+    assert!(!read.is_empty() && read.iter().all(|name| outputs.contains(*name)), "{id}: {outputs:?}, {read:?} is read");
+}
+
+/// A parameter of both templates, if both are deployed, has one meaning.
+#[test]
+fn a_parameter_of_the_users_service_reaches_replication_under_its_name() {
+    let given = &section("template.yaml", "Resources")["Replication"]["Properties"]["Parameters"];
+    let (root, nested) = (section("template.yaml", "Parameters"), section("infra/replication.yaml", "Parameters"));
+    let mut shared = 0;
+    for (name, parameter) in root.iter().filter(|(name, _)| nested.contains_key(*name) && *name != "DatabaseUrl") {
+        let same = |of: &Value| {
+            ["Type", "Default", "AllowedValues", "AllowedPattern", "MinValue", "MaxValue"].map(|key| of[key].clone())
+        };
+        assert_eq!(same(parameter), same(&nested[name]), "{name}");
+        assert_eq!(given[name], format!("!Ref {name}"), "{name}");
+        shared += 1;
+    }
+    assert_eq!(shared, 12, "a new one needs its line in template.yaml");
 }
 
 fn word(text: &str) -> &str {
@@ -58,7 +89,8 @@ fn no_tier_is_on_unless_wanted_and_then_no_function_is_in_a_network() {
             |name: &&String| name.starts_with("POSTGRES") || name.starts_with("CACHE") || *name == "RATE_LIMIT";
         assert_eq!(function.environment.keys().find(of_a_tier), None, "{}", function.name);
     }
-    let functions = of_type("template.yaml", "AWS::Serverless::Function");
+    let functions: BTreeMap<String, Value> =
+        TEMPLATES.into_iter().flat_map(|path| of_type(path, "AWS::Serverless::Function")).collect();
     let condition = |function: &str| functions[function]["Properties"]["VpcConfig"][0].as_str();
     assert_eq!(condition("ApiFunction"), Some("HasCache"));
     assert_eq!(condition("ReplicatorFunction"), Some("HasNetwork"));
@@ -72,12 +104,14 @@ fn no_tier_is_on_unless_wanted_and_then_no_function_is_in_a_network() {
 fn nothing_leads_out_of_the_network() {
     let kinds: BTreeSet<String> = section("infra/network.yaml", "Resources")
         .into_values()
+        .chain(section("infra/endpoints.yaml", "Resources").into_values())
         .map(|resource| resource["Type"].as_str().unwrap().to_owned())
         .collect();
     for way in ["InternetGateway", "NatGateway", "Route", "EIP", "VPCPeeringConnection", "VPCGatewayAttachment"] {
         assert!(!kinds.contains(&format!("AWS::EC2::{way}")), "{way}");
     }
-    for (id, endpoint) in of_type("infra/network.yaml", "AWS::EC2::VPCEndpoint") {
+    let endpoints = |path| of_type(path, "AWS::EC2::VPCEndpoint");
+    for (id, endpoint) in endpoints("infra/network.yaml").into_iter().chain(endpoints("infra/endpoints.yaml")) {
         let statements = endpoint["Properties"]["PolicyDocument"]["Statement"].as_array().unwrap();
         let own = |statement: &Value| !statement["Condition"]["StringEquals"]["aws:PrincipalAccount"].is_null();
         assert!(statements.iter().all(own), "{id} serves other accounts");
@@ -204,7 +238,7 @@ fn the_manual_names_what_there_is_and_nothing_else() {
     }
     let alarms = |path: &str| of_type(path, "AWS::CloudWatch::Alarm").into_keys();
     let of_the_tiers: BTreeSet<String> = alarms("infra/relational.yaml").chain(alarms("infra/cache.yaml")).collect();
-    let all: BTreeSet<String> = of_the_tiers.iter().cloned().chain(alarms("template.yaml")).collect();
+    let all: BTreeSet<String> = of_the_tiers.iter().cloned().chain(TEMPLATES.into_iter().flat_map(alarms)).collect();
     let named: BTreeSet<String> = manual.split('`').filter(|word| word.ends_with("Alarm")).map(str::to_owned).collect();
     assert_eq!(of_the_tiers.difference(&named).next(), None, "is not explained");
     assert_eq!(named.difference(&all).next(), None, "is no alarm");

@@ -1,15 +1,17 @@
 //! Deployment template: the tables, buckets, functions and event source mappings in `template.yaml` that `local` runs.
 //!
 //! The local stack runs the same definitions that are deployed, without a second copy of them. Only the parts that
-//! `local` uses are read (`node` parses the file to a tree, `resolve` resolves its intrinsic functions, `resources`
-//! interprets the resources). Within these parts nothing is ignored: an unknown function, event or property is an error
-//! that names its line, because a stack without it would differ from the deployed one.
+//! `local` uses are read (`document` reads the files of the template and of its nested applications, `node` parses a
+//! file to a tree, `resolve` resolves its intrinsic functions, `resources` interprets the resources). Within these parts
+//! nothing is ignored: an unknown function, event or property is an error that names its line, because a stack without
+//! it would differ from the deployed one.
 //!
 //! Names on this machine are derived from logical IDs: see [`names`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+mod document;
 pub mod names;
 mod node;
 mod resolve;
@@ -27,11 +29,30 @@ pub struct TemplateError {
     problem: String,
 }
 
-/// An error in a part of the template, before the file's name is added.
-#[derive(Debug, PartialEq, Eq)]
+/// An error in a part of a template, before the file's name is added.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct PropertyError {
     line: usize,
     problem: String,
+    /// The file of the template or of a nested application; `None` until it is added.
+    file: Option<String>,
+}
+
+impl PropertyError {
+    fn new(line: usize, problem: String) -> Self {
+        Self { line, problem, file: None }
+    }
+
+    /// Adds the file, unless the error already names one.
+    fn in_file(mut self, file: &str) -> Self {
+        self.file.get_or_insert_with(|| file.to_owned());
+        self
+    }
+
+    fn of_template(self, path: &str) -> TemplateError {
+        let Self { line, problem, file } = self;
+        TemplateError { file: file.unwrap_or_else(|| path.to_owned()), line, problem }
+    }
 }
 
 /// Parameters and outputs that this machine sets in place of the deployment.
@@ -74,11 +95,7 @@ impl SamTemplate {
     pub fn load_with(path: &Path, choices: &ParameterOverrides) -> Result<Self, TemplateError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::read(&text, choices).map_err(|PropertyError { line, problem }| TemplateError {
-                file,
-                line,
-                problem,
-            }),
+            Ok(text) => Self::read(&text, &file, path.parent(), choices).map_err(|error| error.of_template(&file)),
             Err(error) => {
                 let problem = format!("{error}: specify the SAM template with --template");
                 Err(TemplateError { file, line: 0, problem })
@@ -90,18 +107,20 @@ impl SamTemplate {
     ///
     /// # Errors
     ///
-    /// Same as [`SamTemplate::load`].
+    /// Same as [`SamTemplate::load`]; also if it contains a nested application, which is in another file.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let file = "template".to_owned();
-        Self::read(text, &ParameterOverrides::default()).map_err(|PropertyError { line, problem }| TemplateError {
-            file,
-            line,
-            problem,
-        })
+        let file = "template";
+        Self::read(text, file, None, &ParameterOverrides::default()).map_err(|error| error.of_template(file))
     }
 
-    fn read(text: &str, choices: &ParameterOverrides) -> Result<Self, PropertyError> {
-        let document = node::document(text)?;
+    /// Reads the template from the text of a file; `folder` is the folder of its nested applications.
+    fn read(
+        text: &str,
+        file: &str,
+        folder: Option<&Path>,
+        choices: &ParameterOverrides,
+    ) -> Result<Self, PropertyError> {
+        let document = document::TemplateDocument::parse(text, file, folder)?;
         resources::read(&document, choices)
     }
 }

@@ -29,15 +29,13 @@ pub(super) enum NodeValue {
 
 /// Parses a YAML text with one document.
 pub(super) fn document(text: &str) -> Result<TemplateNode, PropertyError> {
-    let documents = MarkedYaml::load_from_str(text).map_err(|error| PropertyError {
-        line: error.marker().line(),
-        problem: format!("invalid YAML: {}", error.info()),
-    })?;
+    let documents = MarkedYaml::load_from_str(text)
+        .map_err(|error| PropertyError::new(error.marker().line(), format!("invalid YAML: {}", error.info())))?;
     match documents.as_slice() {
         [document] => convert(document),
         documents => {
             let problem = format!("{} YAML documents: expected one", documents.len());
-            Err(PropertyError { line: documents.get(1).map_or(1, line), problem })
+            Err(PropertyError::new(documents.get(1).map_or(1, line), problem))
         }
     }
 }
@@ -60,13 +58,11 @@ fn convert(yaml: &MarkedYaml<'_>) -> Result<TemplateNode, PropertyError> {
             NodeValue::Call(tag.suffix.clone(), Box::new(TemplateNode { line, ..convert(tagged)? }))
         }
         YamlData::Tagged(tag, _) => {
-            return Err(PropertyError {
-                line,
-                problem: format!("YAML tag {}{} is not a CloudFormation tag", tag.handle, tag.suffix),
-            });
+            let problem = format!("YAML tag {}{} is not a CloudFormation tag", tag.handle, tag.suffix);
+            return Err(PropertyError::new(line, problem));
         }
         YamlData::Alias(_) | YamlData::BadValue => {
-            return Err(PropertyError { line, problem: "unsupported YAML value: write it as plain YAML".to_owned() });
+            return Err(PropertyError::new(line, "unsupported YAML value: write it as plain YAML".to_owned()));
         }
     };
     Ok(TemplateNode { line, value })
@@ -85,7 +81,7 @@ fn scalar_value(scalar: &Scalar<'_>) -> NodeValue {
 fn name(key: &MarkedYaml<'_>) -> Result<String, PropertyError> {
     match convert(key)?.value {
         NodeValue::Text(name) => Ok(name),
-        _ => Err(PropertyError { line: line(key), problem: "the mapping key is not a string".to_owned() }),
+        _ => Err(PropertyError::new(line(key), "the mapping key is not a string".to_owned())),
     }
 }
 
@@ -123,7 +119,7 @@ impl TemplateNode {
     }
 
     pub(super) fn fault(&self, problem: impl Into<String>) -> PropertyError {
-        PropertyError { line: self.line, problem: problem.into() }
+        PropertyError::new(self.line, problem.into())
     }
 }
 

@@ -1,12 +1,15 @@
 //! Resolves the intrinsic functions of `CloudFormation` that may occur in the parts of the template that `local` reads.
 //!
-//! A parameter has its default value, since nothing is deployed, unless this machine overrides it. A resource resolves
-//! to its local name, and an output of a nested stack to the override for it. `Ref`, `GetAtt` of `Arn` and `StreamArn`,
-//! `Sub`, `Join` and `If` are resolved, and conditions with `Equals`, `Not`, `And`, `Or` and `Condition`. Any other
-//! function is an error that names it, because with a guessed value the stack could differ from the deployed one.
+//! A parameter has its default value, since nothing is deployed, unless this machine overrides it; a parameter of a
+//! nested application has the value that its resource gives it. A resource resolves to its local name, an output of a
+//! nested application to its value, and an output of a nested stack to the override for it. `Ref`, `GetAtt` of `Arn` and
+//! `StreamArn`, `Sub`, `Join`, `Split`, `Select` and `If` are resolved, and conditions with `Equals`, `Not`, `And`, `Or`
+//! and `Condition`. Any other function is an error that names it, because with a guessed value the stack could differ
+//! from the deployed one.
 
 use std::collections::BTreeMap;
 
+use super::document::{APPLICATION, TemplateDocument};
 use super::node::{NodeValue, TemplateNode};
 use super::{ParameterOverrides, PropertyError, names};
 use crate::clients;
@@ -17,29 +20,107 @@ const ENGINE: &str = "arn:aws:dynamodb:dynoxide:000000000000";
 /// The maximum depth of a condition; a deeper one refers to itself.
 const DEEPEST_CONDITION: usize = 50;
 
+/// The value of a parameter that a nested application is given; an error is returned only when the value is used, since
+/// this machine does not have everything that a deployment has.
+type GivenValue = Result<NodeValue, PropertyError>;
+
 /// The definitions that names in a template refer to.
 pub(super) struct ResolveScope<'a> {
     choices: &'a ParameterOverrides,
+    file: &'a str,
+    given: BTreeMap<String, GivenValue>,
     parameters: BTreeMap<&'a str, &'a TemplateNode>,
     conditions: BTreeMap<&'a str, &'a TemplateNode>,
     resources: BTreeMap<&'a str, &'a TemplateNode>,
+    outputs: BTreeMap<&'a str, &'a TemplateNode>,
+    applications: BTreeMap<&'a str, Self>,
 }
 
 impl<'a> ResolveScope<'a> {
     /// Returns the scope of a template with the overrides of this machine.
     ///
     /// # Errors
-    /// Fails if an override sets a parameter that the template does not have.
-    pub(super) fn of(template: &'a TemplateNode, choices: &'a ParameterOverrides) -> Result<Self, PropertyError> {
+    /// Fails if an override sets a parameter that the template does not have, or if a nested application is given a
+    /// parameter that it does not have.
+    pub(super) fn of(template: &'a TemplateDocument, choices: &'a ParameterOverrides) -> Result<Self, PropertyError> {
+        let chosen = choices.parameters.iter();
+        let given = chosen.map(|(name, value)| (name.clone(), Ok(NodeValue::Text(value.clone())))).collect();
+        let missing =
+            |name: &str| template.node.fault(format!("Parameters.{name}: missing, although an option sets its value"));
+        Self::with(template, choices, given, &missing)
+    }
+
+    fn with(
+        template: &'a TemplateDocument,
+        choices: &'a ParameterOverrides,
+        given: BTreeMap<String, GivenValue>,
+        missing: &dyn Fn(&str) -> PropertyError,
+    ) -> Result<Self, PropertyError> {
         let section = |name: &str| -> BTreeMap<&'a str, &'a TemplateNode> {
-            let section = template.get(name).map_or(&[][..], TemplateNode::entries);
+            let section = template.node.get(name).map_or(&[][..], TemplateNode::entries);
             section.iter().map(|(name, node)| (name.as_str(), node)).collect()
         };
         let parameters = section("Parameters");
-        if let Some(chosen) = choices.parameters.keys().find(|chosen| !parameters.contains_key(chosen.as_str())) {
-            return Err(template.fault(format!("Parameters.{chosen}: missing, although an option sets its value")));
+        if let Some(unknown) = given.keys().find(|name| !parameters.contains_key(name.as_str())) {
+            return Err(missing(unknown));
         }
-        Ok(Self { choices, parameters, conditions: section("Conditions"), resources: section("Resources") })
+        let mut scope = Self {
+            choices,
+            file: &template.file,
+            given,
+            parameters,
+            conditions: section("Conditions"),
+            resources: section("Resources"),
+            outputs: section("Outputs"),
+            applications: BTreeMap::new(),
+        };
+        for (id, nested) in &template.applications {
+            let resource = scope.resources[id.as_str()];
+            if scope.condition_holds(resource)? {
+                let application = scope.application(id, resource, nested)?;
+                scope.applications.insert(id, application);
+            }
+        }
+        Ok(scope)
+    }
+
+    /// Returns the scope of a nested application with the parameters that its resource gives it.
+    fn application(
+        &self,
+        id: &str,
+        resource: &TemplateNode,
+        nested: &'a TemplateDocument,
+    ) -> Result<Self, PropertyError> {
+        let path = format!("Resources.{id}.Properties.Parameters");
+        let parameters = resource.get("Properties").and_then(|properties| properties.get("Parameters"));
+        let mut given = BTreeMap::new();
+        for (name, node) in parameters.map_or(&[][..], TemplateNode::entries) {
+            match self.resolve(node, &format!("{path}.{name}")) {
+                Ok(Some(value)) => drop(given.insert(name.clone(), Ok(value.value))),
+                // The parameter's default.
+                Ok(None) => {}
+                Err(error) => drop(given.insert(name.clone(), Err(error.in_file(self.file)))),
+            }
+        }
+        let file = &nested.file;
+        let missing = |name: &str| {
+            let at = parameters.unwrap_or(resource);
+            at.fault(format!("{path}.{name}: {file} has no parameter {name}")).in_file(self.file)
+        };
+        Self::with(nested, self.choices, given, &missing).map_err(|error| error.in_file(file))
+    }
+
+    /// Returns the scope of a nested application; `None` if its condition is false.
+    pub(super) fn nested(&self, id: &str) -> Option<&Self> {
+        self.applications.get(id)
+    }
+
+    /// Returns the value of an output.
+    fn output(&self, name: &str) -> Option<Result<NodeValue, PropertyError>> {
+        let output = self.outputs.get(name)?;
+        let value = output.get("Value")?;
+        let resolved = self.resolve(value, &format!("Outputs.{name}.Value")).map_err(|error| error.in_file(self.file));
+        resolved.map(|value| value.map(|value| value.value)).transpose()
     }
 
     /// Returns whether a resource is created: it has no condition, or its condition is true.
@@ -77,7 +158,10 @@ impl<'a> ResolveScope<'a> {
         let text = |text: String| Ok(Some(TemplateNode { line: argument.line, value: NodeValue::Text(text) }));
         match (function, &argument.value) {
             ("Ref", NodeValue::Text(name)) if name == "AWS::NoValue" => Ok(None),
-            ("Ref", NodeValue::Text(name)) => text(self.reference(name, argument, path)?),
+            ("Ref", NodeValue::Text(name)) => {
+                let value = self.reference(name, argument, path)?;
+                Ok(Some(TemplateNode { line: argument.line, value }))
+            }
             ("GetAtt", _) => {
                 let (name, attribute) = attribute(argument, path)?;
                 let value = self.attribute(&name, &attribute, argument, path)?;
@@ -96,18 +180,46 @@ impl<'a> ResolveScope<'a> {
                 let parts: Option<Vec<&str>> = parts.iter().map(TemplateNode::text).collect();
                 text(parts.ok_or_else(wanted)?.join(separator))
             }
+            ("Split", NodeValue::List(items)) if items.len() == 2 => {
+                let wanted = || shape(argument, path, "Split", "a separator and a string");
+                let separator = items[0].text().filter(|separator| !separator.is_empty()).ok_or_else(wanted)?;
+                let whole = self.resolve(&items[1], path)?;
+                let whole = whole.as_ref().and_then(TemplateNode::text).ok_or_else(wanted)?;
+                let part = |part: &str| TemplateNode { line: argument.line, value: NodeValue::Text(part.to_owned()) };
+                let value = NodeValue::List(whole.split(separator).map(part).collect());
+                Ok(Some(TemplateNode { line: argument.line, value }))
+            }
+            ("Select", NodeValue::List(items)) if items.len() == 2 => {
+                let wanted = || shape(argument, path, "Select", "an index within a list, and the list");
+                let index: usize = items[0].text().and_then(|index| index.parse().ok()).ok_or_else(wanted)?;
+                match self.resolve(&items[1], path)?.map(|list| list.value) {
+                    Some(NodeValue::List(mut list)) if index < list.len() => Ok(Some(list.swap_remove(index))),
+                    _ => Err(wanted()),
+                }
+            }
             ("If", NodeValue::List(items)) if items.len() == 3 => {
                 let chosen = if self.condition(&items[0], 0)? { &items[1] } else { &items[2] };
                 self.resolve(chosen, path)
             }
-            ("Ref" | "Sub" | "Join" | "If", _) => Err(shape(argument, path, function, "its documented argument")),
+            ("Ref" | "Sub" | "Join" | "Split" | "Select" | "If", _) => {
+                Err(shape(argument, path, function, "its documented argument"))
+            }
             _ => Err(argument.fault(format!(
-                "{path}: millrace does not resolve {function}: use Ref, GetAtt Arn or StreamArn, Sub, Join or If here"
+                "{path}: millrace does not resolve {function}: use Ref, GetAtt Arn or StreamArn, Sub, Join, Split, \
+                 Select or If here"
             ))),
         }
     }
 
-    fn reference(&self, name: &str, at: &TemplateNode, path: &str) -> Result<String, PropertyError> {
+    fn reference(&self, name: &str, at: &TemplateNode, path: &str) -> Result<NodeValue, PropertyError> {
+        match self.given.get(name) {
+            Some(given) => given.clone(),
+            None => self.name(name, at, path).map(NodeValue::Text),
+        }
+    }
+
+    /// Returns the value of a name that is not a given parameter.
+    fn name(&self, name: &str, at: &TemplateNode, path: &str) -> Result<String, PropertyError> {
         let pseudo = match name {
             "AWS::AccountId" => Some("000000000000"),
             "AWS::Partition" => Some("aws"),
@@ -118,9 +230,6 @@ impl<'a> ResolveScope<'a> {
         };
         if let Some(pseudo) = pseudo {
             return Ok(pseudo.to_owned());
-        }
-        if let Some(chosen) = self.choices.parameters.get(name) {
-            return Ok(chosen.clone());
         }
         if let Some(parameter) = self.parameters.get(name) {
             let default = parameter.get("Default").and_then(TemplateNode::text);
@@ -155,6 +264,15 @@ impl<'a> ResolveScope<'a> {
             ("AWS::DynamoDB::Table", "Arn") => Ok(NodeValue::Text(format!("{ENGINE}:table/{}", names::table(name)))),
             ("AWS::DynamoDB::Table", "StreamArn") => Ok(NodeValue::Stream(names::table(name))),
             ("AWS::S3::Bucket", "Arn") => Ok(NodeValue::Text(format!("arn:aws:s3:::{}", names::bucket(name)))),
+            // Nothing is encrypted on this machine: the ARN says only that the template has a key.
+            ("AWS::KMS::Key", "Arn") => {
+                Ok(NodeValue::Text(format!("arn:aws:kms:{}:000000000000:key/{name}", clients::REGION)))
+            }
+            (APPLICATION, output) => {
+                let nested = self.applications.get(name).zip(output.strip_prefix("Outputs."));
+                let value = nested.and_then(|(nested, output)| nested.output(output));
+                value.unwrap_or_else(|| Err(at.fault(format!("{path}: {name} has no output for {name}.{output}"))))
+            }
             ("AWS::CloudFormation::Stack", output) => {
                 let known = self.choices.outputs.get(&format!("{name}.{output}")).cloned();
                 let unknown = || at.fault(format!("{path}: millrace does not provide {name}.{output}"));
@@ -221,7 +339,7 @@ impl<'a> ResolveScope<'a> {
         }
         match name.split_once('.') {
             Some((resource, attribute)) => plain(&self.attribute(resource, attribute, at, path)?),
-            None => self.reference(name, at, path),
+            None => plain(&self.reference(name, at, path)?),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::lambda::function_arn;
 
+use super::document::{APPLICATION, TemplateDocument};
 use super::node::{NodeValue, TemplateNode};
 use super::resolve::ResolveScope;
 use super::resolved_mapping::ResolvedMapping;
@@ -12,12 +13,29 @@ use super::{
     PropertyError, SamTemplate, SecondaryIndex, TableResource, names,
 };
 
-pub(super) fn read(document: &TemplateNode, choices: &ParameterOverrides) -> Result<SamTemplate, PropertyError> {
+pub(super) fn read(document: &TemplateDocument, choices: &ParameterOverrides) -> Result<SamTemplate, PropertyError> {
     let scope = ResolveScope::of(document, choices)?;
-    let resources = document.get("Resources").ok_or_else(|| document.fault("no Resources: expected a SAM template"))?;
-    let globals = document.get("Globals").and_then(|globals| globals.get("Function"));
     let mut template =
         SamTemplate { tables: Vec::new(), buckets: Vec::new(), functions: Vec::new(), routes: Vec::new() };
+    add(&mut template, document, &scope)?;
+    check(&template, document)?;
+    Ok(template)
+}
+
+/// Adds the resources of a template and of its nested applications.
+fn add(template: &mut SamTemplate, document: &TemplateDocument, scope: &ResolveScope<'_>) -> Result<(), PropertyError> {
+    let own = add_resources(template, document, scope);
+    own.map_err(|error| error.in_file(&document.file))
+}
+
+fn add_resources(
+    template: &mut SamTemplate,
+    document: &TemplateDocument,
+    scope: &ResolveScope<'_>,
+) -> Result<(), PropertyError> {
+    let node = &document.node;
+    let resources = node.get("Resources").ok_or_else(|| node.fault("no Resources: expected a SAM template"))?;
+    let globals = node.get("Globals").and_then(|globals| globals.get("Function"));
     for (id, resource) in resources.entries() {
         let kind = resource.get("Type").and_then(TemplateNode::text);
         let kind = kind.ok_or_else(|| resource.fault(format!("Resources.{id}: expected a Type")))?;
@@ -28,12 +46,17 @@ pub(super) fn read(document: &TemplateNode, choices: &ParameterOverrides) -> Res
             Err(resource.fault(format!("Resources.{id}: millrace does not run {kind}: write {known} instead")))
         };
         match kind {
-            "AWS::DynamoDB::Table" => template.tables.push(table(&scope, id, resource)?),
+            "AWS::DynamoDB::Table" => template.tables.push(table(scope, id, resource)?),
             "AWS::S3::Bucket" => {
                 template.buckets.push(BucketResource { logical_id: id.clone(), name: names::bucket(id) });
             }
-            "AWS::Serverless::Function" => template.functions.push(function(&scope, globals, id, resource)?),
-            "AWS::ApiGatewayV2::Route" => template.routes.push(route(&scope, resources, id, resource)?),
+            "AWS::Serverless::Function" => template.functions.push(function(scope, globals, id, resource)?),
+            "AWS::ApiGatewayV2::Route" => template.routes.push(route(scope, resources, id, resource)?),
+            APPLICATION => {
+                if let (Some(nested), Some(scope)) = (document.applications.get(id), scope.nested(id)) {
+                    add(template, nested, scope)?;
+                }
+            }
             "AWS::DynamoDB::GlobalTable" | "AWS::Serverless::SimpleTable" => return instead("an AWS::DynamoDB::Table"),
             "AWS::Serverless::Api" | "AWS::Serverless::HttpApi" => return instead("an AWS::ApiGatewayV2::Api"),
             "AWS::Lambda::Function" => return instead("an AWS::Serverless::Function"),
@@ -41,25 +64,26 @@ pub(super) fn read(document: &TemplateNode, choices: &ParameterOverrides) -> Res
             _ => {}
         }
     }
-    check(&template, resources)?;
-    Ok(template)
+    Ok(())
 }
 
 /// Checks that the table of every mapping exists and has a stream.
-fn check(template: &SamTemplate, resources: &TemplateNode) -> Result<(), PropertyError> {
+fn check(template: &SamTemplate, document: &TemplateDocument) -> Result<(), PropertyError> {
     for function in &template.functions {
+        let Some(at) = document.node.get("Resources").and_then(|resources| resources.get(&function.logical_id)) else {
+            continue;
+        };
         for mapping in &function.mappings {
             let streams = |table: &&TableResource| table.name == mapping.table && table.stream_view.is_some();
             if template.tables.iter().find(streams).is_none() {
-                let at = resources.get(&function.logical_id).unwrap_or(resources);
                 let (id, table) = (&function.logical_id, &mapping.table);
                 let problem =
                     format!("Resources.{id}: table {table} has no StreamSpecification, which the mapping requires");
-                return Err(at.fault(problem));
+                return Err(at.fault(problem).in_file(&document.file));
             }
         }
     }
-    Ok(())
+    document.applications.values().try_for_each(|nested| check(template, nested))
 }
 
 const TABLE_READ: [&str; 5] =

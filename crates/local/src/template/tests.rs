@@ -78,6 +78,8 @@ Conditions:
         ("!If [IsLive, yes, !Ref Stage]", "test"),
         ("!If [Both, both, no]", "both"),
         ("!If [Either, either, !Ref AWS::NoValue]", "none"),
+        ("!Select [1, !Split ['/', !GetAtt UsersTable.Arn]]", "Users"),
+        ("!Select [0, [!Ref Stage, b]]", "test"),
     ] {
         assert_eq!(resolved(variable, parameters), value, "{variable}");
     }
@@ -108,6 +110,9 @@ Conditions:
         ("!If [Loop, a, b]", "depends on itself"),
         ("!If [Unknown, a, b]", "Unknown is not a condition"),
         ("!Join [a]", "Join expects"),
+        ("!Select [2, !Split ['/', a/b]]", "Select expects"),
+        ("!Select [one, [a, b]]", "Select expects"),
+        ("!Select [0, !Split ['', a]]", "Split expects"),
         ("[a, list]", "expected a string"),
     ] {
         let said = environment(variable, &with_role).unwrap_err();
@@ -271,7 +276,7 @@ Conditions:
     let stack = "  RelationalStack: {Type: AWS::CloudFormation::Stack, Condition: HasRelational}\n";
     let variable = "\nEnvironment: {Variables: {V: !If [HasRelational, !GetAtt RelationalStack.Outputs.WriterUrl, !Ref AWS::NoValue]}}";
     let text = with_function(variable, &format!("{stack}{tier}"));
-    let read = |text: &str, urls: &TierUrls| SamTemplate::read(text, &urls.choices());
+    let read = |text: &str, urls: &TierUrls| SamTemplate::read(text, "template", None, &urls.choices());
     let of = |urls: &TierUrls| read(&text, urls).unwrap().functions[0].environment.get("V").cloned();
     assert_eq!(of(&TierUrls::default()), None);
     let on = TierUrls { postgres: Some("postgres://here".to_owned()), ..TierUrls::default() };
@@ -280,6 +285,119 @@ Conditions:
     assert!(read(&other, &on).unwrap_err().problem.contains("does not provide RelationalStack.Outputs.Endpoint"));
     let said = read(&with_function("\nTimeout: 3", ""), &on).unwrap_err().problem;
     assert!(said.contains("Parameters.RelationalTier"), "{said}");
+}
+
+const NESTED: &str = "
+Parameters:
+  StreamArn: {Type: String}
+  KeyArn: {Type: String, Default: none}
+  Policy: {Type: String, Default: none}
+  Key: {Type: String, Default: 'pk:S'}
+  SortKey: {Type: String, Default: none}
+Conditions:
+  HasSortKey: !Not [!Equals [!Ref SortKey, none]]
+  HasKey: !Not [!Equals [!Ref KeyArn, none]]
+Resources:
+  ReplicaTable:
+    Type: AWS::DynamoDB::Table
+    Condition: HasKey
+    Properties:
+      AttributeDefinitions:
+        - {AttributeName: !Select [0, !Split [':', !Ref Key]], AttributeType: !Select [1, !Split [':', !Ref Key]]}
+        - !If
+          - HasSortKey
+          - AttributeName: !Select [0, !Split [':', !Ref SortKey]]
+            AttributeType: !Select [1, !Split [':', !Ref SortKey]]
+          - !Ref AWS::NoValue
+      KeySchema: [{AttributeName: !Select [0, !Split [':', !Ref Key]], KeyType: HASH}]
+  Replicator:
+    Type: AWS::Serverless::Function
+    Metadata: {BuildProperties: {Binary: replicator}}
+    Properties:
+      Environment: {Variables: {REPLICA: !Ref ReplicaTable}}
+      Events:
+        Changes: {Type: DynamoDB, Properties: {Stream: !Ref StreamArn, StartingPosition: LATEST}}
+Outputs:
+  ReplicaName: {Value: !Ref ReplicaTable}
+";
+
+/// Writes a template and the application that it contains to a folder, and reads it.
+fn load_with_nested(parameters: &str, variable: &str, nested: &str) -> Result<SamTemplate, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "Resources:{TABLE}
+  Key: {{Type: AWS::KMS::Key}}
+  Role: {{Type: AWS::IAM::Role}}
+  Replication:
+    Type: AWS::Serverless::Application
+    Properties:
+      Location: nested/replication.yaml
+      Parameters: {{{parameters}}}
+  Api:
+    Type: AWS::Serverless::Function
+    Metadata: {{BuildProperties: {{Binary: api}}}}
+    Properties: {{Environment: {{Variables: {{V: {variable}}}}}}}
+"
+    );
+    let path = folder.path().join("template.yaml");
+    std::fs::create_dir(folder.path().join("nested")).unwrap();
+    std::fs::write(&path, text).unwrap();
+    std::fs::write(folder.path().join("nested/replication.yaml"), nested).unwrap();
+    SamTemplate::load(&path).map_err(|error| error.to_string())
+}
+
+const GIVEN: &str = "StreamArn: !GetAtt UsersTable.StreamArn, KeyArn: !GetAtt Key.Arn";
+
+#[test]
+fn nested_application_is_read_with_its_parameters_and_returns_its_outputs() {
+    let parameters = format!("{GIVEN}, Key: 'a.b:N', SortKey: 'sk:B', Policy: !Ref Role");
+    let template = load_with_nested(&parameters, "!GetAtt Replication.Outputs.ReplicaName", NESTED).unwrap();
+    let tables: Vec<&str> = template.tables.iter().map(|table| table.name.as_str()).collect();
+    assert_eq!(tables, ["Users", "UsersReplica"]);
+    let attribute = |name: &str, kind: &str| AttributeType { name: name.to_owned(), kind: kind.to_owned() };
+    assert_eq!(template.tables[1].attributes, [attribute("a.b", "N"), attribute("sk", "B")]);
+    assert_eq!(template.tables[1].keys, [KeyDefinition { name: "a.b".to_owned(), role: "HASH".to_owned() }]);
+    let [replicator, api] = template.functions.as_slice() else { panic!("{:?}", template.functions) };
+    assert_eq!(
+        (replicator.mappings[0].table.as_str(), replicator.environment["REPLICA"].as_str()),
+        ("Users", "UsersReplica")
+    );
+    assert_eq!(api.environment["V"], "UsersReplica");
+    let with_defaults = load_with_nested(&format!("{GIVEN}, SortKey: !Ref AWS::NoValue"), "x", NESTED).unwrap();
+    assert_eq!(with_defaults.tables[1].attributes, [attribute("pk", "S")]);
+}
+
+#[test]
+fn error_of_a_nested_application_names_the_file_in_which_it_is() {
+    let stream = "StreamArn: !GetAtt UsersTable.StreamArn";
+    for (parameters, variable, nested, file, says) in [
+        (stream, "x", NESTED, "replication.yaml:28", "ReplicaTable is not created"),
+        ("KeyArn: !GetAtt Key.Arn", "x", NESTED, "replication.yaml:30", "parameter StreamArn has no default"),
+        ("KeyArn: !Ref Role", "x", NESTED, "template.yaml:15", "millrace has no AWS::IAM::Role"),
+        ("Other: a", "x", NESTED, "template.yaml:15", "replication.yaml has no parameter Other"),
+        (GIVEN, "!GetAtt Replication.Outputs.Other", NESTED, "template.yaml:19", "has no output"),
+        (GIVEN, "x", "a: ]", "replication.yaml:1", "invalid YAML"),
+        ("", "x", "a: b", "replication.yaml:1", "no Resources"),
+    ] {
+        let said = load_with_nested(parameters, variable, nested).unwrap_err();
+        assert!(said.contains(&format!("{file}: ")) && said.contains(says), "{parameters} {variable}: {said}");
+    }
+}
+
+#[test]
+fn nested_application_that_cannot_be_read_is_an_error() {
+    let application =
+        |location: &str| format!("Resources:\n  A: {{Type: AWS::Serverless::Application, Properties: {{{location}}}}}");
+    assert!(refused(&application("Location: a.yaml")).contains("Location: a.yaml is another file"));
+    assert!(refused(&application("")).contains("Location: expected the path of a template"));
+    assert!(refused(&application("Location: {ApplicationId: a}")).contains("Location: expected the path"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.yaml");
+    std::fs::write(&path, application("Location: a.yaml")).unwrap();
+    assert!(SamTemplate::load(&path).unwrap_err().to_string().contains("a.yaml contains itself"));
+    std::fs::write(&path, application("Location: b.yaml")).unwrap();
+    let said = SamTemplate::load(&path).unwrap_err().to_string();
+    assert!(said.contains("a.yaml:2: ") && said.contains("cannot read ") && said.contains("b.yaml"), "{said}");
 }
 
 #[test]
@@ -293,7 +411,7 @@ fn the_projects_template_is_understood() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../template.yaml");
     let template = SamTemplate::load(Path::new(path)).unwrap();
     let tables: Vec<&str> = template.tables.iter().map(|table| table.name.as_str()).collect();
-    assert_eq!(tables, ["Users", "UsersReplica", "Idempotency", "Emails"]);
+    assert_eq!(tables, ["Users", "Idempotency", "Emails", "UsersReplica"]);
     let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
     assert_eq!(buckets, ["users-archive", "users-failures"]);
     let functions: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
