@@ -9,6 +9,7 @@ mod end_to_end;
 mod exports;
 mod failures;
 mod fault_tests;
+mod foreign_tables;
 mod interruptions;
 mod item_lifecycle;
 mod predictions;

@@ -89,7 +89,8 @@ impl ArchiveBench {
             lambda: millrace_local::clients::lambda(&url("API")?),
         };
         let environment: Environment = [
-            ("USERS_TABLE", "Users"),
+            ("SOURCE_TABLE", "Users"),
+            ("SOURCE_SCHEMA", "users"),
             ("REPLICA_TABLE", "UsersReplica"),
             ("FAILURE_BUCKET", "users-failures"),
             ("ARCHIVE_BUCKET", "users-archive"),

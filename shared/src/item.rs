@@ -125,7 +125,12 @@ pub fn encode(user: &User) -> Result<AttributeMap, serde_dynamo::Error> {
 /// Returns the expiry of a stored record as DynamoDB's TTL interprets it, or `None` if TTL never removes the record.
 #[must_use]
 pub fn expires_at(item: &AttributeMap, now: OffsetDateTime) -> Option<ExpiresAt> {
-    match item.get(EXPIRES_AT) {
+    expiry(item, EXPIRES_AT, now)
+}
+
+/// Returns the expiry of an item whose table has this TTL attribute, as DynamoDB's TTL interprets it.
+fn expiry(item: &AttributeMap, ttl_attribute: &str, now: OffsetDateTime) -> Option<ExpiresAt> {
+    match item.get(ttl_attribute) {
         Some(AttributeValue::N(number)) => ExpiresAt::of_stored(number, now),
         _ => None,
     }

@@ -13,6 +13,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{
     ConsumedCapacity, KeySchemaElement, KeysAndAttributes, ReturnConsumedCapacity, TableDescription,
+    TimeToLiveDescription, TimeToLiveStatus,
 };
 
 use crate::change::{CanonicalKey, StreamSource};
@@ -149,6 +150,19 @@ impl TableReader {
         let described = described.map_err(|error| self.fault("cannot be described", &error))?;
         let missing = || self.broken("is not described in the response".to_owned());
         Ok(description(described.table.ok_or_else(missing)?))
+    }
+
+    /// Returns the name of the attribute by which TTL removes items, or `None` if TTL is not enabled.
+    ///
+    /// # Errors
+    /// [`TableReadError`] if the table does not respond or does not exist.
+    pub async fn ttl_attribute(&self) -> Result<Option<String>, TableReadError> {
+        let described = self.client.describe_time_to_live().table_name(&self.name).send().await;
+        let described = described.map_err(|error| self.fault("has a TTL that cannot be described", &error))?;
+        let on = |ttl: &TimeToLiveDescription| {
+            matches!(ttl.time_to_live_status(), Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
+        };
+        Ok(described.time_to_live_description.filter(on).and_then(|ttl| ttl.attribute_name))
     }
 
     /// Reads the items under these keys, with strongly consistent reads.

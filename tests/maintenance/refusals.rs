@@ -43,7 +43,7 @@ async fn a_table_or_bucket_that_is_not_there_is_named_with_its_variable() {
     let mut without_table = scene.maintenance();
     without_table.source = TableReader::new(scene.dynamodb.clone(), "Uesrs");
     let (name, fault) = refused(&without_table, json!({"task": "verify"})).await;
-    assert!(fault.contains("USERS_TABLE") && fault.contains("Uesrs"), "{fault}");
+    assert!(fault.contains("SOURCE_TABLE") && fault.contains("Uesrs"), "{fault}");
     assert_eq!(name, "TaskFailed");
 
     let mut without_bucket = scene.maintenance();

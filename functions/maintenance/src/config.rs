@@ -5,6 +5,7 @@ use millrace_archive::store::ArchiveStore;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::{self, Environment, EnvironmentError};
 use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::item::restored::{RestoreRules, SourceSchema};
 use millrace_shared::table::{NonceSource, RestoreTable};
 use millrace_shared::table_reader::TableReader;
 use millrace_shared::telemetry;
@@ -25,6 +26,7 @@ pub const FUNCTION: &str = "maintenance";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaintenanceConfig {
     source: String,
+    schema: SourceSchema,
     /// The table of email reservations, if emails are unique: a restore reserves the email of each restored item.
     unique_emails_table: Option<String>,
     sinks: SinksConfig,
@@ -54,7 +56,8 @@ impl MaintenanceConfig {
     /// [`EnvironmentError`], which lists every variable that is missing or malformed.
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
-        let source = read.required("USERS_TABLE", environment::text);
+        let source = read.required("SOURCE_TABLE", environment::text);
+        let schema = read.optional("SOURCE_SCHEMA", SourceSchema::parse).unwrap_or_default();
         let unique_emails_table = read.required_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
         let replicator_name = read.required("REPLICATOR_FUNCTION", environment::text);
         let archiver_name = read.required("ARCHIVER_FUNCTION", environment::text);
@@ -65,19 +68,24 @@ impl MaintenanceConfig {
             && environment.get("REPLICA_REGION").is_none()
             && environment.get("REPLICA_ROLE_ARN").is_none()
         {
-            read.add_error(format!("REPLICA_TABLE is {replica:?}, which is USERS_TABLE: set it to another table"));
+            read.add_error(format!("REPLICA_TABLE is {replica:?}, which is SOURCE_TABLE: set it to another table"));
         }
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
         // The telemetry uses these; it starts first and cannot report them.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         read.optional(telemetry::STACK_NAME, telemetry::stack);
+        if unique_emails_table.is_some() && schema != SourceSchema::Users {
+            read.add_error(
+                "UNIQUE_EMAIL is \"true\", but only users have emails: set SOURCE_SCHEMA to users".to_owned(),
+            );
+        }
         let problems = read.problems();
         match (source, replicator_name, archiver_name, sinks, archive, failure_bucket) {
             (Some(source), Some(replicator), Some(archiver), Some(sinks), Some(archive), Some(failure_bucket))
                 if problems.is_empty() =>
             {
                 let functions = FunctionNames { replicator, archiver };
-                Ok(Self { source, unique_emails_table, sinks, archive, failure_bucket, functions })
+                Ok(Self { source, schema, unique_emails_table, sinks, archive, failure_bucket, functions })
             }
             _ => Err(problems),
         }
@@ -95,7 +103,9 @@ impl MaintenanceConfig {
 pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHandler {
     let AwsClients { source, replica, signer, s3, lambda } = clients;
     let owned = config.sinks.postgres_settings().map(|settings| settings.owned(signer.clone()));
+    let rules = RestoreRules { schema: config.schema, ..RestoreRules::users() };
     let restored = RestoreTable::new(source.clone(), config.source.clone())
+        .with_rules(rules)
         .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(Clock::system()));
     MaintenanceHandler {
         admin_database: owned,
@@ -116,7 +126,7 @@ mod tests {
     use super::*;
 
     const WELL: [(&str, &str); 6] = [
-        ("USERS_TABLE", "Users"),
+        ("SOURCE_TABLE", "Users"),
         ("REPLICA_TABLE", "UsersReplica"),
         ("FAILURE_BUCKET", "failures"),
         ("ARCHIVE_BUCKET", "archive"),
@@ -168,10 +178,13 @@ mod tests {
     fn addresses_are_marked_only_where_they_are_unique() {
         let markers = |variables: &[(&str, &str)]| parse(&[&WELL[..], variables].concat());
         let table = ("EMAILS_TABLE", "Emails");
-        let marked = markers(&[("UNIQUE_EMAIL", "true"), table]).unwrap();
+        let users = ("SOURCE_SCHEMA", "users");
+        let marked = markers(&[("UNIQUE_EMAIL", "true"), table, users]).unwrap();
         assert_eq!(marked.unique_emails_table.as_deref(), Some("Emails"));
         assert_eq!(markers(&[("UNIQUE_EMAIL", "false"), table]).unwrap().unique_emails_table, None);
-        assert!(markers(&[("UNIQUE_EMAIL", "true")]).unwrap_err().contains("EMAILS_TABLE is not set"));
+        assert!(markers(&[("UNIQUE_EMAIL", "true"), users]).unwrap_err().contains("EMAILS_TABLE is not set"));
+        assert!(markers(&[("UNIQUE_EMAIL", "true"), table]).unwrap_err().contains("set SOURCE_SCHEMA to users"));
+        assert!(markers(&[("SOURCE_SCHEMA", "orders")]).unwrap_err().contains("set it to any or users"));
     }
 
     #[test]

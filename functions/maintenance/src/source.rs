@@ -9,10 +9,10 @@ use millrace_shared::table_reader::{ScanPage, ScanSegment, SourceDescription, Ta
 #[derive(Debug, thiserror::Error)]
 pub enum SourceTableError {
     /// A request to the table failed.
-    #[error("USERS_TABLE: {0}")]
+    #[error("SOURCE_TABLE: {0}")]
     Table(#[from] TableReadError),
     /// The table has never had a stream, so its changes have no revisions.
-    #[error("USERS_TABLE: table {0} has no stream: enable a stream with StreamViewType NEW_AND_OLD_IMAGES")]
+    #[error("SOURCE_TABLE: table {0} has no stream: enable a stream with StreamViewType NEW_AND_OLD_IMAGES")]
     NoStream(String),
 }
 
@@ -55,6 +55,14 @@ impl SourceTable {
         let description = self.table.describe().await?;
         let stream = description.stream_label().zip(description.stream_arn);
         stream.ok_or_else(|| SourceTableError::NoStream(self.table.name().to_owned()))
+    }
+
+    /// Reads the name of the attribute by which TTL removes items; `None` if TTL is not enabled.
+    ///
+    /// # Errors
+    /// [`SourceTableError`] if it cannot be read.
+    pub async fn ttl_attribute(&self) -> Result<Option<String>, SourceTableError> {
+        Ok(self.table.ttl_attribute().await?)
     }
 
     /// Reads the items with these keys; also returns the read capacity units that this consumed.

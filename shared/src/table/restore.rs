@@ -14,6 +14,7 @@ use super::error::TableError;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
 use super::write_plan::{ExistingItem, RecordWrite, WritePlan, WritePlanError};
 use super::{CapacityMeter, MAX_CONFLICT_RETRIES, NonceSource, WriteError};
+use crate::item::restored::{RestoreRules, SourceSchema};
 use crate::item::{self, AttributeMap};
 use crate::raw_item::{ITEM_BYTES_MOST, RawItem};
 use crate::user::id::UserId;
@@ -30,6 +31,8 @@ pub enum RestorePutError {
     InvalidUserKey,
     /// Other writes changed the email's reservation during every attempt.
     TooManyConflicts,
+    /// The existing item has more attributes than a condition can compare.
+    TooManyAttributes(usize),
     /// The call to the table failed.
     Fault(TableError),
 }
@@ -45,15 +48,16 @@ impl From<TableError> for RestorePutError {
 pub struct RestoreTable {
     client: Client,
     name: String,
+    rules: RestoreRules,
     emails: Option<ReservationTable>,
     meter: CapacityMeter,
 }
 
 impl RestoreTable {
-    /// Creates a table with this name and client.
+    /// Creates the users table with this name and client.
     #[must_use]
     pub fn new(client: Client, name: String) -> Self {
-        Self { client, name, emails: None, meter: CapacityMeter::default() }
+        Self { client, name, rules: RestoreRules::users(), emails: None, meter: CapacityMeter::default() }
     }
 
     /// Returns the table with unique emails: `emails` names the reservation table, and `nonces` supplies its nonces.
@@ -62,8 +66,21 @@ impl RestoreTable {
         Self { emails: emails.map(|name| ReservationTable::new(name, nonces)), ..self }
     }
 
+    /// Returns the table with these rules, which are those of its own attributes.
+    #[must_use]
+    pub fn with_rules(&self, rules: RestoreRules) -> Self {
+        Self { rules, ..self.clone() }
+    }
+
+    /// Returns the rules of the table.
+    #[must_use]
+    pub fn rules(&self) -> &RestoreRules {
+        &self.rules
+    }
+
     /// Writes an item if no item exists under its key, not even an expired one. With `over`, replaces the existing item
-    /// if it still has the version of `over`.
+    /// if it is still the item `over`: a user if it has the same version, any other item if all attributes of `over` are
+    /// unchanged. A condition cannot detect an attribute that was added to such an item since.
     ///
     /// # Errors
     /// [`RestorePutError`]; a conflict contains the existing item.
@@ -125,9 +142,13 @@ impl RestoreTable {
         if size > ITEM_BYTES_MOST {
             return Err(TableError::TooLarge(format!("the item has {size} bytes").into()).into());
         }
+        condition(&self.rules, over)?;
         let may_go = match (over, there) {
             (None, None) => true,
-            (Some(over), Some(there)) => over.get(item::VERSION) == there.get(item::VERSION),
+            (Some(over), Some(there)) => match self.rules.schema {
+                SourceSchema::Users => over.get(item::VERSION) == there.get(item::VERSION),
+                SourceSchema::Any => over.diff_attribute_names(there).is_empty(),
+            },
             _ => false,
         };
         if may_go { Ok(()) } else { Err(RestorePutError::Conflict(there.cloned())) }
@@ -144,15 +165,15 @@ impl RestoreTable {
     }
 
     /// Returns the write of an item, without that of its email's reservation.
-    fn plan(&self, item: AttributeMap, over: Option<&RawItem>) -> Result<WritePlan, TableError> {
-        let (condition, names, values) = condition(over);
+    fn plan(&self, item: AttributeMap, over: Option<&RawItem>) -> Result<WritePlan, RestorePutError> {
+        let (condition, names, values) = condition(&self.rules, over)?;
         let put = Put::builder()
             .table_name(&self.name)
             .set_item(Some(item))
             .condition_expression(condition)
             .set_expression_attribute_names(Some(names))
             .set_expression_attribute_values(values);
-        Ok(WritePlan::new(RecordWrite::Put(put.build().map_err(unbuilt)?)))
+        Ok(WritePlan::new(RecordWrite::Put(put.build().map_err(unbuilt).map_err(RestorePutError::Fault)?)))
     }
 
     async fn put_reserved(
@@ -195,24 +216,41 @@ impl RestoreTable {
     }
 }
 
-type PutCondition = (&'static str, HashMap<String, String>, Option<HashMap<String, AttributeValue>>);
+/// The largest number of attributes that a condition compares: DynamoDB allows 300 operators in an expression, of which
+/// each attribute needs two.
+const MAX_COMPARED_ATTRIBUTES: usize = 150;
 
-fn condition(over: Option<&RawItem>) -> PutCondition {
-    let names = |names: &[&'static str]| -> HashMap<String, String> {
-        names.iter().map(|name| (format!("#{name}"), (*name).to_owned())).collect()
-    };
-    match over.map(|there| there.get(item::VERSION)) {
-        None => ("attribute_not_exists(#user_id)", names(&[item::USER_ID]), None),
-        Some(None) => (
-            "attribute_exists(#user_id) AND attribute_not_exists(#version)",
-            names(&[item::USER_ID, item::VERSION]),
-            None,
-        ),
-        Some(Some(version)) => {
-            let values = HashMap::from([(":version".to_owned(), version.clone())]);
-            ("#version = :version", names(&[item::VERSION]), Some(values))
+type PutCondition = (String, HashMap<String, String>, Option<HashMap<String, AttributeValue>>);
+
+fn condition(rules: &RestoreRules, over: Option<&RawItem>) -> Result<PutCondition, RestorePutError> {
+    let key = ("#key".to_owned(), rules.partition_key.clone());
+    let version = ("#version".to_owned(), item::VERSION.to_owned());
+    Ok(match (over, rules.schema) {
+        (None, _) => ("attribute_not_exists(#key)".to_owned(), HashMap::from([key]), None),
+        (Some(there), SourceSchema::Users) => match there.get(item::VERSION) {
+            None => {
+                let condition = "attribute_exists(#key) AND attribute_not_exists(#version)".to_owned();
+                (condition, HashMap::from([key, version]), None)
+            }
+            Some(number) => {
+                let values = HashMap::from([(":version".to_owned(), number.clone())]);
+                ("#version = :version".to_owned(), HashMap::from([version]), Some(values))
+            }
+        },
+        (Some(there), SourceSchema::Any) => {
+            let attributes = there.clone().into_attributes();
+            if attributes.len() > MAX_COMPARED_ATTRIBUTES {
+                return Err(RestorePutError::TooManyAttributes(attributes.len()));
+            }
+            let (mut compared, mut names, mut values) = (Vec::new(), HashMap::new(), HashMap::new());
+            for (index, (name, value)) in attributes.into_iter().enumerate() {
+                compared.push(format!("#a{index} = :a{index}"));
+                names.insert(format!("#a{index}"), name);
+                values.insert(format!(":a{index}"), value);
+            }
+            (compared.join(" AND "), names, Some(values))
         }
-    }
+    })
 }
 
 fn number(item: &AttributeMap, name: &str) -> Option<i64> {

@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use futures::{StreamExt as _, stream};
 use millrace_archive::ArchivedRow;
 use millrace_shared::change::CanonicalKey;
-use millrace_shared::item::restored::{ExistingItem, RestoredExpiry, matches_archived, restored};
+use millrace_shared::item::restored::{ExistingItem, RestoreRules, RestoredExpiry, SourceSchema};
 use millrace_shared::item::{AttributeMap, USER_ID};
 use millrace_shared::raw_item::{ItemSyntaxError, RawItem};
 use millrace_shared::table::{RestorePutError, RestoreTable, TableError};
@@ -152,24 +152,33 @@ pub enum RestoreError {
     #[error(transparent)]
     Source(#[from] SourceTableError),
     /// The table does not accept an item at the moment; a retry may succeed.
-    #[error("USERS_TABLE: cannot write an item: {0}")]
+    #[error("SOURCE_TABLE: cannot write an item: {0}")]
     Table(#[from] TableError),
     /// The report cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketError),
+    /// The items are to expire, but the table has no TTL attribute.
+    #[error(
+        "expires_in_seconds: table {0} has no TTL attribute: set \"never_expires\": true, or enable TTL on the table"
+    )]
+    NoTtl(String),
+    /// The items of the table have no users.
+    #[error("user_id: table {0} is not the table of the users service: select items by key, from or to")]
+    NoUsers(String),
 }
 
 impl ClassifiedError for RestoreError {
     fn kind(&self) -> TaskErrorKind {
         match self {
+            Self::NoTtl(_) | Self::NoUsers(_) => TaskErrorKind::Invalid,
             Self::Sweep(error) => error.kind(),
             Self::Source(_) | Self::Table(_) | Self::Bucket(_) => TaskErrorKind::Failed,
         }
     }
 
-    /// A part of the items may have been restored.
+    /// After the first item, a part of the items may have been restored.
     fn is_rejection(&self) -> bool {
-        false
+        matches!(self, Self::NoTtl(_) | Self::NoUsers(_))
     }
 }
 
@@ -201,6 +210,21 @@ enum RestoreOutcome {
 }
 
 impl RestoreTask {
+    /// Returns the rules for the attributes of the source table.
+    async fn rules(&self, context: &TaskContext<'_>) -> Result<RestoreRules, RestoreError> {
+        let schema = context.restore_table.rules().schema;
+        let name = || context.table().to_owned();
+        if schema == SourceSchema::Any && self.user.is_some() {
+            return Err(RestoreError::NoUsers(name()));
+        }
+        let ttl_attribute = context.source.ttl_attribute().await?;
+        if ttl_attribute.is_none() && self.expiry != RestoredExpiry::Never {
+            return Err(RestoreError::NoTtl(name()));
+        }
+        let partition_key = context.source.description().key.first().map(|(name, _)| name.clone());
+        Ok(RestoreRules { partition_key: partition_key.unwrap_or_default(), ttl_attribute, schema })
+    }
+
     fn wants(&self, key: &CanonicalKey) -> bool {
         let of_the_user = |user: &str| {
             let key = RawItem::parse(key.as_str()).ok();
@@ -219,6 +243,7 @@ impl SegmentTask for RestoreTask {
         task_run: &mut TaskRun<RestoreCursor>,
         context: &TaskContext<'_>,
     ) -> Result<bool, RestoreError> {
+        let table = context.restore_table.with_rules(self.rules(context).await?);
         let period = TimeRange { from: self.from, to: self.to };
         let (segment, which, wants) = (task_run.segment(), self.rows, self.clone());
         let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str()) && wants.wants(&row.key);
@@ -249,9 +274,9 @@ impl SegmentTask for RestoreTask {
             };
             let target = |there| {
                 if self.dry_run {
-                    RestoreTarget::Copy { table: context.restore_table, there, claims: &claims }
+                    RestoreTarget::Copy { table: &table, there, claims: &claims }
                 } else {
-                    RestoreTarget::Table(context.restore_table)
+                    RestoreTarget::Table(&table)
                 }
             };
             let puts = chunk.iter().zip(there).map(|((_, rows), there)| put_all(target(there), rows, self, now));
@@ -325,6 +350,12 @@ impl EmailClaims {
 }
 
 impl RestoreTarget<'_> {
+    fn rules(&self) -> &RestoreRules {
+        match self {
+            Self::Table(table) | Self::Copy { table, .. } => table.rules(),
+        }
+    }
+
     async fn put(
         &mut self,
         item: AttributeMap,
@@ -350,6 +381,10 @@ impl RestoreTarget<'_> {
     }
 }
 
+fn too_many_attributes(count: usize) -> String {
+    format!("the existing item has {count} attributes, too many for a condition: delete it first")
+}
+
 fn conflict_reason(obstacle: ExistingItem) -> &'static str {
     if obstacle.is_live {
         "a live item exists: set \"overwrite\": true to replace it"
@@ -370,14 +405,15 @@ async fn put_all(
     restore: &RestoreTask,
     now: OffsetDateTime,
 ) -> Result<RestoreOutcome, RestoreError> {
+    let rules = table.rules().clone();
     let (mut over, mut next, mut tries): (Option<RawItem>, _, _) = (None, 0, 0);
     while let Some(row) = rows.get(next) {
         let archived = match item_of(row) {
             Ok(archived) => archived,
             Err(reason) => return Ok(RestoreOutcome::Refused(reason)),
         };
-        let of_before = over.as_ref().and_then(|there| ExistingItem::of(there, now).version);
-        let item = restored(archived, restore.expiry, of_before, now);
+        let of_before = over.as_ref().and_then(|there| rules.existing(there, now).version);
+        let item = rules.restored(archived, restore.expiry, of_before, now);
         // Needed only by a row that follows.
         let written = (next + 1 < rows.len()).then(|| RawItem::new(item.clone()));
         match table.put(item, over.as_ref(), now).await {
@@ -391,13 +427,18 @@ async fn put_all(
             Err(RestorePutError::Fault(fault)) => return Err(fault.into()),
             Err(RestorePutError::EmailTaken) => return Ok(RestoreOutcome::Refused(TAKEN.to_owned())),
             Err(RestorePutError::InvalidUserKey) => return Ok(RestoreOutcome::Refused(NO_USER.to_owned())),
+            Err(RestorePutError::TooManyAttributes(count)) => {
+                return Ok(RestoreOutcome::Refused(too_many_attributes(count)));
+            }
             Err(RestorePutError::TooManyConflicts) => return Ok(RestoreOutcome::Refused(OVERTAKEN.to_owned())),
             Err(RestorePutError::Conflict(there)) => {
                 tries += 1;
                 // The rows up to this one were written by an interrupted restore, or by an earlier attempt of this
                 // write.
                 let done = there.as_ref().and_then(|there| {
-                    rows[next..].iter().rposition(|row| item_of(row).is_ok_and(|item| matches_archived(there, &item)))
+                    rows[next..]
+                        .iter()
+                        .rposition(|row| item_of(row).is_ok_and(|item| rules.matches_archived(there, &item)))
                 });
                 match (done, there) {
                     (Some(done), _) if next + done + 1 == rows.len() => return Ok(RestoreOutcome::AlreadyRestored),
@@ -409,7 +450,7 @@ async fn put_all(
                     (None, None) => over = None,
                     (None, there) if restore.overwrite => over = there,
                     (None, Some(there)) => {
-                        return Ok(RestoreOutcome::Refused(conflict_reason(ExistingItem::of(&there, now)).to_owned()));
+                        return Ok(RestoreOutcome::Refused(conflict_reason(rules.existing(&there, now)).to_owned()));
                     }
                 }
             }
