@@ -16,6 +16,7 @@ use saphyr::{LoadableYamlNode, Yaml};
 use tower::ServiceExt;
 
 pub(crate) mod alarms;
+mod alone;
 mod cache_user;
 mod choices;
 mod retention;

@@ -37,8 +37,11 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
         format!("  serve with  cargo lambda watch -A 127.0.0.1 --env-file {}\n", path.display())
     });
     let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
-    let replica = stack.template().functions.iter().find_map(|function| function.environment.get("REPLICA_TABLE"));
-    let replica = replica.map_or("UsersReplica", String::as_str);
+    let variable = |name: &str| {
+        let value = stack.template().functions.iter().find_map(|function| function.environment.get(name));
+        value.cloned().unwrap_or_default()
+    };
+    let (source, replica) = (variable("USERS_TABLE"), variable("REPLICA_TABLE"));
     let port = |option: &str, url: &str, usual: u16| {
         let port = url.rsplit_once(':').map_or("", |(_, port)| port);
         if port == usual.to_string() { String::new() } else { format!(" {option} {port}") }
@@ -54,27 +57,27 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     let told = stack.postgres_url().map_or_else(String::new, |url| format!(" --postgres '{}'", without_password(url)));
     let postgres = tier("PostgreSQL", stack.postgres_url(), options.postgres.url(), "the server set with --postgres");
     let tiers = postgres + &tier("cache", stack.cache_url(), options.cache.url(), "the server set with --cache");
+    let has_api = !stack.template().routes.is_empty();
+    let (name, contract) =
+        if has_api { ("API   ", format!("  contract    {api}/docs\n")) } else { ("Lambda", String::new()) };
+    let examples = if has_api { users_examples(api, bearer, all) } else { table_examples(&source, dynamodb) };
+    let parameters = options.parameters.iter().map(|(name, value)| format!(" --parameter '{name}={value}'"));
+    let told = told + &parameters.collect::<Vec<_>>().concat();
+    let told = if has_api { told } else { format!(" --template {}{told}", options.template.display()) };
     format!(
         "\nMillrace is ready.
 
-  API         {api}
+  {name}      {api}
   DynamoDB    {dynamodb}
   S3          {s3}
-  contract    {api}/docs
-  metrics     {api}/metrics
+{contract}  metrics     {api}/metrics
   data        {data}
   functions   {functions}
 {watch}  AUTH        {auth}
 {tiers}  windows     {windows}
   expiry      every {expire} s (AWS: within hours)
 
-{tokens}Create a user, read it, list all:
-
-  curl -X POST {api}/users -H 'content-type: application/json'{bearer} \\
-    -d '{{\"user_id\":\"ada\",\"name\":\"Ada Lovelace\",\"email\":\"ada@example.com\"}}'
-  curl {api}/users/ada{bearer}
-  curl {api}/users{all}
-
+{tokens}{examples}
 Read it from the replica (any credentials are accepted):
 
   AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} aws dynamodb scan --table-name {replica} \\
@@ -87,6 +90,30 @@ Compare the replica with the table (tasks: backfill, verify, repair, redrive):
 Ctrl-C stops.
 ",
         expire = options.ttl_interval.as_secs(),
+    )
+}
+
+fn users_examples(api: &str, bearer: &str, all: &str) -> String {
+    format!(
+        "Create a user, read it, list all:
+
+  curl -X POST {api}/users -H 'content-type: application/json'{bearer} \\
+    -d '{{\"user_id\":\"ada\",\"name\":\"Ada Lovelace\",\"email\":\"ada@example.com\"}}'
+  curl {api}/users/ada{bearer}
+  curl {api}/users{all}
+"
+    )
+}
+
+/// Returns the first command of a stack without the API, whose table is written with the AWS CLI or an SDK.
+fn table_examples(source: &str, dynamodb: &str) -> String {
+    let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
+    format!(
+        "Write an item to the table {source}:
+
+  AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} aws dynamodb put-item --table-name {source} \\
+    --endpoint-url {dynamodb} --region {region} --item file://item.json
+"
     )
 }
 

@@ -75,6 +75,9 @@ struct UpArguments {
     /// workspace's)
     #[arg(long, value_name = "PATH")]
     template: Option<PathBuf>,
+    /// Parameter of the template with another value than its default; can be repeated
+    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+    parameters: Vec<(String, String)>,
     /// Write the functions' environment to this file, for: cargo lambda watch -A 127.0.0.1 --env-file PATH
     #[arg(long, value_name = "PATH")]
     env_file: Option<PathBuf>,
@@ -185,6 +188,9 @@ struct TaskArguments {
     /// Template with the names of tables and buckets (default: same as for `up`)
     #[arg(long, value_name = "PATH")]
     template: Option<PathBuf>,
+    /// Parameter of the template, as that of the running `millrace`; can be repeated
+    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+    parameters: Vec<(String, String)>,
 }
 
 /// Runs the program to completion and returns its exit code.
@@ -299,13 +305,17 @@ async fn run_demo(line: DemoArguments) -> ExitCode {
 
 async fn run_task(line: TaskArguments) -> ExitCode {
     let template = template(line.template);
+    let parameters = line.parameters.into_iter().collect();
     let place = if line.data.is_some() {
         let postgres = line.postgres.map_or(TierServer::Off, TierServer::At);
-        TaskTarget::Own(Box::new(StackOptions { template, data: line.data, postgres, ..StackOptions::default() }))
+        let options = StackOptions { template, parameters, data: line.data, postgres, ..StackOptions::default() };
+        TaskTarget::Own(Box::new(options))
     } else {
         let PortArguments { port: api, dynamodb_port: dynamodb, s3_port: s3 } = line.ports;
         let ports = StackPorts { api, dynamodb, s3 };
-        TaskTarget::Running(ports, template, TierUrls { postgres: line.postgres, cache: None })
+        let mut choices = TierUrls { postgres: line.postgres, cache: None }.choices();
+        choices.parameters.extend(parameters);
+        TaskTarget::Running(ports, template, choices)
     };
     match Box::pin(task::run(&line.order, place, &Clock::system())).await {
         Ok(outcome) => {
@@ -328,6 +338,7 @@ fn template(named: Option<PathBuf>) -> PathBuf {
 fn options(line: UpArguments) -> StackOptions {
     StackOptions {
         template: template(line.template),
+        parameters: line.parameters.into_iter().collect(),
         data: line.data,
         port: line.ports.port,
         dynamodb_port: line.ports.dynamodb_port,
@@ -341,6 +352,12 @@ fn options(line: UpArguments) -> StackOptions {
         postgres: line.postgres,
         cache: line.cache,
     }
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "expected NAME=VALUE, such as PartitionKey=pk:S".to_owned())
 }
 
 fn scope_claim(text: &str) -> Result<String, String> {

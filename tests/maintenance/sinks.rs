@@ -27,7 +27,7 @@ async fn task(scene: &MaintenanceScene, order: Value, postgres: Option<&str>) ->
     let ports =
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
     let urls = TierUrls { postgres: postgres.map(str::to_owned), cache: None };
-    let place = TaskTarget::Running(ports, stack.options().template.clone(), urls);
+    let place = TaskTarget::Running(ports, stack.options().template.clone(), urls.choices());
     Box::pin(millrace_local::task::run(&order.to_string(), place, &Clock::system())).await
 }
 

@@ -17,6 +17,7 @@ mod node;
 mod resolve;
 mod resolved_mapping;
 mod resources;
+mod source_table;
 #[cfg(test)]
 mod tests;
 

@@ -10,8 +10,7 @@ use tokio::net::TcpStream;
 use super::RunTaskError;
 use crate::clients;
 use crate::stack::{self, LocalStack, StackOptions, StartError};
-use crate::template::SamTemplate;
-use crate::tier::TierUrls;
+use crate::template::{ParameterOverrides, SamTemplate};
 
 /// The ports of a running `millrace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +25,8 @@ pub struct StackPorts {
 
 /// The stack that a task works on.
 pub enum TaskTarget {
-    /// The stack that listens on these ports, with the names of this template and the servers of its tiers.
-    Running(StackPorts, PathBuf, TierUrls),
+    /// The stack that listens on these ports, with the names of this template, read with these overrides.
+    Running(StackPorts, PathBuf, ParameterOverrides),
     /// A stack that is started with these options for the task and stopped afterwards.
     Own(Box<StackOptions>),
 }
@@ -42,8 +41,8 @@ pub(super) struct ConnectedTarget {
 impl TaskTarget {
     pub(super) async fn open(self) -> Result<ConnectedTarget, RunTaskError> {
         match self {
-            Self::Running(ports, path, urls) => {
-                let template = SamTemplate::load_with(&path, &urls.choices()).map_err(StartError::from)?;
+            Self::Running(ports, path, choices) => {
+                let template = SamTemplate::load_with(&path, &choices).map_err(StartError::from)?;
                 for (port, option) in
                     [(ports.api, "--port"), (ports.dynamodb, "--dynamodb-port"), (ports.s3, "--s3-port")]
                 {

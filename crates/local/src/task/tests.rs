@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::*;
 use crate::stack::{LocalStack, StackOptions};
-use crate::tier::TierUrls;
+use crate::template::ParameterOverrides;
 
 fn progress(counts: &[(&str, usize)]) -> TaskProgress {
     let mut progress = TaskProgress::default();
@@ -151,7 +151,7 @@ async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
         TaskTarget::Running(
             StackPorts { api: 1, dynamodb: 1, s3: 1 },
             StackOptions::default().template,
-            TierUrls::default(),
+            ParameterOverrides::default(),
         )
     };
     for (text, said) in [
@@ -177,7 +177,7 @@ async fn ordered(stack: &LocalStack, text: &str) -> TaskOutcome {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let ports =
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let place = TaskTarget::Running(ports, stack.options().template.clone(), TierUrls::default());
+    let place = TaskTarget::Running(ports, stack.options().template.clone(), ParameterOverrides::default());
     Box::pin(run(text, place, &Clock::system())).await.unwrap()
 }
 

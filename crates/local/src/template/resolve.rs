@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::document::{APPLICATION, TemplateDocument};
 use super::node::{NodeValue, TemplateNode};
-use super::{ParameterOverrides, PropertyError, names};
+use super::{ParameterOverrides, PropertyError, TableResource, names};
 use crate::clients;
 use crate::lambda::function_arn;
 
@@ -37,17 +37,33 @@ pub(super) struct ResolveScope<'a> {
 }
 
 impl<'a> ResolveScope<'a> {
-    /// Returns the scope of a template with the overrides of this machine.
+    /// Returns the scope of a template with the overrides of this machine, and with the source table that it creates for
+    /// the template, if any.
     ///
     /// # Errors
-    /// Fails if an override sets a parameter that the template does not have, or if a nested application is given a
-    /// parameter that it does not have.
-    pub(super) fn of(template: &'a TemplateDocument, choices: &'a ParameterOverrides) -> Result<Self, PropertyError> {
+    /// Fails if an override sets a parameter or an output of a nested stack that the template does not have, or if a
+    /// nested application is given a parameter that it does not have.
+    pub(super) fn of(
+        template: &'a TemplateDocument,
+        choices: &'a ParameterOverrides,
+        source: Option<&TableResource>,
+    ) -> Result<Self, PropertyError> {
         let chosen = choices.parameters.iter();
-        let given = chosen.map(|(name, value)| (name.clone(), Ok(NodeValue::Text(value.clone())))).collect();
+        let mut given: BTreeMap<String, GivenValue> =
+            chosen.map(|(name, value)| (name.clone(), Ok(NodeValue::Text(value.clone())))).collect();
+        if let Some(TableResource { name, .. }) = source {
+            given.insert("SourceTableName".to_owned(), Ok(NodeValue::Text(name.clone())));
+            given.insert("SourceTableArn".to_owned(), Ok(NodeValue::Text(table_arn(name))));
+            given.insert("SourceStreamArn".to_owned(), Ok(NodeValue::Stream(name.clone())));
+        }
         let missing =
             |name: &str| template.node.fault(format!("Parameters.{name}: missing, although an option sets its value"));
-        Self::with(template, choices, given, &missing)
+        let scope = Self::with(template, choices, given, &missing)?;
+        let stacks = choices.outputs.keys().filter_map(|output| output.split_once('.'));
+        if let Some((stack, _)) = stacks.into_iter().find(|(stack, _)| !scope.resources.contains_key(stack)) {
+            return Err(template.node.fault(format!("Resources.{stack}: missing, although an option replaces it")));
+        }
+        Ok(scope)
     }
 
     fn with(
@@ -261,7 +277,7 @@ impl<'a> ResolveScope<'a> {
             ("AWS::Serverless::Function", "Arn") => {
                 binary(name, resource, at, path).map(|binary| NodeValue::Text(function_arn(&binary)))
             }
-            ("AWS::DynamoDB::Table", "Arn") => Ok(NodeValue::Text(format!("{ENGINE}:table/{}", names::table(name)))),
+            ("AWS::DynamoDB::Table", "Arn") => Ok(NodeValue::Text(table_arn(&names::table(name)))),
             ("AWS::DynamoDB::Table", "StreamArn") => Ok(NodeValue::Stream(names::table(name))),
             ("AWS::S3::Bucket", "Arn") => Ok(NodeValue::Text(format!("arn:aws:s3:::{}", names::bucket(name)))),
             // Nothing is encrypted on this machine: the ARN says only that the template has a key.
@@ -382,6 +398,11 @@ impl<'a> ResolveScope<'a> {
             _ => Err(node.fault("Conditions: not a condition")),
         }
     }
+}
+
+/// Returns the engine's ARN of a table.
+fn table_arn(name: &str) -> String {
+    format!("{ENGINE}:table/{name}")
 }
 
 /// Returns the local name of a function.

@@ -8,15 +8,21 @@ use super::document::{APPLICATION, TemplateDocument};
 use super::node::{NodeValue, TemplateNode};
 use super::resolve::ResolveScope;
 use super::resolved_mapping::ResolvedMapping;
+use super::source_table::source_table;
 use super::{
     ApiRoute, AttributeType, BucketResource, FunctionResource, KeyDefinition, MappingResource, ParameterOverrides,
     PropertyError, SamTemplate, SecondaryIndex, TableResource, names,
 };
 
 pub(super) fn read(document: &TemplateDocument, choices: &ParameterOverrides) -> Result<SamTemplate, PropertyError> {
-    let scope = ResolveScope::of(document, choices)?;
-    let mut template =
-        SamTemplate { tables: Vec::new(), buckets: Vec::new(), functions: Vec::new(), routes: Vec::new() };
+    let source = source_table(document, choices)?;
+    let scope = ResolveScope::of(document, choices, source.as_ref())?;
+    let mut template = SamTemplate {
+        tables: source.into_iter().collect(),
+        buckets: Vec::new(),
+        functions: Vec::new(),
+        routes: Vec::new(),
+    };
     add(&mut template, document, &scope)?;
     check(&template, document)?;
     Ok(template)

@@ -400,6 +400,57 @@ fn nested_application_that_cannot_be_read_is_an_error() {
     assert!(said.contains("a.yaml:2: ") && said.contains("cannot read ") && said.contains("b.yaml"), "{said}");
 }
 
+/// Reads `infra/replication.yaml` by itself, with these parameters.
+fn load_replication(parameters: &[(&str, &str)]) -> Result<SamTemplate, String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/replication.yaml");
+    let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let choices = ParameterOverrides { parameters, outputs: BTreeMap::new() };
+    SamTemplate::load_with(Path::new(path), &choices).map_err(|error| error.to_string())
+}
+
+#[test]
+fn source_table_outside_of_the_template_has_the_key_of_the_parameters() {
+    let key = |table: &TableResource| -> Vec<(String, String)> {
+        let keys = table.keys.iter().zip(&table.attributes);
+        keys.map(|(key, attribute)| (format!("{} {}", key.role, key.name), attribute.kind.clone())).collect()
+    };
+    let template = load_replication(&[("PartitionKey", "pk:S"), ("SortKey", "größe (cm):N")]).unwrap();
+    let [source, replica] = template.tables.as_slice() else { panic!("{:?}", template.tables) };
+    assert_eq!((source.name.as_str(), replica.name.as_str()), ("Source", "UsersReplica"));
+    let expected = [("HASH pk", "S"), ("RANGE größe (cm)", "N")];
+    assert_eq!(key(source), expected.map(|(name, kind)| (name.to_owned(), kind.to_owned())));
+    assert_eq!((key(source), source.stream_view.as_deref()), (key(replica), Some("NEW_AND_OLD_IMAGES")));
+    assert!(template.functions.iter().flat_map(|function| &function.mappings).all(|mapping| mapping.table == "Source"));
+    let template = load_replication(&[("SourceTableName", "Orders"), ("PartitionKey", "_id:B")]).unwrap();
+    assert_eq!((template.tables[0].name.as_str(), key(&template.tables[0]).len()), ("Orders", 1));
+}
+
+#[test]
+fn parameters_that_do_not_describe_a_source_table_are_refused() {
+    let keys = [("PartitionKey", "pk:S")];
+    for (parameters, says) in [
+        (&[][..], "Parameters.PartitionKey: no value: set it with --parameter PartitionKey=NAME:TYPE"),
+        (&[("PartitionKey", "pk")], r#"PartitionKey: "pk" is not a name and a type"#),
+        (&[("PartitionKey", ":S")], r#"PartitionKey: ":S" is not a name and a type"#),
+        (&[keys[0], ("SortKey", "sk:X")], r#"SortKey: "sk:X" is not a name and a type"#),
+        (&[keys[0], ("SourceTableName", "a table")], r#"SourceTableName: "a table" is not a table name"#),
+        (&[keys[0], ("SourceStreamArn", "arn:…")], "SourceStreamArn: cannot be set"),
+        (&[keys[0], ("UsersTable", "Users")], "Parameters.UsersTable: missing"),
+    ] {
+        let said = load_replication(parameters).unwrap_err();
+        assert!(said.contains("infra/replication.yaml:") && said.contains(says), "{said}");
+    }
+}
+
+#[test]
+fn tier_that_the_template_does_not_have_is_refused() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/replication.yaml");
+    let mut choices = TierUrls { postgres: Some("postgres://here".to_owned()), cache: None }.choices();
+    choices.parameters.insert("PartitionKey".to_owned(), "pk:S".to_owned());
+    let said = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
+    assert!(said.contains("Resources.RelationalStack: missing, although an option replaces it"), "{said}");
+}
+
 #[test]
 fn a_file_that_is_not_there_is_named_with_the_option() {
     let said = SamTemplate::load(Path::new("/nowhere/template.yaml")).unwrap_err().to_string();

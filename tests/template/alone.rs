@@ -1,0 +1,103 @@
+//! `infra/replication.yaml` by itself, for a table that exists: its functions start with its environment, and on this
+//! machine they replicate a table of another key schema than the users table's.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::task::{StackPorts, TaskTarget};
+use millrace_local::template::{ParameterOverrides, SamTemplate};
+use millrace_shared::clock::Clock;
+
+use super::{deployed, every_variable_is_read, workspace};
+
+const PATH: &str = "infra/replication.yaml";
+
+fn overrides(parameters: &[(&str, &str)]) -> ParameterOverrides {
+    let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    ParameterOverrides { parameters, outputs: BTreeMap::new() }
+}
+
+fn alone(parameters: &[(&str, &str)]) -> SamTemplate {
+    SamTemplate::load_with(&workspace().join(PATH), &overrides(parameters)).unwrap()
+}
+
+#[test]
+fn functions_start_with_the_environment_for_a_table_of_any_key() {
+    for keys in [
+        &[("PartitionKey", "pk:S")][..],
+        &[("PartitionKey", "a.b:N"), ("SortKey", "_sort key:B")],
+        &[("PartitionKey", "größe:B"), ("SortKey", "status:N")],
+    ] {
+        let template = alone(&[&[("SourceTableName", "Orders")], keys].concat());
+        let function = |name: &str| template.functions.iter().find(|function| function.name == name).unwrap().clone();
+        let replicator = function("replicator");
+        assert_eq!(replicator.environment["REPLICA_TABLE"], "UsersReplica");
+        millrace_replicator::config::ReplicatorConfig::parse(&deployed(replicator)).unwrap();
+        millrace_archiver::config::ArchiverConfig::parse(&deployed(function("archiver"))).unwrap();
+        let maintenance = function("maintenance");
+        assert_eq!(maintenance.environment["USERS_TABLE"], "Orders");
+        assert_eq!(maintenance.environment.get("EMAILS_TABLE"), None);
+        millrace_maintenance::config::MaintenanceConfig::parse(&deployed(maintenance)).unwrap();
+        assert_eq!(template.functions.len(), 3, "a new function needs its line above");
+        let [source, replica] = template.tables.as_slice() else { panic!("{:?}", template.tables) };
+        assert_eq!((&source.keys, &source.attributes), (&replica.keys, &replica.attributes));
+        assert!(template.routes.is_empty());
+        every_variable_is_read(template);
+    }
+}
+
+#[test]
+fn existing_replica_is_named_by_its_arn_region_and_role() {
+    let arn = "arn:aws:dynamodb:us-east-1:999999999999:table/Orders";
+    let role = "arn:aws:iam::999999999999:role/replica";
+    let template = alone(&[
+        ("PartitionKey", "pk:S"),
+        ("ReplicaTableArn", arn),
+        ("ReplicaRegion", "us-east-1"),
+        ("ReplicaRoleArn", role),
+    ]);
+    assert_eq!(template.tables.len(), 1, "the stack creates no replica");
+    for name in ["replicator", "maintenance"] {
+        let function = template.functions.iter().find(|function| function.name == name).unwrap().clone();
+        let variables =
+            ["REPLICA_TABLE", "REPLICA_REGION", "REPLICA_ROLE_ARN"].map(|name| function.environment[name].clone());
+        assert_eq!(variables, [arn, "us-east-1", role].map(str::to_owned), "{name}");
+        millrace_replicator::config::ReplicatorConfig::parse(&deployed(function)).unwrap();
+    }
+    every_variable_is_read(template);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn table_of_another_key_schema_is_replicated_and_verified() {
+    let parameters = [("SourceTableName", "Orders"), ("PartitionKey", "a.b:N"), ("SortKey", "sort key:B")];
+    let choices = overrides(&parameters);
+    let options = StackOptions {
+        template: workspace().join(PATH),
+        parameters: choices.parameters.clone(),
+        ..StackOptions::default()
+    };
+    let stack = LocalStack::start(options).await.unwrap();
+    let dynamodb = stack.dynamodb();
+    for number in 0..20_u8 {
+        let put = dynamodb.put_item().table_name("Orders").item("a.b", AttributeValue::N(number.to_string()));
+        let put = put.item("sort key", AttributeValue::B([number].to_vec().into()));
+        put.item("total", AttributeValue::N("7".to_owned())).send().await.unwrap();
+    }
+    let removed = dynamodb.delete_item().table_name("Orders").key("a.b", AttributeValue::N("3".to_owned()));
+    removed.key("sort key", AttributeValue::B([3].to_vec().into())).send().await.unwrap();
+    stack.wait_until_drained().await;
+    let replica = dynamodb.scan().table_name("UsersReplica").send().await.unwrap();
+    assert_eq!(replica.items().len(), 20, "19 items and a tombstone");
+    assert_eq!(replica.items().iter().filter(|item| item.contains_key("total")).count(), 19);
+
+    let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
+    let ports =
+        StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
+    let place = TaskTarget::Running(ports, stack.options().template.clone(), choices);
+    let verify = r#"{"task":"verify","segments":2,"recheck_after_seconds":0}"#;
+    let outcome = Box::pin(millrace_local::task::run(verify, place, &Clock::system())).await.unwrap();
+    assert!(outcome.is_success(), "{outcome}");
+    assert_eq!((outcome.progress.get("source.items"), outcome.progress.get("dynamodb.equal")), (19, 19), "{outcome}");
+    stack.stop().await;
+}
