@@ -75,7 +75,7 @@ def task(local, order):
         "--s3-port": local.s3.meta.endpoint_url,
     }
     ports = [part for option, url in endpoints.items() for part in (option, str(urlparse(url).port))]
-    command = [*MILLRACE, "task", json.dumps(order), *ports]
+    command = [*MILLRACE, "task", "--request", json.dumps(order), *ports]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"  FAILED  {order}: exit code {done.returncode}\n{done.stdout}{done.stderr}")

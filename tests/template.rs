@@ -371,6 +371,7 @@ fn a_role_allows_what_its_function_calls() {
         "dynamodb:BatchGetItem",
         "dynamodb:DeleteItem",
         "dynamodb:DescribeTable",
+        "dynamodb:DescribeTimeToLive",
         "dynamodb:GetItem",
         "dynamodb:PutItem",
         "dynamodb:Query",

@@ -85,7 +85,7 @@ Read it from the replica (any credentials are accepted):
 
 Compare the replica with the table (tasks: backfill, verify, repair, redrive):
 
-  cargo run -- task '{{\"task\":\"verify\"}}'{ports}{told}
+  cargo run -- task verify{ports}{told}
 
 Ctrl-C stops.
 ",

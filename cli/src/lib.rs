@@ -1,5 +1,5 @@
-//! The command line of Millrace: [`options`] parses the arguments and runs the command, and
-//! [`usage_error`] explains arguments that it rejects.
+//! The command line of Millrace: [`options`] parses the arguments and runs the command. The command `task` has a module
+//! of its own, and so have the messages about invalid arguments.
 //!
 //! [`banner`] is the text that a started stack prints, and [`demo`] the story that checks itself. Everything else is in
 //! the crate `millrace-local`, the stack on one machine, and in the functions that it runs.
@@ -7,4 +7,5 @@
 pub mod banner;
 pub mod demo;
 pub mod options;
-pub mod usage_error;
+mod task_command;
+mod usage_error;

@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
-use millrace_maintenance::task::registry::TASKS;
-use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
 use millrace_shared::http::caller::ScopeMapping;
 use millrace_shared::telemetry;
@@ -26,10 +24,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::demo::DuckDb;
 use millrace_local::env_file;
 use millrace_local::stack::{LocalStack, StackOptions};
-use millrace_local::task::{self, StackPorts, TaskTarget};
-use millrace_local::tier::{TierServer, TierUrls};
+use millrace_local::tier::TierServer;
 use millrace_local::token::LocalAuth;
 
+use crate::task_command::TaskCommand;
 use crate::{banner, demo, usage_error};
 
 /// The exit code if the program rejects its arguments or cannot start.
@@ -130,8 +128,8 @@ enum MillraceCommand {
     /// Run a self-checking demo on fresh engines: create, update, delete and expire users, quarantine a poison record,
     /// then redrive it and rebuild a lost replica
     Demo(DemoArguments),
-    #[command(about = task_help())]
-    Task(TaskArguments),
+    /// Run a maintenance task to completion against a running `millrace`, or on the data folder of a stopped one
+    Task(TaskCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -161,36 +159,9 @@ struct DemoArguments {
     duckdb: DuckDb,
 }
 
-fn task_help() -> String {
-    // `summary` runs automatically after the segments.
-    let names: Vec<&str> = TASKS.iter().filter(|task| task.has_segments).map(|task| task.name).collect();
-    format!("Run a maintenance task to completion against a running `millrace`: {}", names.join(", "))
-}
-
 #[expect(clippy::unnecessary_wraps, reason = "clap's signature")]
 fn duckdb(text: &str) -> Result<DuckDb, Infallible> {
     Ok(text.into())
-}
-
-#[derive(Debug, clap::Args)]
-struct TaskArguments {
-    /// Task request in JSON, e.g. '{"task":"verify"}'; all of its segments are run
-    #[arg(value_name = "REQUEST")]
-    order: String,
-    #[command(flatten)]
-    ports: PortArguments,
-    /// Run on this data folder instead; no running `millrace` may use it
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["port", "dynamodb_port", "s3_port"])]
-    data: Option<PathBuf>,
-    /// PostgreSQL of the relational tier, if it is on: the URL that `millrace` printed
-    #[arg(long, value_name = "URL")]
-    postgres: Option<String>,
-    /// Template with the names of tables and buckets (default: same as for `up`)
-    #[arg(long, value_name = "PATH")]
-    template: Option<PathBuf>,
-    /// Parameter of the template, as that of the running `millrace`; can be repeated
-    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
-    parameters: Vec<(String, String)>,
 }
 
 /// Runs the program to completion and returns its exit code.
@@ -202,7 +173,11 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
             print!("{error}");
             return ExitCode::SUCCESS;
         }
-        Err(error) => return refuse(&usage_error::explain(&error, &CommandLine::command(), &arguments)),
+        Err(error) => {
+            let mut command = CommandLine::command();
+            command.build();
+            return refuse(&usage_error::describe(&error, &command, &arguments));
+        }
     };
     let command = command.unwrap_or(MillraceCommand::Up(up));
     let named = match environment.get(telemetry::LOG_LEVEL).map(telemetry::level).transpose() {
@@ -220,7 +195,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
     match command {
         MillraceCommand::Up(line) => serve(line).await,
         MillraceCommand::Demo(line) => run_demo(line).await,
-        MillraceCommand::Task(line) => run_task(line).await,
+        MillraceCommand::Task(line) => line.run().await,
         MillraceCommand::Completions { shell } => match std::io::stdout().write_all(&completions(shell)) {
             // The reader has all that it wanted.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -303,35 +278,8 @@ async fn run_demo(line: DemoArguments) -> ExitCode {
     }
 }
 
-async fn run_task(line: TaskArguments) -> ExitCode {
-    let template = template(line.template);
-    let parameters = line.parameters.into_iter().collect();
-    let place = if line.data.is_some() {
-        let postgres = line.postgres.map_or(TierServer::Off, TierServer::At);
-        let options = StackOptions { template, parameters, data: line.data, postgres, ..StackOptions::default() };
-        TaskTarget::Own(Box::new(options))
-    } else {
-        let PortArguments { port: api, dynamodb_port: dynamodb, s3_port: s3 } = line.ports;
-        let ports = StackPorts { api, dynamodb, s3 };
-        let mut choices = TierUrls { postgres: line.postgres, cache: None }.choices();
-        choices.parameters.extend(parameters);
-        TaskTarget::Running(ports, template, choices)
-    };
-    match Box::pin(task::run(&line.order, place, &Clock::system())).await {
-        Ok(outcome) => {
-            print!("{outcome}");
-            outcome.code()
-        }
-        Err(failure) if failure.is_failure() => {
-            refuse(&failure.to_string());
-            ExitCode::FAILURE
-        }
-        Err(refusal) => refuse(&refusal.to_string()),
-    }
-}
-
 /// Returns the template that the option names, else the nearest `template.yaml`, else the workspace's template.
-fn template(named: Option<PathBuf>) -> PathBuf {
+pub(crate) fn template(named: Option<PathBuf>) -> PathBuf {
     named.or_else(nearest_template).unwrap_or(StackOptions::default().template)
 }
 
@@ -354,7 +302,7 @@ fn options(line: UpArguments) -> StackOptions {
     }
 }
 
-fn parameter(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parameter(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
     pair.map(|(name, value)| (name.to_owned(), value.to_owned()))
         .ok_or_else(|| "expected NAME=VALUE, such as PartitionKey=pk:S".to_owned())
@@ -370,7 +318,7 @@ fn nearest_template() -> Option<PathBuf> {
     here.ancestors().map(|folder| folder.join("template.yaml")).find(|path| Path::is_file(path))
 }
 
-fn refuse(reason: &str) -> ExitCode {
+pub(crate) fn refuse(reason: &str) -> ExitCode {
     let lines: Vec<_> = reason.lines().map(str::trim).collect();
     eprintln!("error: {}", lines.join(" "));
     ExitCode::from(REFUSED)
@@ -383,10 +331,11 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<CommandLine, String> {
-        let arguments: Vec<OsString> =
-            std::iter::once("millrace").chain(arguments.iter().copied()).map(Into::into).collect();
-        let explain = |error: clap::Error| usage_error::explain(&error, &CommandLine::command(), &arguments);
-        CommandLine::try_parse_from(&arguments).map_err(explain)
+        let arguments: Vec<OsString> = ["millrace"].iter().chain(arguments).map(Into::into).collect();
+        let mut command = CommandLine::command();
+        command.build();
+        let parsed = CommandLine::try_parse_from(&arguments);
+        parsed.map_err(|error| usage_error::describe(&error, &command, &arguments))
     }
 
     #[test]
@@ -407,12 +356,29 @@ mod tests {
             (&["--cache", "on"], "--cache"),
             (&["--scope-claim", "scp roles"], "--scope-claim"),
             (&["--scope-prefix", "a b"], "--scope-prefix"),
-            (&["task"], "<REQUEST>"),
-            (&["task", "{}", "--data", "d", "--s3-port", "1"], "--s3-port"),
-            (&["task", "{}", "--ttl-interval", "1"], "--ttl-interval"),
+            (&["task"], "--request"),
+            (&["task", "{}"], "--request"),
+            (&["task", "--request", "{}", "--data", "d", "--s3-port", "1"], "--s3-port"),
+            (&["task", "--request", "{}", "--ttl-interval", "1"], "--ttl-interval"),
+            (&["task", "verify", "--ttl-interval", "1"], "--ttl-interval"),
         ] {
             let said = parse(arguments).unwrap_err();
             assert!(said.contains(name) && said.lines().count() == 1, "{said}");
+        }
+    }
+
+    #[test]
+    fn unknown_name_is_reported_with_the_most_similar_one_and_the_list() {
+        for (arguments, similar, listed) in [
+            (&["--prot", "1"][..], "did you mean --port?", "--dynamodb-port"),
+            (&["tsak"], "did you mean task?", "demo, task"),
+            (&["task", "verfy"], "did you mean \"verify\"?", "backfill, verify, repair"),
+            (&["task", "verify", "--segmnts", "4"], "did you mean --segments?", "--recheck-after-seconds"),
+            (&["task", "redrive", "--aply"], "did you mean --apply?", "--error-contains"),
+            (&["task", "verify", "--output", "jsn"], "did you mean json?", "text, json"),
+        ] {
+            let said = parse(arguments).unwrap_err();
+            assert!(said.ends_with(similar) && said.contains(listed) && said.lines().count() == 1, "{said}");
         }
     }
 
@@ -439,9 +405,9 @@ mod tests {
     #[test]
     fn an_unknown_name_is_refused_with_the_nearest_one_and_the_list() {
         for (arguments, parts) in [
-            (&["--prot", "1"][..], ["\"--prot\"", "--port", "--s3-port"]),
-            (&["demo", "--duckbd", "off"], ["\"--duckbd\"", "--duckdb", "--postgres"]),
-            (&["dmeo"], ["\"dmeo\"", "demo", "completions"]),
+            (&["--prot", "1"][..], ["--prot", "--port", "--s3-port"]),
+            (&["demo", "--duckbd", "off"], ["--duckbd", "--duckdb", "--postgres"]),
+            (&["dmeo"], ["dmeo", "demo", "completions"]),
             (&["--auth", "jtw"], ["jtw", "jwt", "none"]),
             (&["completions", "fsh"], ["fsh", "fish", "zsh"]),
         ] {

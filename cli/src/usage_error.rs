@@ -1,70 +1,54 @@
-//! Errors of the command line in one line: [`explain`].
+//! An invalid command line in one line: what is wrong, the most similar name, and the list of the valid ones
+//! ([`describe`]).
 
 use std::ffi::OsString;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::Command;
+use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
-/// Returns an error of the command line as one line that names the argument, the nearest valid one, and the valid ones.
-#[must_use]
-pub fn explain(error: &clap::Error, program: &clap::Command, arguments: &[OsString]) -> String {
-    let command = command_of(program, arguments);
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str),
-        _ => None,
-    };
-    let nearest = |kind| text(kind).map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
-    let name = command_name(command, program);
-    match error.kind() {
-        ErrorKind::InvalidSubcommand => format!(
-            "unknown command {:?} of {name}{}; the commands are {}",
-            text(ContextKind::InvalidSubcommand).unwrap_or_default(),
-            nearest(ContextKind::SuggestedSubcommand),
-            subcommands(command),
-        ),
-        ErrorKind::UnknownArgument => format!(
-            "unknown argument {:?} of {name}{}; {}",
-            text(ContextKind::InvalidArg).unwrap_or_default(),
-            nearest(ContextKind::SuggestedArg),
-            options(command),
-        ),
-        _ => {
-            let message = first_paragraph(&error.to_string());
-            format!("{message}{}; --help lists the options", nearest(ContextKind::SuggestedValue))
-        }
-    }
-}
-
-/// Returns the command or subcommand that the arguments name.
-fn command_of<'c>(program: &'c clap::Command, arguments: &[OsString]) -> &'c clap::Command {
-    let step = |command: &'c clap::Command, argument: &OsString| command.find_subcommand(argument).unwrap_or(command);
-    arguments.iter().skip(1).fold(program, step)
-}
-
-fn command_name(command: &clap::Command, program: &clap::Command) -> String {
-    let (program, command) = (program.get_name(), command.get_name());
-    if program == command { program.to_owned() } else { format!("{program} {command}") }
-}
-
-fn subcommands(command: &clap::Command) -> String {
-    command.get_subcommands().map(clap::Command::get_name).collect::<Vec<_>>().join(", ")
-}
-
-fn options(command: &clap::Command) -> String {
-    let longs = command.get_arguments().filter_map(|argument| Some(format!("--{}", argument.get_long()?)));
-    let longs: Vec<String> = longs.collect();
-    let commands = subcommands(command);
-    match (longs.is_empty(), commands.is_empty()) {
-        (false, true) => format!("the options are {}", longs.join(", ")),
-        (false, false) => format!("the options are {}, and the commands {commands}", longs.join(", ")),
-        _ => format!("the commands are {commands}"),
-    }
-}
-
-/// Returns clap's message without its hints and usage, joined to one line; an argument that clap prints on a line of its
-/// own is included.
-fn first_paragraph(text: &str) -> String {
+/// Returns clap's error without its usage, joined to one line. A name that clap suggests and, for an unknown name, the
+/// list of the valid ones are included.
+pub(crate) fn describe(error: &Error, command: &Command, arguments: &[OsString]) -> String {
+    let text = error.to_string();
     let text = text.trim_start_matches("error: ");
+    // An argument that clap prints on a line of its own is included.
     let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-    lines.collect::<Vec<_>>().join(" ")
+    let problem = lines.collect::<Vec<_>>().join(" ");
+    // An error of this program, and not of clap, contains everything.
+    if error.context().next().is_none() {
+        return problem;
+    }
+    let command = innermost(command, arguments);
+    let allowed = match error.kind() {
+        ErrorKind::UnknownArgument => format!("expected one of {}", options(command).join(", ")),
+        ErrorKind::InvalidSubcommand => {
+            let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+            format!("expected one of {}", names.join(", "))
+        }
+        _ => "--help lists the options".to_owned(),
+    };
+    let suggested = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
+    let suggested = suggested.into_iter().find_map(|kind| error.get(kind)).and_then(first);
+    let hint = suggested.map_or_else(String::new, |name| format!("; did you mean {name}?"));
+    format!("{problem}; {allowed}{hint}")
+}
+
+/// Returns the subcommand that the arguments name, as far as they do.
+fn innermost<'c>(command: &'c Command, arguments: &[OsString]) -> &'c Command {
+    arguments.iter().skip(1).fold(command, |command, argument| {
+        argument.to_str().and_then(|name| command.find_subcommand(name)).unwrap_or(command)
+    })
+}
+
+/// Returns the options of a command, and those that it takes over from the commands around it.
+fn options(command: &Command) -> Vec<String> {
+    command.get_arguments().filter_map(|argument| argument.get_long()).map(|name| format!("--{name}")).collect()
+}
+
+fn first(value: &ContextValue) -> Option<&str> {
+    match value {
+        ContextValue::String(name) => Some(name),
+        ContextValue::Strings(names) => names.last().map(String::as_str),
+        _ => None,
+    }
 }

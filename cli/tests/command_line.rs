@@ -4,11 +4,11 @@ use std::process::{Command, Output};
 
 /// Runs `millrace` to completion.
 fn millrace(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_millrace")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_millrace")).args(arguments).output().expect("the program starts")
 }
 
 fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap()
+    String::from_utf8(bytes).expect("the program prints UTF-8")
 }
 
 #[test]
@@ -29,11 +29,27 @@ fn rejected_arguments_exit_with_2_and_one_line_on_standard_error() {
         (&["demo", "--duckdbs", "off"], "--duckdbs"),
         (&["--auth", "jwt", "--lambda-endpoint", "http://127.0.0.1:9000"], "--lambda-endpoint"),
         // Port 1 is privileged and unassigned: no server listens on it.
-        (&["task", r#"{"task":"verify"}"#, "--port", "1"], "nothing listens on port 1"),
+        (&["task", "verify", "--port", "1"], "nothing listens on port 1"),
+        (&["task", "--request", r#"{"task":"verify"}"#, "--port", "1"], "nothing listens on port 1"),
+        (&["task", r#"{"task":"verify"}"#], "--request"),
+        (&["task", "verify", "--request", "{}"], "--request and the task verify cannot be used together"),
+        (&["task", "verfy"], "did you mean \"verify\"?"),
+        (&["task", "--request", r#"{"task":"verify","segmnts":2}"#], "did you mean \"segments\"?"),
+        (&["task", "restore", "--user-id", "ada"], "expires_in_seconds"),
     ] {
         let Output { status, stdout, stderr } = millrace(arguments);
         assert_eq!((status.code(), text(stdout)), (Some(2), String::new()), "{arguments:?}");
         let error = text(stderr);
         assert!(error.starts_with("error: ") && error.contains(name) && error.lines().count() == 1, "{error}");
+    }
+}
+
+#[test]
+fn completion_script_is_all_of_the_output() {
+    for shell in ["bash", "zsh", "fish"] {
+        let Output { status, stdout, stderr } = millrace(&["completions", shell]);
+        assert_eq!((status.code(), text(stderr)), (Some(0), String::new()));
+        let script = text(stdout);
+        assert!(["export-import-table", "recheck-after-seconds"].iter().all(|word| script.contains(word)), "{shell}");
     }
 }

@@ -36,7 +36,8 @@ fn functions_start_with_the_environment_for_a_table_of_any_key() {
         millrace_replicator::config::ReplicatorConfig::parse(&deployed(replicator)).unwrap();
         millrace_archiver::config::ArchiverConfig::parse(&deployed(function("archiver"))).unwrap();
         let maintenance = function("maintenance");
-        assert_eq!(maintenance.environment["USERS_TABLE"], "Orders");
+        assert_eq!(maintenance.environment["SOURCE_TABLE"], "Orders");
+        assert_eq!(maintenance.environment["SOURCE_SCHEMA"], "any");
         assert_eq!(maintenance.environment.get("EMAILS_TABLE"), None);
         millrace_maintenance::config::MaintenanceConfig::parse(&deployed(maintenance)).unwrap();
         assert_eq!(template.functions.len(), 3, "a new function needs its line above");

@@ -1,6 +1,6 @@
-//! `millrace task REQUEST`: runs a maintenance task to completion, as the state machine does on AWS.
+//! `millrace task`: runs a maintenance task to completion, as the state machine does on AWS.
 //!
-//! The argument is the request of the maintenance function. Its segments run concurrently; each is a loop of invocations
+//! The request is one of the maintenance function. Its segments run concurrently; each is a loop of invocations
 //! in which every invocation continues from the cursor that the previous one returned (`segments`). Afterwards their
 //! counts are added up and printed (`outcome`). The target is a running `millrace`, or the data folder of a
 //! stopped one (`target`).
@@ -49,6 +49,9 @@ pub enum RunTaskError {
     /// The request contains a segment number or a cursor, which this command sets itself for every segment.
     #[error("{0} is for a single invocation, and this command runs all segments: omit it")]
     OneInvocation(&'static str),
+    /// The task has no segments of its own: it adds up those of another task.
+    #[error("{0} runs automatically after the last segment of a task: run that task instead")]
+    RunsAutomatically(&'static str),
     /// No local stack is running.
     #[error(
         "nothing listens on port {port} of 127.0.0.1: start it with `cargo run`, name another port with {option}, or a data folder with --data"
@@ -105,6 +108,9 @@ impl SegmentedTask {
         let payload: &RawValue = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
         let invocation = invocation(TURN, clock);
         let request = TaskRequest::parse(payload, &invocation)?;
+        if !request.definition.has_segments {
+            return Err(RunTaskError::RunsAutomatically(request.definition.name));
+        }
         let mut order: Map<String, Value> = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
         for field in ["segment", "cursor"] {
             if order.contains_key(field) {
@@ -155,7 +161,7 @@ async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) ->
     let answer = segments::run(&whole.order, whole.segments, invoke, tell).await;
     display.end();
     let answer = answer.map_err(|fault| RunTaskError::from_fault(fault, started_segments.get()))?;
-    let TaskResponse { progress, sinks, problems, .. } = answer;
+    let TaskResponse { progress, sinks, differences, problems, .. } = answer;
     let reports = reports(whole, at).await?;
     let command = match whole.task.command_key(&whole.run) {
         Some(key) => maintenance.archive.text(&key).await.ok().flatten(),
@@ -163,7 +169,7 @@ async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) ->
     };
     let command = command.map(|text| String::from_utf8_lossy(&text).into_owned());
     let (task, run, took) = (whole.task.name, whole.run.clone(), started.elapsed());
-    Ok(TaskOutcome { task, run, progress, sinks, problems, reports, command, took })
+    Ok(TaskOutcome { task, run, progress, sinks, differences, problems, reports, command, took })
 }
 
 /// Returns the URLs of the run's reports, listed page by page. The objects with each segment's result, which have the

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use millrace_maintenance::progress::TaskProgress;
+use serde_json::json;
 
 /// The outcome of a task.
 #[derive(Debug)]
@@ -17,7 +18,9 @@ pub struct TaskOutcome {
     pub progress: TaskProgress,
     /// The sinks that the task worked on.
     pub sinks: Vec<String>,
-    /// The number of differences that the task found, and of items and objects that it did not process.
+    /// The number of differences that the task found and did not repair.
+    pub differences: u64,
+    /// The number of these differences, and of items and objects that it did not process.
     pub problems: u64,
     /// The reports of the run, as `s3://bucket/key`.
     pub reports: Vec<String>,
@@ -32,6 +35,20 @@ impl TaskOutcome {
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.problems == 0
+    }
+
+    /// Returns the outcome as a JSON document of one line.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let Self { task, run, progress, sinks, differences, problems, reports, command, took } = self;
+        let mut document = json!({
+            "task": task, "run_id": run, "progress": progress, "sinks": sinks, "differences": differences,
+            "problems": problems, "reports": reports, "took_seconds": took.as_secs_f64(),
+        });
+        if let Some(command) = command {
+            document["command"] = json!(command);
+        }
+        document.to_string()
     }
 
     /// Returns 0 if the task succeeded, 1 if it has problems to report.

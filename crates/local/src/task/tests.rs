@@ -88,7 +88,7 @@ async fn a_fault_ends_the_task_and_nothing_is_added_up() {
 
 fn outcome(task: &'static str, progress: TaskProgress, problems: u64) -> TaskOutcome {
     let (run, sinks, reports) = ("monday".to_owned(), Vec::new(), Vec::new());
-    TaskOutcome { task, run, progress, sinks, problems, reports, command: None, took: Duration::ZERO }
+    TaskOutcome { task, run, progress, sinks, differences: 0, problems, reports, command: None, took: Duration::ZERO }
 }
 
 #[test]
@@ -145,6 +145,25 @@ fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
     assert_eq!(words, expected);
 }
 
+#[test]
+fn outcome_as_json_is_one_document_of_one_line() {
+    let mut outcome = outcome("verify", progress(&[("dynamodb.missing", 1)]), 3);
+    (outcome.differences, outcome.took) = (1, Duration::from_millis(1_250));
+    outcome.sinks = vec!["dynamodb".to_owned()];
+    outcome.reports = vec!["s3://users-failures/reports/monday/summary.json".to_owned()];
+    let mut expected = json!({
+        "task": "verify", "run_id": "monday", "progress": {"dynamodb.missing": 1}, "sinks": ["dynamodb"],
+        "differences": 1, "problems": 3, "reports": ["s3://users-failures/reports/monday/summary.json"],
+        "took_seconds": 1.25,
+    });
+    let parsed = |outcome: &TaskOutcome| serde_json::from_str::<Value>(&outcome.to_json()).unwrap();
+    assert_eq!(parsed(&outcome), expected, "without a command to continue with");
+    outcome.command = Some("aws …\n".to_owned());
+    expected["command"] = json!("aws …\n");
+    assert_eq!(parsed(&outcome), expected);
+    assert_eq!(outcome.to_json().lines().count(), 1);
+}
+
 #[tokio::test]
 async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
     let nowhere = || {
@@ -161,6 +180,7 @@ async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
         (r#"{"task":"verify","dry_run":true}"#, "dry_run is not a field of verify"),
         (r#"{"task":"verify","segments":2,"segment":1}"#, "segment is for a single invocation"),
         (r#"{"task":"verify","cursor":null}"#, "cursor is for a single invocation"),
+        (r#"{"task":"summary","of_task":"verify"}"#, "summary runs automatically after the last segment"),
         (r#"{"task":"verify"}"#, "nothing listens on port 1 of 127.0.0.1"),
     ] {
         let refusal = run(text, nowhere(), &Clock::system()).await.unwrap_err();
