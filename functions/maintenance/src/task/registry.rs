@@ -1,9 +1,9 @@
 //! The registry of tasks: [`TASKS`]. It is the only list of all tasks: requests are parsed and dispatched by it, and the
 //! command line, the documentation and the tests compare with it.
 //!
-//! Each task is a type that implements [`MaintenanceTask`] in a file of its own. A task that processes the source's
-//! segments also implements [`SegmentTask`], and runs in [`MaintenanceHandler::run_segment`]; another one implements
-//! [`RunTask`] itself.
+//! Each task is a type that implements `MaintenanceTask` in a file of its own. A task that processes the source's
+//! segments also implements `SegmentTask`, and runs in `MaintenanceHandler::run_segment`; another one implements
+//! `RunTask` itself.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Parsing of a request's JSON fields ([`RequestFields`]), and the validation that several tasks share.
+//! Parsing of a request's JSON fields (`RequestFields`), and the validation that several tasks share.
 //!
 //! A request contains the fields of every task and the task's own fields in one JSON object. Serde's `flatten` can
 //! neither reject unknown fields nor keep the JSON text of a key, so the object is read as a list of fields first: the

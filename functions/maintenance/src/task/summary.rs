@@ -1,4 +1,4 @@
-//! Adds up the counts of a run's segments: [`run`].
+//! Adds up the counts of a run's segments: [`SummaryTask`].
 //!
 //! Each segment stores its result in the failure bucket when it is done, so that a state machine with 1000 segments
 //! does not carry the results: its payload is limited to 256 KB, which the counts of 1000 segments exceed.
