@@ -57,6 +57,7 @@ ALONE = {
     },
     "alone+tiers": NETWORK
     | {
+        "EmailsTableArn": f"{TABLE}Emails",
         "RelationalTier": "rds-postgres",
         "CacheTier": "valkey-serverless",
         "MaintenanceGroup": "sg-0123456789abcdef1",
@@ -78,7 +79,10 @@ REFUSED = [
     {"CacheTier": "valkey-serverless"},
     NETWORK | {"CacheTier": "valkey-serverless"},
     NETWORK | {"RelationalTier": "rds-postgres"},
-    *({name: value for name, value in ALONE["alone+tiers"].items() if name != missing} for missing in NETWORK),
+    *(
+        {name: value for name, value in ALONE["alone+tiers"].items() if name != missing}
+        for missing in [*NETWORK, "EmailsTableArn"]
+    ),
 ]
 # The statements of each role that depend on a parameter.
 OPTIONAL = {
