@@ -12,9 +12,9 @@ import time
 import boto3
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# The features that the tests have (tests/Cargo.toml), so that the tests' compiled dependencies are reused.
+# The features (tests/Cargo.toml) and the profile of the tests, so that what they compiled is reused.
 FEATURES = ["--features", "test-util"]
-MILLRACE = ["cargo", "run", "--locked", "--quiet", *FEATURES, "--"]
+MILLRACE = ["cargo", "run", "--locked", "--quiet", "--profile", "test", *FEATURES, "--"]
 
 
 class Program:

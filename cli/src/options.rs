@@ -372,9 +372,9 @@ mod tests {
         for (arguments, similar, listed) in [
             (&["--prot", "1"][..], "did you mean --port?", "--dynamodb-port"),
             (&["tsak"], "did you mean task?", "demo, task"),
-            (&["task", "verfy"], "did you mean \"verify\"?", "backfill, verify, repair"),
+            (&["task", "verif"], "did you mean \"verify\"?", "backfill, verify, repair"),
             (&["task", "verify", "--segmnts", "4"], "did you mean --segments?", "--recheck-after-seconds"),
-            (&["task", "redrive", "--aply"], "did you mean --apply?", "--error-contains"),
+            (&["task", "redrive", "--appl"], "did you mean --apply?", "--error-contains"),
             (&["task", "verify", "--output", "jsn"], "did you mean json?", "text, json"),
         ] {
             let said = parse(arguments).unwrap_err();

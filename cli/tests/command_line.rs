@@ -33,7 +33,7 @@ fn rejected_arguments_exit_with_2_and_one_line_on_standard_error() {
         (&["task", "--request", r#"{"task":"verify"}"#, "--port", "1"], "nothing listens on port 1"),
         (&["task", r#"{"task":"verify"}"#], "--request"),
         (&["task", "verify", "--request", "{}"], "--request and the task verify cannot be used together"),
-        (&["task", "verfy"], "did you mean \"verify\"?"),
+        (&["task", "verif"], "did you mean \"verify\"?"),
         (&["task", "--request", r#"{"task":"verify","segmnts":2}"#], "did you mean \"segments\"?"),
         (&["task", "restore", "--user-id", "ada"], "expires_in_seconds"),
     ] {

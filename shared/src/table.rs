@@ -2,7 +2,7 @@
 //! case.
 //!
 //! - An expired record counts as absent, in conditions and in reads, although TTL removes it hours later.
-//! - Every write is a [`WritePlan`]: a conditional write of the record and, if emails are unique, the writes of its
+//! - Every write is a `WritePlan`: a conditional write of the record and, if emails are unique, the writes of its
 //!   email's reservation. If the condition of a single call fails, the error contains the existing item, so that
 //!   "absent", "exists" and "changed concurrently" are distinguished without a second call.
 //! - A write is decided by its condition, without a read, unless its content depends on the record: a patch of members

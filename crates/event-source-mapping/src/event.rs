@@ -1,7 +1,7 @@
 //! Encodes a stream record of the SDK as the JSON that Lambda passes to a function: [`encode`].
 //!
 //! This is the only module that handles one difference of the embedded engine: a write that changes nothing emits a
-//! MODIFY record, which DynamoDB does not emit ([`is_noop`]).
+//! MODIFY record, which DynamoDB does not emit (`is_noop`).
 
 use std::collections::HashMap;
 
