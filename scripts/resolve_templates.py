@@ -72,6 +72,7 @@ ALONE = {
 }
 # Combinations that the template's rules refuse.
 REFUSED = [
+    {"ReplicaTableArn": SOURCE["SourceTableArn"]},
     {"ReplicaRegion": "us-east-1"},
     {"ReplicaRoleArn": ALONE["alone+elsewhere"]["ReplicaRoleArn"]},
     {"ReplicaKeyArn": KEY},

@@ -88,11 +88,16 @@ impl ForeignTable {
 
     /// Archives items as if TTL had removed them by this attribute.
     async fn archive(&self, numbers: impl IntoIterator<Item = u32>, ttl_attribute: &str) {
+        self.archive_states(numbers.into_iter().map(|number| (number, "archived")), ttl_attribute).await;
+    }
+
+    /// Archives items with these states, one after the other.
+    async fn archive_states(&self, items: impl IntoIterator<Item = (u32, &str)>, ttl_attribute: &str) {
         let removed_at = Clock::system().now() - time::Duration::days(1);
-        let items: Vec<(CanonicalKey, RawItem)> = numbers
+        let items: Vec<(CanonicalKey, RawItem)> = items
             .into_iter()
-            .map(|number| {
-                let mut item = self.item(number, "archived");
+            .map(|(number, state)| {
+                let mut item = self.item(number, state);
                 let past = (removed_at - time::Duration::minutes(1)).unix_timestamp();
                 item.insert(ttl_attribute.to_owned(), AttributeValue::N(past.to_string()));
                 (RawItem::new(self.key(number)).key(&self.names()).unwrap(), RawItem::new(item))
@@ -204,11 +209,18 @@ async fn an_item_that_has_expired_and_is_still_there_is_not_replaced() {
     let past = Clock::system().now().unix_timestamp() - 60;
     due.insert("ttl".to_owned(), AttributeValue::N(past.to_string()));
     table.put(due.clone()).await;
+    let mut same = table.item(2, "archived");
+    same.insert("ttl".to_owned(), AttributeValue::N(past.to_string()));
+    table.archive([2], "ttl").await;
+    table.put(same.clone()).await;
     let answer = table.restore(json!({"never_expires": true, "run_id": "due"})).await.unwrap();
-    assert_eq!(answer.problems, 1);
-    let report = table.scene.report("due").await;
-    assert!(report[0]["reason"].as_str().unwrap().contains("after TTL has deleted it"), "{report:?}");
-    assert_eq!(table.stored(1).await.unwrap(), due);
+    assert_eq!(answer.problems, 2, "{answer:?}");
+    for entry in table.scene.report("due").await {
+        assert!(entry["reason"].as_str().unwrap().contains("after TTL has deleted it"), "{entry:?}");
+    }
+    assert_eq!((table.stored(1).await.unwrap(), table.stored(2).await.unwrap()), (due, same));
+    let [dry, real] = table.restored(json!({"never_expires": true, "overwrite": true})).await;
+    assert_eq!((dry, real), (counts([("would_restore", 2)]), counts([("restored", 2)])));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,4 +239,21 @@ async fn fields_that_the_table_cannot_have_are_refused_before_anything_is_read()
     let [dry, real] = table.restored(json!({"never_expires": true})).await;
     assert_eq!((dry, real), (counts([("would_restore", 1)]), counts([("restored", 1)])));
     assert!(table.stored(1).await.unwrap().contains_key("ttl"), "it is an attribute like any other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_equals_an_archived_version_is_not_replaced_by_the_next_one() {
+    let table = ForeignTable::new(SCHEMAS[0], Some("ttl")).await;
+    table.archive_states([(1, "first"), (1, "second"), (2, "first"), (2, "second")], "ttl").await;
+    table.put(table.item(1, "first")).await;
+    let all = |overwrite| json!({"never_expires": true, "versions": "all", "overwrite": overwrite});
+    let [dry, real] = table.restored(all(false)).await;
+    assert_eq!(dry, counts([("would_restore", 1), ("would_refuse", 1)]));
+    assert_eq!(real, counts([("restored", 1), ("refused", 1)]));
+    assert_eq!(table.stored(1).await.unwrap(), table.item(1, "first"), "the application may have written it again");
+    assert_eq!(table.stored(2).await.unwrap(), table.item(2, "second"));
+    let [dry, real] = table.restored(all(true)).await;
+    assert_eq!(dry, counts([("would_restore", 1), ("already_restored", 1)]));
+    assert_eq!(real, counts([("restored", 1), ("already_restored", 1)]));
+    assert_eq!(table.stored(1).await.unwrap(), table.item(1, "second"));
 }

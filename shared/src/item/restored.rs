@@ -102,7 +102,10 @@ impl RestoreRules {
         let (set, changed): (&[&str], _) = match self.schema {
             SourceSchema::Users => (&[VERSION, UPDATED_AT], live.get(VERSION) != archived.get(VERSION)),
             // The expiry is the only attribute that a restore changes. An item that has the archived one is not restored.
-            SourceSchema::Any => (&[], ttl_attribute.is_none_or(|name| live.get(name) != archived.get(name))),
+            SourceSchema::Any => {
+                let is_archived = |name| archived.get(name).is_some() && live.get(name) == archived.get(name);
+                (&[], !ttl_attribute.is_some_and(is_archived))
+            }
         };
         let is_set = |name: &String| set.contains(&name.as_str()) || ttl_attribute == Some(name.as_str());
         changed && live.diff_attribute_names(archived).iter().all(is_set)
@@ -207,6 +210,8 @@ mod tests {
         assert!(rules.matches_archived(&item, &archived) && !rules.matches_archived(&archived, &archived));
         let never = RawItem::new(rules.restored(archived.clone(), RestoredExpiry::Never, None, now));
         assert!(never.get("ttl").is_none() && rules.matches_archived(&never, &archived));
+        let without = RawItem::parse(r#"{"pk":{"S":"a"},"expires":{"N":"100"}}"#).unwrap();
+        assert!(rules.matches_archived(&without, &without), "its table had another TTL attribute then");
         let other = RawItem::parse(r#"{"pk":{"S":"a"},"version":{"S":"v2"}}"#).unwrap();
         assert!(!rules.matches_archived(&other, &archived));
     }

@@ -17,7 +17,7 @@ use futures::{StreamExt as _, stream};
 use millrace_archive::ArchivedRow;
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::item::restored::{ExistingItem, RestoreRules, RestoredExpiry, SourceSchema};
-use millrace_shared::item::{AttributeMap, USER_ID};
+use millrace_shared::item::{AttributeMap, EXPIRES_AT, USER_ID};
 use millrace_shared::raw_item::{ItemSyntaxError, RawItem};
 use millrace_shared::table::{RestorePutError, RestoreTable, TableError};
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ pub struct RestoreRequest {
     #[cfg_attr(feature = "cli", arg(long))]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     never_expires: bool,
-    /// Replace existing items that have not expired
+    /// Replace existing items
     #[cfg_attr(feature = "cli", arg(long))]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     overwrite: bool,
@@ -217,7 +217,11 @@ impl RestoreTask {
         if schema == SourceSchema::Any && self.user.is_some() {
             return Err(RestoreError::NoUsers(name()));
         }
-        let ttl_attribute = context.source.ttl_attribute().await?;
+        let ttl_attribute = match schema {
+            // The API hides an expired user whether or not TTL is enabled.
+            SourceSchema::Users => Some(EXPIRES_AT.to_owned()),
+            SourceSchema::Any => context.source.ttl_attribute().await?,
+        };
         if ttl_attribute.is_none() && self.expiry != RestoredExpiry::Never {
             return Err(RestoreError::NoTtl(name()));
         }
@@ -433,15 +437,26 @@ async fn put_all(
             Err(RestorePutError::TooManyConflicts) => return Ok(RestoreOutcome::Refused(OVERTAKEN.to_owned())),
             Err(RestorePutError::Conflict(there)) => {
                 tries += 1;
+                let existing = there.as_ref().map(|there| rules.existing(there, now));
+                let expired = existing.filter(|existing| !existing.is_live);
+                if let Some(expired) = expired.filter(|_| !restore.overwrite) {
+                    return Ok(RestoreOutcome::Refused(conflict_reason(expired).to_owned()));
+                }
                 // The rows up to this one were written by an interrupted restore, or by an earlier attempt of this
                 // write.
-                let done = there.as_ref().and_then(|there| {
+                let live = there.as_ref().filter(|_| expired.is_none());
+                let done = live.and_then(|there| {
                     rows[next..]
                         .iter()
                         .rposition(|row| item_of(row).is_ok_and(|item| rules.matches_archived(there, &item)))
                 });
                 match (done, there) {
                     (Some(done), _) if next + done + 1 == rows.len() => return Ok(RestoreOutcome::AlreadyRestored),
+                    // A user that equals an archived one was restored: its version is that of a restore. Any other item
+                    // may as well have been written again.
+                    (Some(_), Some(there)) if rules.schema == SourceSchema::Any && !restore.overwrite => {
+                        return Ok(RestoreOutcome::Refused(conflict_reason(rules.existing(&there, now)).to_owned()));
+                    }
                     (Some(done), there) => {
                         next += done + 1;
                         over = there;
