@@ -136,7 +136,7 @@ fn every_variable_is_read(template: SamTemplate) {
 
 #[test]
 fn no_deployment_is_public() {
-    // `local` does not load a route without an authorization, or with NONE, so every route has one.
+    // `millrace` does not load a route without an authorization, or with NONE, so every route has one.
     for choices in choices::apis() {
         let template = choices::chosen(&choices);
         let has_tokens = choices.iter().any(|(name, _)| *name == "JwtIssuer");

@@ -1,4 +1,4 @@
-//! Archive benchmarks: compaction of a day, and a restore compared with plain conditional puts. The `local` stack runs
+//! Archive benchmarks: compaction of a day, and a restore compared with plain conditional puts. The `millrace` stack runs
 //! in a separate process, so that the measured CPU time and peak memory are those of the task alone.
 
 mod requests;

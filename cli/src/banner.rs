@@ -41,7 +41,7 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
         let value = stack.template().functions.iter().find_map(|function| function.environment.get(name));
         value.cloned().unwrap_or_default()
     };
-    let (source, replica) = (variable("USERS_TABLE"), variable("REPLICA_TABLE"));
+    let (source, replica) = (variable("SOURCE_TABLE"), variable("REPLICA_TABLE"));
     let port = |option: &str, url: &str, usual: u16| {
         let port = url.rsplit_once(':').map_or("", |(_, port)| port);
         if port == usual.to_string() { String::new() } else { format!(" {option} {port}") }
@@ -63,7 +63,7 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     let examples = if has_api { users_examples(api, bearer, all) } else { table_examples(&source, dynamodb) };
     let parameters = options.parameters.iter().map(|(name, value)| format!(" --parameter '{name}={value}'"));
     let told = told + &parameters.collect::<Vec<_>>().concat();
-    let told = if has_api { told } else { format!(" --template {}{told}", options.template.display()) };
+    let told = if has_api { told } else { format!(" --template '{}'{told}", options.template.display()) };
     format!(
         "\nMillrace is ready.
 

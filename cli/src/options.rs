@@ -1,4 +1,4 @@
-//! Command line of the local stack: [`run`].
+//! Command line of `millrace`: [`run`].
 //!
 //! Every rejected argument, option or file is reported in one line on standard error, which names the option or file to
 //! change; the exit code is then 2.

@@ -223,9 +223,17 @@ fn unknown_task(name: &str, error: &InvalidRequest) -> Error {
     Error::raw(ErrorKind::InvalidSubcommand, text)
 }
 
-/// Returns the message of an error, in which the field that it begins with is named as an option.
+/// Returns the message of an error with options in place of fields: the field that it begins with, and every other whose
+/// name has an underscore and is therefore no English word.
 fn in_options(task: &TaskDefinition, error: &RunTaskError) -> String {
-    let text = error.to_string();
+    let mut text = error.to_string();
+    for field in task.fields().iter().chain(&COMMON_FIELDS).filter(|field| field.contains('_')) {
+        let option = format!("--{}", field.replace('_', "-"));
+        text = text.replace(&format!("\"{field}\": true"), &option);
+        // In quotes, it is an attribute of a key.
+        let quoted = format!("\"{field}\"");
+        text = text.split(&quoted).map(|part| part.replace(field, &option)).collect::<Vec<_>>().join(&quoted);
+    }
     let is_named = |field: &&&str| text.strip_prefix(**field).is_some_and(|rest| rest.starts_with(" is "));
     match task.fields().iter().chain(&COMMON_FIELDS).find(is_named) {
         Some(field) => format!("--{}{}", field.replace('_', "-"), &text[field.len()..]),
@@ -362,6 +370,11 @@ mod tests {
         assert_eq!(said, "--recheck-after-seconds is 301: set it to a number from 0 to 300");
         let missing = RunTaskError::from(InvalidRequest::MissingField("restore", "key"));
         assert_eq!(in_options(task, &missing), "restore needs key");
+        let restore = TaskDefinition::find("restore").unwrap();
+        let needs = "either expires_in_seconds or \"never_expires\": true, not {\"user_id\":{\"S\":\"ada\"}}";
+        let missing = RunTaskError::from(InvalidRequest::MissingField("restore", needs));
+        let said = "restore needs either --expires-in-seconds or --never-expires, not {\"user_id\":{\"S\":\"ada\"}}";
+        assert_eq!(in_options(restore, &missing), said);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -35,7 +35,10 @@ fn rejected_arguments_exit_with_2_and_one_line_on_standard_error() {
         (&["task", "verify", "--request", "{}"], "--request and the task verify cannot be used together"),
         (&["task", "verif"], "did you mean \"verify\"?"),
         (&["task", "--request", r#"{"task":"verify","segmnts":2}"#], "did you mean \"segments\"?"),
-        (&["task", "restore", "--user-id", "ada"], "expires_in_seconds"),
+        (
+            &["task", "restore", "--user-id", "ada"],
+            "--expires-in-seconds, after which the items expire again, or --never-expires",
+        ),
     ] {
         let Output { status, stdout, stderr } = millrace(arguments);
         assert_eq!((status.code(), text(stdout)), (Some(2), String::new()), "{arguments:?}");

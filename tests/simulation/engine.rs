@@ -1,4 +1,4 @@
-//! A scenario's stores on the embedded engines ([`SimEngines`]): the same DynamoDB and S3 engines that `local` runs.
+//! A scenario's stores on the embedded engines ([`SimEngines`]): the same DynamoDB and S3 engines that `millrace` runs.
 //!
 //! The tables and buckets serve one scenario after another and are emptied in between. The scenario simulates the
 //! stream itself, so it also sets the stream label in the source's description. The second replica is a table like the

@@ -1,4 +1,4 @@
-//! A function's event source mapping on one of the streams, with the state machine of `local`: the records that it
+//! A function's event source mapping on one of the streams, with the state machine of the simulator: the records that it
 //! reads and delivers, and the failure object that it writes for a discarded batch.
 
 use std::collections::BTreeSet;

@@ -79,6 +79,9 @@ async fn table_of_another_key_schema_is_replicated_and_verified() {
         ..StackOptions::default()
     };
     let stack = LocalStack::start(options).await.unwrap();
+    let banner = millrace::banner::of(&stack, None);
+    let command = " --parameter 'SourceTableName=Orders'";
+    assert!(["--table-name Orders ", "--template '", command].iter().all(|part| banner.contains(part)), "{banner}");
     let dynamodb = stack.dynamodb();
     for number in 0..20_u8 {
         let put = dynamodb.put_item().table_name("Orders").item("a.b", AttributeValue::N(number.to_string()));

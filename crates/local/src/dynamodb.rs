@@ -45,7 +45,7 @@ pub enum DynamoDbEngineError {
         source: std::io::Error,
     },
     /// Another process uses the folder.
-    #[error("data folder {} is in use by another local: stop that one, or choose another with --data", .0.display())]
+    #[error("data folder {} is in use by another millrace: stop that one, or choose another with --data", .0.display())]
     InUse(PathBuf),
     /// The file is not a database of the engine, or is corrupt.
     #[error("data file {} is {reason}; nothing was written: move it away, or choose another folder with --data", path.display())]

@@ -1,7 +1,7 @@
-//! Deployment template: the tables, buckets, functions and event source mappings in `template.yaml` that `local` runs.
+//! Deployment template: the tables, buckets, functions and event source mappings in `template.yaml` that `millrace` runs.
 //!
 //! The local stack runs the same definitions that are deployed, without a second copy of them. Only the parts that
-//! `local` uses are read (`document` reads the files of the template and of its nested applications, `node` parses a
+//! `millrace` uses are read (`document` reads the files of the template and of its nested applications, `node` parses a
 //! file to a tree, `resolve` resolves its intrinsic functions, `resources` interprets the resources). Within these parts
 //! nothing is ignored: an unknown function, event or property is an error that names its line, because a stack without
 //! it would differ from the deployed one.
@@ -65,7 +65,7 @@ pub struct ParameterOverrides {
     pub outputs: BTreeMap<String, String>,
 }
 
-/// The parts of the template that `local` runs.
+/// The parts of the template that `millrace` runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SamTemplate {
     /// The tables.
@@ -83,7 +83,7 @@ impl SamTemplate {
     ///
     /// # Errors
     ///
-    /// A [`TemplateError`] if the file cannot be read, is not YAML, or contains something that `local` cannot run.
+    /// A [`TemplateError`] if the file cannot be read, is not YAML, or contains something that `millrace` cannot run.
     pub fn load(path: &Path) -> Result<Self, TemplateError> {
         Self::load_with(path, &ParameterOverrides::default())
     }

@@ -1,5 +1,5 @@
 //! The API's part of the OpenAPI 3.1 document, generated from the `utoipa::path` attributes of the handlers and the
-//! types of [`schema`]. The crate `contract` assembles the complete document; the function serves that file, reduced to
+//! types of [`schema`]. The crate `millrace-contract` assembles the complete document; the function serves that file, reduced to
 //! the parts that its deployment supports ([`deployed`]).
 
 pub mod deployed;

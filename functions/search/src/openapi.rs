@@ -1,5 +1,5 @@
 //! The search function's part of the OpenAPI document: its operations, and the schemas of their parameters and
-//! responses. The crate `contract` merges it into the complete document. The schema of a record is the API's `User`.
+//! responses. The crate `millrace-contract` merges it into the complete document. The schema of a record is the API's `User`.
 
 use utoipa::{IntoParams, OpenApi, ToSchema};
 

@@ -148,7 +148,7 @@ mod tests {
     fn a_folder_in_use_is_refused_until_it_is_free() {
         let folder = tempfile::tempdir().unwrap();
         let first = open(folder.path()).unwrap();
-        assert!(reason(folder.path()).contains("is in use by another local"));
+        assert!(reason(folder.path()).contains("is in use by another millrace"));
         drop(first);
         open(folder.path()).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Resolves the intrinsic functions of `CloudFormation` that may occur in the parts of the template that `local` reads.
+//! Resolves the intrinsic functions of `CloudFormation` that may occur in the parts of the template that `millrace` reads.
 //!
 //! A parameter has its default value, since nothing is deployed, unless this machine overrides it; a parameter of a
 //! nested application has the value that its resource gives it. A resource resolves to its local name, an output of a

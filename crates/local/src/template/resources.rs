@@ -1,4 +1,4 @@
-//! Interprets the resources for `local`: tables and buckets to create, functions to invoke, streams to read.
+//! Interprets the resources for `millrace`: tables and buckets to create, functions to invoke, streams to read.
 
 use std::collections::BTreeMap;
 
@@ -207,12 +207,12 @@ fn function(
         match event.get("Type").and_then(TemplateNode::text) {
             Some("DynamoDB") => mappings.extend(mapping(scope, event_name, properties, &path)?),
             Some("HttpApi") => {
-                let problem = "local runs DynamoDB events: write an AWS::ApiGatewayV2::Route instead of HttpApi";
+                let problem = "millrace runs DynamoDB events: write an AWS::ApiGatewayV2::Route instead of HttpApi";
                 return Err(event.fault(format!("{path}.Type: {problem}")));
             }
             other => {
                 let other = other.unwrap_or("nothing");
-                return Err(event.fault(format!("{path}.Type: local runs DynamoDB events, not {other}")));
+                return Err(event.fault(format!("{path}.Type: millrace runs DynamoDB events, not {other}")));
             }
         }
     }

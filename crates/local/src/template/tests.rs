@@ -199,7 +199,7 @@ fn what_local_does_not_run_is_never_passed_over() {
         ("Resources:\n  T: {Type: AWS::DynamoDB::GlobalTable}".to_owned(), "write an AWS::DynamoDB::Table instead"),
         ("Resources:\n  T: {Type: AWS::DynamoDB::Table}".to_owned(), "Resources.T.Properties: expected a value"),
         ("Resources:\n  F: {Type: AWS::Serverless::Function}".to_owned(), "Binary: expected the name"),
-        (with_function("\nEvents: {S: {Type: Schedule}}", ""), "local runs DynamoDB events, not Schedule"),
+        (with_function("\nEvents: {S: {Type: Schedule}}", ""), "millrace runs DynamoDB events, not Schedule"),
         (with_function("\nEvents: {S: {Type: HttpApi}}", ""), "write an AWS::ApiGatewayV2::Route instead of HttpApi"),
         ("Resources:\n  A: {Type: AWS::Serverless::HttpApi}".to_owned(), "write an AWS::ApiGatewayV2::Api instead"),
         (with_function("\nImageUri: x", ""), "ImageUri: not supported by millrace"),

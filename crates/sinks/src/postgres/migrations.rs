@@ -1,6 +1,6 @@
 //! The schema migrations of the PostgreSQL replica, from the folder `migrations/`. [`migrate`]
 //!
-//! They are applied by the maintenance task `migrate`, and by `local`, but never when a function starts: a cold start
+//! They are applied by the maintenance task `migrate`, and by `millrace`, but never when a function starts: a cold start
 //! has no time for it, and a function that reads and writes rows needs no right to change tables.
 
 use std::collections::BTreeSet;
