@@ -54,7 +54,8 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
         shown.map_or_else(String::new, |shown| format!("  {name:<10}  {shown}\n"))
     };
     // Without the URL of a tier that is on, a task is rejected or skips the items that concern the tier.
-    let told = stack.postgres_url().map_or_else(String::new, |url| format!(" --postgres '{}'", without_password(url)));
+    let task_options =
+        stack.postgres_url().map_or_else(String::new, |url| format!(" --postgres '{}'", without_password(url)));
     let postgres = tier("PostgreSQL", stack.postgres_url(), options.postgres.url(), "the server set with --postgres");
     let tiers = postgres + &tier("cache", stack.cache_url(), options.cache.url(), "the server set with --cache");
     let has_api = !stack.template().routes.is_empty();
@@ -62,8 +63,9 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
         if has_api { ("API   ", format!("  contract    {api}/docs\n")) } else { ("Lambda", String::new()) };
     let examples = if has_api { users_examples(api, bearer, all) } else { table_examples(&source, dynamodb) };
     let parameters = options.parameters.iter().map(|(name, value)| format!(" --parameter '{name}={value}'"));
-    let told = told + &parameters.collect::<Vec<_>>().concat();
-    let told = if has_api { told } else { format!(" --template '{}'{told}", options.template.display()) };
+    let task_options = task_options + &parameters.collect::<String>();
+    let task_options =
+        if has_api { task_options } else { format!(" --template '{}'{task_options}", options.template.display()) };
     format!(
         "\nMillrace is ready.
 
@@ -85,7 +87,7 @@ Read it from the replica (any credentials are accepted):
 
 Compare the replica with the table (tasks: backfill, verify, repair, redrive):
 
-  cargo run -- task verify{ports}{told}
+  cargo run -- task verify{ports}{task_options}
 
 Ctrl-C stops.
 ",

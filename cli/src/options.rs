@@ -39,7 +39,7 @@ pub const DYNAMODB_PORT: u16 = 8000;
 /// The default port of S3.
 pub const S3_PORT: u16 = 8001;
 
-/// What `--help` says of the program.
+/// The description of the program in `--help`.
 const ABOUT: &str = "Verified replication for DynamoDB tables: the stack on one machine, its demo and its maintenance tasks. \
      Without a command, millrace is the same as millrace up.";
 

@@ -76,7 +76,7 @@ fn replace(path: &Path, text: &str) -> Result<(), EnvFileError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    // Written beside it and moved over it: a reader, or a full disk, never leaves half a file.
+    // Written to a temporary file and renamed, so that the file is complete at any time, even if the disk is full.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
@@ -101,7 +101,7 @@ mod tests {
         replace(&path, &format!("{HEADER}\nA=1\n")).unwrap();
         replace(&path, &format!("{HEADER}\nA=2\n")).unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("A=2\n"));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the temporary file is gone");
         std::fs::write(&path, "SECRET=mine\n").unwrap();
         assert!(replace(&path, HEADER).unwrap_err().to_string().contains("--env-file"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "SECRET=mine\n");

@@ -174,7 +174,8 @@ async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
         )
     };
     for (text, said) in [
-        ("{", "invalid task request"),
+        ("{", "; pass a JSON object such as {\"task\":\"verify\"}"),
+        ("verify", "; pass a JSON object such as {\"task\":\"verify\"}"),
         ("[]", "invalid task request"),
         (r#"{"task":"restroe"}"#, "expected one of backfill, verify, repair, redrive"),
         (r#"{"task":"verify","dry_run":true}"#, "dry_run is not a field of verify"),

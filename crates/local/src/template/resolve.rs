@@ -17,6 +17,8 @@ use crate::lambda::function_arn;
 
 /// The prefix of ARNs with the account and region that the DynamoDB engine uses.
 const ENGINE: &str = "arn:aws:dynamodb:dynoxide:000000000000";
+/// The fix of an option for something that the template does not have.
+const NO_SUCH: &str = "omit the option, or choose another template with --template";
 /// The maximum depth of a condition; a deeper one refers to itself.
 const DEEPEST_CONDITION: usize = 50;
 
@@ -56,12 +58,15 @@ impl<'a> ResolveScope<'a> {
             given.insert("SourceTableArn".to_owned(), Ok(NodeValue::Text(table_arn(name))));
             given.insert("SourceStreamArn".to_owned(), Ok(NodeValue::Stream(name.clone())));
         }
-        let missing =
-            |name: &str| template.node.fault(format!("Parameters.{name}: missing, although an option sets its value"));
+        let missing = |name: &str| {
+            template.node.fault(format!("Parameters.{name}: the template has no such parameter: {NO_SUCH}"))
+        };
         let scope = Self::with(template, choices, given, &missing)?;
         let stacks = choices.outputs.keys().filter_map(|output| output.split_once('.'));
         if let Some((stack, _)) = stacks.into_iter().find(|(stack, _)| !scope.resources.contains_key(stack)) {
-            return Err(template.node.fault(format!("Resources.{stack}: missing, although an option replaces it")));
+            return Err(template
+                .node
+                .fault(format!("Resources.{stack}: missing, although an option replaces it: {NO_SUCH}")));
         }
         Ok(scope)
     }

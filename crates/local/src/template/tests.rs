@@ -435,7 +435,7 @@ fn parameters_that_do_not_describe_a_source_table_are_refused() {
         (&[keys[0], ("SortKey", "sk:X")], r#"SortKey: "sk:X" is not a name and a type"#),
         (&[keys[0], ("SourceTableName", "a table")], r#"SourceTableName: "a table" is not a table name"#),
         (&[keys[0], ("SourceStreamArn", "arn:…")], "SourceStreamArn: cannot be set"),
-        (&[keys[0], ("UsersTable", "Users")], "Parameters.UsersTable: missing"),
+        (&[keys[0], ("UsersTable", "Users")], "Parameters.UsersTable: the template has no such parameter"),
     ] {
         let said = load_replication(parameters).unwrap_err();
         assert!(said.contains("infra/replication.yaml:") && said.contains(says), "{said}");
@@ -448,7 +448,14 @@ fn tier_that_the_template_does_not_have_is_refused() {
     let mut choices = TierUrls { postgres: Some("postgres://here".to_owned()), cache: None }.choices();
     choices.parameters.insert("PartitionKey".to_owned(), "pk:S".to_owned());
     let said = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
-    assert!(said.contains("Resources.RelationalStack: missing, although an option replaces it"), "{said}");
+    assert!(
+        said.contains("Resources.RelationalStack: missing, although an option replaces it: omit the option"),
+        "{said}"
+    );
+    choices.outputs.clear();
+    choices.parameters.insert("NoSuch".to_owned(), "1".to_owned());
+    let said = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
+    assert!(said.contains("Parameters.NoSuch: the template has no such parameter: omit the option"), "{said}");
 }
 
 #[test]

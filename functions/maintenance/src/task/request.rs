@@ -25,11 +25,16 @@ const SIMILARITY: f64 = 0.7;
 /// Maximum number of characters of a value that an error quotes.
 const QUOTED_CHARACTERS: usize = 60;
 
+/// Returns what to pass instead of a text that is not JSON. Serde says what it expects in place of other JSON.
+fn json_hint(error: &serde_json::Error) -> &'static str {
+    if error.is_data() { "" } else { "; pass a JSON object such as {\"task\":\"verify\"}" }
+}
+
 /// An invalid task request. The message names the field and the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidRequest {
     /// The payload is not a JSON object.
-    #[error("invalid task request: {0}")]
+    #[error("invalid task request: {0}{hint}", hint = json_hint(.0))]
     MalformedJson(#[source] serde_json::Error),
     /// The payload does not name a task.
     #[error("missing field `task`: set it to one of {names}", names = joined(task_names()))]
