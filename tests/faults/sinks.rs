@@ -143,7 +143,7 @@ struct RecordingSink<S> {
 }
 
 impl<S: Sink> Sink for RecordingSink<S> {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.inner.name()
     }
 

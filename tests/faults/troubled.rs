@@ -88,7 +88,7 @@ impl<S: Sink> FaultySink<S> {
 }
 
 impl<S: Sink> Sink for FaultySink<S> {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.inner.name()
     }
 

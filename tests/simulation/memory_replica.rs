@@ -124,7 +124,7 @@ impl MemoryReplica {
     }
 
     fn unread(&self, trouble: super::fault_injector::InjectedFault) -> ReplicaReadError {
-        ReplicaReadError { sink: self.name(), reason: format!("{trouble:?}") }
+        ReplicaReadError { sink: self.name().to_owned(), reason: format!("{trouble:?}") }
     }
 }
 

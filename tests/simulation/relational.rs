@@ -74,12 +74,12 @@ fn told_again(changes: &[&Change<'_>]) -> Box<RawValue> {
 
 impl FaultyReplica {
     fn unread(&self, trouble: InjectedFault) -> ReplicaReadError {
-        ReplicaReadError { sink: self.inner.name(), reason: format!("{trouble:?}") }
+        ReplicaReadError { sink: self.inner.name().to_owned(), reason: format!("{trouble:?}") }
     }
 }
 
 impl Sink for FaultyReplica {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.inner.name()
     }
 

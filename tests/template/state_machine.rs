@@ -435,7 +435,8 @@ fn names_of_faults() -> (BTreeSet<&'static str>, &'static str) {
         TaskError::from(BackfillError::from(missing)),
         TaskError::from(SourceTableError::NoStream("Users".to_owned())),
     ];
-    let passing = BackfillError::Sink { sink: "dynamodb", failed: 1, writes: 2, reason: "throttled".to_owned() };
+    let passing =
+        BackfillError::Sink { sink: "dynamodb".to_owned(), failed: 1, writes: 2, reason: "throttled".to_owned() };
     (lasting.iter().map(|error| error.kind().as_str()).collect(), TaskError::from(passing).kind().as_str())
 }
 

@@ -109,7 +109,7 @@ impl Sink for CacheSink {
             match tokio::time::timeout(INVALIDATION_TIMEOUT, proof).await {
                 Ok(Ok(())) => {}
                 Ok(Err(CacheError::Misconfigured(reason))) => {
-                    return Err(SinkMisconfiguredError { sink: NAME, reason });
+                    return Err(SinkMisconfiguredError { sink: NAME.to_owned(), reason });
                 }
                 Ok(Err(CacheError::Unavailable(error))) => tracing::warn!(error, "the cache is not writable"),
                 Err(_) => {

@@ -31,13 +31,13 @@ use millrace_shared::invocation::Invocation;
 use millrace_shared::table_reader::{TableReadError, TableReader};
 use tokio::time::{sleep_until, timeout};
 
-use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
+use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome};
 use raw_body::RawBodyInterceptor;
 use request::{EncodeError, RequestEncoder};
 use schema::ReplicaSchema;
 use write_outcome::WriteOutcome;
 
-/// The sink's name.
+/// The name of the replica that the variable `REPLICA_TABLE` configures.
 pub const NAME: &str = "dynamodb";
 
 const UNFINISHED: &str = "not finished before the deadline";
@@ -48,6 +48,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A table that mirrors the source's items.
 #[derive(Debug)]
 pub struct DynamoDbSink {
+    name: SinkName,
     table: TableReader,
     /// A client with [`RawBodyInterceptor`].
     writer: Client,
@@ -68,6 +69,7 @@ impl DynamoDbSink {
         let config = client.config().to_builder().interceptor(SharedInterceptor::permanent(RawBodyInterceptor)).build();
         let table = TableReader::new(client, table);
         Self {
+            name: SinkName::of_default(NAME),
             writer: Client::from_conf(config),
             requests: RequestEncoder::new(table.name(), tombstone),
             table,
@@ -75,6 +77,12 @@ impl DynamoDbSink {
             schema: Mutex::new(None),
             fitting: Mutex::new(None),
         }
+    }
+
+    /// Sets the name, which is [`NAME`] by default.
+    #[must_use]
+    pub fn with_name(self, name: SinkName) -> Self {
+        Self { name, ..self }
     }
 
     /// Returns the table's schema as last read.
@@ -110,6 +118,23 @@ impl DynamoDbSink {
         if fitting.as_deref() != Some(change.source.arn()) {
             *fitting = Some(change.source.arn().into());
         }
+    }
+
+    fn misconfigured(&self, reason: String) -> SinkMisconfiguredError {
+        SinkMisconfiguredError { sink: self.name.to_string(), reason }
+    }
+
+    /// Fails if the replica is its own source: it would feed its writes back into the stream, forever.
+    fn reject_self_replication(
+        &self,
+        schema: &ReplicaSchema,
+        changes: &[&Change<'_>],
+    ) -> Result<(), SinkMisconfiguredError> {
+        if changes.iter().any(|change| change.source.table_arn() == schema.arn) {
+            let reason = format!("the replica {} is the source table: set REPLICA_TABLE to another table", schema.arn);
+            return Err(self.misconfigured(reason));
+        }
+        Ok(())
     }
 
     async fn write(&self, change: &Change<'_>, misfit: Option<&String>, invocation: &Invocation) -> WriteOutcome {
@@ -162,7 +187,7 @@ impl DynamoDbSink {
             Ok(schema) => schema,
             Err(reason) => return Ok(SinkOutcome::all_failed(changes, &reason)),
         };
-        reject_self_replication(&schema, decided.changes)?;
+        self.reject_self_replication(&schema, decided.changes)?;
         let misfit = |change: &&Change<'_>| schema.admits(change.key.raw()).err();
         let misfits: Vec<Option<String>> = changes.iter().map(misfit).collect();
         if let (Some(first), Some(Some(misfit))) = (changes.first(), misfits.first())
@@ -196,8 +221,8 @@ impl DynamoDbSink {
 }
 
 impl Sink for DynamoDbSink {
-    fn name(&self) -> &'static str {
-        NAME
+    fn name(&self) -> &str {
+        &self.name
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
@@ -205,13 +230,13 @@ impl Sink for DynamoDbSink {
             let reason = match timeout(CHECK_TIMEOUT, self.read_schema()).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(fault)) if !fault.retryable => {
-                    return Err(SinkMisconfiguredError { sink: NAME, reason: describe_error(&fault) });
+                    return Err(self.misconfigured(describe_error(&fault)));
                 }
                 Ok(Err(fault)) => describe_error(&fault),
                 Err(_) => format!("REPLICA_TABLE {} did not respond to DescribeTable in time", self.table.name()),
             };
             tracing::warn!(
-                sink = NAME,
+                sink = %self.name,
                 error = reason,
                 "the replica was not checked at start: the first batch repeats the check"
             );
@@ -232,15 +257,6 @@ impl Sink for DynamoDbSink {
 /// Describes an error by the name of the setting to correct.
 fn describe_error(fault: &TableReadError) -> String {
     format!("REPLICA_TABLE {} {}", fault.table, fault.reason)
-}
-
-/// Fails if the replica is its own source: it would feed its writes back into the stream, forever.
-fn reject_self_replication(schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<(), SinkMisconfiguredError> {
-    if changes.iter().any(|change| change.source.table_arn() == schema.arn) {
-        let reason = format!("the replica {} is the source table: set REPLICA_TABLE to another table", schema.arn);
-        return Err(SinkMisconfiguredError { sink: NAME, reason });
-    }
-    Ok(())
 }
 
 /// The outcome of the deduplicated changes so far.

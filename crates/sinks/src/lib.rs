@@ -94,6 +94,7 @@
 pub mod cache;
 pub mod config;
 pub mod dynamodb;
+mod name;
 pub mod postgres;
 mod replica;
 
@@ -101,6 +102,7 @@ use futures::future::BoxFuture;
 use millrace_shared::change::Change;
 use millrace_shared::invocation::Invocation;
 
+pub use name::{InvalidSinkName, SinkName};
 pub use replica::{
     Replica, ReplicaCondition, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget,
 };
@@ -127,8 +129,9 @@ pub const SINK_SETTINGS: [SinkSetting; 3] = [
 /// A replication target for changes, under the revision guard: a change is applied only if the replica has no revision
 /// under the key, or a lower one.
 pub trait Sink: Send + Sync {
-    /// Returns the name in metrics, logs and quarantine keys: one lowercase word.
-    fn name(&self) -> &'static str;
+    /// Returns the name in metrics, logs, quarantine keys and reports, in the format of [`SinkName`]. The sinks of a
+    /// function have different names.
+    fn name(&self) -> &str;
 
     /// Verifies, before the first batch, that the replica exists and has the right shape. A replica that cannot be
     /// reached for a transient reason is not an error: each batch tries again.
@@ -212,7 +215,7 @@ pub enum FailureKind {
 #[error("sink {sink}: {reason}")]
 pub struct SinkMisconfiguredError {
     /// The sink's name.
-    pub sink: &'static str,
+    pub sink: String,
     /// The problem, and the setting to correct.
     pub reason: String,
 }

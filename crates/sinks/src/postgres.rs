@@ -237,7 +237,9 @@ impl Sink for PostgresSink {
         async {
             let reason = match timeout(CHECK_TIMEOUT, self.ask(Instant::now() + CHECK_TIMEOUT)).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(ServingError::Broken(reason))) => return Err(SinkMisconfiguredError { sink: NAME, reason }),
+                Ok(Err(ServingError::Broken(reason))) => {
+                    return Err(SinkMisconfiguredError { sink: NAME.to_owned(), reason });
+                }
                 Ok(Err(ServingError::Transient(reason))) => reason,
                 Err(_) => format!("{SETTING} {} did not respond in time", self.database.address()),
             };

@@ -68,7 +68,7 @@ pub enum WriteResult {
 #[error("sink {sink}: {reason}")]
 pub struct ReplicaReadError {
     /// The sink's name.
-    pub sink: &'static str,
+    pub sink: String,
     /// The description, which contains no value of an item.
     pub reason: String,
 }

@@ -107,7 +107,7 @@ impl SinkShare<'_> {
 struct AppliedBatch<'b> {
     /// The sink's index.
     place: usize,
-    sink: &'static str,
+    sink: &'b str,
     /// The part that was passed to the sink; `None` if that was the whole batch.
     share: Option<SinkShare<'b>>,
     outcome: SinkOutcome,
@@ -125,8 +125,8 @@ impl AppliedBatch<'_> {
 }
 
 /// A record that a sink cannot store, however often it is delivered.
-struct PoisonRecord {
-    sink: &'static str,
+struct PoisonRecord<'s> {
+    sink: &'s str,
     index: usize,
     naming: ObjectNaming,
     reason: String,
@@ -319,7 +319,7 @@ impl ReplicatorHandler {
     async fn quarantine_records(
         &self,
         records: &[StreamRecord<'_>],
-        poison: &[PoisonRecord],
+        poison: &[PoisonRecord<'_>],
         invocation: &Invocation,
     ) -> QuarantineOutcome {
         // A record may be poison to two sinks and is safe only when both puts are confirmed: `open` contains puts, not
@@ -376,7 +376,7 @@ impl QuarantineOutcome {
 }
 
 /// Separates the changes of a batch from the records that cannot be parsed.
-fn readable<'b, 'a>(records: &'b [StreamRecord<'a>]) -> (Vec<&'b Change<'a>>, Vec<PoisonRecord>) {
+fn readable<'b, 'a>(records: &'b [StreamRecord<'a>]) -> (Vec<&'b Change<'a>>, Vec<PoisonRecord<'b>>) {
     let (mut changes, mut unreadable) = (Vec::with_capacity(records.len()), Vec::new());
     for (index, record) in records.iter().enumerate() {
         match &record.read {
@@ -392,8 +392,8 @@ fn readable<'b, 'a>(records: &'b [StreamRecord<'a>]) -> (Vec<&'b Change<'a>>, Ve
 
 /// Adds the content digest to a record's object name if another record of the batch is quarantined for the same sink
 /// with the same position: otherwise the second object would overwrite the first.
-fn name_apart(mut poison: Vec<PoisonRecord>, records: &[StreamRecord<'_>]) -> Vec<PoisonRecord> {
-    let mut first_of: HashMap<(&'static str, Revision), usize> = HashMap::new();
+fn name_apart<'s>(mut poison: Vec<PoisonRecord<'s>>, records: &[StreamRecord<'_>]) -> Vec<PoisonRecord<'s>> {
+    let mut first_of: HashMap<(&str, Revision), usize> = HashMap::new();
     for PoisonRecord { sink, index, naming, .. } in &mut poison {
         let record = &records[*index];
         let Some((source, number)) = record.source.as_ref().zip(record.number) else { continue };
@@ -417,7 +417,7 @@ fn refuse_view_without_images(changes: &[&Change<'_>]) -> Result<(), ReplicatorE
 
 async fn apply<'b>(
     place: usize,
-    sink: &dyn Sink,
+    sink: &'b dyn Sink,
     share: Option<SinkShare<'b>>,
     decided: DeduplicatedBatch<'b>,
     invocation: &Invocation,
@@ -435,7 +435,7 @@ async fn apply<'b>(
 }
 
 /// Returns the records to quarantine, and the indexes of the changes that a sink lacks until another delivery.
-fn sort_failures(outcomes: &[AppliedBatch<'_>]) -> (Vec<PoisonRecord>, BTreeSet<usize>) {
+fn sort_failures<'s>(outcomes: &'s [AppliedBatch<'_>]) -> (Vec<PoisonRecord<'s>>, BTreeSet<usize>) {
     let (mut poison, mut lacking) = (Vec::new(), BTreeSet::new());
     for AppliedBatch { sink, outcome, .. } in outcomes {
         for FailedChange { index, kind } in &outcome.failures {

@@ -105,7 +105,8 @@ fn exit_code_is_computed_from_the_problems_and_not_from_the_names_of_counters() 
 #[test]
 fn an_error_is_a_rejection_only_if_nothing_has_started() {
     let day = millrace_archive::ArchiveDay::parse("2026-11-22").unwrap();
-    let sink = || BackfillError::Sink { sink: "dynamodb", failed: 1, writes: 2, reason: "throttled".to_owned() };
+    let sink =
+        || BackfillError::Sink { sink: "dynamodb".to_owned(), failed: 1, writes: 2, reason: "throttled".to_owned() };
     for (fault, started, rejected) in [
         (unknown_task(), false, true),
         (unknown_task(), true, false),

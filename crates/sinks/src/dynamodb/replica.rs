@@ -14,7 +14,7 @@ use millrace_shared::table_reader::{ScanSegment, TableReadError};
 use time::OffsetDateTime;
 
 use super::write_outcome::{self, WriteOutcome};
-use super::{DynamoDbSink, NAME, UNFINISHED, describe_error, raw_body};
+use super::{DynamoDbSink, UNFINISHED, describe_error, raw_body};
 use crate::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget};
 
 /// The attribute that every item of a replica has in addition to the source's attributes.
@@ -23,7 +23,7 @@ const REVISION_NAME: &str = "_rev";
 impl Replica for DynamoDbSink {
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async {
-            let found = self.table.read(keys).await.map_err(unread)?;
+            let found = self.table.read(keys).await.map_err(|fault| self.unread(&fault))?;
             Ok(ReplicaReadOutput {
                 held: found.items.into_iter().map(|item| item.map(ReplicaItem::decode)).collect(),
                 units: found.units,
@@ -38,9 +38,10 @@ impl Replica for DynamoDbSink {
         after: Option<&'s CanonicalKey>,
     ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
         async move {
-            let schema = self.schema().await.map_err(unread)?;
+            let schema = self.schema().await.map_err(|fault| self.unread(&fault))?;
             let names: Vec<String> = schema.key.iter().map(|(name, _)| name.clone()).collect();
-            let page = self.table.scan(segment, after, &names, None).await.map_err(unread)?;
+            let page = self.table.scan(segment, after, &names, None).await;
+            let page = page.map_err(|fault| self.unread(&fault))?;
             let held = page.items.into_iter().map(|(key, item)| (key, ReplicaItem::decode(item))).collect();
             Ok(ReplicaPage { held, next: page.next, units: page.units })
         }
@@ -77,6 +78,10 @@ impl Replica for DynamoDbSink {
 }
 
 impl DynamoDbSink {
+    fn unread(&self, fault: &TableReadError) -> ReplicaReadError {
+        ReplicaReadError { sink: self.name.to_string(), reason: describe_error(fault) }
+    }
+
     async fn put_one(&self, write: &ReplicaWrite<'_>, invocation: &Invocation) -> WriteResult {
         let body = match self.requests.write(write, invocation.now) {
             Ok(body) => body,
@@ -97,9 +102,4 @@ impl DynamoDbSink {
             WriteOutcome::Duplicate | WriteOutcome::Stale => WriteResult::ConditionFailed,
         }
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
-fn unread(fault: TableReadError) -> ReplicaReadError {
-    ReplicaReadError { sink: NAME, reason: describe_error(&fault) }
 }

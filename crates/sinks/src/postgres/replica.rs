@@ -168,11 +168,11 @@ fn unread(fault: PostgresError) -> ReplicaReadError {
         PostgresErrorKind::Refused(code) => format!("{} rejected a query (SQLSTATE {})", super::SETTING, code.code()),
         _ => fault.reason,
     };
-    ReplicaReadError { sink: NAME, reason }
+    ReplicaReadError { sink: NAME.to_owned(), reason }
 }
 
 fn malformed(what: &str) -> ReplicaReadError {
-    ReplicaReadError { sink: NAME, reason: format!("{} contains {what} in the table users", super::SETTING) }
+    ReplicaReadError { sink: NAME.to_owned(), reason: format!("{} contains {what} in the table users", super::SETTING) }
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ pub enum BackfillError {
     #[error("sink {sink}: {failed} of {writes} writes failed: {reason}")]
     Sink {
         /// The sink's name.
-        sink: &'static str,
+        sink: String,
         /// The number of failed writes.
         failed: usize,
         /// The number of all writes.
@@ -128,7 +128,7 @@ impl BackfillCursor {
 /// A report entry: an item that a replica cannot store.
 #[derive(Serialize)]
 struct BackfillEntry<'a> {
-    sink: &'static str,
+    sink: &'a str,
     key: Box<RawValue>,
     outcome: &'static str,
     reason: &'a str,
@@ -181,7 +181,7 @@ impl SegmentTask for BackfillTask {
                 return if task_run.deadline_reached() {
                     Ok(false)
                 } else {
-                    Err(BackfillError::Sink { sink, failed, writes, reason })
+                    Err(BackfillError::Sink { sink: sink.to_owned(), failed, writes, reason })
                 };
             }
             for (replica, filled) in replicas.iter().zip(filled) {

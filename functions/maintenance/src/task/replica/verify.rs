@@ -329,7 +329,7 @@ async fn report_findings(
 /// A report entry.
 #[derive(Serialize)]
 struct VerifyEntry<'a> {
-    sink: &'static str,
+    sink: &'a str,
     kind: &'static str,
     key: &'a serde_json::value::RawValue,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
