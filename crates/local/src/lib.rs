@@ -1,12 +1,13 @@
 //! Local stack: Millrace on one machine. [`stack::LocalStack`] starts all of it, from the embedded engines to the
 //! functions.
 //!
-//! [`template`] reads the deployment template that describes the stack. [`dynamodb`] and [`s3`] are embedded engines,
-//! and [`clients`] contains the official SDK clients that are configured for them. [`postgres`] and [`cache`] start the
-//! servers of the optional [`tier`]s, each on a [`port`] of its own. [`millrace_event_source_mapping`] simulates Lambda's
-//! event source mappings, and [`ttl_sweeper`] simulates DynamoDB's TTL. [`http`] serves the API together with [`metrics`] and
-//! [`lambda`], behind the authorizer in [`token`]. [`task`] runs a maintenance task to its end, and
-//! [`env_file`] writes the functions' environment for `cargo lambda watch`.
+//! [`template`] reads the deployment template that describes the stack, and [`table_description`] the description of a
+//! table that exists. [`dynamodb`] and [`s3`] are embedded engines, and [`clients`] contains the official SDK clients that
+//! are configured for them. [`postgres`] and [`cache`] start the servers of the optional [`tier`]s, each on a [`port`] of
+//! its own. [`millrace_event_source_mapping`] simulates Lambda's event source mappings, and [`ttl_sweeper`] simulates
+//! DynamoDB's TTL. [`http`] serves the API together with [`metrics`] and [`lambda`], behind the authorizer in [`token`].
+//! [`task`] runs a maintenance task to its end, and [`env_file`] writes the functions' environment for `cargo lambda
+//! watch`.
 //!
 //! This crate may depend on every other crate of the workspace; only the command line, the acceptance tests and the
 //! benchmarks depend on it.
@@ -23,6 +24,7 @@ pub mod postgres;
 pub mod s3;
 mod serve;
 pub mod stack;
+pub mod table_description;
 pub mod task;
 pub mod template;
 pub mod tier;

@@ -1,0 +1,527 @@
+//! Description of a DynamoDB table, as DynamoDB reports it: [`TableDescription`].
+//!
+//! It is parsed from the JSON that `aws dynamodb describe-table` prints ([`TableDescription::parse`]), or from the SDK's
+//! response to the same call ([`TableDescription::from_sdk`]). Both have one reader (`member`), so both report the same
+//! errors: the member as a JSON pointer, its value, and what was expected.
+//!
+//! Only members that replication depends on are read. A member that is absent because DynamoDB omits it for such a table
+//! has its documented meaning; a member that another tool may have dropped is `None`, which is not the same as *off*.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::template::{AttributeType, KeyDefinition, SecondaryIndex};
+
+mod member;
+mod sdk;
+#[cfg(test)]
+mod tests;
+
+use member::Member;
+
+/// An invalid table description, with the member at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{problem}", pointer.as_ref().map_or_else(String::new, |pointer| format!("{pointer}: ")))]
+pub struct TableDescriptionError {
+    /// The JSON pointer of the member; `None` if the whole text is at fault.
+    pub pointer: Option<String>,
+    /// The value and what was expected.
+    pub problem: String,
+}
+
+/// An ARN that is not that of a DynamoDB table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the ARN of a DynamoDB table: expected arn:PARTITION:dynamodb:REGION:ACCOUNT:table/NAME")]
+pub struct TableArnError(pub String);
+
+/// The ARN of a table, in its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableArn {
+    /// The partition, such as `aws` or `aws-cn`.
+    pub partition: String,
+    /// The Region.
+    pub region: String,
+    /// The account's number.
+    pub account: String,
+    /// The table's name.
+    pub table: String,
+}
+
+impl TableArn {
+    /// Parses the ARN of a table.
+    ///
+    /// # Errors
+    /// [`TableArnError`] if it is not one, such as the ARN of a stream or an index.
+    pub fn parse(text: &str) -> Result<Self, TableArnError> {
+        let invalid = || TableArnError(text.to_owned());
+        let parts: Vec<&str> = text.splitn(6, ':').collect();
+        let ["arn", partition, "dynamodb", region, account, resource] = parts[..] else { return Err(invalid()) };
+        let table = resource.strip_prefix("table/").filter(|table| is_table_name(table)).ok_or_else(invalid)?;
+        let is_account = account.len() == 12 && account.bytes().all(|digit| digit.is_ascii_digit());
+        if partition.is_empty() || region.is_empty() || !is_account {
+            return Err(invalid());
+        }
+        let [partition, region, account, table] = [partition, region, account, table].map(str::to_owned);
+        Ok(Self { partition, region, account, table })
+    }
+}
+
+impl fmt::Display for TableArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partition, region, account, table } = self;
+        write!(f, "arn:{partition}:dynamodb:{region}:{account}:table/{table}")
+    }
+}
+
+/// Returns whether a text is a valid name of a table: 3 to 255 of `A-Za-z0-9_.-`.
+#[must_use]
+pub fn is_table_name(text: &str) -> bool {
+    let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
+    (3..=255).contains(&text.len()) && text.chars().all(is_allowed)
+}
+
+/// The type of a key attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyType {
+    /// A string, `S`.
+    String,
+    /// A number, `N`.
+    Number,
+    /// Binary, `B`.
+    Binary,
+}
+
+impl KeyType {
+    /// Returns the type as DynamoDB writes it: `S`, `N` or `B`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "S",
+            Self::Number => "N",
+            Self::Binary => "B",
+        }
+    }
+}
+
+/// An attribute of the primary key. Displays as `name:S`, the format of the template's parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyAttribute {
+    /// The attribute's name.
+    pub name: String,
+    /// The attribute's type.
+    pub kind: KeyType,
+}
+
+impl fmt::Display for KeyAttribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.kind.as_str())
+    }
+}
+
+/// The images that a stream record contains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamViewType {
+    /// The item before and after the change.
+    NewAndOldImages,
+    /// The item after the change.
+    NewImage,
+    /// The item before the change.
+    OldImage,
+    /// Only the key.
+    KeysOnly,
+}
+
+impl StreamViewType {
+    /// Returns the view type as DynamoDB writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NewAndOldImages => "NEW_AND_OLD_IMAGES",
+            Self::NewImage => "NEW_IMAGE",
+            Self::OldImage => "OLD_IMAGE",
+            Self::KeysOnly => "KEYS_ONLY",
+        }
+    }
+
+    /// Returns whether records contain the item after the change.
+    #[must_use]
+    pub fn has_new_image(self) -> bool {
+        matches!(self, Self::NewAndOldImages | Self::NewImage)
+    }
+
+    /// Returns whether records contain the item before the change.
+    #[must_use]
+    pub fn has_old_image(self) -> bool {
+        matches!(self, Self::NewAndOldImages | Self::OldImage)
+    }
+}
+
+/// The enabled stream of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableStream {
+    /// The ARN of the stream.
+    pub arn: String,
+    /// The label of the stream: its creation time.
+    pub label: String,
+    /// The images in its records.
+    pub view: StreamViewType,
+}
+
+/// Encryption with a KMS key in the account: one of the customer, or the one that AWS manages for DynamoDB. A table
+/// without it is encrypted with a key that AWS owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableEncryption {
+    /// The status, such as `ENABLED`.
+    pub status: String,
+    /// The type: `KMS`, or `AES256` in old tables.
+    pub kind: String,
+    /// The ARN of the key.
+    pub key_arn: Option<String>,
+}
+
+/// A replica of a global table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GlobalReplica {
+    /// The Region.
+    pub region: String,
+    /// The status, such as `ACTIVE`.
+    pub status: Option<String>,
+}
+
+/// The capacity mode of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableCapacity {
+    /// Each request is billed.
+    OnDemand,
+    /// Capacity is provisioned.
+    Provisioned {
+        /// Read capacity units.
+        read_units: u64,
+        /// Write capacity units.
+        write_units: u64,
+    },
+}
+
+/// The removal of expired items. It is not part of `DescribeTable`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TimeToLive {
+    /// The description does not say.
+    Unknown,
+    /// TTL is off, or is being turned off.
+    Disabled,
+    /// TTL is on, or is being turned on.
+    Enabled {
+        /// The name of the attribute with the time of expiry.
+        attribute: String,
+    },
+}
+
+/// Description of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableDescription {
+    /// The table's name.
+    pub name: String,
+    /// The table's ARN.
+    pub arn: TableArn,
+    /// The status, such as `ACTIVE`.
+    pub status: String,
+    /// The partition key.
+    pub partition_key: KeyAttribute,
+    /// The sort key, if the table has one.
+    pub sort_key: Option<KeyAttribute>,
+    /// The types of all attributes in the keys of the table and of its indexes.
+    pub attributes: Vec<AttributeType>,
+    /// The global secondary indexes.
+    pub global_indexes: Vec<SecondaryIndex>,
+    /// The local secondary indexes.
+    pub local_indexes: Vec<SecondaryIndex>,
+    /// The number of items. DynamoDB updates it about every six hours.
+    pub item_count: Option<u64>,
+    /// The size of all items in bytes. DynamoDB updates it about every six hours.
+    pub size_bytes: Option<u64>,
+    /// The stream, if it is enabled.
+    pub stream: Option<TableStream>,
+    /// The ARN of the latest stream of a table whose stream is disabled: its records can be read for 24 hours.
+    pub former_stream_arn: Option<String>,
+    /// The encryption, if it is not with a key that AWS owns.
+    pub encryption: Option<TableEncryption>,
+    /// The replicas, if the table is a global table.
+    pub replicas: Vec<GlobalReplica>,
+    /// The version of global tables, such as `2019.11.21`, if the table is one.
+    pub global_table_version: Option<String>,
+    /// The capacity mode.
+    pub capacity: TableCapacity,
+    /// Whether the table is protected against deletion.
+    pub deletion_protection: Option<bool>,
+    /// The table class, such as `STANDARD`.
+    pub table_class: String,
+    /// The removal of expired items.
+    pub time_to_live: TimeToLive,
+}
+
+impl TableDescription {
+    /// Parses the output of `aws dynamodb describe-table`: `{"Table": {…}}`, or the object in it.
+    ///
+    /// A member `TimeToLiveDescription` next to `Table` is the output of `aws dynamodb describe-time-to-live`.
+    ///
+    /// # Errors
+    /// [`TableDescriptionError`], which names the member.
+    pub fn parse(text: &str) -> Result<Self, TableDescriptionError> {
+        let document = parse_json(text, "aws dynamodb describe-table --table-name NAME --output json")?;
+        Self::from_document(&document)
+    }
+
+    /// Converts the SDK's response to `DescribeTable`.
+    ///
+    /// # Errors
+    /// [`TableDescriptionError`], which names the member as `aws dynamodb describe-table` would print it.
+    pub fn from_sdk(table: &aws_sdk_dynamodb::types::TableDescription) -> Result<Self, TableDescriptionError> {
+        Self::from_document(&sdk::document(table))
+    }
+
+    /// Adds the output of `aws dynamodb describe-time-to-live`: `{"TimeToLiveDescription": {…}}`.
+    ///
+    /// # Errors
+    /// [`TableDescriptionError`], which names the member.
+    pub fn with_time_to_live(mut self, text: &str) -> Result<Self, TableDescriptionError> {
+        let document = parse_json(text, "aws dynamodb describe-time-to-live --table-name NAME --output json")?;
+        self.time_to_live = time_to_live(Member::root(&document).required("TimeToLiveDescription")?)?;
+        Ok(self)
+    }
+
+    /// Returns whether the table is part of a global table.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        self.global_table_version.is_some() || !self.replicas.is_empty()
+    }
+
+    /// Returns the attributes of the primary key: the partition key, then the sort key if there is one.
+    pub fn key_attributes(&self) -> impl Iterator<Item = &KeyAttribute> {
+        [Some(&self.partition_key), self.sort_key.as_ref()].into_iter().flatten()
+    }
+
+    /// Returns the names of the attributes of the primary key.
+    #[must_use]
+    pub fn key_names(&self) -> Vec<&str> {
+        self.key_attributes().map(|key| key.name.as_str()).collect()
+    }
+
+    /// Returns the primary key as a definition of a table lists it.
+    #[must_use]
+    pub fn key_definitions(&self) -> Vec<KeyDefinition> {
+        let role = |(key, role): (&KeyAttribute, &str)| KeyDefinition { name: key.name.clone(), role: role.to_owned() };
+        self.key_attributes().zip(["HASH", "RANGE"]).map(role).collect()
+    }
+
+    /// Returns the TTL attribute, if TTL is known to be enabled.
+    #[must_use]
+    pub fn ttl_attribute(&self) -> Option<&str> {
+        match &self.time_to_live {
+            TimeToLive::Enabled { attribute } => Some(attribute),
+            TimeToLive::Unknown | TimeToLive::Disabled => None,
+        }
+    }
+
+    fn from_document(document: &Value) -> Result<Self, TableDescriptionError> {
+        let root = Member::root(document);
+        root.object()?;
+        let table = root.optional("Table")?;
+        let ttl = root.optional("TimeToLiveDescription")?;
+        // The inner object has the table's name as a member.
+        let table = match table {
+            Some(table) => table,
+            None if root.optional("TableName")?.is_some() => root,
+            None => return Err(root.error(r#"expected {"Table": {…}}, the output of aws dynamodb describe-table"#)),
+        };
+        let arn = table.required("TableArn")?;
+        let name = table.required("TableName")?;
+        let (arn_member, arn) = (&arn, TableArn::parse(arn.text()?).map_err(|error| arn.error(&error.to_string()))?);
+        if name.text()? != arn.table {
+            let problem = format!("{:?} is not the table of {}", arn.table, name.text()?);
+            return Err(arn_member.error(&problem));
+        }
+        let attributes = attributes(&table.required("AttributeDefinitions")?)?;
+        let (partition_key, sort_key) = primary_key(&table.required("KeySchema")?, &attributes)?;
+        let (stream, former_stream_arn) = stream(&table)?;
+        Ok(Self {
+            name: arn.table.clone(),
+            arn,
+            status: table.required("TableStatus")?.text()?.to_owned(),
+            partition_key,
+            sort_key,
+            global_indexes: indexes(&table, "GlobalSecondaryIndexes")?,
+            local_indexes: indexes(&table, "LocalSecondaryIndexes")?,
+            attributes,
+            item_count: table.optional("ItemCount")?.map(|count| count.number()).transpose()?,
+            size_bytes: table.optional("TableSizeBytes")?.map(|size| size.number()).transpose()?,
+            stream,
+            former_stream_arn,
+            encryption: table.optional("SSEDescription")?.map(|member| encryption(&member)).transpose()?.flatten(),
+            replicas: replicas(&table)?,
+            global_table_version: table.optional_text("GlobalTableVersion")?,
+            capacity: capacity(&table)?,
+            deletion_protection: table
+                .optional("DeletionProtectionEnabled")?
+                .map(|protection| protection.boolean())
+                .transpose()?,
+            table_class: match table.optional("TableClassSummary")? {
+                Some(summary) => summary.optional_text("TableClass")?,
+                None => None,
+            }
+            .unwrap_or_else(|| "STANDARD".to_owned()),
+            time_to_live: ttl.map_or(Ok(TimeToLive::Unknown), time_to_live)?,
+        })
+    }
+}
+
+fn parse_json(text: &str, command: &str) -> Result<Value, TableDescriptionError> {
+    serde_json::from_str(text).map_err(|error| {
+        let problem = format!("not JSON ({error}): expected the output of {command}");
+        TableDescriptionError { pointer: None, problem }
+    })
+}
+
+fn attributes(member: &Member) -> Result<Vec<AttributeType>, TableDescriptionError> {
+    let one = |attribute: Member| {
+        let kind = attribute.required("AttributeType")?;
+        Ok(AttributeType {
+            name: attribute.required("AttributeName")?.text()?.to_owned(),
+            kind: kind.one_of(&[("S", "S"), ("N", "N"), ("B", "B")])?.to_owned(),
+        })
+    };
+    member.elements()?.into_iter().map(one).collect()
+}
+
+fn key_schema(member: &Member) -> Result<Vec<KeyDefinition>, TableDescriptionError> {
+    let one = |key: Member| {
+        Ok(KeyDefinition {
+            name: key.required("AttributeName")?.text()?.to_owned(),
+            role: key.required("KeyType")?.one_of(&[("HASH", "HASH"), ("RANGE", "RANGE")])?.to_owned(),
+        })
+    };
+    member.elements()?.into_iter().map(one).collect()
+}
+
+fn primary_key(
+    member: &Member,
+    attributes: &[AttributeType],
+) -> Result<(KeyAttribute, Option<KeyAttribute>), TableDescriptionError> {
+    let mut keys = Vec::new();
+    for key in key_schema(member)? {
+        let kind = attributes.iter().find(|attribute| attribute.name == key.name).map(|attribute| &*attribute.kind);
+        let kind = match kind {
+            Some("S") => KeyType::String,
+            Some("N") => KeyType::Number,
+            Some(_) => KeyType::Binary,
+            None => {
+                let problem = format!("{:?} has no type: expected it in AttributeDefinitions", key.name);
+                return Err(member.error(&problem));
+            }
+        };
+        keys.push((KeyAttribute { name: key.name, kind }, key.role));
+    }
+    let mut keys = keys.into_iter();
+    match (keys.next(), keys.next(), keys.next()) {
+        (Some((partition, hash)), None, None) if hash == "HASH" => Ok((partition, None)),
+        (Some((partition, hash)), Some((sort, range)), None) if (&*hash, &*range) == ("HASH", "RANGE") => {
+            Ok((partition, Some(sort)))
+        }
+        _ => Err(member.error("expected one HASH element, then at most one RANGE element")),
+    }
+}
+
+fn indexes(table: &Member, name: &str) -> Result<Vec<SecondaryIndex>, TableDescriptionError> {
+    let one = |index: Member| {
+        let projection = index.required("Projection")?;
+        let non_key = projection.optional("NonKeyAttributes")?;
+        let non_key = non_key.map(|names| names.elements()).transpose()?.unwrap_or_default();
+        Ok(SecondaryIndex {
+            name: index.required("IndexName")?.text()?.to_owned(),
+            keys: key_schema(&index.required("KeySchema")?)?,
+            projection: projection
+                .required("ProjectionType")?
+                .one_of(&[("ALL", "ALL"), ("KEYS_ONLY", "KEYS_ONLY"), ("INCLUDE", "INCLUDE")])?
+                .to_owned(),
+            non_key_attributes: non_key
+                .iter()
+                .map(|name| Ok(name.text()?.to_owned()))
+                .collect::<Result<_, TableDescriptionError>>()?,
+        })
+    };
+    let Some(indexes) = table.optional(name)? else { return Ok(Vec::new()) };
+    indexes.elements()?.into_iter().map(one).collect()
+}
+
+/// Returns the enabled stream, or the ARN of the former one.
+fn stream(table: &Member) -> Result<(Option<TableStream>, Option<String>), TableDescriptionError> {
+    let specification = table.optional("StreamSpecification")?;
+    let enabled = match &specification {
+        Some(specification) => specification.required("StreamEnabled")?.boolean()?,
+        None => false,
+    };
+    let Some(specification) = specification.filter(|_| enabled) else {
+        return Ok((None, table.optional_text("LatestStreamArn")?));
+    };
+    let view = specification.required("StreamViewType")?.one_of(&[
+        ("NEW_AND_OLD_IMAGES", StreamViewType::NewAndOldImages),
+        ("NEW_IMAGE", StreamViewType::NewImage),
+        ("OLD_IMAGE", StreamViewType::OldImage),
+        ("KEYS_ONLY", StreamViewType::KeysOnly),
+    ])?;
+    let arn = table.required("LatestStreamArn")?;
+    let Some((_, label)) = arn.text()?.split_once("/stream/") else {
+        return Err(arn.error(&format!("{:?}: expected the ARN of a stream, …:table/NAME/stream/LABEL", arn.text()?)));
+    };
+    let label = table.optional_text("LatestStreamLabel")?.unwrap_or_else(|| label.to_owned());
+    Ok((Some(TableStream { arn: arn.text()?.to_owned(), label, view }), None))
+}
+
+fn encryption(member: &Member) -> Result<Option<TableEncryption>, TableDescriptionError> {
+    let status = member.required("Status")?.text()?.to_owned();
+    // DynamoDB describes a table whose key AWS owns without the member, or as disabled.
+    if status == "DISABLED" {
+        return Ok(None);
+    }
+    let kind = member.optional_text("SSEType")?.unwrap_or_else(|| "KMS".to_owned());
+    Ok(Some(TableEncryption { status, kind, key_arn: member.optional_text("KMSMasterKeyArn")? }))
+}
+
+fn replicas(table: &Member) -> Result<Vec<GlobalReplica>, TableDescriptionError> {
+    let one = |replica: Member| {
+        let region = replica.required("RegionName")?.text()?.to_owned();
+        Ok(GlobalReplica { region, status: replica.optional_text("ReplicaStatus")? })
+    };
+    let Some(replicas) = table.optional("Replicas")? else { return Ok(Vec::new()) };
+    replicas.elements()?.into_iter().map(one).collect()
+}
+
+fn capacity(table: &Member) -> Result<TableCapacity, TableDescriptionError> {
+    let mode = match table.optional("BillingModeSummary")? {
+        Some(summary) => summary.optional("BillingMode")?,
+        None => None,
+    };
+    // A table that was never on demand has no summary.
+    let on_demand = match mode {
+        Some(mode) => mode.one_of(&[("PAY_PER_REQUEST", true), ("PROVISIONED", false)])?,
+        None => false,
+    };
+    let units = |name| match table.optional("ProvisionedThroughput")? {
+        Some(throughput) => throughput.required(name)?.number(),
+        None => Ok(0),
+    };
+    let (read_units, write_units) = (units("ReadCapacityUnits")?, units("WriteCapacityUnits")?);
+    // Provisioned capacity is at least one unit.
+    let on_demand = on_demand || (read_units, write_units) == (0, 0);
+    Ok(if on_demand { TableCapacity::OnDemand } else { TableCapacity::Provisioned { read_units, write_units } })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a member is a reference with its path")]
+fn time_to_live(member: Member) -> Result<TimeToLive, TableDescriptionError> {
+    let status = member.required("TimeToLiveStatus")?;
+    let is_on = status.one_of(&[("ENABLED", true), ("ENABLING", true), ("DISABLED", false), ("DISABLING", false)])?;
+    if !is_on {
+        return Ok(TimeToLive::Disabled);
+    }
+    Ok(TimeToLive::Enabled { attribute: member.required("AttributeName")?.text()?.to_owned() })
+}
