@@ -1,9 +1,11 @@
-//! Batches of the replicator on real engines: changes of one user, poison records, and misconfigurations.
+//! Batches of the replicator on real engines: changes of one user, poison records, several replicas, and
+//! misconfigurations.
 
 pub(crate) mod events;
 mod items;
 mod logs;
 mod refusals;
+mod replicas;
 pub(crate) mod rig;
 mod stack;
 

@@ -83,7 +83,7 @@ impl ArchiveBench {
         let requests = RequestCounter::default();
         let clients = AwsClients {
             source: dynamodb.clone(),
-            replica: dynamodb.clone(),
+            replicas: dynamodb.clone().into(),
             signer: None,
             s3: requests.of(&s3),
             lambda: millrace_local::clients::lambda(&url("API")?),

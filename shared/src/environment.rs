@@ -38,6 +38,13 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Sets a variable.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: String) -> Self {
+        self.0.insert(name.to_owned(), value);
+        self
+    }
+
     /// Starts reading and collects the problems. The first ones are the variables that are set under an old name.
     #[must_use]
     pub fn read(&self) -> VariableReader<'_> {

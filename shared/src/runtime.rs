@@ -45,9 +45,23 @@ pub async fn start<C>(
     function: &'static str,
     parse: impl FnOnce(&Environment) -> Result<C, EnvironmentError>,
 ) -> Result<FunctionProcess<C>, Error> {
+    start_with(function, async |environment| Ok(environment), parse).await
+}
+
+/// Like [`start`], but `load` may first replace the values of variables, such as the location of a value by the value.
+///
+/// # Errors
+/// As [`start`]; also if `load` fails, with its error.
+pub async fn start_with<C>(
+    function: &'static str,
+    load: impl AsyncFnOnce(Environment) -> Result<Environment, EnvironmentError>,
+    parse: impl FnOnce(&Environment) -> Result<C, EnvironmentError>,
+) -> Result<FunctionProcess<C>, Error> {
     let environment = Environment::from_env();
     let telemetry = telemetry::init(function, &environment)?;
-    let config = parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
+    let loaded = load(environment).await;
+    let parsed = loaded.and_then(|environment| Ok((parse(&environment)?, environment)));
+    let (config, environment) = parsed.inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     Ok(FunctionProcess { config, telemetry, sdk: aws::load().await, environment })
 }
 

@@ -86,9 +86,23 @@ impl ReplicationRig {
         ReplicatorHandler::new(sinks, Quarantine::new(self.s3.clone(), FAILURES.to_owned(), "replicator"))
     }
 
+    /// The function in an environment of these variables, with a client for its replicas.
+    pub(crate) fn replicator_of(
+        &self,
+        variables: &[(&str, &str)],
+        dynamodb: aws_sdk_dynamodb::Client,
+    ) -> ReplicatorHandler {
+        millrace_replicator::connect(&config(variables), dynamodb, None, None, self.s3.clone())
+    }
+
     /// The item in the replica under the key of a user.
     pub(crate) async fn item(&self, user_id: &str, timestamp: &str) -> Option<RigItem> {
-        let read = self.dynamodb.get_item().table_name(REPLICA).consistent_read(true);
+        self.item_in(REPLICA, user_id, timestamp).await
+    }
+
+    /// The item in a table under the key of a user.
+    pub(crate) async fn item_in(&self, table: &str, user_id: &str, timestamp: &str) -> Option<RigItem> {
+        let read = self.dynamodb.get_item().table_name(table).consistent_read(true);
         let read = read.key("user_id", AttributeValue::S(user_id.to_owned()));
         read.key("timestamp", AttributeValue::N(timestamp.to_owned())).send().await.unwrap().item
     }
@@ -112,9 +126,14 @@ impl ReplicationRig {
 }
 
 fn connect(table: &str, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> ReplicatorHandler {
-    let variables = [("REPLICA_TABLE", table), ("FAILURE_BUCKET", FAILURES)];
-    let environment = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    millrace_replicator::connect(&ReplicatorConfig::parse(&environment).unwrap(), dynamodb, None, None, s3)
+    millrace_replicator::connect(&config(&[("REPLICA_TABLE", table)]), dynamodb, None, None, s3)
+}
+
+/// The configuration of the function in an environment of these variables and the failure bucket.
+pub(crate) fn config(variables: &[(&str, &str)]) -> ReplicatorConfig {
+    let variables = variables.iter().chain(&[("FAILURE_BUCKET", FAILURES)]);
+    let environment = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    ReplicatorConfig::parse(&environment).unwrap()
 }
 
 /// Creates a table with this key and returns its ARN.

@@ -234,7 +234,7 @@ impl LocalStack {
                     api = Some(wiring.api(function)?);
                 }
                 "search" => search = Some(wiring.search(function)?),
-                "maintenance" => maintenance = Some(wiring.maintenance(function)?),
+                "maintenance" => maintenance = Some(wiring.maintenance(function).await?),
                 _ => mappings.extend(wiring.mappings(function).await?),
             }
         }
@@ -318,7 +318,7 @@ impl LocalStack {
     pub fn maintenance(&self) -> Option<millrace_maintenance::MaintenanceHandler> {
         let clients = millrace_maintenance::AwsClients {
             source: self.dynamodb(),
-            replica: self.dynamodb(),
+            replicas: self.dynamodb().into(),
             signer: None,
             s3: self.s3(),
             lambda: clients::lambda(&self.api_url),

@@ -1,24 +1,27 @@
 //! The settings of the sinks, which the replicator and the maintenance function share: [`SinksConfig`].
 
+use std::collections::BTreeMap;
+
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_dynamodb::config::{Region, SharedCredentialsProvider};
+use millrace_shared::aws;
 use millrace_shared::cache::{Cache, CacheSettings};
-use millrace_shared::environment::{self, Environment, EnvironmentError};
+use millrace_shared::environment::{self, Environment, EnvironmentError, VariableReader};
 use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::postgres::PostgresSettings;
 use time::Duration;
 
 use crate::cache::CacheSink;
-use crate::dynamodb::DynamoDbSink;
+use crate::document::{
+    ArchivedRecords, DEFAULT_CONCURRENCY, DocumentLocation, MAX_CONCURRENCY, ReplicationDocument, RoleArn,
+    SinkSettings, TableAddress, TableSettings,
+};
+use crate::document_object::read_document;
+use crate::dynamodb::{self, AssumedRole, DynamoDbSink};
 use crate::postgres::{self, PostgresSink};
-use crate::{Replica, Sink};
+use crate::{Replica, Sink, SinkName};
 
-/// The default number of concurrent writes. A lower number increases latency, a higher one the memory used.
-const IN_FLIGHT: usize = 128;
-/// The maximum number of concurrent writes. A Lambda environment has 1,024 file descriptors, so a higher number would
-/// run out of sockets.
-const IN_FLIGHT_LIMIT: usize = 900;
 /// The default retention of tombstones. A stream retains records for one day; the other week is for records that wait
 /// in the failure bucket.
 const TOMBSTONE_RETENTION_DAYS: u16 = 8;
@@ -28,10 +31,20 @@ const TOMBSTONE_RETENTION_DAYS_MIN: u16 = 2;
 /// The maximum retention of tombstones: ten years. A longer time is more likely a mistyped unit than an intention.
 const TOMBSTONE_RETENTION_DAYS_LIMIT: u16 = 3_650;
 
+/// The variable that contains the replication document or its location.
+pub const REPLICATION: &str = "REPLICATION";
+/// The variable that names the only replica if there is no document.
+pub const REPLICA_TABLE: &str = "REPLICA_TABLE";
+/// The variables that configure the only replica if there is no document.
+const REPLICA_VARIABLES: [&str; 4] = [REPLICA_TABLE, "REPLICA_REGION", "REPLICA_ROLE_ARN", "REPLICA_MAX_CONCURRENCY"];
+
 /// The settings of all sinks, from the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SinksConfig {
-    replica: ReplicaTable,
+    replicas: Vec<ReplicaTable>,
+    archive: Option<ArchiveSinkConfig>,
+    /// The ARN of the source table, if configured.
+    source_arn: Option<TableAddress>,
     tombstone: Duration,
     /// The cache in front of the source, if configured.
     cache: Option<CacheSettings>,
@@ -39,61 +52,107 @@ pub struct SinksConfig {
     postgres: Option<PostgresSettings>,
 }
 
-/// The `DynamoDB` replica, which may be in another Region or account.
+/// A `DynamoDB` replica, which may be in another Region or account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ReplicaTable {
-    table: String,
-    region: Option<String>,
-    role_arn: Option<String>,
-    in_flight: usize,
+    name: SinkName,
+    /// The setting that names the table, for errors.
+    setting: String,
+    table: TableSettings,
 }
 
+impl ReplicaTable {
+    /// Returns why the table cannot be a replica of this source, as far as the ARNs say.
+    fn refusal(&self, source: &TableAddress) -> Option<String> {
+        let Self { setting, table, .. } = self;
+        if table.table == *source {
+            let arn = source.as_str();
+            return Some(format!("{setting} is {arn:?}, which is SOURCE_TABLE_ARN: set it to another table"));
+        }
+        let partition = table.table.partition().or(table.role_arn.as_ref().map(RoleArn::partition))?;
+        let its = source.partition().filter(|its| *its != partition)?;
+        Some(format!(
+            "{setting} or its role is in the partition {partition}, but SOURCE_TABLE_ARN is in {its}: a function cannot \
+             reach a table of another partition"
+        ))
+    }
+}
+
+/// The archive as a sink of the replicator, from the replication document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveSinkConfig {
+    /// The sink's name.
+    pub name: SinkName,
+    /// The JSON Pointer of its entry, for errors.
+    pub pointer: String,
+    /// The records that are archived.
+    pub records: ArchivedRecords,
+}
+
+/// The replicas of a document, or the one of the variables.
+type ReplicaSet = (Vec<ReplicaTable>, Option<ArchiveSinkConfig>);
+
 impl SinksConfig {
-    /// Parses the environment.
+    /// Parses the environment. A document in S3 must have been read before ([`load_document`]).
     ///
     /// # Errors
-    /// [`EnvironmentError`]: every variable that is missing or malformed.
+    /// [`EnvironmentError`]: every variable that is missing or malformed, and every problem of the document.
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
-        let table = read.required("REPLICA_TABLE", environment::text);
-        let region = read.optional("REPLICA_REGION", environment::text);
-        let role_arn = read.optional("REPLICA_ROLE_ARN", role_arn);
-        let in_flight = read.optional("REPLICA_MAX_CONCURRENCY", within(1, IN_FLIGHT_LIMIT)).unwrap_or(IN_FLIGHT);
+        let replicas = match environment.get(REPLICATION) {
+            Some(text) => document(text, environment, &mut read),
+            None => only_replica(&mut read),
+        };
+        let source_arn = read.optional("SOURCE_TABLE_ARN", table_arn);
+        if let (Some(source), Some((replicas, _))) = (&source_arn, &replicas) {
+            replicas.iter().filter_map(|replica| replica.refusal(source)).for_each(|problem| read.add_error(problem));
+        }
         let days = read
             .optional("TOMBSTONE_RETENTION_DAYS", within(TOMBSTONE_RETENTION_DAYS_MIN, TOMBSTONE_RETENTION_DAYS_LIMIT))
             .unwrap_or(TOMBSTONE_RETENTION_DAYS);
         let cache = read.collect_optional(CacheSettings::parse(|name| environment.get(name)));
         let postgres = read.collect_optional(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
         let problems = read.problems();
-        let (Some(table), true) = (table, problems.is_empty()) else {
+        let (Some((replicas, archive)), true) = (replicas, problems.is_empty()) else {
             return Err(problems);
         };
-        let replica = ReplicaTable { table, region, role_arn, in_flight };
-        Ok(Self { replica, tombstone: Duration::days(days.into()), cache, postgres })
+        Ok(Self { replicas, archive, source_arn, tombstone: Duration::days(days.into()), cache, postgres })
     }
 
-    /// Creates a client for the replica's Region and account; they differ from the function's own only if configured.
-    pub async fn replica_client(&self, sdk: &SdkConfig) -> aws_sdk_dynamodb::Client {
-        let mut config = aws_sdk_dynamodb::config::Builder::from(sdk);
-        if let Some(region) = &self.replica.region {
-            config = config.region(Region::new(region.clone()));
+    /// Creates the clients of the replicas. A replica without a Region and a role of its own uses the function's.
+    pub async fn replica_clients(&self, sdk: &SdkConfig) -> ReplicaClients {
+        let mut clients = ReplicaClients::from(aws_sdk_dynamodb::Client::new(sdk));
+        for ReplicaTable { name, table, .. } in &self.replicas {
+            if table.region.is_none() && table.role_arn.is_none() {
+                continue;
+            }
+            let mut config = aws_sdk_dynamodb::config::Builder::from(sdk);
+            if let Some(region) = &table.region {
+                config = config.region(Region::new(region.clone()));
+            }
+            let mut role = None;
+            if let Some(arn) = &table.role_arn {
+                let provider = AssumeRoleProvider::builder(arn.as_str()).session_name("millrace-replicator");
+                let credentials = SharedCredentialsProvider::new(provider.configure(sdk).build().await);
+                config = config.credentials_provider(credentials.clone());
+                role = Some(AssumedRole { arn: arn.clone(), credentials });
+            }
+            let client = aws_sdk_dynamodb::Client::from_conf(config.build());
+            clients.of_replica.insert(name.clone(), ReplicaClient { client, role });
         }
-        if let Some(role_arn) = &self.replica.role_arn {
-            let role = AssumeRoleProvider::builder(role_arn).session_name("millrace-replicator").configure(sdk);
-            config = config.credentials_provider(SharedCredentialsProvider::new(role.build().await));
-        }
-        aws_sdk_dynamodb::Client::from_conf(config.build())
+        clients
     }
 
     /// Returns all sinks.
     #[must_use]
     pub fn sinks(
         &self,
-        replica: aws_sdk_dynamodb::Client,
+        clients: &ReplicaClients,
         postgres: Option<PostgresSink>,
         cache: Option<Cache>,
     ) -> Vec<Box<dyn Sink>> {
-        let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(self.dynamodb_sink(replica))];
+        let tables = self.dynamodb_sinks(clients).map(|sink| Box::new(sink) as Box<dyn Sink>);
+        let mut sinks: Vec<Box<dyn Sink>> = tables.collect();
         sinks.extend(postgres.map(|postgres| Box::new(postgres) as Box<dyn Sink>));
         sinks.extend(cache.map(|cache| Box::new(CacheSink::new(cache)) as Box<dyn Sink>));
         sinks
@@ -101,10 +160,17 @@ impl SinksConfig {
 
     /// Returns the sinks that store items, which can be read back and repaired.
     #[must_use]
-    pub fn replicas(&self, replica: aws_sdk_dynamodb::Client, postgres: Option<PostgresSink>) -> Vec<Box<dyn Replica>> {
-        let mut replicas: Vec<Box<dyn Replica>> = vec![Box::new(self.dynamodb_sink(replica))];
+    pub fn replicas(&self, clients: &ReplicaClients, postgres: Option<PostgresSink>) -> Vec<Box<dyn Replica>> {
+        let tables = self.dynamodb_sinks(clients).map(|sink| Box::new(sink) as Box<dyn Replica>);
+        let mut replicas: Vec<Box<dyn Replica>> = tables.collect();
         replicas.extend(postgres.map(|postgres| Box::new(postgres) as Box<dyn Replica>));
         replicas
+    }
+
+    /// Returns the archive that the document declares as a sink of the replicator, if any.
+    #[must_use]
+    pub fn archive(&self) -> Option<&ArchiveSinkConfig> {
+        self.archive.as_ref()
     }
 
     /// Returns the PostgreSQL replica, if configured; not yet connected. Without a signer, it logs in with a password.
@@ -126,10 +192,154 @@ impl SinksConfig {
         self.cache.clone().map(|settings| Cache::new(settings, signer))
     }
 
-    fn dynamodb_sink(&self, client: aws_sdk_dynamodb::Client) -> DynamoDbSink {
-        let ReplicaTable { table, in_flight, .. } = &self.replica;
-        DynamoDbSink::new(client, table, *in_flight, self.tombstone)
+    fn dynamodb_sinks(&self, clients: &ReplicaClients) -> impl Iterator<Item = DynamoDbSink> {
+        self.replicas.iter().map(|ReplicaTable { name, setting, table }| {
+            let ReplicaClient { client, role } = clients.of(name);
+            DynamoDbSink::new(client, table.table.as_str(), table.max_concurrency, self.tombstone)
+                .with_name(name.clone(), setting.clone())
+                .with_role(role)
+                .with_source(self.source_arn.as_ref().map(|arn| arn.as_str().to_owned()))
+        })
     }
+}
+
+/// The clients of the `DynamoDB` replicas, created once.
+#[derive(Debug, Clone)]
+pub struct ReplicaClients {
+    /// The client of every other replica.
+    default: aws_sdk_dynamodb::Client,
+    /// The clients of the replicas in another Region or account, by name.
+    of_replica: BTreeMap<SinkName, ReplicaClient>,
+}
+
+/// A client of a replica.
+#[derive(Debug, Clone)]
+struct ReplicaClient {
+    client: aws_sdk_dynamodb::Client,
+    role: Option<AssumedRole>,
+}
+
+impl ReplicaClients {
+    fn of(&self, name: &SinkName) -> ReplicaClient {
+        let own = self.of_replica.get(name).cloned();
+        own.unwrap_or_else(|| ReplicaClient { client: self.default.clone(), role: None })
+    }
+}
+
+/// The same client for every replica.
+impl From<aws_sdk_dynamodb::Client> for ReplicaClients {
+    fn from(default: aws_sdk_dynamodb::Client) -> Self {
+        Self { default, of_replica: BTreeMap::new() }
+    }
+}
+
+/// Replaces the location of a replication document by the document, which is read with a client of the process. An
+/// environment without such a location is returned unchanged.
+///
+/// # Errors
+/// As [`load_document`].
+pub async fn load_document_at_start(environment: Environment) -> Result<Environment, EnvironmentError> {
+    match environment.get(REPLICATION).map(DocumentLocation::parse) {
+        Some(Ok(Some(_))) => {
+            let s3 = aws::s3(&aws::load().await, &environment);
+            load_document(environment, &s3).await
+        }
+        _ => Ok(environment),
+    }
+}
+
+/// Like [`load_document_at_start`], with this client.
+///
+/// # Errors
+/// [`EnvironmentError`] if the document cannot be read; it names the bucket, the key and the permission.
+pub async fn load_document(environment: Environment, s3: &aws_sdk_s3::Client) -> Result<Environment, EnvironmentError> {
+    // A malformed location is reported by `SinksConfig::parse`, together with all other problems.
+    let Some(Ok(Some(location))) = environment.get(REPLICATION).map(DocumentLocation::parse) else {
+        return Ok(environment);
+    };
+    match read_document(s3, &location).await {
+        Ok(text) => Ok(environment.with(REPLICATION, text)),
+        Err(error) => {
+            let mut read = environment.read();
+            read.add_error(error.to_string());
+            Err(read.problems())
+        }
+    }
+}
+
+/// Reads the replicas from the document `text`.
+fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>) -> Option<ReplicaSet> {
+    for name in REPLICA_VARIABLES.into_iter().filter(|name| environment.get(name).is_some()) {
+        read.add_error(format!("{name} is set in addition to {REPLICATION}, which replaces it: remove one of them"));
+    }
+    match DocumentLocation::parse(text) {
+        Ok(None) => {}
+        Ok(Some(location)) => {
+            read.add_error(format!("{REPLICATION} is {location}, whose object was not read at the start"));
+            return None;
+        }
+        Err(problem) => {
+            read.add_error(problem.to_string());
+            return None;
+        }
+    }
+    let document = match ReplicationDocument::parse(text) {
+        Ok(document) => document,
+        Err(invalid) => {
+            invalid.problems().iter().for_each(|problem| read.add_error(problem.to_string()));
+            return None;
+        }
+    };
+    let (mut replicas, mut archive) = (Vec::new(), None);
+    for (index, entry) in document.replicas().iter().enumerate() {
+        let (name, pointer) = (entry.name.clone(), format!("/replicas/{index}"));
+        match &entry.sink {
+            SinkSettings::DynamoDb(table) => {
+                let setting = format!("{REPLICATION} {pointer}/table");
+                replicas.push(ReplicaTable { name, setting, table: table.clone() });
+            }
+            SinkSettings::Archive { records } => {
+                archive = Some(ArchiveSinkConfig { name, pointer, records: *records });
+            }
+        }
+    }
+    Some((replicas, archive))
+}
+
+/// Reads the only replica from the variables.
+fn only_replica(read: &mut VariableReader<'_>) -> Option<ReplicaSet> {
+    let table = read.required(REPLICA_TABLE, TableAddress::parse);
+    let region = read.optional("REPLICA_REGION", environment::text);
+    let role_arn = read.optional("REPLICA_ROLE_ARN", RoleArn::parse);
+    let limit = read.optional("REPLICA_MAX_CONCURRENCY", within(1, MAX_CONCURRENCY)).unwrap_or(DEFAULT_CONCURRENCY);
+    let table = table?;
+    if let (Some(its), Some(own)) = (table.region(), &region)
+        && its != own
+    {
+        read.add_error(format!(
+            "REPLICA_REGION is {own:?}, but the ARN in {REPLICA_TABLE} is in {its}: remove REPLICA_REGION, or correct one \
+             of them"
+        ));
+    }
+    if let (Some(its), Some(role)) = (table.partition(), &role_arn)
+        && its != role.partition()
+    {
+        read.add_error(format!(
+            "REPLICA_ROLE_ARN is in the partition {}, but the ARN in {REPLICA_TABLE} is in {its}: a role cannot be used in \
+             another partition",
+            role.partition()
+        ));
+    }
+    let region = table.region().map(str::to_owned).or(region);
+    let settings = TableSettings { table, region, role_arn, max_concurrency: limit };
+    let name = SinkName::of_default(dynamodb::NAME);
+    Some((vec![ReplicaTable { name, setting: REPLICA_TABLE.to_owned(), table: settings }], None))
+}
+
+/// Parses the ARN of a table.
+fn table_arn(text: &str) -> Result<TableAddress, String> {
+    let table = TableAddress::parse(text).ok().filter(|table| table.region().is_some());
+    table.ok_or_else(|| format!("is {text:?}: set it to arn:aws:dynamodb:<region>:<account>:table/<name>"))
 }
 
 /// Returns a parser for a number from `least` to `limit`.
@@ -140,15 +350,6 @@ where
     move |text| {
         let parsed = environment::number::<T>(text).ok().filter(|number| *number >= least && *number <= limit);
         parsed.ok_or_else(|| format!("is {text:?}: set it to a number from {least} to {limit}"))
-    }
-}
-
-fn role_arn(text: &str) -> Result<String, String> {
-    let is_role = text.starts_with("arn:") && text.contains(":iam::") && text.contains(":role/");
-    if is_role {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("is {text:?}: set it to arn:aws:iam::<account>:role/<name>"))
     }
 }
 
@@ -163,9 +364,10 @@ mod tests {
     #[test]
     fn the_replica_table_is_enough() {
         let config = parse(&[("REPLICA_TABLE", "UsersReplica")]).unwrap();
-        assert_eq!(config.replica.in_flight, 128);
+        let [replica] = &config.replicas[..] else { panic!("one replica") };
+        assert_eq!((replica.name.as_str(), replica.table.max_concurrency), ("dynamodb", 128));
         assert_eq!(config.tombstone, Duration::days(8));
-        assert_eq!((config.replica.region, config.replica.role_arn), (None, None));
+        assert_eq!((&replica.table.region, &replica.table.role_arn), (&None, &None));
     }
 
     #[test]
@@ -176,17 +378,124 @@ mod tests {
         assert_eq!(days("2").unwrap().tombstone, Duration::days(2));
     }
 
+    async fn sdk() -> SdkConfig {
+        let defaults = aws_config::defaults(aws_config::BehaviorVersion::latest());
+        defaults.region(Region::from_static("eu-west-1")).no_credentials().load().await
+    }
+
+    fn region(client: &aws_sdk_dynamodb::Client) -> Option<String> {
+        client.config().region().map(ToString::to_string)
+    }
+
     #[tokio::test]
     async fn the_replica_may_be_in_another_region() {
-        let base = [("REPLICA_TABLE", "UsersReplica")];
-        let sdk = SdkConfig::builder()
-            .region(Region::from_static("eu-west-1"))
-            .behavior_version(aws_config::BehaviorVersion::latest())
+        let arn = "arn:aws:dynamodb:ap-south-1:111122223333:table/Orders";
+        for (variables, expected) in [
+            (vec![("REPLICA_TABLE", "UsersReplica")], "eu-west-1"),
+            (vec![("REPLICA_TABLE", "UsersReplica"), ("REPLICA_REGION", "us-east-2")], "us-east-2"),
+            (vec![("REPLICA_TABLE", arn)], "ap-south-1"),
+            (vec![("REPLICA_TABLE", arn), ("REPLICA_REGION", "ap-south-1")], "ap-south-1"),
+        ] {
+            let config = parse(&variables).unwrap();
+            let clients = config.replica_clients(&sdk().await).await;
+            let client = clients.of(&config.replicas[0].name).client;
+            assert_eq!(region(&client).as_deref(), Some(expected), "{variables:?}");
+        }
+        let said = parse(&[("REPLICA_TABLE", arn), ("REPLICA_REGION", "eu-west-1")]).unwrap_err().to_string();
+        assert!(
+            said.contains("REPLICA_REGION is \"eu-west-1\", but the ARN in REPLICA_TABLE is in ap-south-1"),
+            "{said}"
+        );
+        let role = ("REPLICA_ROLE_ARN", "arn:aws-cn:iam::111122223333:role/replication");
+        let said = parse(&[("REPLICA_TABLE", arn), role]).unwrap_err().to_string();
+        assert!(
+            said.contains("REPLICA_ROLE_ARN is in the partition aws-cn") && said.contains("REPLICA_TABLE"),
+            "{said}"
+        );
+    }
+
+    const DOCUMENT: &str = r#"{"version":1,"replicas":[
+        {"name":"staging","sink":"dynamodb","table":"arn:aws:dynamodb:us-east-2:111122223333:table/Orders",
+         "role_arn":"arn:aws:iam::111122223333:role/replication","max_concurrency":16},
+        {"name":"near","sink":"dynamodb","table":"OrdersCopy"},
+        {"name":"cold","sink":"archive","records":"expired"}]}"#;
+
+    #[tokio::test]
+    async fn a_document_has_several_replicas_each_with_its_client() {
+        let config = parse(&[("REPLICATION", DOCUMENT)]).unwrap();
+        let names: Vec<&str> = config.replicas.iter().map(|replica| replica.name.as_str()).collect();
+        assert_eq!(names, ["staging", "near"]);
+        assert_eq!(config.replicas[1].setting, "REPLICATION /replicas/1/table");
+        let archive = config.archive().unwrap();
+        assert_eq!((archive.name.as_str(), archive.pointer.as_str()), ("cold", "/replicas/2"));
+        let clients = config.replica_clients(&sdk().await).await;
+        let [staging, near] = [0, 1].map(|index: usize| clients.of(&config.replicas[index].name));
+        assert_eq!(region(&staging.client).as_deref(), Some("us-east-2"));
+        assert_eq!(staging.role.unwrap().arn.as_str(), "arn:aws:iam::111122223333:role/replication");
+        assert_eq!((region(&near.client).as_deref(), near.role.is_none()), (Some("eu-west-1"), true));
+    }
+
+    #[test]
+    fn a_replica_that_is_the_source_or_in_another_partition_is_rejected() {
+        let source = ("SOURCE_TABLE_ARN", "arn:aws:dynamodb:us-east-2:111122223333:table/Orders");
+        let said = parse(&[("REPLICATION", DOCUMENT), source]).unwrap_err().to_string();
+        assert!(said.contains("1 problem(s)") && said.contains("REPLICATION /replicas/0/table"), "{said}");
+        assert!(said.contains("which is SOURCE_TABLE_ARN: set it to another table"), "{said}");
+        let source = ("SOURCE_TABLE_ARN", "arn:aws-cn:dynamodb:cn-north-1:111122223333:table/Orders");
+        let said = parse(&[("REPLICATION", DOCUMENT), source]).unwrap_err().to_string();
+        assert!(said.contains("partition aws,") && said.contains("SOURCE_TABLE_ARN is in aws-cn"), "{said}");
+        let said = parse(&[("REPLICA_TABLE", "UsersReplica"), ("SOURCE_TABLE_ARN", "Users")]).unwrap_err().to_string();
+        assert!(said.contains("SOURCE_TABLE_ARN is \"Users\": set it to arn:aws:dynamodb:"), "{said}");
+    }
+
+    #[test]
+    fn a_document_and_the_variables_that_it_replaces_are_not_both_set() {
+        for name in REPLICA_VARIABLES {
+            let said = parse(&[("REPLICATION", DOCUMENT), (name, "1")]).unwrap_err().to_string();
+            assert!(said.contains(&format!("{name} is set in addition to REPLICATION")), "{said}");
+            assert!(said.contains("1 problem(s)"), "{said}");
+        }
+    }
+
+    #[test]
+    fn all_problems_of_a_document_are_reported_with_those_of_the_variables() {
+        let document = r#"{"version":1,"replicas":[{"name":"A","sink":"dynamodb"}]}"#;
+        let said = parse(&[("REPLICATION", document), ("TOMBSTONE_RETENTION_DAYS", "0")]).unwrap_err().to_string();
+        let parts =
+            ["3 problem(s)", "REPLICATION /replicas/0/name is \"A\"", "REPLICATION /replicas/0/table is missing"];
+        for part in parts.into_iter().chain(["TOMBSTONE_RETENTION_DAYS is \"0\""]) {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        for malformed in ["s3://bucket", "Orders"] {
+            let said = parse(&[("REPLICATION", malformed)]).unwrap_err().to_string();
+            assert!(said.contains("1 problem(s)") && said.contains("s3://<bucket>/<key>"), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_document_that_cannot_be_read_names_bucket_key_and_permission() {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+            .region(aws_sdk_s3::config::Region::from_static("eu-west-1"))
+            .endpoint_url("http://127.0.0.1:1")
+            .retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
             .build();
-        let region = |client: aws_sdk_dynamodb::Client| client.config().region().map(ToString::to_string);
-        let own = parse(&base).unwrap().replica_client(&sdk).await;
-        assert_eq!(region(own).as_deref(), Some("eu-west-1"));
-        let other = parse(&[base[0], ("REPLICA_REGION", "us-east-2")]).unwrap().replica_client(&sdk).await;
-        assert_eq!(region(other).as_deref(), Some("us-east-2"));
+        let s3 = aws_sdk_s3::Client::from_conf(config);
+        let environment =
+            |value: &str| [(REPLICATION.to_owned(), value.to_owned())].into_iter().collect::<Environment>();
+        let said = load_document(environment("s3://orders-config/v1.json"), &s3).await.unwrap_err().to_string();
+        for part in [
+            "1 problem(s)",
+            "REPLICATION is s3://orders-config/v1.json",
+            "object v1.json of bucket orders-config",
+            "s3:GetObject",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        // Nothing is read for a document that is in the variable, and a malformed location is not a location.
+        for unchanged in [DOCUMENT, "s3://bucket"] {
+            let loaded = load_document(environment(unchanged), &s3).await.unwrap();
+            assert_eq!(loaded.get(REPLICATION), Some(unchanged));
+        }
     }
 }

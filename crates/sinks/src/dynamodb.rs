@@ -14,6 +14,7 @@
 mod raw_body;
 mod replica;
 mod request;
+mod role;
 mod schema;
 mod write_outcome;
 
@@ -34,11 +35,17 @@ use tokio::time::{sleep_until, timeout};
 use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome};
 use raw_body::RawBodyInterceptor;
 use request::{EncodeError, RequestEncoder};
+use role::RoleCheck;
 use schema::ReplicaSchema;
 use write_outcome::WriteOutcome;
 
+pub use role::AssumedRole;
+
 /// The name of the replica that the variable `REPLICA_TABLE` configures.
 pub const NAME: &str = "dynamodb";
+
+/// The variable that names the table of the replica [`NAME`].
+const SETTING: &str = "REPLICA_TABLE";
 
 const UNFINISHED: &str = "not finished before the deadline";
 
@@ -49,6 +56,12 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct DynamoDbSink {
     name: SinkName,
+    /// The setting that names the table, for errors.
+    setting: String,
+    /// The role that the client assumes for the table.
+    role: Option<AssumedRole>,
+    /// The ARN of the source table, if it is known before the first batch.
+    source_arn: Option<String>,
     table: TableReader,
     /// A client with [`RawBodyInterceptor`].
     writer: Client,
@@ -70,6 +83,9 @@ impl DynamoDbSink {
         let table = TableReader::new(client, table);
         Self {
             name: SinkName::of_default(NAME),
+            setting: SETTING.to_owned(),
+            role: None,
+            source_arn: None,
             writer: Client::from_conf(config),
             requests: RequestEncoder::new(table.name(), tombstone),
             table,
@@ -79,10 +95,22 @@ impl DynamoDbSink {
         }
     }
 
-    /// Sets the name, which is [`NAME`] by default.
+    /// Sets the name, and the setting that names the table. The defaults are [`NAME`] and `REPLICA_TABLE`.
     #[must_use]
-    pub fn with_name(self, name: SinkName) -> Self {
-        Self { name, ..self }
+    pub fn with_name(self, name: SinkName, setting: String) -> Self {
+        Self { name, setting, ..self }
+    }
+
+    /// Sets the role that the client assumes, so that the check at start can report a role that cannot be assumed.
+    #[must_use]
+    pub fn with_role(self, role: Option<AssumedRole>) -> Self {
+        Self { role, ..self }
+    }
+
+    /// Sets the ARN of the source table, so that the check at start rejects a replica that is the source itself.
+    #[must_use]
+    pub fn with_source(self, source_arn: Option<String>) -> Self {
+        Self { source_arn, ..self }
     }
 
     /// Returns the table's schema as last read.
@@ -120,6 +148,19 @@ impl DynamoDbSink {
         }
     }
 
+    /// Describes an error by the name of the setting to correct.
+    fn describe_error(&self, fault: &TableReadError) -> String {
+        format!("{} {} {}", self.setting, fault.table, fault.reason)
+    }
+
+    /// Checks, after the table could not be described, whether the role is the reason.
+    async fn check_role(&self) -> RoleCheck {
+        match &self.role {
+            Some(role) => role.check(CHECK_TIMEOUT).await,
+            None => RoleCheck::Usable,
+        }
+    }
+
     fn misconfigured(&self, reason: String) -> SinkMisconfiguredError {
         SinkMisconfiguredError { sink: self.name.to_string(), reason }
     }
@@ -131,10 +172,19 @@ impl DynamoDbSink {
         changes: &[&Change<'_>],
     ) -> Result<(), SinkMisconfiguredError> {
         if changes.iter().any(|change| change.source.table_arn() == schema.arn) {
-            let reason = format!("the replica {} is the source table: set REPLICA_TABLE to another table", schema.arn);
-            return Err(self.misconfigured(reason));
+            return Err(self.misconfigured(self.self_replication(schema)));
         }
         Ok(())
+    }
+
+    fn self_replication(&self, schema: &ReplicaSchema) -> String {
+        format!("the replica {} is the source table: set {} to another table", schema.arn, self.setting)
+    }
+
+    /// Returns an error if the table's key schema is not that of the record's key.
+    fn key_mismatch(&self, schema: &ReplicaSchema, change: &Change<'_>) -> Option<String> {
+        let error = schema.admits(change.key.raw()).err()?;
+        Some(format!("{error}: set {} to a table with the key schema of the source", self.setting))
     }
 
     async fn write(&self, change: &Change<'_>, misfit: Option<&String>, invocation: &Invocation) -> WriteOutcome {
@@ -162,12 +212,12 @@ impl DynamoDbSink {
     /// recreated with another key schema, which is an error of the table, or the image does not contain the key that
     /// its record names.
     async fn classify_key_mismatch(&self, change: &Change<'_>, reason: &str) -> WriteOutcome {
-        let schema = self.read_schema().await.map_err(|fault| describe_error(&fault));
-        match schema.and_then(|schema| schema.admits(change.key.raw())) {
-            Ok(()) => {
+        match self.read_schema().await.map(|schema| self.key_mismatch(&schema, change)) {
+            Ok(None) => {
                 WriteOutcome::Permanent(format!("the image does not contain the key that its record names: {reason}"))
             }
-            Err(fault) => WriteOutcome::Fault(fault),
+            Ok(Some(mismatch)) => WriteOutcome::Fault(mismatch),
+            Err(fault) => WriteOutcome::Fault(self.describe_error(&fault)),
         }
     }
 
@@ -181,14 +231,14 @@ impl DynamoDbSink {
             // The deadline is polled first, because a schema that was read before is always ready.
             biased;
             () = sleep_until(invocation.deadline) => Err(UNFINISHED.to_owned()),
-            schema = self.schema() => schema.map_err(|fault| describe_error(&fault)),
+            schema = self.schema() => schema.map_err(|fault| self.describe_error(&fault)),
         };
         let schema = match schema {
             Ok(schema) => schema,
             Err(reason) => return Ok(SinkOutcome::all_failed(changes, &reason)),
         };
         self.reject_self_replication(&schema, decided.changes)?;
-        let misfit = |change: &&Change<'_>| schema.admits(change.key.raw()).err();
+        let misfit = |change: &&Change<'_>| self.key_mismatch(&schema, change);
         let misfits: Vec<Option<String>> = changes.iter().map(misfit).collect();
         if let (Some(first), Some(Some(misfit))) = (changes.first(), misfits.first())
             && misfits.iter().all(Option::is_some)
@@ -228,12 +278,19 @@ impl Sink for DynamoDbSink {
     fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async {
             let reason = match timeout(CHECK_TIMEOUT, self.read_schema()).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(fault)) if !fault.retryable => {
-                    return Err(self.misconfigured(describe_error(&fault)));
+                Ok(Ok(schema)) if self.source_arn.as_ref() == Some(&schema.arn) => {
+                    return Err(self.misconfigured(self.self_replication(&schema)));
                 }
-                Ok(Err(fault)) => describe_error(&fault),
-                Err(_) => format!("REPLICA_TABLE {} did not respond to DescribeTable in time", self.table.name()),
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(fault)) => match self.check_role().await {
+                    RoleCheck::Usable if !fault.retryable => {
+                        return Err(self.misconfigured(self.describe_error(&fault)));
+                    }
+                    RoleCheck::Usable => self.describe_error(&fault),
+                    RoleCheck::Denied(reason) => return Err(self.misconfigured(reason)),
+                    RoleCheck::Unknown(reason) => reason,
+                },
+                Err(_) => format!("{} {} did not respond to DescribeTable in time", self.setting, self.table.name()),
             };
             tracing::warn!(
                 sink = %self.name,
@@ -252,11 +309,6 @@ impl Sink for DynamoDbSink {
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         self.apply_all(decided, invocation).boxed()
     }
-}
-
-/// Describes an error by the name of the setting to correct.
-fn describe_error(fault: &TableReadError) -> String {
-    format!("REPLICA_TABLE {} {}", fault.table, fault.reason)
 }
 
 /// The outcome of the deduplicated changes so far.

@@ -93,6 +93,8 @@
 
 pub mod cache;
 pub mod config;
+pub mod document;
+pub mod document_object;
 pub mod dynamodb;
 mod name;
 pub mod postgres;

@@ -10,7 +10,7 @@ use millrace_shared::table::{NonceSource, RestoreTable};
 use millrace_shared::table_reader::TableReader;
 use millrace_shared::telemetry;
 use millrace_sinks::SINK_SETTINGS;
-use millrace_sinks::config::SinksConfig;
+use millrace_sinks::config::{ReplicaClients, SinksConfig};
 
 use crate::deployment::DeployedReplicator;
 use crate::failure_bucket::FailureBucket;
@@ -35,12 +35,12 @@ pub struct MaintenanceConfig {
     functions: FunctionNames,
 }
 
-/// The AWS clients, built once. The replica's client may use another Region or account.
+/// The AWS clients, built once. The clients of the replicas may use other Regions or accounts.
 pub struct AwsClients {
     /// Client of the source table.
     pub source: aws_sdk_dynamodb::Client,
-    /// Client of the replica table.
-    pub replica: aws_sdk_dynamodb::Client,
+    /// Clients of the replica tables.
+    pub replicas: ReplicaClients,
     /// Signs IAM login tokens; without it, logins use a password.
     pub signer: Option<TokenSigner>,
     /// Client of the failure bucket and the archive bucket.
@@ -101,7 +101,7 @@ impl MaintenanceConfig {
 /// Builds the function from its configuration and clients. No I/O happens before the first task.
 #[must_use]
 pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHandler {
-    let AwsClients { source, replica, signer, s3, lambda } = clients;
+    let AwsClients { source, replicas, signer, s3, lambda } = clients;
     let owned = config.sinks.postgres_settings().map(|settings| settings.owned(signer.clone()));
     let rules = RestoreRules { schema: config.schema, ..RestoreRules::users() };
     let restored = RestoreTable::new(source.clone(), config.source.clone())
@@ -111,7 +111,7 @@ pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHa
         admin_database: owned,
         source: TableReader::new(source, config.source.clone()),
         restore_table: restored,
-        replicas: config.sinks.replicas(replica, config.sinks.postgres(signer)),
+        replicas: config.sinks.replicas(&replicas, config.sinks.postgres(signer)),
         mappings: ReplicatorMappings::new(lambda.clone(), config.functions.replicator.clone()),
         deployment: DeployedReplicator::new(lambda, config.functions.replicator.clone(), SINK_SETTINGS.to_vec()),
         failures: FailureBucket::new(s3.clone(), config.failure_bucket.clone()),

@@ -6,7 +6,8 @@ use millrace_maintenance::{AwsClients, TaskError};
 use millrace_shared::clock::Clock;
 use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::invocation::Invocation;
-use millrace_shared::runtime::{run_lambda, start};
+use millrace_shared::runtime::{run_lambda, start_with};
+use millrace_sinks::config::load_document_at_start;
 use serde_json::value::RawValue;
 
 /// The reason is in [`millrace_shared::runtime`].
@@ -15,11 +16,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let process = start(config::FUNCTION, MaintenanceConfig::parse).await?;
+    let process = start_with(config::FUNCTION, load_document_at_start, MaintenanceConfig::parse).await?;
     let sdk = &process.sdk;
     let clients = AwsClients {
         source: process.dynamodb(),
-        replica: process.config.sinks().replica_client(sdk).await,
+        replicas: process.config.sinks().replica_clients(sdk).await,
         signer: Some(TokenSigner::new(sdk, Clock::system())),
         s3: process.s3(),
         lambda: aws_sdk_lambda::Client::new(sdk),

@@ -4,7 +4,7 @@ use millrace_shared::cache::Cache;
 use millrace_shared::environment::{self, Environment, EnvironmentError};
 use millrace_shared::quarantine::Quarantine;
 use millrace_shared::telemetry;
-use millrace_sinks::config::SinksConfig;
+use millrace_sinks::config::{REPLICATION, ReplicaClients, SinksConfig};
 use millrace_sinks::postgres::PostgresSink;
 
 use crate::handler::ReplicatorHandler;
@@ -28,6 +28,13 @@ impl ReplicatorConfig {
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let sinks = read.collect(SinksConfig::parse(environment));
+        if let Some(archive) = sinks.as_ref().and_then(SinksConfig::archive) {
+            read.add_error(format!(
+                "{REPLICATION} {}/sink is \"archive\", which this version of the replicator cannot write: remove the \
+                 replica {}, and deploy the archiver",
+                archive.pointer, archive.name
+            ));
+        }
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
         // The telemetry uses these; it starts first and cannot report them.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
@@ -44,12 +51,12 @@ impl ReplicatorConfig {
 #[must_use]
 pub fn connect(
     config: &ReplicatorConfig,
-    replica: aws_sdk_dynamodb::Client,
+    replicas: impl Into<ReplicaClients>,
     postgres: Option<PostgresSink>,
     cache: Option<Cache>,
     s3: aws_sdk_s3::Client,
 ) -> ReplicatorHandler {
-    let sinks = config.sinks.sinks(replica, postgres, cache);
+    let sinks = config.sinks.sinks(&replicas.into(), postgres, cache);
     ReplicatorHandler::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
 }
 
@@ -67,6 +74,15 @@ mod tests {
     fn the_two_required_variables_suffice() {
         let config = parse(&[("REPLICA_TABLE", "UsersReplica"), ("FAILURE_BUCKET", "users-failures")]).unwrap();
         assert_eq!(config.failure_bucket, "users-failures");
+    }
+
+    #[test]
+    fn an_archive_in_the_document_is_rejected_by_name() {
+        let document = r#"{"version":1,"replicas":[{"name":"copy","sink":"dynamodb","table":"Copy"},
+            {"name":"cold","sink":"archive","records":"expired"}]}"#;
+        let problems = parse(&[("REPLICATION", document), ("FAILURE_BUCKET", "failures")]).unwrap_err().to_string();
+        assert!(problems.contains("REPLICATION /replicas/1/sink is \"archive\""), "{problems}");
+        assert!(problems.contains("remove the replica cold"), "{problems}");
     }
 
     #[test]

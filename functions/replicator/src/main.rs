@@ -6,7 +6,8 @@ use millrace_replicator::config::{self, ReplicatorConfig};
 use millrace_shared::clock::Clock;
 use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::invocation::Invocation;
-use millrace_shared::runtime::{run_lambda, start};
+use millrace_shared::runtime::{run_lambda, start_with};
+use millrace_sinks::config::load_document_at_start;
 use serde_json::value::RawValue;
 
 /// The reason is in [`millrace_shared::runtime`].
@@ -15,12 +16,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let process = start(config::FUNCTION, ReplicatorConfig::parse).await?;
+    let process = start_with(config::FUNCTION, load_document_at_start, ReplicatorConfig::parse).await?;
     let (config, sdk) = (&process.config, &process.sdk);
-    let replica = config.sinks.replica_client(sdk).await;
+    let replicas = config.sinks.replica_clients(sdk).await;
     let signer = Some(TokenSigner::new(sdk, Clock::system()));
     let (postgres, cache) = (config.sinks.postgres(signer.clone()), config.sinks.cache(signer));
-    let replicator = millrace_replicator::connect(config, replica, postgres, cache, process.s3());
+    let replicator = millrace_replicator::connect(config, replicas, postgres, cache, process.s3());
     replicator.check().await.inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let handle = async |event: &RawValue, invocation: &Invocation| replicator.handle(event, invocation).await;
     run_lambda(process.telemetry, handle, ReplicatorError::name).await

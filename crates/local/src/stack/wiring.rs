@@ -12,6 +12,7 @@ use millrace_shared::clock::Clock;
 use millrace_shared::environment::{Environment, EnvironmentError};
 use millrace_shared::http::caller::ScopeMapping;
 use millrace_shared::s3::S3Bucket;
+use millrace_sinks::config::load_document;
 use tower::ServiceExt;
 
 use super::embedded::{EmbeddedArchiver, EmbeddedReplicator};
@@ -28,10 +29,12 @@ use millrace_event_source_mapping::invoke::{ServedFunction, StreamFunction};
 use millrace_event_source_mapping::settings::MappingSettings;
 
 /// Returns a function's environment on this machine: the template's, but without IAM authentication for requests and
-/// tier logins.
-#[must_use]
-pub fn environment(function: &FunctionResource) -> Environment {
-    without_auth(function).collect()
+/// tier logins, and with the replication document itself if the template names an object of `s3`.
+///
+/// # Errors
+/// [`StartError::Environment`] if the object cannot be read.
+pub async fn environment(function: &FunctionResource, s3: &aws_sdk_s3::Client) -> Result<Environment, StartError> {
+    load_document(without_auth(function).collect(), s3).await.map_err(misconfigured(function))
 }
 
 /// Returns the same environment as names and values.
@@ -111,14 +114,15 @@ impl FunctionWiring<'_> {
         without_auth(function).chain(own).collect()
     }
 
-    pub(super) fn maintenance(
+    pub(super) async fn maintenance(
         &self,
         function: &FunctionResource,
     ) -> Result<millrace_maintenance::config::MaintenanceConfig, StartError> {
         if !function.mappings.is_empty() {
             return Err(self.unrunnable(format!("{} must not have stream events", function.logical_id)));
         }
-        millrace_maintenance::config::MaintenanceConfig::parse(&environment(function)).map_err(misconfigured(function))
+        let environment = environment(function, &clients::s3(self.s3)).await?;
+        millrace_maintenance::config::MaintenanceConfig::parse(&environment).map_err(misconfigured(function))
     }
 
     /// Returns the function that the mappings of `function` invoke.
@@ -126,7 +130,7 @@ impl FunctionWiring<'_> {
         if let Some(base) = &self.options.functions {
             return Ok(Arc::new(ServedFunction::new(base, &function.name)?));
         }
-        let environment = environment(function);
+        let environment = environment(function, &clients::s3(self.s3)).await?;
         match function.name.as_str() {
             "replicator" => {
                 let config = millrace_replicator::config::ReplicatorConfig::parse(&environment)

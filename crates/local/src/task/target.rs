@@ -52,12 +52,12 @@ impl TaskTarget {
                 let url = |port: u16| format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
                 let clients = AwsClients {
                     source: clients::dynamodb(&url(ports.dynamodb)),
-                    replica: clients::dynamodb(&url(ports.dynamodb)),
+                    replicas: clients::dynamodb(&url(ports.dynamodb)).into(),
                     signer: None,
                     s3: clients::s3(&url(ports.s3)),
                     lambda: clients::lambda(&url(ports.api)),
                 };
-                let (config, failure_bucket) = config(&template)?;
+                let (config, failure_bucket) = config(&template, &clients.s3).await?;
                 Ok(ConnectedTarget {
                     maintenance: millrace_maintenance::connect(&config, clients),
                     failure_bucket,
@@ -69,7 +69,7 @@ impl TaskTarget {
                     return Err(RunTaskError::NoFolder(folder.clone()));
                 }
                 let stack = LocalStack::start(*options).await?;
-                let (_, failure_bucket) = config(stack.template())?;
+                let (_, failure_bucket) = config(stack.template(), &stack.s3()).await?;
                 let maintenance = stack.maintenance().ok_or(RunTaskError::NoFunction)?;
                 Ok(ConnectedTarget { maintenance, failure_bucket, stack: Some(stack) })
             }
@@ -87,10 +87,10 @@ impl ConnectedTarget {
 
 /// Returns the function's configuration in the stack's environment, and the name of the bucket that reports are written
 /// to.
-fn config(template: &SamTemplate) -> Result<(MaintenanceConfig, String), RunTaskError> {
+async fn config(template: &SamTemplate, s3: &aws_sdk_s3::Client) -> Result<(MaintenanceConfig, String), RunTaskError> {
     let function = template.functions.iter().find(|function| function.name == millrace_maintenance::config::FUNCTION);
     let function = function.ok_or(RunTaskError::NoFunction)?;
-    let environment = stack::environment(function);
+    let environment = stack::environment(function, s3).await?;
     let config = MaintenanceConfig::parse(&environment)
         .map_err(|problems| StartError::Environment { function: function.name.clone(), problems })?;
     Ok((config, environment.get("FAILURE_BUCKET").unwrap_or_default().to_owned()))

@@ -14,7 +14,7 @@ use millrace_shared::table_reader::{ScanSegment, TableReadError};
 use time::OffsetDateTime;
 
 use super::write_outcome::{self, WriteOutcome};
-use super::{DynamoDbSink, UNFINISHED, describe_error, raw_body};
+use super::{DynamoDbSink, UNFINISHED, raw_body};
 use crate::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget};
 
 /// The attribute that every item of a replica has in addition to the source's attributes.
@@ -79,7 +79,7 @@ impl Replica for DynamoDbSink {
 
 impl DynamoDbSink {
     fn unread(&self, fault: &TableReadError) -> ReplicaReadError {
-        ReplicaReadError { sink: self.name.to_string(), reason: describe_error(fault) }
+        ReplicaReadError { sink: self.name.to_string(), reason: self.describe_error(fault) }
     }
 
     async fn put_one(&self, write: &ReplicaWrite<'_>, invocation: &Invocation) -> WriteResult {

@@ -5,6 +5,7 @@
 //! compared before a write is attempted. It is an error of the record only if other records of the stream match: all
 //! keys of a stream have the same schema.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use millrace_shared::table_reader::{SourceDescription, TableReadError, TableReader};
@@ -33,22 +34,29 @@ impl ReplicaSchema {
         let mut json = serde_json::Deserializer::from_str(key.get());
         match KeyMatcher(&self.key).deserialize(&mut json) {
             Ok(true) => Ok(()),
-            _ => Err(format!(
-                "the replica's key is {self}, but the stream's key is different: set REPLICA_TABLE to a table with the \
-                 key schema of the source"
-            )),
+            _ => Err(format!("the replica's key is {self}, but the source's key is {}", schema_of(key))),
         }
     }
 }
 
 impl fmt::Display for ReplicaSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (name, kind)) in self.key.iter().enumerate() {
-            let comma = if place == 0 { "" } else { ", " };
-            write!(f, "{comma}{name} ({kind})")?;
-        }
-        Ok(())
+        f.write_str(&format_key(&self.key))
     }
+}
+
+/// Formats the names and types of key attributes.
+pub(super) fn format_key(key: &[(String, String)]) -> String {
+    key.iter().map(|(name, kind)| format!("{name} ({kind})")).collect::<Vec<_>>().join(", ")
+}
+
+/// Formats the names and types of the attributes of a key, without their values.
+fn schema_of(key: &RawValue) -> String {
+    let attributes: Result<BTreeMap<String, TypedValue>, _> = serde_json::from_str(key.get());
+    let Ok(attributes) = attributes else { return "not a map of attributes".to_owned() };
+    let kind = |value: &TypedValue| ["S", "N", "B"].into_iter().find(|kind| value.is(kind)).unwrap_or("unknown type");
+    let key: Vec<_> = attributes.into_iter().map(|(name, value)| (name, kind(&value).to_owned())).collect();
+    format_key(&key)
 }
 
 /// Checks whether a key has exactly the expected attributes, by name and type.
@@ -116,6 +124,15 @@ mod tests {
     fn a_key_fits_by_names_and_types_in_any_order() {
         assert!(admits(r#"{"user_id":{"S":"a"},"timestamp":{"N":"1"}}"#));
         assert!(admits(r#"{"timestamp": {"N": "1"}, "user\u005fid": {"S": ""}}"#));
+    }
+
+    #[test]
+    fn a_mismatch_names_both_key_schemas_and_no_value() {
+        let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
+        let schema = ReplicaSchema { arn: String::new(), key: vec![pair("user_id", "S")] };
+        let key = serde_json::from_str::<&RawValue>(r#"{"sk":{"N":"7"},"pk":{"S":"secret"}}"#).unwrap();
+        let error = schema.admits(key).unwrap_err();
+        assert_eq!(error, "the replica's key is user_id (S), but the source's key is pk (S), sk (N)");
     }
 
     #[test]

@@ -1,0 +1,508 @@
+//! The replication document: what is replicated where. [`ReplicationDocument`]
+//!
+//! The variable `REPLICATION` contains the document as JSON, or the location of its object ([`DocumentLocation`]). It is
+//! validated as a whole: every problem is reported, each with the JSON Pointer (RFC 6901) of its value and the fix.
+//!
+//! ```json
+//! {
+//!   "version": 1,
+//!   "replicas": [
+//!     {"name": "staging", "sink": "dynamodb", "table": "arn:aws:dynamodb:eu-west-1:111122223333:table/Orders-staging",
+//!      "role_arn": "arn:aws:iam::111122223333:role/replication"},
+//!     {"name": "archive", "sink": "archive", "records": "expired"}
+//!   ]
+//! }
+//! ```
+//!
+//! Architecture invariant: parsing has no side effects and never panics, for any text.
+
+mod address;
+mod json;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::name::SinkName;
+use json::{JsonValue, member_pointer};
+
+pub use address::{RoleArn, TableAddress, region};
+
+/// The only version of the document.
+const VERSION: i128 = 1;
+/// The default of `max_concurrency`. A lower number increases latency, a higher one the memory used.
+pub const DEFAULT_CONCURRENCY: usize = 128;
+/// The maximum of `max_concurrency`, and of the sum over all replicas. A Lambda environment has 1,024 file descriptors,
+/// so a higher number would run out of sockets.
+pub const MAX_CONCURRENCY: usize = 900;
+/// The maximum number of replicas.
+const MAX_REPLICAS: usize = 32;
+/// Names that are part of counters, quarantine keys or default configurations with another meaning.
+const RESERVED_NAMES: [&str; 7] = ["read", "source", "redrive", "audit", "contradicting", "postgres", "cache"];
+/// The name of the archive sink that the variables configure without a document.
+const ARCHIVE_NAME: &str = "archive";
+/// The similarity above which a name is suggested instead of an unknown one.
+const SIMILARITY: f64 = 0.7;
+
+/// The members of the document.
+const DOCUMENT_MEMBERS: [&str; 2] = ["version", "replicas"];
+/// The members of a `DynamoDB` replica.
+const DYNAMODB_MEMBERS: [&str; 6] = ["name", "sink", "table", "region", "role_arn", "max_concurrency"];
+/// The members of an archive.
+const ARCHIVE_MEMBERS: [&str; 3] = ["name", "sink", "records"];
+/// The kinds of sinks.
+const SINKS: [&str; 2] = ["dynamodb", "archive"];
+/// Members that later versions will have.
+const LATER_MEMBERS: [&str; 5] = ["where", "attributes", "columns", "otherwise", "hash_keys"];
+
+/// A valid replication document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplicationDocument {
+    version: u8,
+    replicas: Vec<ReplicaEntry>,
+}
+
+/// A replica of the document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplicaEntry {
+    /// The name, which no other replica has.
+    pub name: SinkName,
+    /// The kind of the sink, and its settings.
+    #[serde(flatten)]
+    pub sink: SinkSettings,
+}
+
+/// The settings of a replica's sink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "sink", rename_all = "lowercase")]
+pub enum SinkSettings {
+    /// A `DynamoDB` table.
+    DynamoDb(TableSettings),
+    /// The archive of removed items in S3.
+    Archive {
+        /// The records that are archived.
+        records: ArchivedRecords,
+    },
+}
+
+/// The settings of a `DynamoDB` replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableSettings {
+    /// The table.
+    pub table: TableAddress,
+    /// The table's Region: that of the ARN, or the member `region`; `None` for the function's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The role to assume for the table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role_arn: Option<RoleArn>,
+    /// The maximum number of concurrent writes.
+    pub max_concurrency: usize,
+}
+
+/// The records that an archive stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ArchivedRecords {
+    /// The items that TTL removed.
+    Expired,
+}
+
+/// A problem of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentProblem {
+    /// The JSON Pointer of the value; empty for the whole document.
+    pub pointer: String,
+    /// The problem and the fix.
+    pub reason: String,
+}
+
+impl fmt::Display for DocumentProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let space = if self.pointer.is_empty() { "" } else { " " };
+        write!(f, "REPLICATION{space}{} {}", self.pointer, self.reason)
+    }
+}
+
+/// The problems of a document, at least one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct InvalidDocument(Vec<DocumentProblem>);
+
+impl InvalidDocument {
+    /// Returns the problems, in the order of the document.
+    #[must_use]
+    pub fn problems(&self) -> &[DocumentProblem] {
+        &self.0
+    }
+}
+
+impl fmt::Display for InvalidDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if index == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+impl ReplicationDocument {
+    /// Parses and validates a document.
+    ///
+    /// # Errors
+    /// [`InvalidDocument`], which has every problem of the document.
+    pub fn parse(text: &str) -> Result<Self, InvalidDocument> {
+        let value: JsonValue = serde_json::from_str(text).map_err(|error| {
+            let reason = format!(
+                "is not valid JSON ({error}): set it to a document such as {{\"version\":1,\"replicas\":[…]}}, or to \
+                 s3://<bucket>/<key>"
+            );
+            InvalidDocument(vec![DocumentProblem { pointer: String::new(), reason }])
+        })?;
+        let mut reader = DocumentReader::default();
+        let document = reader.document(&value);
+        match document {
+            Some(document) if reader.problems.is_empty() => Ok(document),
+            _ => Err(InvalidDocument(reader.problems)),
+        }
+    }
+
+    /// Returns the replicas.
+    #[must_use]
+    pub fn replicas(&self) -> &[ReplicaEntry] {
+        &self.replicas
+    }
+
+    /// Returns the document as JSON text, with every default value.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // The document contains only texts, numbers and lists, so it can always be serialized.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// The members of an object that are of interest, by name.
+type Members<'v> = BTreeMap<&'static str, &'v JsonValue>;
+
+/// A member whose problem is recorded.
+struct InvalidMember;
+
+/// Reads a document, and collects the problems.
+#[derive(Default)]
+struct DocumentReader {
+    problems: Vec<DocumentProblem>,
+}
+
+impl DocumentReader {
+    fn add(&mut self, pointer: impl Into<String>, reason: impl Into<String>) {
+        self.problems.push(DocumentProblem { pointer: pointer.into(), reason: reason.into() });
+    }
+
+    fn document(&mut self, value: &JsonValue) -> Option<ReplicationDocument> {
+        let members = self.members("", value, &DOCUMENT_MEMBERS, "a replication document")?;
+        match members.get("version") {
+            Some(JsonValue::Integer(VERSION)) => {}
+            Some(other) => self.add("/version", format!("is {}: set it to {VERSION}", other.quoted())),
+            None => self.add("/version", format!("is missing: set it to {VERSION}")),
+        }
+        let listed = match members.get("replicas") {
+            Some(JsonValue::List(listed)) => listed,
+            Some(other) => {
+                self.add("/replicas", format!("is {}: set it to a list of replicas", other.quoted()));
+                return None;
+            }
+            None => {
+                self.add("/replicas", "is missing: set it to a list of replicas");
+                return None;
+            }
+        };
+        if listed.is_empty() {
+            self.add("/replicas", "is empty: add a replica, such as {\"name\":\"staging\",\"sink\":\"dynamodb\",…}");
+        }
+        if listed.len() > MAX_REPLICAS {
+            let count = listed.len();
+            self.add("/replicas", format!("has {count} entries: at most {MAX_REPLICAS} are allowed"));
+        }
+        let entries: Vec<Option<ReplicaEntry>> = listed
+            .iter()
+            .enumerate()
+            .map(|(index, value)| self.replica(&format!("/replicas/{index}"), value))
+            .collect();
+        self.check_together(&entries);
+        let replicas = entries.into_iter().collect::<Option<Vec<_>>>()?;
+        Some(ReplicationDocument { version: 1, replicas })
+    }
+
+    /// Returns the known members of an object. A member that is unknown or occurs twice is a problem.
+    fn members<'v>(
+        &mut self,
+        pointer: &str,
+        value: &'v JsonValue,
+        known: &'static [&'static str],
+        kind: &str,
+    ) -> Option<Members<'v>> {
+        let JsonValue::Object(listed) = value else {
+            self.add(pointer, format!("is {}: set it to {kind}, which is an object", value.quoted()));
+            return None;
+        };
+        let mut members = Members::new();
+        for (name, value) in listed {
+            let place = member_pointer(pointer, name);
+            match known.iter().find(|known| **known == name) {
+                Some(known) if members.contains_key(known) => self.add(place, "occurs twice: remove one of them"),
+                Some(known) => drop(members.insert(known, value)),
+                None if LATER_MEMBERS.contains(&name.as_str()) => {
+                    self.add(place, "is not supported by this version: remove it (every item is replicated unchanged)");
+                }
+                None => {
+                    let hint = nearest(name, known).map(|name| format!("; did you mean {name:?}?"));
+                    let hint = hint.unwrap_or_default();
+                    self.add(place, format!("is not a member of {kind}: use {}{hint}", known.join(", ")));
+                }
+            }
+        }
+        Some(members)
+    }
+
+    fn replica(&mut self, pointer: &str, value: &JsonValue) -> Option<ReplicaEntry> {
+        let JsonValue::Object(listed) = value else {
+            self.add(pointer, format!("is {}: set it to a replica, which is an object", value.quoted()));
+            return None;
+        };
+        let sink = listed.iter().find(|(name, _)| name == "sink").map(|(_, value)| value);
+        let place = member_pointer(pointer, "sink");
+        let expected = SINKS.map(|sink| format!("{sink:?}")).join(" or ");
+        match sink {
+            Some(JsonValue::Text(kind)) if kind == "dynamodb" => {
+                let members = self.members(pointer, value, &DYNAMODB_MEMBERS, "a dynamodb replica")?;
+                let name = self.name(pointer, &members, false);
+                let settings = self.table(pointer, &members);
+                Some(ReplicaEntry { name: name?, sink: SinkSettings::DynamoDb(settings?) })
+            }
+            Some(JsonValue::Text(kind)) if kind == "archive" => {
+                let members = self.members(pointer, value, &ARCHIVE_MEMBERS, "an archive")?;
+                let name = self.name(pointer, &members, true);
+                let records = self.records(pointer, &members);
+                Some(ReplicaEntry { name: name?, sink: SinkSettings::Archive { records: records? } })
+            }
+            Some(JsonValue::Text(kind)) if kind == "postgres" => {
+                self.add(
+                    place,
+                    "is \"postgres\", which is not available for any table yet: remove the replica (the users service \
+                     sets POSTGRES_URL instead)",
+                );
+                None
+            }
+            Some(other) => {
+                let text = if let JsonValue::Text(text) = other { text.as_str() } else { "" };
+                let hint = nearest(text, &SINKS).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
+                self.add(place, format!("is {}: set it to {expected}{hint}", other.quoted()));
+                None
+            }
+            None => {
+                self.add(place, format!("is missing: set it to {expected}"));
+                None
+            }
+        }
+    }
+
+    fn name(&mut self, pointer: &str, members: &Members<'_>, is_archive: bool) -> Option<SinkName> {
+        let place = member_pointer(pointer, "name");
+        let text = self.text(&place, members.get("name").copied(), "a name such as \"staging\"")?;
+        let name = SinkName::parse(text);
+        match name {
+            Ok(name) if RESERVED_NAMES.contains(&name.as_str()) || (name.as_str() == ARCHIVE_NAME && !is_archive) => {
+                self.add(place, format!("is {text:?}, which is reserved: choose another name"));
+                None
+            }
+            Ok(name) => Some(name),
+            Err(_) => {
+                let format = "a lowercase letter, then up to 31 lowercase letters, digits or hyphens";
+                self.add(place, format!("is {text:?}: set it to {format}, such as \"staging\""));
+                None
+            }
+        }
+    }
+
+    /// Returns a text that must be present.
+    fn text<'v>(&mut self, place: &str, value: Option<&'v JsonValue>, expected: &str) -> Option<&'v str> {
+        match value {
+            Some(JsonValue::Text(text)) => Some(text),
+            Some(other) => {
+                self.add(place, format!("is {}: set it to {expected}", other.quoted()));
+                None
+            }
+            None => {
+                self.add(place, format!("is missing: set it to {expected}"));
+                None
+            }
+        }
+    }
+
+    /// Returns a member that may be absent; the error is recorded as a problem.
+    fn optional<T>(
+        &mut self,
+        place: &str,
+        value: Option<&JsonValue>,
+        expected: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, InvalidMember> {
+        let Some(value) = value else { return Ok(None) };
+        let text = self.text(place, Some(value), expected).ok_or(InvalidMember)?;
+        self.parsed(place, parse(text)).map(Some).ok_or(InvalidMember)
+    }
+
+    fn parsed<T>(&mut self, place: &str, parsed: Result<T, String>) -> Option<T> {
+        parsed.map_err(|reason| self.add(place, reason)).ok()
+    }
+
+    fn table(&mut self, pointer: &str, members: &Members<'_>) -> Option<TableSettings> {
+        let place = |name: &str| member_pointer(pointer, name);
+        let given = |name: &str| members.get(name).copied();
+        let table = self.text(&place("table"), given("table"), "a table name or ARN");
+        let table = table.and_then(|text| self.parsed(&place("table"), TableAddress::parse(text)));
+        let own = self.optional(&place("region"), given("region"), "a Region such as eu-west-1", region);
+        let role = self.optional(&place("role_arn"), given("role_arn"), "the ARN of a role", RoleArn::parse);
+        let limit = match given("max_concurrency") {
+            None => Some(DEFAULT_CONCURRENCY),
+            Some(JsonValue::Integer(number)) if (1..=MAX_CONCURRENCY as i128).contains(number) => {
+                usize::try_from(*number).ok()
+            }
+            Some(other) => {
+                let reason = format!("is {}: set it to a number from 1 to {MAX_CONCURRENCY}", other.quoted());
+                self.add(place("max_concurrency"), reason);
+                None
+            }
+        };
+        if let (Some(table), Ok(Some(own))) = (&table, &own)
+            && let Some(its) = table.region().filter(|its| its != own)
+        {
+            let reason =
+                format!("is {own:?}, but the table's ARN is in {its}: remove the member, or correct one of them");
+            self.add(place("region"), reason);
+        }
+        if let (Some(table), Ok(Some(role))) = (&table, &role)
+            && let Some(its) = table.partition().filter(|its| *its != role.partition())
+        {
+            let reason = format!(
+                "is in the partition {}, but the table's ARN is in {its}: a role cannot be used in another partition",
+                role.partition()
+            );
+            self.add(place("role_arn"), reason);
+        }
+        let (table, own, role_arn, max_concurrency) = (table?, own.ok()?, role.ok()?, limit?);
+        let region = table.region().map(str::to_owned).or(own);
+        Some(TableSettings { table, region, role_arn, max_concurrency })
+    }
+
+    fn records(&mut self, pointer: &str, members: &Members<'_>) -> Option<ArchivedRecords> {
+        let place = member_pointer(pointer, "records");
+        match self.text(&place, members.get("records").copied(), "\"expired\"")? {
+            "expired" => Some(ArchivedRecords::Expired),
+            other => {
+                self.add(place, format!("is {other:?}: set it to \"expired\" (the items that TTL removes)"));
+                None
+            }
+        }
+    }
+
+    /// Checks what concerns several replicas.
+    fn check_together(&mut self, entries: &[Option<ReplicaEntry>]) {
+        let mut archive: Option<usize> = None;
+        let mut sum = 0;
+        for (index, entry) in entries.iter().enumerate() {
+            let Some(entry) = entry else { continue };
+            let earlier = || entries[..index].iter().enumerate().filter_map(|(at, entry)| Some((at, entry.as_ref()?)));
+            if let Some((at, _)) = earlier().find(|(_, other)| other.name == entry.name) {
+                let reason =
+                    format!("is {:?}, which is the name of /replicas/{at}: choose another name", entry.name.as_str());
+                self.add(format!("/replicas/{index}/name"), reason);
+            }
+            match &entry.sink {
+                SinkSettings::DynamoDb(settings) => {
+                    sum += settings.max_concurrency;
+                    let same = |other: &ReplicaEntry| matches!(&other.sink, SinkSettings::DynamoDb(other) if other.is_same_table(settings));
+                    if let Some((at, _)) = earlier().find(|(_, other)| same(other)) {
+                        let table = settings.table.as_str();
+                        let reason =
+                            format!("is {table:?}, the table of /replicas/{at}: remove one of the two replicas");
+                        self.add(format!("/replicas/{index}/table"), reason);
+                    }
+                }
+                SinkSettings::Archive { .. } => {
+                    if let Some(at) = archive {
+                        let reason = format!("is \"archive\", as /replicas/{at}/sink: remove one of the two archives");
+                        self.add(format!("/replicas/{index}/sink"), reason);
+                    }
+                    archive = archive.or(Some(index));
+                }
+            }
+        }
+        if sum > MAX_CONCURRENCY {
+            let reason = format!(
+                "have a max_concurrency of {sum} in total: set lower values, at most {MAX_CONCURRENCY} in total (the \
+                 default is {DEFAULT_CONCURRENCY} each)"
+            );
+            self.add("/replicas", reason);
+        }
+    }
+}
+
+impl TableSettings {
+    /// Returns whether both settings certainly name the same table.
+    fn is_same_table(&self, other: &Self) -> bool {
+        let account = |settings: &Self| {
+            let own = settings.table.account().map(str::to_owned);
+            own.or_else(|| settings.role_arn.as_ref().map(|role| role.account().to_owned()))
+        };
+        self.table.name() == other.table.name() && self.region == other.region && account(self) == account(other)
+    }
+}
+
+/// Returns the candidate that is most similar to an unknown name, if one is similar enough.
+fn nearest<'n>(name: &str, candidates: &[&'n str]) -> Option<&'n str> {
+    let similar = candidates.iter().map(|candidate| (strsim::jaro(name, candidate), *candidate));
+    let nearest = similar.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    nearest.filter(|(similarity, _)| *similarity > SIMILARITY).map(|(_, candidate)| candidate)
+}
+
+/// The object that contains a document: `s3://<bucket>/<key>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentLocation {
+    /// The bucket.
+    pub bucket: String,
+    /// The object's key.
+    pub key: String,
+}
+
+impl DocumentLocation {
+    /// Parses the value of `REPLICATION` as a location; returns `None` if it is not an S3 URL, and therefore the
+    /// document itself.
+    ///
+    /// # Errors
+    /// [`DocumentProblem`] if the URL has no valid bucket or no key.
+    pub fn parse(text: &str) -> Result<Option<Self>, DocumentProblem> {
+        let Some(rest) = text.trim().strip_prefix("s3://") else { return Ok(None) };
+        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+        let is_bucket = |bucket: &str| {
+            (3..=63).contains(&bucket.len())
+                && bucket
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte))
+        };
+        if is_bucket(bucket) && !key.is_empty() {
+            return Ok(Some(Self { bucket: bucket.to_owned(), key: key.to_owned() }));
+        }
+        let reason = format!("is {text:?}: set it to s3://<bucket>/<key>");
+        Err(DocumentProblem { pointer: String::new(), reason })
+    }
+}
+
+impl fmt::Display for DocumentLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.bucket, self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests;

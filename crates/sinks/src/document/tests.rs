@@ -1,0 +1,287 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const STAGING: &str = "arn:aws:dynamodb:eu-west-1:111122223333:table/Orders-staging";
+const ROLE: &str = "arn:aws:iam::111122223333:role/replication";
+
+fn document(replicas: &serde_json::Value) -> String {
+    json!({"version": 1, "replicas": replicas}).to_string()
+}
+
+/// The problems of a document, as pointer and reason.
+fn problems(text: &str) -> Vec<(String, String)> {
+    let invalid = ReplicationDocument::parse(text).unwrap_err();
+    invalid.problems().iter().map(|problem| (problem.pointer.clone(), problem.reason.clone())).collect()
+}
+
+/// The problem of a replica that differs from a valid one in one member; `null` removes the member.
+fn problem_of(member: &str, value: serde_json::Value) -> (String, String) {
+    let mut replica = json!({"name": "staging", "sink": "dynamodb", "table": STAGING});
+    let members = replica.as_object_mut().unwrap();
+    if value.is_null() {
+        drop(members.remove(member));
+    } else {
+        drop(members.insert(member.to_owned(), value));
+    }
+    let mut found = problems(&document(&json!([replica])));
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+fn dynamodb(entry: &ReplicaEntry) -> &TableSettings {
+    match &entry.sink {
+        SinkSettings::DynamoDb(settings) => settings,
+        SinkSettings::Archive { .. } => panic!("{entry:?}"),
+    }
+}
+
+#[test]
+fn the_region_of_an_arn_is_that_of_the_client() {
+    let text = document(&json!([
+        {"name": "staging", "sink": "dynamodb", "table": STAGING, "role_arn": ROLE, "max_concurrency": 64},
+        {"name": "other", "sink": "dynamodb", "table": "Orders", "region": "us-east-2"},
+        {"name": "near", "sink": "dynamodb", "table": "Orders"},
+        {"name": "cold", "sink": "archive", "records": "expired"},
+    ]));
+    let document = ReplicationDocument::parse(&text).unwrap();
+    let [staging, other, near, cold] = document.replicas() else { panic!("four replicas") };
+    assert_eq!(dynamodb(staging).region.as_deref(), Some("eu-west-1"));
+    assert_eq!(dynamodb(staging).role_arn.as_ref().unwrap().as_str(), ROLE);
+    assert_eq!(dynamodb(staging).max_concurrency, 64);
+    assert_eq!((dynamodb(other).region.as_deref(), dynamodb(other).max_concurrency), (Some("us-east-2"), 128));
+    assert_eq!(dynamodb(near).region, None);
+    assert_eq!(cold.sink, SinkSettings::Archive { records: ArchivedRecords::Expired });
+}
+
+#[test]
+fn every_problem_is_reported_at_once_by_its_pointer() {
+    let found = problems(
+        r#"{"version": 2, "replica": [], "hash_keys": {}, "replicas": [
+            {"name": "Staging", "sink": "dynamodb", "tabel": "Orders", "region": "ireland", "max_concurrency": 0},
+            {"sink": "postgres", "name": "sql", "table": "orders"},
+            {"name": "cold", "sink": "archive", "records": "all"},
+            7
+        ]}"#,
+    );
+    let pointers: Vec<&str> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
+    assert_eq!(
+        pointers,
+        [
+            "/replica",
+            "/hash_keys",
+            "/version",
+            "/replicas/0/tabel",
+            "/replicas/0/name",
+            "/replicas/0/table",
+            "/replicas/0/region",
+            "/replicas/0/max_concurrency",
+            "/replicas/1/sink",
+            "/replicas/2/records",
+            "/replicas/3",
+        ]
+    );
+    assert!(found[0].1.contains("did you mean \"replicas\"?"), "{}", found[0].1);
+    assert!(found[3].1.contains("did you mean \"table\"?"), "{}", found[3].1);
+    let text = ReplicationDocument::parse(r#"{"version":1}"#).unwrap_err().to_string();
+    assert_eq!(text, "REPLICATION /replicas is missing: set it to a list of replicas");
+}
+
+#[test]
+fn a_wrong_member_names_its_value_and_the_fix() {
+    for (member, value, reason) in [
+        ("name", json!(null), "is missing: set it to a name such as"),
+        ("name", json!(7), "is 7: set it to a name"),
+        ("name", json!("a/b"), "lowercase letter, then up to 31"),
+        ("name", json!("read"), "reserved"),
+        ("name", json!("postgres"), "reserved"),
+        ("name", json!("archive"), "reserved"),
+        ("sink", json!(null), "set it to \"dynamodb\" or \"archive\""),
+        ("sink", json!("dynamo"), "did you mean \"dynamodb\"?"),
+        ("sink", json!({}), "is an object: set it to \"dynamodb\""),
+        ("sink", json!("postgres"), "POSTGRES_URL"),
+        ("table", json!(null), "is missing: set it to a table name or ARN"),
+        ("table", json!("x"), "3 to 255 characters"),
+        (
+            "table",
+            json!("arn:aws:dynamodb:eu-west-1:1:table/Orders"),
+            "arn:aws:dynamodb:<region>:<account>:table/<name>",
+        ),
+        ("region", json!("Ireland"), "set it to a Region such as eu-west-1"),
+        ("region", json!("us-east-2"), "but the table's ARN is in eu-west-1"),
+        ("role_arn", json!("replicator"), "set it to arn:aws:iam::<account>:role/<name>"),
+        ("role_arn", json!("arn:aws-cn:iam::111122223333:role/r"), "another partition"),
+        ("max_concurrency", json!(901), "set it to a number from 1 to 900"),
+        ("max_concurrency", json!("64"), "is \"64\": set it to a number from 1 to 900"),
+        ("max_concurrency", json!(1.5), "is 1.5: set it to a number from 1 to 900"),
+    ] {
+        let (pointer, found) = problem_of(member, value.clone());
+        assert_eq!(pointer, format!("/replicas/0/{member}"));
+        assert!(found.contains(reason), "{member} {value}: {found}");
+    }
+}
+
+#[test]
+fn members_of_later_versions_are_refused_by_pointer() {
+    for member in ["where", "attributes", "columns", "otherwise", "hash_keys"] {
+        let (pointer, reason) = problem_of(member, json!({"include": ["pk"]}));
+        assert_eq!(pointer, format!("/replicas/0/{member}"));
+        assert!(reason.contains("not supported by this version: remove it"), "{reason}");
+    }
+}
+
+#[test]
+fn replicas_are_compared_with_each_other() {
+    let replica = |name: &str, table: &str| json!({"name": name, "sink": "dynamodb", "table": table});
+    for (replicas, pointer, reason) in [
+        (json!([]), "/replicas", "is empty"),
+        (json!([replica("a", "One"), replica("a", "Two")]), "/replicas/1/name", "the name of /replicas/0"),
+        (json!([replica("a", "One"), replica("b", "One")]), "/replicas/1/table", "the table of /replicas/0"),
+        (
+            json!([replica("a", STAGING), {"name": "b", "sink": "dynamodb", "table": "Orders-staging",
+                "region": "eu-west-1", "role_arn": ROLE}]),
+            "/replicas/1/table",
+            "the table of /replicas/0",
+        ),
+        (
+            json!([{"name": "a", "sink": "archive", "records": "expired"},
+                {"name": "b", "sink": "archive", "records": "expired"}]),
+            "/replicas/1/sink",
+            "one of the two archives",
+        ),
+        (
+            json!((0..8).map(|n| replica(&format!("r{n}"), &format!("Table{n}"))).collect::<Vec<_>>()),
+            "/replicas",
+            "max_concurrency of 1024 in total",
+        ),
+        (
+            json!(
+                (0..33)
+                    .map(|n| json!({"name": format!("r{n}"), "sink": "dynamodb", "table": format!("Table{n}"),
+                "max_concurrency": 1}))
+                    .collect::<Vec<_>>()
+            ),
+            "/replicas",
+            "at most 32 are allowed",
+        ),
+    ] {
+        let found = problems(&document(&replicas));
+        assert!(matches!(&found[..], [(at, why)] if at == pointer && why.contains(reason)), "{found:?}");
+    }
+    let elsewhere =
+        json!([replica("a", "One"), {"name": "b", "sink": "dynamodb", "table": "One", "region": "us-east-2"}]);
+    assert!(ReplicationDocument::parse(&document(&elsewhere)).is_ok(), "a table of that name in another Region");
+}
+
+#[test]
+fn a_member_that_occurs_twice_is_refused() {
+    let text = r#"{"version":1,"version":1,"replicas":[
+        {"name":"a","sink":"dynamodb","table":"One","table":"Two"}]}"#;
+    let found = problems(text);
+    assert_eq!(found.iter().map(|(at, _)| at.as_str()).collect::<Vec<_>>(), ["/version", "/replicas/0/table"]);
+    assert!(found.iter().all(|(_, why)| why.contains("occurs twice")), "{found:?}");
+}
+
+#[test]
+fn a_text_that_is_not_a_document_says_what_to_set() {
+    for (text, reason) in [
+        ("Orders", "is not valid JSON"),
+        ("{\"version\":1,", "is not valid JSON"),
+        ("[]", "is a list: set it to a replication document"),
+        ("null", "is null: set it to a replication document"),
+        ("{\"version\":1,\"replicas\":{}}", "is an object: set it to a list of replicas"),
+    ] {
+        let error = ReplicationDocument::parse(text).unwrap_err().to_string();
+        assert!(error.starts_with("REPLICATION ") && error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn a_location_is_an_s3_url_with_a_bucket_and_a_key() {
+    let location = DocumentLocation::parse(" s3://orders-config/replication/v1.json").unwrap().unwrap();
+    assert_eq!((location.bucket.as_str(), location.key.as_str()), ("orders-config", "replication/v1.json"));
+    assert_eq!(DocumentLocation::parse("{\"version\":1}").unwrap(), None);
+    for text in ["s3://", "s3://bucket", "s3://bucket/", "s3:///key", "s3://A_b/key"] {
+        let problem = DocumentLocation::parse(text).unwrap_err().to_string();
+        assert!(problem.contains(text) && problem.contains("s3://<bucket>/<key>"), "{problem}");
+    }
+}
+
+/// JSON of any shape, with the names of members that a document has.
+fn any_json() -> impl Strategy<Value = serde_json::Value> {
+    let texts = prop_oneof![
+        Just("dynamodb"),
+        Just("archive"),
+        Just("expired"),
+        Just("staging"),
+        Just("Orders"),
+        Just(STAGING),
+        Just(ROLE),
+        Just("eu-west-1"),
+        Just(""),
+    ];
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(|value| json!(value)),
+        any::<i64>().prop_map(|number| json!(number)),
+        any::<f64>().prop_map(|number| json!(number)),
+        texts.prop_map(|text| json!(text)),
+        ".{0,12}".prop_map(|text| json!(text)),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        let names = DOCUMENT_MEMBERS.iter().chain(&DYNAMODB_MEMBERS).chain(&ARCHIVE_MEMBERS).chain(&LATER_MEMBERS);
+        let names: Vec<String> = names.map(|name| (*name).to_owned()).collect();
+        let name = prop_oneof![proptest::sample::select(names), ".{0,6}"];
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(|values| json!(values)),
+            proptest::collection::hash_map(name, inner, 0..6).prop_map(|members| json!(members)),
+        ]
+    })
+}
+
+fn valid_document() -> impl Strategy<Value = ReplicationDocument> {
+    let table = |index: usize| {
+        let role = proptest::option::of(Just(RoleArn::parse(ROLE).unwrap()));
+        let region = proptest::option::of(proptest::sample::select(vec!["eu-west-1", "us-gov-east-1"]));
+        (any::<bool>(), region, role, 1..=28_usize).prop_map(move |(by_arn, own, role_arn, max_concurrency)| {
+            let text = if by_arn { format!("{STAGING}-{index}") } else { format!("Table_{index}") };
+            let table = TableAddress::parse(&text).unwrap();
+            let region = table.region().or(own).map(str::to_owned);
+            let settings = TableSettings { table, region, role_arn, max_concurrency };
+            let name = SinkName::parse(&format!("replica-{index}")).unwrap();
+            ReplicaEntry { name, sink: SinkSettings::DynamoDb(settings) }
+        })
+    };
+    (1..=8_usize, any::<bool>()).prop_flat_map(move |(count, archives)| {
+        let tables: Vec<_> = (0..count).map(table).collect();
+        tables.prop_map(move |mut replicas| {
+            if archives {
+                let name = SinkName::parse("archive").unwrap();
+                replicas.push(ReplicaEntry { name, sink: SinkSettings::Archive { records: ArchivedRecords::Expired } });
+            }
+            ReplicationDocument { version: 1, replicas }
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn parsing_never_panics_and_quotes_a_pointer_for_each_problem(text in prop_oneof![".{0,200}", any_json().prop_map(|value| value.to_string())]) {
+        if let Err(invalid) = ReplicationDocument::parse(&text) {
+            prop_assert!(!invalid.problems().is_empty());
+            let value: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+            for problem in invalid.problems() {
+                // A member that is missing has the pointer of the object that lacks it, and its name.
+                let parent = problem.pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
+                prop_assert!(value.as_ref().is_none_or(|value| value.pointer(parent).is_some()), "{problem}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_valid_document_round_trips(document in valid_document()) {
+        let parsed = ReplicationDocument::parse(&document.to_json());
+        prop_assert_eq!(parsed, Ok(document));
+    }
+}
