@@ -11,11 +11,12 @@ use crate::architecture::{self, SourceFile};
 const FUNCTIONS: [&str; 5] = ["api", "search", "replicator", "archiver", "maintenance"];
 
 /// The files that contain the names of environment variables, as string literals of capital letters.
-const VARIABLE_FILES: [&str; 12] = [
+const VARIABLE_FILES: [&str; 13] = [
     "functions/api/src/config.rs",
     "functions/search/src/config.rs",
     "functions/replicator/src/config.rs",
     "crates/sinks/src/config.rs",
+    "crates/sinks/src/document.rs",
     "crates/sinks/src/postgres.rs",
     "crates/archive/src/config.rs",
     "functions/archiver/src/config.rs",

@@ -16,6 +16,7 @@ mod predictions;
 mod redrives;
 mod refusals;
 mod repairs;
+mod replicas;
 mod restores;
 pub(crate) mod scene;
 mod sinks;

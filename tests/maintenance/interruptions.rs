@@ -11,6 +11,7 @@ use millrace_maintenance::failure_bucket::FailureBucket;
 use millrace_maintenance::task::TaskResponse;
 use millrace_shared::table::RestoreTable;
 use millrace_shared::table_reader::TableReader;
+use millrace_sinks::SinkName;
 use millrace_sinks::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
 
@@ -47,7 +48,8 @@ async fn buckets_behind(
 fn with_a_later_replica(scene: &MaintenanceScene) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     let sink = DynamoDbSink::new(scene.dynamodb.clone(), LATER, 8, time::Duration::days(8));
-    maintenance.replicas.push(Box::new(sink));
+    let name = SinkName::parse("later").unwrap();
+    maintenance.replicas.push(Box::new(sink.with_name(name, "REPLICATION".to_owned())));
     maintenance
 }
 
@@ -107,7 +109,8 @@ async fn an_interrupted_verify_or_repair_keeps_its_cursor_its_counts_and_its_rep
         assert_eq!(scene.report(&cut.run_id).await.len(), 1, "the report is kept");
         make_the_later_replica(&scene).await;
         let answer = continued(&maintenance, &order, cut).await;
-        assert_eq!((answer.progress.get("source.items"), answer.progress.get("dynamodb.missing")), (3, 4));
+        assert_eq!((answer.progress.get("source.items"), answer.progress.get("dynamodb.missing")), (3, 1));
+        assert_eq!(answer.progress.get("later.missing"), 3);
         // A repair counts the items that it could not repair.
         let found = if order["task"] == "verify" { 4 } else { 0 };
         assert_eq!((answer.differences, answer.problems), (found, found));

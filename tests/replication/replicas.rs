@@ -12,7 +12,8 @@ use axum::http::StatusCode;
 use millrace_local::clients;
 use millrace_replicator::ReplicatorHandler;
 use millrace_shared::environment::Environment;
-use millrace_sinks::config::{REPLICATION, load_document};
+use millrace_sinks::config::load_document;
+use millrace_sinks::document::REPLICATION;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

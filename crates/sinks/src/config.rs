@@ -14,7 +14,7 @@ use time::Duration;
 
 use crate::cache::CacheSink;
 use crate::document::{
-    ArchivedRecords, DEFAULT_CONCURRENCY, DocumentLocation, MAX_CONCURRENCY, ReplicationDocument, RoleArn,
+    ArchivedRecords, DEFAULT_CONCURRENCY, DocumentLocation, MAX_CONCURRENCY, REPLICATION, ReplicationDocument, RoleArn,
     SinkSettings, TableAddress, TableSettings,
 };
 use crate::document_object::read_document;
@@ -31,10 +31,8 @@ const TOMBSTONE_RETENTION_DAYS_MIN: u16 = 2;
 /// The maximum retention of tombstones: ten years. A longer time is more likely a mistyped unit than an intention.
 const TOMBSTONE_RETENTION_DAYS_LIMIT: u16 = 3_650;
 
-/// The variable that contains the replication document or its location.
-pub const REPLICATION: &str = "REPLICATION";
 /// The variable that names the only replica if there is no document.
-pub const REPLICA_TABLE: &str = "REPLICA_TABLE";
+const REPLICA_TABLE: &str = "REPLICA_TABLE";
 /// The variables that configure the only replica if there is no document.
 const REPLICA_VARIABLES: [&str; 4] = [REPLICA_TABLE, "REPLICA_REGION", "REPLICA_ROLE_ARN", "REPLICA_MAX_CONCURRENCY"];
 
@@ -62,17 +60,18 @@ struct ReplicaTable {
 }
 
 impl ReplicaTable {
-    /// Returns why the table cannot be a replica of this source, as far as the ARNs say.
-    fn refusal(&self, source: &TableAddress) -> Option<String> {
+    /// Returns why the table cannot be a replica of the source that this variable names, as far as the names say.
+    fn refusal(&self, variable: &str, source: &TableAddress) -> Option<String> {
         let Self { setting, table, .. } = self;
-        if table.table == *source {
-            let arn = source.as_str();
-            return Some(format!("{setting} is {arn:?}, which is SOURCE_TABLE_ARN: set it to another table"));
+        let is_own = source.region().is_some() || (table.region.is_none() && table.role_arn.is_none());
+        if table.table == *source && is_own {
+            let text = source.as_str();
+            return Some(format!("{setting} is {text:?}, which is {variable}: set it to another table"));
         }
         let partition = table.table.partition().or(table.role_arn.as_ref().map(RoleArn::partition))?;
         let its = source.partition().filter(|its| *its != partition)?;
         Some(format!(
-            "{setting} or its role is in the partition {partition}, but SOURCE_TABLE_ARN is in {its}: a function cannot \
+            "{setting} or its role is in the partition {partition}, but {variable} is in {its}: a function cannot \
              reach a table of another partition"
         ))
     }
@@ -105,7 +104,8 @@ impl SinksConfig {
         };
         let source_arn = read.optional("SOURCE_TABLE_ARN", table_arn);
         if let (Some(source), Some((replicas, _))) = (&source_arn, &replicas) {
-            replicas.iter().filter_map(|replica| replica.refusal(source)).for_each(|problem| read.add_error(problem));
+            let refusals = replicas.iter().filter_map(|replica| replica.refusal("SOURCE_TABLE_ARN", source));
+            refusals.for_each(|problem| read.add_error(problem));
         }
         let days = read
             .optional("TOMBSTONE_RETENTION_DAYS", within(TOMBSTONE_RETENTION_DAYS_MIN, TOMBSTONE_RETENTION_DAYS_LIMIT))
@@ -165,6 +165,14 @@ impl SinksConfig {
         let mut replicas: Vec<Box<dyn Replica>> = tables.collect();
         replicas.extend(postgres.map(|postgres| Box::new(postgres) as Box<dyn Replica>));
         replicas
+    }
+
+    /// Returns the problems of the replicas if the source is the table that this variable names, each with the setting
+    /// and the fix.
+    #[must_use]
+    pub fn source_problems(&self, variable: &str, source: &str) -> Vec<String> {
+        let Ok(source) = TableAddress::parse(source) else { return Vec::new() };
+        self.replicas.iter().filter_map(|replica| replica.refusal(variable, &source)).collect()
     }
 
     /// Returns the archive that the document declares as a sink of the replicator, if any.

@@ -29,6 +29,9 @@ use json::{JsonValue, member_pointer};
 
 pub use address::{RoleArn, TableAddress, region};
 
+/// The variable that contains the document or its location.
+pub const REPLICATION: &str = "REPLICATION";
+
 /// The only version of the document.
 const VERSION: i128 = 1;
 /// The default of `max_concurrency`. A lower number increases latency, a higher one the memory used.
@@ -121,7 +124,7 @@ pub struct DocumentProblem {
 impl fmt::Display for DocumentProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = if self.pointer.is_empty() { "" } else { " " };
-        write!(f, "REPLICATION{space}{} {}", self.pointer, self.reason)
+        write!(f, "{REPLICATION}{space}{} {}", self.pointer, self.reason)
     }
 }
 

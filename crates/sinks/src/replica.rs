@@ -5,16 +5,16 @@
 //! the stored revision is exactly the one that was read (a reconciled write, which is rejected if another write came in
 //! between).
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::ReplicaItem;
 use millrace_shared::revision::Revision;
-use millrace_shared::table_reader::ScanSegment;
+use millrace_shared::table_reader::{ScanSegment, SourceDescription};
 use time::OffsetDateTime;
 
-use super::Sink;
+use super::{Sink, SinkMisconfiguredError};
 
 /// A write that does not come from the stream.
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +110,15 @@ pub trait Replica: Sink {
         segment: ScanSegment,
         after: Option<&'s CanonicalKey>,
     ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>>;
+
+    /// Verifies that this replica can mirror the source with this description: it is another table and has the same key
+    /// schema. A replica that cannot be reached is not an error. By default, nothing is verified.
+    ///
+    /// # Errors
+    /// [`SinkMisconfiguredError`], which names the setting and the fix.
+    fn check_source<'s>(&'s self, _source: &'s SourceDescription) -> BoxFuture<'s, Result<(), SinkMisconfiguredError>> {
+        Box::pin(ready(Ok(())))
+    }
 
     /// Returns the reason if this replica can never store the state that a write would leave, as far as that can be
     /// determined without a request. [`Replica::put`] rejects at least these writes, with [`WriteResult::Permanent`].

@@ -63,12 +63,10 @@ impl MaintenanceConfig {
         let archiver_name = read.required("ARCHIVER_FUNCTION", environment::text);
         let sinks = read.collect(SinksConfig::parse(environment));
         let archive = read.collect(ArchiveConfig::parse(environment));
-        if let (Some(source), Some(replica)) = (&source, environment.get("REPLICA_TABLE"))
-            && source == replica
-            && environment.get("REPLICA_REGION").is_none()
-            && environment.get("REPLICA_ROLE_ARN").is_none()
-        {
-            read.add_error(format!("REPLICA_TABLE is {replica:?}, which is SOURCE_TABLE: set it to another table"));
+        if let (Some(source), Some(sinks)) = (&source, &sinks) {
+            for problem in sinks.source_problems("SOURCE_TABLE", source) {
+                read.add_error(problem);
+            }
         }
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
         // The telemetry uses these; it starts first and cannot report them.
@@ -113,7 +111,8 @@ pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHa
         restore_table: restored,
         replicas: config.sinks.replicas(&replicas, config.sinks.postgres(signer)),
         mappings: ReplicatorMappings::new(lambda.clone(), config.functions.replicator.clone()),
-        deployment: DeployedReplicator::new(lambda, config.functions.replicator.clone(), SINK_SETTINGS.to_vec()),
+        deployment: DeployedReplicator::new(lambda, config.functions.replicator.clone(), SINK_SETTINGS.to_vec())
+            .with_documents(s3.clone()),
         failures: FailureBucket::new(s3.clone(), config.failure_bucket.clone()),
         archive: ArchiveStore::new(s3, config.archive.bucket.clone()),
         compression: config.archive.compression,
@@ -194,5 +193,10 @@ mod tests {
         assert!(parse(&variables).unwrap_err().contains("REPLICA_TABLE"));
         let elsewhere = [&variables[..], &[("REPLICA_REGION", "us-east-2")]].concat();
         assert!(parse(&elsewhere).is_ok(), "a table of that name in another Region is another table");
+        let document = r#"{"version":1,"replicas":[{"name":"copy","sink":"dynamodb","table":"Copy"},
+            {"name":"circle","sink":"dynamodb","table":"Users"}]}"#;
+        variables[1] = ("REPLICATION", document);
+        let problems = parse(&variables).unwrap_err();
+        assert!(problems.contains("REPLICATION /replicas/1/table is \"Users\", which is SOURCE_TABLE"), "{problems}");
     }
 }

@@ -4,7 +4,9 @@
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;
 use millrace_shared::error_chain::error_chain;
-use millrace_sinks::SinkSetting;
+use millrace_sinks::document::{DocumentLocation, REPLICATION, ReplicaEntry, ReplicationDocument, SinkSettings};
+use millrace_sinks::document_object::read_document;
+use millrace_sinks::{SinkName, SinkSetting};
 
 /// The sinks of the deployment cannot be determined.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,14 @@ pub enum SinksUnknownError {
         /// The error that Lambda returned.
         reason: String,
     },
+    /// The replicator's replication document is not valid, or does not exist.
+    #[error("cannot determine the sinks of the replicator {function}: its {reason}")]
+    Document {
+        /// The replicator's name.
+        function: String,
+        /// The problem, which names the variable `REPLICATION`.
+        reason: String,
+    },
     /// The request to Lambda failed; a retry may succeed.
     #[error("cannot determine the sinks of the replicator {function}: {reason}")]
     Unavailable {
@@ -59,21 +69,24 @@ impl SinksUnknownError {
 
 /// A sink that the deployment writes and this function is not configured for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the replicator writes to sink {sink}, but this task is not configured for it: set {variable} \
-     (`millrace task`: {option})"
-)]
+#[error("the replicator writes to sink {sink}, but this task is not configured for it: {fix}")]
 pub struct UnknownSink {
     /// The sink's name.
-    pub sink: &'static str,
+    pub sink: String,
     /// The environment variable that configures it.
     pub variable: &'static str,
-    option: String,
+    fix: String,
 }
 
 impl UnknownSink {
-    fn of(setting: &SinkSetting) -> Self {
-        Self { sink: setting.sink, variable: setting.variable, option: option(setting) }
+    fn of_setting(setting: &SinkSetting) -> Self {
+        let fix = format!("set {} (`millrace task`: {})", setting.variable, option(setting));
+        Self { sink: setting.sink.to_owned(), variable: setting.variable, fix }
+    }
+
+    fn of_document(name: &SinkName) -> Self {
+        let fix = format!("set {REPLICATION} to the value that the replicator has");
+        Self { sink: name.to_string(), variable: REPLICATION, fix }
     }
 }
 
@@ -88,13 +101,21 @@ pub struct DeployedReplicator {
     client: Client,
     function: String,
     settings: Vec<SinkSetting>,
+    /// The client that reads a replication document from S3.
+    s3: Option<aws_sdk_s3::Client>,
 }
 
 impl DeployedReplicator {
     /// Creates a client for the replicator of this name. `settings` are the variables that enable sinks.
     #[must_use]
     pub fn new(client: Client, function: String, settings: Vec<SinkSetting>) -> Self {
-        Self { client, function, settings }
+        Self { client, function, settings, s3: None }
+    }
+
+    /// Sets the client that reads the replicator's document if its configuration names an object in S3.
+    #[must_use]
+    pub fn with_documents(self, s3: aws_sdk_s3::Client) -> Self {
+        Self { s3: Some(s3), ..self }
     }
 
     /// Returns the sinks that store items, are enabled in the deployment and are not among `known`.
@@ -119,7 +140,34 @@ impl DeployedReplicator {
         }
         let variables = environment.and_then(|environment| environment.variables());
         let is_set = |name: &str| variables.is_some_and(|all| all.get(name).is_some_and(|value| !value.is_empty()));
-        Ok(unserved(&self.settings, is_set, known))
+        let mut unserved = unserved(&self.settings, is_set, known);
+        if let Some(text) = variables.and_then(|all| all.get(REPLICATION)).filter(|text| !text.is_empty()) {
+            let document = self.document(text).await?;
+            let stores_items = |entry: &&ReplicaEntry| matches!(entry.sink, SinkSettings::DynamoDb(_));
+            let lacking = document.replicas().iter().filter(stores_items).map(|entry| &entry.name);
+            unserved.extend(lacking.filter(|name| !known.contains(&name.as_str())).map(UnknownSink::of_document));
+        }
+        Ok(unserved)
+    }
+
+    /// Returns the replicator's document, which its variable contains or names.
+    async fn document(&self, text: &str) -> Result<ReplicationDocument, SinksUnknownError> {
+        let invalid = |reason: String| SinksUnknownError::Document { function: self.function.clone(), reason };
+        let location = DocumentLocation::parse(text).map_err(|problem| invalid(problem.to_string()))?;
+        let text = match (location, &self.s3) {
+            (None, _) => text.to_owned(),
+            (Some(location), Some(s3)) => read_document(s3, &location).await.map_err(|error| {
+                if error.retryable() {
+                    SinksUnknownError::Unavailable { function: self.function.clone(), reason: error.to_string() }
+                } else {
+                    invalid(error.to_string())
+                }
+            })?,
+            (Some(location), None) => {
+                return Err(invalid(format!("{REPLICATION} is {location}, which cannot be read")));
+            }
+        };
+        ReplicationDocument::parse(&text).map_err(|error| invalid(error.to_string()))
     }
 
     /// Returns the reason why this function cannot redrive records that failed only in `sink`, or `None` if it can.
@@ -136,7 +184,10 @@ impl DeployedReplicator {
                 setting.variable,
                 option(setting)
             )),
-            None => Some(format!("the records failed in unknown sink {sink:?}: no setting of this version enables it")),
+            None => Some(format!(
+                "the records failed in replica {sink:?}, which is not configured: add it to {REPLICATION}, or delete the \
+                 object if the replica was removed permanently"
+            )),
         }
     }
 }
@@ -144,7 +195,7 @@ impl DeployedReplicator {
 fn unserved(settings: &[SinkSetting], is_set: impl Fn(&str) -> bool, known: &[&str]) -> Vec<UnknownSink> {
     let lacking =
         |setting: &&SinkSetting| setting.stores_items && is_set(setting.variable) && !known.contains(&setting.sink);
-    settings.iter().filter(lacking).map(UnknownSink::of).collect()
+    settings.iter().filter(lacking).map(UnknownSink::of_setting).collect()
 }
 
 #[cfg(test)]
@@ -156,8 +207,8 @@ mod tests {
     #[test]
     fn a_sink_is_unserved_if_it_is_on_stores_items_and_is_not_known() {
         let all = |_: &str| true;
-        let names = |is_set: &dyn Fn(&str) -> bool, known: &[&str]| -> Vec<&str> {
-            unserved(&SINK_SETTINGS, is_set, known).iter().map(|one| one.sink).collect()
+        let names = |is_set: &dyn Fn(&str) -> bool, known: &[&str]| -> Vec<String> {
+            unserved(&SINK_SETTINGS, is_set, known).into_iter().map(|one| one.sink).collect()
         };
         assert_eq!(names(&all, &["dynamodb"]), ["postgres"], "what a cache lacks expires");
         assert_eq!(names(&all, &["dynamodb", "postgres"]), [""; 0]);

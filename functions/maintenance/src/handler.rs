@@ -19,6 +19,7 @@ use crate::source::SourceTable;
 use crate::task::context::TaskContext;
 use crate::task::error::TaskError;
 use crate::task::registry::{SegmentTask, TaskDefinition};
+use crate::task::replicas::{self, NoReplicaError};
 use crate::task::task_run::TaskRun;
 use crate::task::{TaskRequest, TaskResponse};
 
@@ -91,23 +92,34 @@ impl MaintenanceHandler {
         request: &TaskRequest,
         invocation: &Invocation,
     ) -> Result<TaskResponse, TaskError> {
-        let replicas: Vec<&str> = self.replicas.iter().map(|replica| replica.name()).collect();
-        if task.needs_all_replicas()
-            && let Some(unserved) = self.deployment.unserved(&replicas).await?.into_iter().next()
-        {
-            return Err(unserved.into());
+        let configured: Vec<&dyn Replica> = self.replicas.iter().map(AsRef::as_ref).collect();
+        let replicas = replicas::select(configured, task.replica())?;
+        if task.needs_all_replicas() && task.replica().is_none() {
+            if replicas.is_empty() {
+                return Err(NoReplicaError.into());
+            }
+            if let Some(unserved) = self.deployment.unserved(&replicas::names(&replicas)).await?.into_iter().next() {
+                return Err(unserved.into());
+            }
         }
         let source = SourceTable::open(self.source.clone()).await?;
         let mut task_run = TaskRun::resume(request, invocation, &self.failures)?;
+        let replicas = match &request.cursor {
+            Some(cursor) if T::USES_REPLICAS => replicas::resume(&replicas, &cursor.replicas)?,
+            _ => replicas,
+        };
         if T::USES_REPLICAS {
-            task_run = task_run.over(&replicas);
+            for replica in &replicas {
+                replica.check_source(source.description()).await?;
+            }
+            task_run = task_run.over(&replicas::names(&replicas));
         }
         let context = TaskContext {
             run_id: &request.run_id,
             invocation,
             source: &source,
             restore_table: &self.restore_table,
-            replicas: &self.replicas,
+            replicas: &replicas,
             bucket: &self.failures,
             archive: &self.archive,
             compression: self.compression,

@@ -13,6 +13,7 @@ pub mod error;
 pub mod options;
 pub mod registry;
 pub mod replica;
+pub mod replicas;
 pub mod request;
 pub mod summary;
 pub mod task_run;
@@ -69,6 +70,9 @@ pub struct TaskCursor {
     pub differences: u64,
     /// The number of problems found so far.
     pub problems: u64,
+    /// The names of the replicas that the run processes, in this order: those of its first invocation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<String>,
     /// The task's own cursor; its format depends on the task.
     pub at: Box<RawValue>,
 }

@@ -4,7 +4,8 @@ use millrace_shared::cache::Cache;
 use millrace_shared::environment::{self, Environment, EnvironmentError};
 use millrace_shared::quarantine::Quarantine;
 use millrace_shared::telemetry;
-use millrace_sinks::config::{REPLICATION, ReplicaClients, SinksConfig};
+use millrace_sinks::config::{ReplicaClients, SinksConfig};
+use millrace_sinks::document::REPLICATION;
 use millrace_sinks::postgres::PostgresSink;
 
 use crate::handler::ReplicatorHandler;

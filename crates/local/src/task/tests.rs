@@ -39,7 +39,18 @@ fn answer(payload: &RawValue, turns: u32) -> TaskResponse {
     answer.progress.clone_from(&progress);
     answer.done = task == "summary" || part == turns;
     let at = RawValue::from_string("null".to_owned()).unwrap();
-    let cursor = TaskCursor { task, run_id, segment, segments: 3, part, progress, differences: 0, problems: 0, at };
+    let cursor = TaskCursor {
+        task,
+        run_id,
+        segment,
+        segments: 3,
+        part,
+        progress,
+        differences: 0,
+        problems: 0,
+        replicas: Vec::new(),
+        at,
+    };
     answer.cursor = (!answer.done).then_some(cursor);
     answer
 }

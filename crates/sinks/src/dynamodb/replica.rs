@@ -10,12 +10,16 @@ use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::raw_item::ITEM_BYTES_MOST;
 use millrace_shared::replica_item::ReplicaItem;
-use millrace_shared::table_reader::{ScanSegment, TableReadError};
+use millrace_shared::table_reader::{ScanSegment, SourceDescription, TableReadError};
 use time::OffsetDateTime;
 
+use super::schema::format_key;
 use super::write_outcome::{self, WriteOutcome};
 use super::{DynamoDbSink, UNFINISHED, raw_body};
-use crate::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget};
+use crate::{
+    Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, SinkMisconfiguredError, WriteResult,
+    WriteTarget,
+};
 
 /// The attribute that every item of a replica has in addition to the source's attributes.
 const REVISION_NAME: &str = "_rev";
@@ -44,6 +48,26 @@ impl Replica for DynamoDbSink {
             let page = page.map_err(|fault| self.unread(&fault))?;
             let held = page.items.into_iter().map(|(key, item)| (key, ReplicaItem::decode(item))).collect();
             Ok(ReplicaPage { held, next: page.next, units: page.units })
+        }
+        .boxed()
+    }
+
+    fn check_source<'s>(&'s self, source: &'s SourceDescription) -> BoxFuture<'s, Result<(), SinkMisconfiguredError>> {
+        async move {
+            // The task reports a table that cannot be described when it comes to this replica.
+            let Ok(schema) = self.schema().await else { return Ok(()) };
+            if schema.arn == source.arn {
+                return Err(self.misconfigured(self.self_replication(&schema)));
+            }
+            if schema.key != source.key {
+                let (own, its) = (format_key(&schema.key), format_key(&source.key));
+                return Err(self.misconfigured(format!(
+                    "the replica's key is {own}, but the source's key is {its}: set {} to a table with the key schema of \
+                     the source",
+                    self.setting
+                )));
+            }
+            Ok(())
         }
         .boxed()
     }

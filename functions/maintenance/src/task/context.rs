@@ -23,8 +23,8 @@ pub struct TaskContext<'a> {
     pub source: &'a SourceTable,
     /// The source table, for the writes of a restore.
     pub restore_table: &'a RestoreTable,
-    /// The replicas.
-    pub replicas: &'a [Box<dyn Replica>],
+    /// The replicas that the task processes.
+    pub replicas: &'a [&'a dyn Replica],
     /// The failure bucket, which also stores the reports.
     pub bucket: &'a FailureBucket,
     /// The archive.

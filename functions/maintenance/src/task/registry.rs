@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use millrace_shared::invocation::Invocation;
+use millrace_sinks::SinkName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
@@ -188,6 +189,11 @@ pub(crate) trait SegmentTask: fmt::Debug {
     /// of them silently.
     fn needs_all_replicas(&self) -> bool {
         Self::USES_REPLICAS
+    }
+
+    /// Returns the name of the only replica that the task processes, or `None` for all replicas.
+    fn replica(&self) -> Option<&SinkName> {
+        None
     }
 
     /// Returns the time that an invocation needs in addition to the time for making progress.

@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
 
 use millrace_shared::change::CanonicalKey;
+use millrace_sinks::SinkName;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 use serde_json::value::RawValue;
@@ -95,6 +96,29 @@ pub enum InvalidRequest {
         "the cursor belongs to {0} but this is {1}: pass the cursor returned by this task, or omit it to start over"
     )]
     CursorMismatch(String, String),
+    /// No replica has this name.
+    #[error(
+        "replica is {name:?}, which is not configured: set it to one of {names}{hint}",
+        names = joined(known.iter().map(String::as_str)),
+        hint = suggestion(nearest(name, known.iter().map(String::as_str)))
+    )]
+    UnknownReplica {
+        /// The given name.
+        name: String,
+        /// The names of the configured replicas.
+        known: Vec<String>,
+    },
+    /// The replicas are not those of the run to which the cursor belongs.
+    #[error(
+        "the cursor belongs to a run over the replicas {then:?}, but the task would now process {now:?}: omit it to \
+         start over"
+    )]
+    CursorReplicas {
+        /// The replicas of the run.
+        then: Vec<String>,
+        /// The replicas that are configured and requested now.
+        now: Vec<String>,
+    },
     /// The cursor was not returned by this version.
     #[error("the cursor is not a cursor of {0}: {1}; omit it to start over")]
     Cursor(&'static str, #[source] serde_json::Error),
@@ -245,6 +269,19 @@ pub(super) fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, 
         found: format!("not a valid key ({error})"),
         wanted: "DynamoDB JSON such as {\"user_id\":{\"S\":\"ada\"},\"timestamp\":{\"N\":\"1\"}}".to_owned(),
     })
+}
+
+/// Parses the name of a replica.
+pub(super) fn replica_name(text: Option<String>) -> Result<Option<SinkName>, InvalidRequest> {
+    let parsed = |text: String| {
+        let wanted = "the name of a replica: a lowercase letter, then lowercase letters, digits or hyphens".to_owned();
+        SinkName::parse(&text).map_err(|_| InvalidRequest::Value {
+            field: "replica",
+            found: format!("{text:?}"),
+            wanted,
+        })
+    };
+    text.map(parsed).transpose()
 }
 
 /// Parses a time in RFC 3339.

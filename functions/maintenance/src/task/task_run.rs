@@ -214,6 +214,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
             progress: answer.progress.clone(),
             differences: answer.differences,
             problems: answer.problems,
+            replicas: answer.sinks.clone(),
             at: serde_json::value::to_raw_value(&self.cursor).unwrap_or_default(),
         });
         Ok(answer)

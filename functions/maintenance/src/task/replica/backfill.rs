@@ -20,7 +20,7 @@ use millrace_shared::invocation::Invocation;
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::revision::Revision;
 use millrace_shared::table_reader::{ScanPage, ScanSegment};
-use millrace_sinks::{Replica, ReplicaCondition, ReplicaWrite, WriteResult, WriteTarget};
+use millrace_sinks::{Replica, ReplicaCondition, ReplicaWrite, SinkName, WriteResult, WriteTarget};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -34,7 +34,7 @@ use crate::task::capacity_budget::CapacityBudget;
 use crate::task::context::TaskContext;
 use crate::task::error::{ClassifiedError, TaskErrorKind};
 use crate::task::registry::{MaintenanceTask, SegmentTask};
-use crate::task::request::InvalidRequest;
+use crate::task::request::{InvalidRequest, replica_name};
 use crate::task::task_run::TaskRun;
 
 /// Number of attempts to write a page before the task fails; with the SDK's retries, they take about 30 seconds.
@@ -46,6 +46,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 #[serde(default, deny_unknown_fields)]
 pub struct BackfillRequest {
+    /// Process only the replica of this name (default: all replicas)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    replica: Option<String>,
     /// Maximum number of read capacity units per second that the task consumes, for all concurrent segments together
     /// (default: no limit)
     #[cfg_attr(feature = "cli", arg(long, value_name = "UNITS"))]
@@ -55,6 +58,8 @@ pub struct BackfillRequest {
 /// A backfill.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BackfillTask {
+    /// The only replica to fill, or `None` for all.
+    replica: Option<SinkName>,
     /// Maximum number of read capacity units per second consumed from the source, for all segments together.
     capacity_units: Option<u32>,
 }
@@ -66,7 +71,10 @@ impl MaintenanceTask for BackfillTask {
     type Request = BackfillRequest;
 
     fn parse(request: BackfillRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
-        Ok(Self { capacity_units: CapacityBudget::parse(request.max_read_capacity_units)? })
+        Ok(Self {
+            replica: replica_name(request.replica)?,
+            capacity_units: CapacityBudget::parse(request.max_read_capacity_units)?,
+        })
     }
 }
 
@@ -139,6 +147,10 @@ impl SegmentTask for BackfillTask {
     type Error = BackfillError;
     const USES_REPLICAS: bool = true;
 
+    fn replica(&self) -> Option<&SinkName> {
+        self.replica.as_ref()
+    }
+
     /// Items that were written before an error are correct and remain.
     async fn run(
         &self,
@@ -160,7 +172,7 @@ impl SegmentTask for BackfillTask {
         let mut ready = reading.page(task_run.cursor().after()).await?;
         loop {
             let FetchedPage { revision, page: found } = ready;
-            let fill_all = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop)));
+            let fill_all = join_all(replicas.iter().map(|replica| fill(*replica, &found.items, revision, &stop)));
             // The next page is read while this one is written.
             let ahead = async {
                 match &found.next {

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use futures::{StreamExt, TryStreamExt, stream};
 use millrace_shared::invocation::Invocation;
 use millrace_shared::stream::StreamRecord;
+use millrace_sinks::SinkName;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -33,7 +34,7 @@ use crate::task::belongs_to_segment;
 use crate::task::context::TaskContext;
 use crate::task::error::{ClassifiedError, TaskErrorKind};
 use crate::task::registry::{MaintenanceTask, SegmentTask};
-use crate::task::request::{InvalidRequest, time};
+use crate::task::request::{InvalidRequest, replica_name, time};
 use crate::task::task_run::TaskRun;
 
 /// Maximum number of objects that are processed together, so that their keys are reconciled in one pass.
@@ -50,6 +51,10 @@ const CONTRADICTING_ROWS: &str = "quarantine/archiver/contradicting/";
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 #[serde(default, deny_unknown_fields)]
 pub struct RedriveRequest {
+    /// Process only the objects of records that failed in the replica of this name, and only this replica (default: all
+    /// objects and replicas)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    replica: Option<String>,
     /// Reports the outcome that each object would have, without writing (default: true)
     #[cfg_attr(feature = "cli", arg(skip))]
     dry_run: Option<bool>,
@@ -70,6 +75,8 @@ pub struct RedriveRequest {
 /// The task `redrive`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedriveTask {
+    /// The only replica to process, with the objects of records that failed in it; `None` for all.
+    pub(crate) replica: Option<SinkName>,
     /// If true, the task only reports the actions that it would take.
     pub(crate) dry_run: bool,
     /// The prefixes of the failure bucket to process.
@@ -88,21 +95,34 @@ impl MaintenanceTask for RedriveTask {
     type Request = RedriveRequest;
 
     fn parse(request: RedriveRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
-        let prefixes = match request.prefix {
-            None => vec![ON_FAILURE_PREFIX.to_owned(), QUARANTINE.to_owned()],
-            Some(prefix) if prefix.starts_with(QUARANTINE) || prefix.starts_with(ON_FAILURE_PREFIX) => vec![prefix],
-            Some(other) => {
-                let wanted = format!("a prefix that begins with {QUARANTINE} or {ON_FAILURE_PREFIX}");
-                return Err(InvalidRequest::Value { field: "prefix", found: format!("{other:?}"), wanted });
-            }
-        };
+        let replica = replica_name(request.replica)?;
+        let prefixes = prefixes(request.prefix, replica.as_ref())?;
         Ok(Self {
+            replica,
             dry_run: request.dry_run.unwrap_or(true),
             prefixes,
             from: time("from", request.from.as_deref())?,
             to: time("to", request.to.as_deref())?,
             reason: request.error_contains,
         })
+    }
+}
+
+/// Returns the prefixes of the objects to process. Only the quarantine objects of a replica name it: a batch that failed
+/// as a whole may be missing in every replica.
+fn prefixes(requested: Option<String>, replica: Option<&SinkName>) -> Result<Vec<String>, InvalidRequest> {
+    let own = replica.map(|name| format!("{QUARANTINE}{}/{name}/", FailedFunction::Replicator.as_str()));
+    let allowed = own.map_or_else(|| vec![ON_FAILURE_PREFIX.to_owned(), QUARANTINE.to_owned()], |own| vec![own]);
+    match requested {
+        None => Ok(allowed),
+        Some(prefix) if allowed.iter().any(|allowed| prefix.starts_with(allowed)) => Ok(vec![prefix]),
+        // The prefix of all quarantine objects, or of all those of the replicator, contains the replica's.
+        Some(prefix) if replica.is_some() && prefix.ends_with('/') && allowed[0].starts_with(&prefix) => Ok(allowed),
+        Some(other) => {
+            let of_replica = replica.map(|name| format!(" (replica is {:?})", name.as_str())).unwrap_or_default();
+            let wanted = format!("a prefix that begins with {}{of_replica}", allowed.join(" or "));
+            Err(InvalidRequest::Value { field: "prefix", found: format!("{other:?}"), wanted })
+        }
     }
 }
 
@@ -173,6 +193,10 @@ impl SegmentTask for RedriveTask {
     type Error = RedriveError;
     const USES_REPLICAS: bool = true;
 
+    fn replica(&self) -> Option<&SinkName> {
+        self.replica.as_ref()
+    }
+
     /// Records that failed in a sink that is not configured are skipped, and the report names the setting.
     fn needs_all_replicas(&self) -> bool {
         false
@@ -186,7 +210,12 @@ impl SegmentTask for RedriveTask {
         context: &TaskContext<'_>,
     ) -> Result<bool, RedriveError> {
         let known: Vec<&str> = context.replicas.iter().map(|replica| replica.name()).collect();
-        let unserved = match context.deployment.unserved(&known).await {
+        // The objects of one replica do not depend on the others.
+        let unserved = match &self.replica {
+            Some(_) => Ok(Vec::new()),
+            None => context.deployment.unserved(&known).await,
+        };
+        let unserved = match unserved {
             Ok(unserved) => unserved.first().map(ToString::to_string),
             Err(unknown) if unknown.retryable() => return Err(RedriveError::Sinks(unknown)),
             Err(unknown) => Some(unknown.to_string()),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millrace_sinks::SinkName;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -16,6 +17,9 @@ use crate::task::task_run::TaskRun;
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 #[serde(default, deny_unknown_fields)]
 pub struct RepairRequest {
+    /// Process only the replica of this name (default: all replicas)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    replica: Option<String>,
     /// Time after which a difference is read again, 0 to 300; only a difference that persists is repaired (default: 5)
     #[cfg_attr(feature = "cli", arg(long, value_name = "SECONDS"))]
     recheck_after_seconds: Option<u32>,
@@ -39,9 +43,9 @@ impl MaintenanceTask for RepairTask {
     type Request = RepairRequest;
 
     fn parse(request: RepairRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
-        let RepairRequest { recheck_after_seconds, max_read_capacity_units, dry_run } = request;
+        let RepairRequest { replica, recheck_after_seconds, max_read_capacity_units, dry_run } = request;
         let repair_mode = if dry_run.unwrap_or(true) { RepairMode::DryRun } else { RepairMode::Yes };
-        ReplicaComparison::parse(recheck_after_seconds, max_read_capacity_units, repair_mode).map(Self)
+        ReplicaComparison::parse(replica, recheck_after_seconds, max_read_capacity_units, repair_mode).map(Self)
     }
 }
 
@@ -50,11 +54,15 @@ impl SegmentTask for RepairTask {
     type Error = VerifyError;
     const USES_REPLICAS: bool = true;
 
+    fn replica(&self) -> Option<&SinkName> {
+        self.0.replica.as_ref()
+    }
+
     fn extra_time(&self) -> Duration {
         self.0.lag
     }
 
     async fn run(&self, task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) -> Result<bool, VerifyError> {
-        compare(task_run, context, self.0).await
+        compare(task_run, context, &self.0).await
     }
 }

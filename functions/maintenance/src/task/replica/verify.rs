@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use futures::future::try_join;
 use millrace_shared::change::CanonicalKey;
-use millrace_sinks::Replica;
+use millrace_sinks::{Replica, SinkName};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -35,7 +35,7 @@ use crate::task::capacity_budget::CapacityBudget;
 use crate::task::context::TaskContext;
 use crate::task::error::{ClassifiedError, TaskErrorKind};
 use crate::task::registry::{MaintenanceTask, SegmentTask};
-use crate::task::request::{InvalidRequest, in_range};
+use crate::task::request::{InvalidRequest, in_range, replica_name};
 use crate::task::task_run::TaskRun;
 use difference::{CandidateDifference, ConfirmedDifference, DifferenceKind};
 use merge_join::{MergeJoin, ScanPosition};
@@ -57,6 +57,9 @@ const FAILURES_READ_WITHIN: Duration = Duration::from_secs(30);
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 #[serde(default, deny_unknown_fields)]
 pub struct VerifyRequest {
+    /// Process only the replica of this name (default: all replicas)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    replica: Option<String>,
     /// Time after which a difference is read again, 0 to 300; only a difference that persists is reported (default: 5)
     #[cfg_attr(feature = "cli", arg(long, value_name = "SECONDS"))]
     recheck_after_seconds: Option<u32>,
@@ -78,8 +81,8 @@ impl MaintenanceTask for VerifyTask {
     type Request = VerifyRequest;
 
     fn parse(request: VerifyRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
-        let VerifyRequest { recheck_after_seconds, max_read_capacity_units } = request;
-        ReplicaComparison::parse(recheck_after_seconds, max_read_capacity_units, RepairMode::No).map(Self)
+        let VerifyRequest { replica, recheck_after_seconds, max_read_capacity_units } = request;
+        ReplicaComparison::parse(replica, recheck_after_seconds, max_read_capacity_units, RepairMode::No).map(Self)
     }
 }
 
@@ -88,18 +91,24 @@ impl SegmentTask for VerifyTask {
     type Error = VerifyError;
     const USES_REPLICAS: bool = true;
 
+    fn replica(&self) -> Option<&SinkName> {
+        self.0.replica.as_ref()
+    }
+
     fn extra_time(&self) -> Duration {
         self.0.lag
     }
 
     async fn run(&self, task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) -> Result<bool, VerifyError> {
-        compare(task_run, context, self.0).await
+        compare(task_run, context, &self.0).await
     }
 }
 
 /// Validated parameters of a comparison, of `verify` and of `repair`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReplicaComparison {
+    /// The only replica to compare, or `None` for all.
+    pub(crate) replica: Option<SinkName>,
     /// The time for which a difference must persist, with both sides unchanged, to be real.
     pub(crate) lag: Duration,
     /// Maximum number of read capacity units per second consumed from the source, for all segments together.
@@ -121,12 +130,14 @@ pub(crate) enum RepairMode {
 
 impl ReplicaComparison {
     pub(super) fn parse(
+        replica: Option<String>,
         recheck_after_seconds: Option<u32>,
         max_read_capacity_units: Option<u32>,
         repair_mode: RepairMode,
     ) -> Result<Self, InvalidRequest> {
         let lag = in_range("recheck_after_seconds", recheck_after_seconds, 0..=MAX_LAG_SECONDS)?;
         Ok(Self {
+            replica: replica_name(replica)?,
             lag: Duration::from_secs(lag.unwrap_or(LAG_SECONDS).into()),
             capacity_units: CapacityBudget::parse(max_read_capacity_units)?,
             repair_mode,
@@ -160,7 +171,7 @@ impl ClassifiedError for VerifyError {
     }
 }
 
-/// Cursor of a comparison: the index of the replica, and the scan positions of both sides.
+/// Cursor of a comparison: the index of the replica in [`TaskCursor::replicas`](crate::task::TaskCursor::replicas), and the scan positions of both sides.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct VerifyCursor {
     sink: usize,
@@ -175,7 +186,7 @@ pub struct VerifyCursor {
 pub(super) async fn compare(
     task_run: &mut TaskRun<VerifyCursor>,
     context: &TaskContext<'_>,
-    verify: ReplicaComparison,
+    verify: &ReplicaComparison,
 ) -> Result<bool, VerifyError> {
     let mut pace = CapacityBudget::new(verify.capacity_units, task_run.segment().total_segments, Instant::now());
     let scan_until = task_run.deadline.checked_sub(verify.lag).filter(|until| *until > Instant::now());
@@ -184,7 +195,7 @@ pub(super) async fn compare(
     let scan_until = scan_until - FAILURES_READ_WITHIN.min(left / 4);
     let any_failed = failure_index::any(context.bucket).await?;
     while let Some(replica) = context.replicas.get(task_run.cursor().sink) {
-        let replica = &**replica;
+        let replica = *replica;
         let from = task_run.cursor().clone();
         let mut sides = MergeJoin::new(context.source, replica, task_run.segment(), from.source, from.replica);
         while sides.pages() < PAGES_PER_CHECKPOINT && !sides.is_exhausted() {
@@ -226,7 +237,7 @@ async fn recheck_after_lag(
     task_run: &mut TaskRun<VerifyCursor>,
     context: &TaskContext<'_>,
     replica: &dyn Replica,
-    verify: ReplicaComparison,
+    verify: &ReplicaComparison,
     candidates: Vec<CandidateDifference>,
 ) -> Result<Option<Vec<ConfirmedDifference>>, VerifyError> {
     if candidates.is_empty() {
@@ -256,7 +267,7 @@ async fn report_findings(
     task_run: &mut TaskRun<VerifyCursor>,
     context: &TaskContext<'_>,
     replica: &dyn Replica,
-    verify: ReplicaComparison,
+    verify: &ReplicaComparison,
     findings: Vec<ConfirmedDifference>,
     any_failed: bool,
 ) -> Result<(), VerifyError> {
