@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_sdk_s3::config::retry::RetryConfig;
 use millrace_archive::Compression;
 use millrace_archive::store::ArchiveStore;
+use millrace_archive::writer::ArchiveWriter;
 use millrace_archiver::ArchiverHandler;
 use millrace_local::clients;
 use millrace_replicator::ReplicatorHandler;
@@ -68,7 +69,7 @@ impl BucketPair {
 
     fn archiver(&self) -> ArchiverHandler {
         let store = ArchiveStore::new(self.troubled.clone(), ARCHIVE.to_owned());
-        ArchiverHandler::new(store, self.quarantine("archiver"), Compression::Zstd)
+        ArchiverHandler::new(ArchiveWriter::new(store, Compression::Zstd), self.quarantine("archiver"))
     }
 
     async fn keys(&self, bucket: &str) -> Vec<String> {

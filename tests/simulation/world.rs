@@ -14,6 +14,7 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use millrace_archive::Compression;
 use millrace_archive::store::ArchiveStore;
+use millrace_archive::writer::ArchiveWriter;
 use millrace_archiver::ArchiverHandler;
 use millrace_event_source_mapping::response::FunctionResponse;
 use millrace_event_source_mapping::state::{ActionId, ActionKind, DiscardReason};
@@ -150,7 +151,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
             tasks: Vec::new(),
             now: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
             replicator: Rc::new(replicator(&replicas, s3.clone())),
-            archiver: ArchiverHandler::new(archive, quarantine("archiver"), compression),
+            archiver: ArchiverHandler::new(ArchiveWriter::new(archive, compression), quarantine("archiver")),
             maintenance: whole,
             partial,
             replicas,

@@ -3,6 +3,8 @@
 use millrace_shared::environment::{self, Environment, EnvironmentError};
 
 use crate::Compression;
+use crate::store::ArchiveStore;
+use crate::writer::ArchiveWriter;
 
 /// The settings of the archive, from the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,5 +31,11 @@ impl ArchiveConfig {
             Some(bucket) if problems.is_empty() => Ok(Self { bucket, compression: compression.unwrap_or_default() }),
             _ => Err(problems),
         }
+    }
+
+    /// Creates the writer of these settings; it sends no request before its first object.
+    #[must_use]
+    pub fn writer(&self, s3: aws_sdk_s3::Client) -> ArchiveWriter {
+        ArchiveWriter::new(ArchiveStore::new(s3, self.bucket.clone()), self.compression)
     }
 }

@@ -19,8 +19,8 @@
 //!   [`ArchiveKey`] is a key of either layout.
 //! - The object's metadata is an [`ObjectMetadata`]; its format number is [`FORMAT`].
 //!
-//! Architecture invariant: apart from [`store`], which accesses the bucket, this crate does no I/O, and it does not read a
-//! clock and does not know the user record.
+//! Architecture invariant: apart from [`store`] and [`writer`], which access the bucket, this crate does no I/O, and it
+//! does not read a clock and does not know the user record.
 //! [`rows_from_removals`] decides which records of a batch become rows, [`write()`] encodes an object, and
 //! [`RowReader`] decodes it and rejects a corrupt object with a specific error. [`ObjectWriter`] and
 //! [`verify_object()`] process objects that are too large for memory.
@@ -75,6 +75,7 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 mod write;
+pub mod writer;
 
 pub use checksum::verify_object;
 pub use compacted::{ArchiveKey, COMPACTED, CompactedKey, UnrecognizedKey};
@@ -85,5 +86,7 @@ pub use merge::MergeIterator;
 pub use object_metadata::{FORMAT, ObjectMetadata};
 pub use read::{CorruptObject, CorruptionKind, KeyNames, RowReader};
 pub use row::{ArchiveRow, ArchivedRow, ItemText};
-pub use select::{ArchiveBatch, HourPartition, MissingOldImageError, RejectedRecord, rows_from_removals};
+pub use select::{
+    ArchiveBatch, HourPartition, MissingOldImageError, RejectedRecord, rows_from_changes, rows_from_removals,
+};
 pub use write::{EncodedObject, ObjectWriter, write};

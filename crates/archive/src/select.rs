@@ -31,11 +31,11 @@ pub struct HourPartition<'a> {
     pub table: &'a str,
     /// The hour in which they were removed.
     pub hour: ArchiveHour,
-    /// The index in the batch of the record with the lowest sequence number. If the object cannot be put, Lambda must
-    /// redeliver the batch from this record.
-    pub lowest: usize,
     /// The rows in the order of the batch.
     pub rows: Vec<ArchiveRow<'a>>,
+    /// The index in the batch of each row's record, in the order of the rows. If the object cannot be put, Lambda must
+    /// redeliver the batch from the record with the lowest sequence number among them.
+    pub records: Vec<usize>,
 }
 
 /// A record that can never become a row.
@@ -62,29 +62,41 @@ pub struct MissingOldImageError {
     view: String,
 }
 
-/// Partitions a batch by how each record is processed. Every TTL removal becomes a row, including a second removal of
-/// the same key: the archive does not deduplicate by key.
+/// Partitions a batch by how each record is processed, as [`rows_from_changes`] does. A record that cannot be parsed is
+/// among the rejected ones, because it may be a TTL removal.
 ///
 /// # Errors
 /// [`MissingOldImageError`] if a TTL removal has no item because the stream view does not include old images.
 pub fn rows_from_removals<'a>(records: &'a [StreamRecord<'_>]) -> Result<ArchiveBatch<'a>, MissingOldImageError> {
+    let readable: Vec<&Change<'_>> = records.iter().filter_map(|record| record.read.as_ref().ok()).collect();
+    let mut selection = rows_from_changes(&readable)?;
+    let unreadable = records.iter().enumerate().filter_map(|(index, record)| {
+        let reason = record.read.as_ref().err()?.to_string();
+        Some(RejectedRecord { index, reason, contradicts: false })
+    });
+    selection.unarchivable.extend(unreadable);
+    selection.unarchivable.sort_by_key(|rejected| rejected.index);
+    Ok(selection)
+}
+
+/// Partitions the changes of a batch by how each is processed. Every TTL removal becomes a row, including a second
+/// removal of the same key and one that a later change of the batch superseded: the archive does not deduplicate by
+/// key.
+///
+/// # Errors
+/// [`MissingOldImageError`] if a TTL removal has no item because the stream view does not include old images.
+pub fn rows_from_changes<'a>(changes: &[&'a Change<'_>]) -> Result<ArchiveBatch<'a>, MissingOldImageError> {
     let mut selection = ArchiveBatch::default();
     let mut places: BTreeMap<(&str, ArchiveHour), usize> = BTreeMap::new();
-    let contradicting = contradicting(records);
-    for (index, record) in records.iter().enumerate() {
+    let contradicting = contradicting(changes);
+    for &change in changes {
+        let index = change.index;
         let contradicts = contradicting.contains(&index);
         let mut refuse = |reason| selection.unarchivable.push(RejectedRecord { index, reason, contradicts });
         if contradicts {
             refuse(CONTRADICTION.to_owned());
             continue;
         }
-        let change = match &record.read {
-            Ok(change) => change,
-            Err(unreadable) => {
-                refuse(unreadable.to_string());
-                continue;
-            }
-        };
         let ChangeKind::Remove { expired: true, image } = change.effect else {
             selection.skipped += 1;
             continue;
@@ -105,14 +117,12 @@ pub fn rows_from_removals<'a>(records: &'a [StreamRecord<'_>]) -> Result<Archive
         };
         let (table, hour) = (change.source.table(), ArchiveHour::of(removed_at));
         let place = *places.entry((table, hour)).or_insert_with(|| {
-            selection.partitions.push(HourPartition { table, hour, lowest: index, rows: Vec::new() });
+            selection.partitions.push(HourPartition { table, hour, rows: Vec::new(), records: Vec::new() });
             selection.partitions.len() - 1
         });
         let partition = &mut selection.partitions[place];
-        if record.number < records[partition.lowest].number {
-            partition.lowest = index;
-        }
         partition.rows.push(row(change, removed_at, image));
+        partition.records.push(index);
     }
     Ok(selection)
 }
@@ -122,14 +132,13 @@ const CONTRADICTION: &str =
 
 /// Returns the indexes of the TTL removals that contradict an earlier one. A shard delivers its records in ascending
 /// order of their sequence numbers, so the records are compared only if that order is broken.
-fn contradicting(records: &[StreamRecord<'_>]) -> BTreeSet<usize> {
-    if records.is_sorted_by(|one, next| one.number < next.number) {
+fn contradicting(changes: &[&Change<'_>]) -> BTreeSet<usize> {
+    if changes.is_sorted_by(|one, next| one.revision < next.revision) {
         return BTreeSet::new();
     }
     let mut first_of: HashMap<(&CanonicalKey, Revision), &Change<'_>> = HashMap::new();
     let mut contradicting = BTreeSet::new();
-    for (index, record) in records.iter().enumerate() {
-        let Ok(change) = &record.read else { continue };
+    for &change in changes {
         // A removal that cannot become a row is rejected for that reason, and a later record cannot contradict it.
         let is_row = removal_time(change.approximate_creation_time).is_ok();
         if let ChangeKind::Remove { expired: true, image: Some(_) } = change.effect
@@ -137,7 +146,7 @@ fn contradicting(records: &[StreamRecord<'_>]) -> BTreeSet<usize> {
         {
             let first = first_of.entry((change.key.canonical(), change.revision)).or_insert(change);
             if !is_same_change(first, change) {
-                contradicting.insert(index);
+                contradicting.insert(change.index);
             }
         }
     }

@@ -6,7 +6,6 @@ use millrace_shared::telemetry;
 
 use crate::handler::ArchiverHandler;
 use millrace_archive::config::ArchiveConfig;
-use millrace_archive::store::ArchiveStore;
 
 /// The function's name in keys, logs and metrics.
 pub const FUNCTION: &str = "archiver";
@@ -43,9 +42,8 @@ impl ArchiverConfig {
 #[must_use]
 pub fn connect(config: &ArchiverConfig, s3: aws_sdk_s3::Client) -> ArchiverHandler {
     ArchiverHandler::new(
-        ArchiveStore::new(s3.clone(), config.archive.bucket.clone()),
+        config.archive.writer(s3.clone()),
         Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION),
-        config.archive.compression,
     )
 }
 

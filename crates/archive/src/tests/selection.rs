@@ -55,18 +55,18 @@ fn whatever_ttl_did_not_remove_is_skipped() {
 }
 
 #[test]
-fn each_table_and_hour_is_an_object_with_its_lowest_position() {
+fn each_table_and_hour_is_an_object_with_the_positions_of_its_records() {
     let other = ARN.replace("Users", "Orders");
     let mut foreign = expired("9", 0);
     foreign["eventSourceARN"] = json!(other);
     let records = [expired("7", 3599), expired("8", 3600), foreign, expired("6", 1), expired("10", 3601)];
     selected(&records, |selection| {
         let found: Vec<_> = (selection.unwrap().partitions.iter())
-            .map(|one| (one.table.to_owned(), one.hour.to_string(), one.lowest, one.rows.len()))
+            .map(|one| (one.table.to_owned(), one.hour.to_string(), one.records.clone(), one.rows.len()))
             .collect();
         let hour = |hour| format!("dt=2026-11-22/hr={hour}");
-        let wanted = [("Users", 14, 3, 2), ("Users", 15, 1, 2), ("Orders", 14, 2, 1)];
-        assert_eq!(found, wanted.map(|(table, at, lowest, rows)| (table.to_owned(), hour(at), lowest, rows)));
+        let wanted = [("Users", 14, vec![0, 3], 2), ("Users", 15, vec![1, 4], 2), ("Orders", 14, vec![2], 1)];
+        assert_eq!(found, wanted.map(|(table, at, records, rows)| (table.to_owned(), hour(at), records, rows)));
     });
 }
 

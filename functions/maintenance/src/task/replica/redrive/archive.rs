@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use millrace_archive::writer::ArchiveWriter;
 use millrace_archive::{ArchiveBatch, ArchiveHour, ArchiveRow};
 use millrace_shared::stream::{StreamRecord, read};
 use serde_json::value::RawValue;
@@ -73,12 +74,11 @@ async fn put(
     rows: Vec<ArchiveRow<'_>>,
     dry_run: bool,
 ) -> Result<(), String> {
-    let object = millrace_archive::write(table, hour, rows, context.compression).map_err(|error| error.to_string())?;
-    let metadata = object.description.encode().map_err(|error| error.to_string())?;
     if dry_run {
-        return Ok(());
+        return millrace_archive::write(table, hour, rows, context.compression)
+            .map(drop)
+            .map_err(|error| error.to_string());
     }
-    let key = object.key.to_string();
-    let put = context.archive.put(&key, object.bytes, object.description.sha256, metadata);
-    put.await.map_err(|error| error.to_string())
+    let writer = ArchiveWriter::new(context.archive.clone(), context.compression);
+    writer.write(table, hour, rows).await.map(drop).map_err(|error| error.to_string())
 }
