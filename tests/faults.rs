@@ -4,6 +4,7 @@
 //! Faults are decorators, on two levels: around a sink ([`troubled`]) and around the engine's HTTP ([`proxy`]). The
 //! code under test has no switch for them.
 
+mod archive_sink;
 mod buckets;
 mod deliveries;
 mod network;

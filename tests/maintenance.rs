@@ -1,5 +1,6 @@
 //! Tests of the maintenance tasks on the local stack: real engines, streams and functions.
 
+mod archive_sink;
 mod audits;
 mod backfills;
 mod columns;

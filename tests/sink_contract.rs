@@ -1,24 +1,36 @@
 //! The properties that every sink must have, as functions over a sink and a way to read its replica.
 //!
-//! A new sink implements [`ContractReplica`] for its store and calls [`assert_sink_contract`]; no property may be
-//! relaxed for it. The changes are complete user records, which every kind of replica can store, and each property uses
-//! its own users, so that they can all share one store.
+//! A new sink that stores the latest state implements [`ContractReplica`] for its store and calls
+//! [`assert_sink_contract`]; no property may be relaxed for it. The changes are complete user records, which every kind of
+//! replica can store, and each property uses its own users, so that they can all share one store.
+//!
+//! The archive stores removals instead of states, so [`assert_archive_contract`] decides for each property what it means
+//! for the archive. Five of them order the states of one key, and have no counterpart because the rows of a key coexist:
+//! `an_older_change_after_a_newer_is_stale`, `a_delete_leaves_a_tombstone_that_no_late_write_passes`,
+//! `a_delete_that_comes_first_still_counts`, `a_record_created_again_replaces_its_tombstone` and
+//! `numbers_are_compared_as_numbers`. In their place, `every_removal_is_a_row` demands that none of the rows is lost.
 
 use std::collections::BTreeMap;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use millrace_archive::Compression;
+use millrace_archive::store::ArchiveStore;
+use millrace_archive::writer::ArchiveWriter;
 use millrace_replicator::deduplicate::latest_per_key;
 use millrace_shared::revision::Revision;
 use millrace_shared::stream;
+use millrace_sinks::archive::ArchiveSink;
 use millrace_sinks::dynamodb::DynamoDbSink;
 use millrace_sinks::{DeduplicatedBatch, FailureKind, Sink, SinkOutcome};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use serde_json::value::RawValue;
 use time::Duration;
 use tokio::runtime::Runtime;
 
-use crate::replication::events::{EventBuilder, LABEL, event, user};
+use crate::archival::harness::{ARCHIVE, keys, rows};
+use crate::replication::events::{EventBuilder, LABEL, RecordKind, event, event_of, user};
 use crate::replication::rig::{REPLICA, ReplicationRig, invocation_within};
 
 /// A stream of the same table that began after that of [`LABEL`].
@@ -69,8 +81,11 @@ async fn apply(sink: &dyn Sink, told: &[EventBuilder]) -> SinkOutcome {
 }
 
 async fn apply_within(sink: &dyn Sink, told: &[EventBuilder], time: std::time::Duration) -> SinkOutcome {
-    let event = event(told);
-    let batch = stream::read(&event).unwrap();
+    apply_event(sink, &event(told), time).await
+}
+
+async fn apply_event(sink: &dyn Sink, event: &RawValue, time: std::time::Duration) -> SinkOutcome {
+    let batch = stream::read(event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
     let settled: Vec<_> = latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
     let outcome = sink
@@ -78,7 +93,10 @@ async fn apply_within(sink: &dyn Sink, told: &[EventBuilder], time: std::time::D
         .await
         .unwrap();
     let counted = outcome.applied + outcome.duplicate + outcome.stale + outcome.failures.len();
-    assert_eq!(counted, settled.len(), "each settled change is counted once: {outcome:?}");
+    let required = sink.required_changes(DeduplicatedBatch { changes: &changes, latest_per_key: &settled });
+    assert_eq!(counted, required.len(), "each required change is counted once: {outcome:?}");
+    let is_required = |index| required.iter().any(|change| change.index == index);
+    assert!(outcome.failures.iter().all(|failure| is_required(failure.index)), "{outcome:?}");
     outcome
 }
 
@@ -287,4 +305,125 @@ fn one_write_at_a_time_keeps_every_law_too() {
     let rig = runtime.block_on(ReplicationRig::start());
     let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 1, Duration::days(8));
     assert_sink_contract(&runtime, &sink, &rig);
+}
+
+/// The archive, as the contract suite reads it: the revisions of the rows of a user's record, sorted.
+async fn archived(s3: &aws_sdk_s3::Client, user_id: &str) -> Vec<String> {
+    let key = format!(r#"{{"timestamp":{{"N":"1"}},"user_id":{{"S":"{user_id}"}}}}"#);
+    let rows = rows(s3).await.into_iter().filter(|row| row.key.as_str() == key);
+    rows.map(|row| row.revision.to_string()).collect()
+}
+
+fn revision(number: u64) -> String {
+    format!("{LABEL}#{number}")
+}
+
+/// Runs the properties of the archive.
+fn assert_archive_contract(runtime: &Runtime, sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
+    runtime.block_on(async {
+        sink.check().await.unwrap();
+        a_late_replay_archives_nothing_new(sink, s3).await;
+        every_removal_is_a_row(sink, s3).await;
+        a_removal_that_cannot_be_archived_spares_its_neighbours(sink, s3).await;
+        an_archive_without_time_claims_nothing(sink, s3).await;
+        nothing_comes_of_nothing(sink).await;
+    });
+    the_order_of_removals_is_free(runtime, sink, s3);
+}
+
+async fn a_late_replay_archives_nothing_new(sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
+    let told = [
+        EventBuilder::named("replay-a", 1, "Ada"),
+        EventBuilder::expired("replay-b", 2),
+        EventBuilder::deleted("replay-c", 3),
+    ];
+    assert_eq!(apply(sink, &told).await, applied(1));
+    let (objects, before) = (keys(s3, ARCHIVE).await, rows(s3).await.len());
+    assert_eq!(apply(sink, &told).await, applied(1), "the object is written again, under the same name");
+    assert_eq!(apply(sink, &told[1..]).await, applied(1));
+    assert_eq!((keys(s3, ARCHIVE).await, rows(s3).await.len()), (objects, before));
+    assert_eq!(archived(s3, "replay-b").await, [revision(2)]);
+    assert_eq!(archived(s3, "replay-a").await.len() + archived(s3, "replay-c").await.len(), 0);
+}
+
+async fn every_removal_is_a_row(sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
+    // Expired, created again, deleted, created again, expired: two rows, whichever change is the latest of the batch.
+    let told = [
+        EventBuilder::expired("again", 9),
+        EventBuilder::named("again", 10, "Ada"),
+        EventBuilder::deleted("again", 11),
+        EventBuilder::named("again", 12, "Ada"),
+        EventBuilder::expired("again", 13),
+        EventBuilder::named("again", 14, "Ada"),
+    ];
+    assert_eq!(apply(sink, &told).await, applied(2));
+    assert_eq!(archived(s3, "again").await, [revision(9), revision(13)]);
+    // A late one is a row too, and so is one of a later stream with a lower number.
+    assert_eq!(apply(sink, &[EventBuilder::expired("again", 5)]).await, applied(1));
+    assert_eq!(apply(sink, &[EventBuilder::expired("again", 1).of_stream(LATER_LABEL)]).await, applied(1));
+    let later = format!("{LATER_LABEL}#1");
+    assert_eq!(archived(s3, "again").await, [revision(5), revision(9), revision(13), later]);
+}
+
+async fn a_removal_that_cannot_be_archived_spares_its_neighbours(sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
+    let timeless = EventBuilder::expired("poison", 2).record().replace("1799999999", "1799999999000");
+    let neighbours = [EventBuilder::expired("spared-a", 1).record(), EventBuilder::expired("spared-b", 3).record()];
+    // The item is created again in the same batch: the removal is reported all the same.
+    let again = EventBuilder::named("poison", 4, "Ada").record();
+    let event = event_of(&[&neighbours[0], &timeless, &neighbours[1], &again]);
+    let outcome = apply_event(sink, &event, std::time::Duration::from_mins(1)).await;
+    assert_eq!(outcome.applied, 2);
+    let [failure] = &outcome.failures[..] else { panic!("one failure: {outcome:?}") };
+    assert_eq!(failure.index, 1);
+    assert!(matches!(failure.kind, FailureKind::Permanent(_)), "{failure:?}");
+    assert_eq!(archived(s3, "poison").await, [""; 0]);
+    assert_eq!(archived(s3, "spared-b").await, [revision(3)]);
+}
+
+async fn an_archive_without_time_claims_nothing(sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
+    let told: Vec<_> = (1..=50).map(|n| EventBuilder::expired(&format!("late-{n}"), n)).collect();
+    let outcome = apply_within(sink, &told, std::time::Duration::ZERO).await;
+    for failure in &outcome.failures {
+        assert!(matches!(failure.kind, FailureKind::Transient(_)), "{failure:?}");
+    }
+    for (index, one) in told.iter().enumerate() {
+        if outcome.failures.iter().all(|failure| failure.index != index) {
+            assert_eq!(archived(s3, &one.user_id).await.len(), 1, "claimed but not there");
+        }
+    }
+    assert_eq!(apply(sink, &told).await, applied(50), "the rest is archived next time");
+}
+
+/// In whatever order and batches the changes of an item come, its rows are its removals by TTL.
+fn the_order_of_removals_is_free(runtime: &Runtime, sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
+    let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
+    let count = std::cell::Cell::new(0);
+    let holds = runner.run(&histories(), |(mut told, deliveries)| {
+        count.set(count.get() + 1);
+        let user_id = format!("order-{}", count.get());
+        for one in &mut told {
+            one.user_id.clone_from(&user_id);
+        }
+        for chunk in deliveries.chunks(2) {
+            let chunk: Vec<_> = chunk.iter().map(|place| told[*place].clone()).collect();
+            let outcome = runtime.block_on(apply(sink, &chunk));
+            prop_assert_eq!(&outcome.failures, &[]);
+        }
+        let is_expiry = |one: &&EventBuilder| matches!(one.what, RecordKind::Expired);
+        let expected: Vec<_> =
+            told.iter().filter(is_expiry).map(|one| format!("{}#{}", one.label, one.number)).collect();
+        prop_assert_eq!(runtime.block_on(archived(s3, &user_id)), expected);
+        Ok(())
+    });
+    holds.unwrap();
+}
+
+#[test]
+fn the_archive_sink_keeps_every_law() {
+    let runtime = Runtime::new().unwrap();
+    let rig = runtime.block_on(ReplicationRig::start());
+    runtime.block_on(rig.s3.create_bucket().bucket(ARCHIVE).send()).unwrap();
+    let store = ArchiveStore::new(rig.s3.clone(), ARCHIVE.to_owned());
+    let sink = ArchiveSink::new(ArchiveWriter::new(store, Compression::Zstd));
+    assert_archive_contract(&runtime, &sink, &rig.s3);
 }

@@ -75,6 +75,8 @@ pub enum S3Operation {
     Copy,
     /// Deleting an object. The object may still exist.
     Delete,
+    /// Looking for the bucket.
+    Inspect,
 }
 
 /// The kind of a failure.
@@ -86,6 +88,21 @@ pub enum S3ErrorKind {
     InvalidRange,
     /// S3 did not respond or did not process the request.
     Unavailable,
+}
+
+/// The state of a bucket, as far as it can be determined.
+#[derive(Debug)]
+pub enum BucketState {
+    /// The bucket exists.
+    Present,
+    /// There is no bucket of this name.
+    Absent,
+    /// The bucket is in another Region than the client's.
+    OtherRegion,
+    /// The bucket exists, and the role is not allowed to list it. It may be allowed to write to it.
+    Denied,
+    /// S3 did not respond, or returned another error.
+    Unknown(S3Error),
 }
 
 /// An object in a listing.
@@ -129,6 +146,7 @@ impl S3Operation {
             Self::Head => write!(f, "cannot read the metadata of {key}"),
             Self::Copy => write!(f, "cannot copy {key}"),
             Self::Delete => write!(f, "cannot delete {key}"),
+            Self::Inspect => write!(f, "cannot access the bucket"),
         })
     }
 }
@@ -152,6 +170,18 @@ impl S3Bucket {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Determines whether the bucket exists.
+    pub async fn state(&self) -> BucketState {
+        let Err(error) = self.client.head_bucket().bucket(&self.name).send().await else { return BucketState::Present };
+        // The response to `HEAD` has no body, so its status is all there is.
+        match error.raw_response().map(|response| response.status().as_u16()) {
+            Some(404) => BucketState::Absent,
+            Some(301) => BucketState::OtherRegion,
+            Some(403) => BucketState::Denied,
+            _ => BucketState::Unknown(self.failed(S3Operation::Inspect, "", &error)),
+        }
     }
 
     /// Writes an object. When this returns, S3 has verified its checksum, which the client computes.

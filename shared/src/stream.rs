@@ -23,6 +23,10 @@ use crate::revision::{Revision, SequenceNumber};
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/time-to-live-ttl-streams.html>.
 const TTL_PRINCIPAL: &str = "dynamodb.amazonaws.com";
 
+/// The beginning of the reason for which a record is quarantined that contradicts another one of its batch
+/// ([`is_same_change`]). It is stored with the record: a redrive recognizes such a record by it.
+pub const CONTRADICTION: &str = "another record of this item has the same sequence number but different content";
+
 /// A payload that is not a stream event.
 #[derive(Debug, thiserror::Error)]
 #[error("the payload is not a DynamoDB stream event ({{\"Records\": […]}}): {0}")]
@@ -313,6 +317,19 @@ pub fn key_of(record: &RawValue) -> Result<CanonicalKey, RecordParseError> {
     let outer: Outer<'_> = serde_json::from_str(record.get()).map_err(unreadable)?;
     let keys = outer.dynamodb.and_then(|inner| inner.keys).ok_or_else(|| missing("dynamodb.Keys"))?;
     ItemKey::parse(keys).map(|key| key.canonical().clone()).map_err(unreadable)
+}
+
+/// Returns whether a record that cannot be parsed may be a removal by TTL: it names TTL's principal, or its identity
+/// cannot be read either.
+#[must_use]
+pub fn may_be_expiry(record: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Outer<'a> {
+        #[serde(borrow, rename = "userIdentity")]
+        identity: Option<&'a RawValue>,
+    }
+    let outer = serde_json::from_str::<Outer<'_>>(record.get());
+    outer.map_or(true, |outer| outer.identity.is_some_and(|identity| identity.get().contains(TTL_PRINCIPAL)))
 }
 
 fn missing(field: &str) -> RecordParseError {

@@ -43,7 +43,7 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
         ..StackOptions::default()
     };
     let stack = LocalStack::start(options).await.unwrap();
-    let scene = MaintenanceScene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
+    let scene = MaintenanceScene::over(stack);
     let patience = CacheTimeouts { call: Duration::from_secs(2), cooldown: Duration::from_millis(1) };
     let cache = CacheAside::new(at(&url), SOURCE, patience);
     let api = ApiHandle(millrace_api::app(&config(SOURCE), scene.dynamodb.clone(), Some(cache), Clock::system()));

@@ -22,23 +22,23 @@ use super::proxy::{self, HttpFault, ProxiedCall};
 use crate::replication::events::{EventBuilder, LABEL, event};
 use crate::replication::rig::{FAILURES, REPLICA, ReplicationRig, deliver_batch, invocation_within};
 
-const ARCHIVE: &str = "users-archive";
-const LATE: Duration = Duration::from_millis(300);
+pub(super) const ARCHIVE: &str = "users-archive";
+pub(super) const LATE: Duration = Duration::from_millis(300);
 /// The time that an invocation has, if a response may never arrive.
-const TIME: Duration = Duration::from_secs(2);
+pub(super) const TIME: Duration = Duration::from_secs(2);
 
 /// An S3 engine with faults in the first puts.
-struct BucketPair {
+pub(super) struct BucketPair {
     /// A client without faults.
-    s3: aws_sdk_s3::Client,
+    pub(super) s3: aws_sdk_s3::Client,
     /// A client with faults and without retries.
-    troubled: aws_sdk_s3::Client,
-    puts: Arc<AtomicUsize>,
+    pub(super) troubled: aws_sdk_s3::Client,
+    pub(super) puts: Arc<AtomicUsize>,
     _engine: (millrace_local::s3::S3Engine, TempDir),
 }
 
 impl BucketPair {
-    async fn start(mishap: HttpFault, struck: usize) -> Self {
+    pub(super) async fn start(mishap: HttpFault, struck: usize) -> Self {
         let root = TempDir::new().unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let engine = millrace_local::s3::S3Engine::start(listener, root.path()).await.unwrap();
@@ -58,7 +58,7 @@ impl BucketPair {
         Self { s3, troubled: aws_sdk_s3::Client::from_conf(config), puts, _engine: (engine, root) }
     }
 
-    fn quarantine(&self, function: &'static str) -> Quarantine {
+    pub(super) fn quarantine(&self, function: &'static str) -> Quarantine {
         Quarantine::new(self.troubled.clone(), FAILURES.to_owned(), function)
     }
 
@@ -72,14 +72,14 @@ impl BucketPair {
         ArchiverHandler::new(ArchiveWriter::new(store, Compression::Zstd), self.quarantine("archiver"))
     }
 
-    async fn keys(&self, bucket: &str) -> Vec<String> {
+    pub(super) async fn keys(&self, bucket: &str) -> Vec<String> {
         let listed = self.s3.list_objects_v2().bucket(bucket).send().await.unwrap();
         listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect()
     }
 }
 
 /// The faults after which it is unknown whether the put took effect, or after which it must be repeated.
-const MISHAPS: [HttpFault; 6] = [
+pub(super) const MISHAPS: [HttpFault; 6] = [
     HttpFault::Error(503, "SlowDown"),
     HttpFault::Error(500, "InternalError"),
     HttpFault::CutBefore,

@@ -137,9 +137,9 @@ async fn a_settled_change_that_failed_is_reported_by_its_own_position() {
 }
 
 /// A sink that records its input: the sequence numbers of the deduplicated changes of each call.
-struct RecordingSink<S> {
-    inner: S,
-    given: Arc<Mutex<Vec<Vec<u64>>>>,
+pub(super) struct RecordingSink<S> {
+    pub(super) inner: S,
+    pub(super) given: Arc<Mutex<Vec<Vec<u64>>>>,
 }
 
 impl<S: Sink> Sink for RecordingSink<S> {
@@ -161,6 +161,10 @@ impl<S: Sink> Sink for RecordingSink<S> {
         self.given.lock().unwrap().push(decided.latest_per_key.iter().map(number).collect());
         self.inner.apply(decided, invocation).boxed()
     }
+
+    fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b millrace_shared::change::Change<'b>> {
+        self.inner.required_changes(decided)
+    }
 }
 
 /// The replicator with a healthy sink, and one with these faults; also returns the recorded input of the healthy one.
@@ -175,7 +179,7 @@ async fn well_beside(rig: &ReplicationRig, troubles: Vec<SinkFault>) -> (Replica
     (rig.replicator_with(sinks), given)
 }
 
-fn taken(given: &Mutex<Vec<Vec<u64>>>) -> Vec<Vec<u64>> {
+pub(super) fn taken(given: &Mutex<Vec<Vec<u64>>>) -> Vec<Vec<u64>> {
     std::mem::take(&mut *given.lock().unwrap())
 }
 

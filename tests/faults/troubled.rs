@@ -103,4 +103,8 @@ impl<S: Sink> Sink for FaultySink<S> {
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         self.apply_in_trouble(decided, invocation).boxed()
     }
+
+    fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
+        self.inner.required_changes(decided)
+    }
 }

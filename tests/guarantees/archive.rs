@@ -7,7 +7,7 @@ use millrace_archive::{ArchivedRow, KeyNames, MergeIterator, RowReader};
 use serde_json::json;
 
 use crate::archival::harness::keys;
-use crate::maintenance::scene::{ARCHIVE, FORMER, MaintenanceScene, SOURCE, record, user};
+use crate::maintenance::scene::{ARCHIVE, ArchiveMode, FORMER, MaintenanceScene, SOURCE, record, user};
 use crate::replication::events::EventBuilder;
 
 /// The number of objects, and the rows of all objects as a reader returns them.
@@ -28,7 +28,12 @@ async fn archived(scene: &MaintenanceScene) -> (usize, Vec<ArchivedRow>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guarantee_07_what_ttl_removes_is_archived_and_nothing_else() {
-    let scene = MaintenanceScene::start().await;
+    for mode in ArchiveMode::BOTH {
+        only_removals_by_ttl_are_archived(&MaintenanceScene::archiving(mode).await).await;
+    }
+}
+
+async fn only_removals_by_ttl_are_archived(scene: &MaintenanceScene) {
     let past = (millrace_shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for name in ["alive", "deleted", "expired-1", "expired-2"] {
         let mut item = user(name, "Ada");
@@ -39,24 +44,32 @@ async fn guarantee_07_what_ttl_removes_is_archived_and_nothing_else() {
     }
     scene.delete(SOURCE, "deleted").await;
     assert_eq!(scene.stack.run_ttl_sweep().await.unwrap(), 2);
+    // An item that is created again at once expired all the same.
+    scene.put(SOURCE, user("expired-2", "Again")).await;
     scene.stack.wait_until_drained().await;
-    let (_, rows) = archived(&scene).await;
+    let (_, rows) = archived(scene).await;
     let keys: Vec<_> = rows.iter().map(|row| row.key.as_str()).collect();
     let key = |name| format!(r#"{{"timestamp":{{"N":"1"}},"user_id":{{"S":"{name}"}}}}"#);
     assert_eq!(keys, [key("expired-1"), key("expired-2")]);
+    scene.replica_is_source().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guarantee_08_archiving_twice_is_archiving_once() {
-    let scene = MaintenanceScene::start().await;
+    for mode in ArchiveMode::BOTH {
+        a_repeated_removal_is_one_row(&MaintenanceScene::archiving(mode).await, mode.function()).await;
+    }
+}
+
+async fn a_repeated_removal_is_one_row(scene: &MaintenanceScene, function: &str) {
     let expired = |name: &str, number| record(EventBuilder::expired(name, number), FORMER);
     let whole = || vec![expired("ada", 1), expired("bob", 2), expired("cleo", 3)];
     // The same batch twice, and a slice of it.
     for records in [whole(), whole(), whole()[1..].to_vec()] {
-        scene.give_up("archiver", records, false).await;
+        scene.give_up(function, records, false).await;
         scene.task(json!({"task": "redrive", "dry_run": false})).await;
     }
-    let (objects, rows) = archived(&scene).await;
+    let (objects, rows) = archived(scene).await;
     assert_eq!((objects, rows.len()), (2, 3), "the slice is an object of its own, and its rows are read once");
 }
 

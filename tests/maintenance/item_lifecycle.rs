@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
 use super::restores::expired;
-use super::scene::{ARCHIVE, MaintenanceScene, REPLICA, SOURCE, revision};
+use super::scene::{ARCHIVE, ArchiveMode, MaintenanceScene, REPLICA, SOURCE, revision};
 use crate::archival::harness::{keys, rows};
 
 async fn below(scene: &MaintenanceScene, prefix: &str) -> usize {
@@ -13,17 +13,21 @@ async fn below(scene: &MaintenanceScene, prefix: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn created_expired_archived_compacted_restored_replicated_and_expired_again() {
-    let scene = MaintenanceScene::start().await;
+    for mode in ArchiveMode::BOTH {
+        lives_and_expires_twice(&MaintenanceScene::archiving(mode).await).await;
+    }
+}
 
+async fn lives_and_expires_twice(scene: &MaintenanceScene) {
     // Ada is created, expires, and is archived; the replica stores a tombstone with the reason of the delete.
-    expired(&scene, &["ada"], "Ada Lovelace").await;
+    expired(scene, &["ada"], "Ada Lovelace").await;
     assert!(scene.item(SOURCE, "ada").await.is_none());
     let first = revision(&scene.item(REPLICA, "ada").await.unwrap());
-    assert_eq!((below(&scene, "archive/").await, rows(&scene.s3).await.len()), (1, 1));
+    assert_eq!((below(scene, "archive/").await, rows(&scene.s3).await.len()), (1, 1));
 
     // The archive is compacted, and an audit confirms that it is complete.
     scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
-    assert_eq!((below(&scene, "archive/").await, below(&scene, "compacted/").await), (0, 1));
+    assert_eq!((below(scene, "archive/").await, below(scene, "compacted/").await), (0, 1));
     let audit = scene.task(json!({"task": "audit"})).await;
     assert_eq!((audit.progress.get("audit.found"), audit.progress.get("audit.missing")), (1, 0));
 
@@ -35,6 +39,8 @@ async fn created_expired_archived_compacted_restored_replicated_and_expired_agai
     scene.replica_is_source().await;
     assert_eq!(scene.name("ada").await.as_deref(), Some("Ada Lovelace"));
     assert!(revision(&scene.item(REPLICA, "ada").await.unwrap()) > first);
+    let verified = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
+    assert_eq!((verified.differences, verified.progress.get("dynamodb.equal")), (0, 1));
 
     // The hour passes, and the item expires again: a second archive row with the same key.
     let mut ada = scene.item(SOURCE, "ada").await.unwrap();
@@ -47,5 +53,7 @@ async fn created_expired_archived_compacted_restored_replicated_and_expired_agai
     assert_eq!((facts.len(), &facts[0].key), (2, &facts[1].key));
     assert_eq!(revision(&scene.item(REPLICA, "ada").await.unwrap()), facts[1].revision);
     scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
-    assert_eq!((below(&scene, "compacted/").await, rows(&scene.s3).await.len()), (1, 2));
+    assert_eq!((below(scene, "compacted/").await, rows(&scene.s3).await.len()), (1, 2));
+    let audit = scene.task(json!({"task": "audit"})).await;
+    assert_eq!((audit.progress.get("audit.missing"), audit.problems), (0, 0));
 }

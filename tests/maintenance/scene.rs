@@ -1,6 +1,8 @@
 //! A local stack with its maintenance function, and methods that create differences and failures.
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -15,6 +17,7 @@ use millrace_shared::invocation::Invocation;
 use millrace_shared::revision::Revision;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::replication::events::EventBuilder;
@@ -32,6 +35,52 @@ pub(crate) struct MaintenanceScene {
     pub(crate) stack: LocalStack,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
+    /// The folder of the templates, if they are not those of the workspace.
+    _templates: Option<TempDir>,
+}
+
+/// The function that archives the items that TTL removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArchiveMode {
+    /// The archiver reads the stream.
+    Separate,
+    /// The archive is a sink of the replicator, and no archiver reads the stream.
+    InReplicator,
+}
+
+impl ArchiveMode {
+    pub(crate) const BOTH: [Self; 2] = [Self::Separate, Self::InReplicator];
+
+    /// The function whose failures concern the archive.
+    pub(crate) fn function(self) -> &'static str {
+        match self {
+            Self::Separate => "archiver",
+            Self::InReplicator => "replicator",
+        }
+    }
+}
+
+/// A copy of the workspace's templates in which the archive is a sink of the replicator and the archiver has no mapping.
+fn templates_with_archive_sink() -> TempDir {
+    let (root, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), TempDir::new().unwrap());
+    fs::create_dir(folder.path().join("infra")).unwrap();
+    fs::copy(root.join("template.yaml"), folder.path().join("template.yaml")).unwrap();
+    for entry in fs::read_dir(root.join("infra")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.path().join("infra").join(path.file_name().unwrap())).unwrap();
+    }
+    let path = folder.path().join("infra/replication.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, archiver) = text.split_once("\n  ArchiverFunction:\n").unwrap();
+    let (head, rest) = archiver.split_once("      Events:\n").unwrap();
+    let (_, after) = rest.split_once("\n  ArchiverLogs:\n").unwrap();
+    let text = format!("{before}\n  ArchiverFunction:\n{head}\n  ArchiverLogs:\n{after}");
+    let replica = "          REPLICA_TABLE: !If [CreatesReplica, !Ref ReplicaTable, !Ref ReplicaTableArn]\n";
+    let (before, replicator) = text.split_once(replica).unwrap();
+    let archive =
+        "          ARCHIVE_BUCKET: !Ref ArchiveBucket\n          ARCHIVE_COMPRESSION: !Ref ArchiveCompression\n";
+    fs::write(&path, format!("{before}{replica}{archive}{replicator}")).unwrap();
+    folder
 }
 
 pub(crate) fn text(text: &str) -> AttributeValue {
@@ -55,10 +104,29 @@ impl MaintenanceScene {
     }
 
     pub(crate) async fn with_postgres(postgres: TierServer) -> Self {
+        Self::of(StackOptions { postgres, ..StackOptions::default() }, None).await
+    }
+
+    pub(crate) async fn archiving(mode: ArchiveMode) -> Self {
+        match mode {
+            ArchiveMode::Separate => Self::start().await,
+            ArchiveMode::InReplicator => {
+                let templates = templates_with_archive_sink();
+                let template = templates.path().join("template.yaml");
+                Self::of(StackOptions { template, ..StackOptions::default() }, Some(templates)).await
+            }
+        }
+    }
+
+    async fn of(options: StackOptions, templates: Option<TempDir>) -> Self {
         let never = Duration::from_hours(24);
-        let stack =
-            LocalStack::start(StackOptions { ttl_interval: never, postgres, ..StackOptions::default() }).await.unwrap();
-        Self { dynamodb: stack.dynamodb(), s3: stack.s3(), stack }
+        let stack = LocalStack::start(StackOptions { ttl_interval: never, ..options }).await.unwrap();
+        Self { _templates: templates, ..Self::over(stack) }
+    }
+
+    /// A scene over a stack that is running already.
+    pub(crate) fn over(stack: LocalStack) -> Self {
+        Self { dynamodb: stack.dynamodb(), s3: stack.s3(), stack, _templates: None }
     }
 
     pub(crate) async fn put(&self, table: &str, item: SceneItem) {

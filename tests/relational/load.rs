@@ -54,7 +54,7 @@ async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() 
         ..StackOptions::default()
     };
     let stack = LocalStack::start(options).await.unwrap();
-    let scene = MaintenanceScene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
+    let scene = MaintenanceScene::over(stack);
 
     let written = Arc::new(AtomicUsize::new(0));
     let mortal = {

@@ -87,6 +87,7 @@ pub use object_metadata::{FORMAT, ObjectMetadata};
 pub use read::{CorruptObject, CorruptionKind, KeyNames, RowReader};
 pub use row::{ArchiveRow, ArchivedRow, ItemText};
 pub use select::{
-    ArchiveBatch, HourPartition, MissingOldImageError, RejectedRecord, rows_from_changes, rows_from_removals,
+    ArchiveBatch, HourPartition, MissingOldImageError, RejectedRecord, require_old_images, rows_from_changes,
+    rows_from_removals,
 };
 pub use write::{EncodedObject, ObjectWriter, write};

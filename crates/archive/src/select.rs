@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use millrace_shared::change::{CanonicalKey, Change, ChangeKind, ItemImage};
 use millrace_shared::revision::Revision;
-use millrace_shared::stream::{StreamRecord, is_same_change};
+use millrace_shared::stream::{CONTRADICTION, StreamRecord, is_same_change};
 use time::OffsetDateTime;
 
 use super::{ArchiveHour, ArchiveRow};
@@ -58,8 +58,12 @@ pub struct RejectedRecord {
      set the table's StreamViewType to NEW_AND_OLD_IMAGES or OLD_IMAGE"
 )]
 pub struct MissingOldImageError {
-    stream: String,
-    view: String,
+    /// The stream's ARN.
+    pub stream: String,
+    /// The name of the stream's table.
+    pub table: String,
+    /// The stream's view type, as stated in its records.
+    pub view: String,
 }
 
 /// Partitions a batch by how each record is processed, as [`rows_from_changes`] does. A record that cannot be parsed is
@@ -79,6 +83,14 @@ pub fn rows_from_removals<'a>(records: &'a [StreamRecord<'_>]) -> Result<Archive
     Ok(selection)
 }
 
+/// Fails if the changes come from a stream without old images, whether a TTL removal is among them or not.
+///
+/// # Errors
+/// [`MissingOldImageError`] if the view of a change does not include old images.
+pub fn require_old_images(changes: &[&Change<'_>]) -> Result<(), MissingOldImageError> {
+    changes.iter().find(|change| !shows_old_images(change)).map_or(Ok(()), |change| Err(no_old_image(change)))
+}
+
 /// Partitions the changes of a batch by how each is processed. Every TTL removal becomes a row, including a second
 /// removal of the same key and one that a later change of the batch superseded: the archive does not deduplicate by
 /// key.
@@ -94,7 +106,7 @@ pub fn rows_from_changes<'a>(changes: &[&'a Change<'_>]) -> Result<ArchiveBatch<
         let contradicts = contradicting.contains(&index);
         let mut refuse = |reason| selection.unarchivable.push(RejectedRecord { index, reason, contradicts });
         if contradicts {
-            refuse(CONTRADICTION.to_owned());
+            refuse(format!("{CONTRADICTION}: that one was archived"));
             continue;
         }
         let ChangeKind::Remove { expired: true, image } = change.effect else {
@@ -126,9 +138,6 @@ pub fn rows_from_changes<'a>(changes: &[&'a Change<'_>]) -> Result<ArchiveBatch<
     }
     Ok(selection)
 }
-
-const CONTRADICTION: &str =
-    "another record of this item has the same sequence number but different content: that one was archived";
 
 /// Returns the indexes of the TTL removals that contradict an earlier one. A shard delivers its records in ascending
 /// order of their sequence numbers, so the records are compared only if that order is broken.
@@ -180,6 +189,7 @@ fn shows_old_images(change: &Change<'_>) -> bool {
 fn no_old_image(change: &Change<'_>) -> MissingOldImageError {
     MissingOldImageError {
         stream: change.source.arn().to_owned(),
+        table: change.source.table().to_owned(),
         view: change.view.as_deref().unwrap_or("unknown").to_owned(),
     }
 }

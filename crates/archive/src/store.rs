@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use aws_sdk_s3::Client;
-pub use millrace_shared::s3::{ObjectMeta, PrefixListing};
+pub use millrace_shared::s3::{BucketState, ObjectMeta, PrefixListing};
 use millrace_shared::s3::{ObjectRange, S3Bucket, S3Error, S3ErrorKind};
 use tokio::runtime::Handle;
 
@@ -48,6 +48,11 @@ impl ArchiveStore {
     #[must_use]
     pub fn bucket(&self) -> &str {
         self.0.name()
+    }
+
+    /// Determines whether the bucket exists.
+    pub async fn state(&self) -> BucketState {
+        self.0.state().await
     }
 
     /// Puts an object of these bytes, whose SHA-256 is `sha256`. When this returns, S3 has verified the checksum.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_dynamodb::config::{Region, SharedCredentialsProvider};
+use millrace_archive::config::ArchiveConfig;
 use millrace_shared::aws;
 use millrace_shared::cache::{Cache, CacheSettings};
 use millrace_shared::environment::{self, Environment, EnvironmentError, VariableReader};
@@ -12,6 +13,7 @@ use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::postgres::PostgresSettings;
 use time::Duration;
 
+use crate::archive::{self, ArchiveSink};
 use crate::cache::CacheSink;
 use crate::document::{
     ArchivedRecords, DEFAULT_CONCURRENCY, DocumentLocation, MAX_CONCURRENCY, REPLICATION, ReplicationDocument, RoleArn,
@@ -40,7 +42,6 @@ const REPLICA_VARIABLES: [&str; 4] = [REPLICA_TABLE, "REPLICA_REGION", "REPLICA_
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SinksConfig {
     replicas: Vec<ReplicaTable>,
-    archive: Option<ArchiveSinkConfig>,
     /// The ARN of the source table, if configured.
     source_arn: Option<TableAddress>,
     tombstone: Duration,
@@ -48,6 +49,8 @@ pub struct SinksConfig {
     cache: Option<CacheSettings>,
     /// The PostgreSQL replica, if configured.
     postgres: Option<PostgresSettings>,
+    /// The archive, if its bucket is configured.
+    archive: Option<ArchiveConfig>,
 }
 
 /// A `DynamoDB` replica, which may be in another Region or account.
@@ -77,20 +80,6 @@ impl ReplicaTable {
     }
 }
 
-/// The archive as a sink of the replicator, from the replication document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArchiveSinkConfig {
-    /// The sink's name.
-    pub name: SinkName,
-    /// The JSON Pointer of its entry, for errors.
-    pub pointer: String,
-    /// The records that are archived.
-    pub records: ArchivedRecords,
-}
-
-/// The replicas of a document, or the one of the variables.
-type ReplicaSet = (Vec<ReplicaTable>, Option<ArchiveSinkConfig>);
-
 impl SinksConfig {
     /// Parses the environment. A document in S3 must have been read before ([`load_document`]).
     ///
@@ -103,7 +92,7 @@ impl SinksConfig {
             None => only_replica(&mut read),
         };
         let source_arn = read.optional("SOURCE_TABLE_ARN", table_arn);
-        if let (Some(source), Some((replicas, _))) = (&source_arn, &replicas) {
+        if let (Some(source), Some(replicas)) = (&source_arn, &replicas) {
             let refusals = replicas.iter().filter_map(|replica| replica.refusal("SOURCE_TABLE_ARN", source));
             refusals.for_each(|problem| read.add_error(problem));
         }
@@ -112,8 +101,9 @@ impl SinksConfig {
             .unwrap_or(TOMBSTONE_RETENTION_DAYS);
         let cache = read.collect_optional(CacheSettings::parse(|name| environment.get(name)));
         let postgres = read.collect_optional(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
+        let archive = environment.get(archive::SETTING).and_then(|_| read.collect(ArchiveConfig::parse(environment)));
         let problems = read.problems();
-        let (Some((replicas, archive)), true) = (replicas, problems.is_empty()) else {
+        let (Some(replicas), true) = (replicas, problems.is_empty()) else {
             return Err(problems);
         };
         Ok(Self { replicas, archive, source_arn, tombstone: Duration::days(days.into()), cache, postgres })
@@ -175,12 +165,6 @@ impl SinksConfig {
         self.replicas.iter().filter_map(|replica| replica.refusal(variable, &source)).collect()
     }
 
-    /// Returns the archive that the document declares as a sink of the replicator, if any.
-    #[must_use]
-    pub fn archive(&self) -> Option<&ArchiveSinkConfig> {
-        self.archive.as_ref()
-    }
-
     /// Returns the PostgreSQL replica, if configured; not yet connected. Without a signer, it logs in with a password.
     #[must_use]
     pub fn postgres(&self, signer: Option<TokenSigner>) -> Option<PostgresSink> {
@@ -198,6 +182,12 @@ impl SinksConfig {
     #[must_use]
     pub fn cache(&self, signer: Option<TokenSigner>) -> Option<Cache> {
         self.cache.clone().map(|settings| Cache::new(settings, signer))
+    }
+
+    /// Returns the archive as a sink of the replicator, if its bucket is configured.
+    #[must_use]
+    pub fn archive(&self, s3: aws_sdk_s3::Client) -> Option<ArchiveSink> {
+        self.archive.as_ref().map(|archive| ArchiveSink::new(archive.writer(s3)))
     }
 
     fn dynamodb_sinks(&self, clients: &ReplicaClients) -> impl Iterator<Item = DynamoDbSink> {
@@ -276,7 +266,7 @@ pub async fn load_document(environment: Environment, s3: &aws_sdk_s3::Client) ->
 }
 
 /// Reads the replicas from the document `text`.
-fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>) -> Option<ReplicaSet> {
+fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>) -> Option<Vec<ReplicaTable>> {
     for name in REPLICA_VARIABLES.into_iter().filter(|name| environment.get(name).is_some()) {
         read.add_error(format!("{name} is set in addition to {REPLICATION}, which replaces it: remove one of them"));
     }
@@ -298,7 +288,7 @@ fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>
             return None;
         }
     };
-    let (mut replicas, mut archive) = (Vec::new(), None);
+    let mut replicas = Vec::new();
     for (index, entry) in document.replicas().iter().enumerate() {
         let (name, pointer) = (entry.name.clone(), format!("/replicas/{index}"));
         match &entry.sink {
@@ -306,16 +296,22 @@ fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>
                 let setting = format!("{REPLICATION} {pointer}/table");
                 replicas.push(ReplicaTable { name, setting, table: table.clone() });
             }
-            SinkSettings::Archive { records } => {
-                archive = Some(ArchiveSinkConfig { name, pointer, records: *records });
+            SinkSettings::Archive { records: ArchivedRecords::Expired } => {
+                if environment.get(archive::SETTING).is_none() {
+                    read.add_error(format!(
+                        "{REPLICATION} {pointer}/sink is \"archive\", but {} is not set: set it to the bucket of the \
+                         archive, or remove this entry",
+                        archive::SETTING
+                    ));
+                }
             }
         }
     }
-    Some((replicas, archive))
+    Some(replicas)
 }
 
 /// Reads the only replica from the variables.
-fn only_replica(read: &mut VariableReader<'_>) -> Option<ReplicaSet> {
+fn only_replica(read: &mut VariableReader<'_>) -> Option<Vec<ReplicaTable>> {
     let table = read.required(REPLICA_TABLE, TableAddress::parse);
     let region = read.optional("REPLICA_REGION", environment::text);
     let role_arn = read.optional("REPLICA_ROLE_ARN", RoleArn::parse);
@@ -341,7 +337,7 @@ fn only_replica(read: &mut VariableReader<'_>) -> Option<ReplicaSet> {
     let region = table.region().map(str::to_owned).or(region);
     let settings = TableSettings { table, region, role_arn, max_concurrency: limit };
     let name = SinkName::of_default(dynamodb::NAME);
-    Some((vec![ReplicaTable { name, setting: REPLICA_TABLE.to_owned(), table: settings }], None))
+    Some(vec![ReplicaTable { name, setting: REPLICA_TABLE.to_owned(), table: settings }])
 }
 
 /// Parses the ARN of a table.
@@ -422,20 +418,20 @@ mod tests {
         );
     }
 
+    const BUCKET: (&str, &str) = ("ARCHIVE_BUCKET", "orders-archive");
     const DOCUMENT: &str = r#"{"version":1,"replicas":[
         {"name":"staging","sink":"dynamodb","table":"arn:aws:dynamodb:us-east-2:111122223333:table/Orders",
          "role_arn":"arn:aws:iam::111122223333:role/replication","max_concurrency":16},
         {"name":"near","sink":"dynamodb","table":"OrdersCopy"},
-        {"name":"cold","sink":"archive","records":"expired"}]}"#;
+        {"name":"archive","sink":"archive","records":"expired"}]}"#;
 
     #[tokio::test]
     async fn a_document_has_several_replicas_each_with_its_client() {
-        let config = parse(&[("REPLICATION", DOCUMENT)]).unwrap();
+        let config = parse(&[("REPLICATION", DOCUMENT), BUCKET]).unwrap();
         let names: Vec<&str> = config.replicas.iter().map(|replica| replica.name.as_str()).collect();
         assert_eq!(names, ["staging", "near"]);
         assert_eq!(config.replicas[1].setting, "REPLICATION /replicas/1/table");
-        let archive = config.archive().unwrap();
-        assert_eq!((archive.name.as_str(), archive.pointer.as_str()), ("cold", "/replicas/2"));
+        assert!(config.archive.is_some());
         let clients = config.replica_clients(&sdk().await).await;
         let [staging, near] = [0, 1].map(|index: usize| clients.of(&config.replicas[index].name));
         assert_eq!(region(&staging.client).as_deref(), Some("us-east-2"));
@@ -446,11 +442,11 @@ mod tests {
     #[test]
     fn a_replica_that_is_the_source_or_in_another_partition_is_rejected() {
         let source = ("SOURCE_TABLE_ARN", "arn:aws:dynamodb:us-east-2:111122223333:table/Orders");
-        let said = parse(&[("REPLICATION", DOCUMENT), source]).unwrap_err().to_string();
+        let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
         assert!(said.contains("1 problem(s)") && said.contains("REPLICATION /replicas/0/table"), "{said}");
         assert!(said.contains("which is SOURCE_TABLE_ARN: set it to another table"), "{said}");
         let source = ("SOURCE_TABLE_ARN", "arn:aws-cn:dynamodb:cn-north-1:111122223333:table/Orders");
-        let said = parse(&[("REPLICATION", DOCUMENT), source]).unwrap_err().to_string();
+        let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
         assert!(said.contains("partition aws,") && said.contains("SOURCE_TABLE_ARN is in aws-cn"), "{said}");
         let said = parse(&[("REPLICA_TABLE", "UsersReplica"), ("SOURCE_TABLE_ARN", "Users")]).unwrap_err().to_string();
         assert!(said.contains("SOURCE_TABLE_ARN is \"Users\": set it to arn:aws:dynamodb:"), "{said}");
@@ -459,7 +455,7 @@ mod tests {
     #[test]
     fn a_document_and_the_variables_that_it_replaces_are_not_both_set() {
         for name in REPLICA_VARIABLES {
-            let said = parse(&[("REPLICATION", DOCUMENT), (name, "1")]).unwrap_err().to_string();
+            let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, (name, "1")]).unwrap_err().to_string();
             assert!(said.contains(&format!("{name} is set in addition to REPLICATION")), "{said}");
             assert!(said.contains("1 problem(s)"), "{said}");
         }

@@ -43,7 +43,7 @@ pub const MAX_CONCURRENCY: usize = 900;
 const MAX_REPLICAS: usize = 32;
 /// Names that are part of counters, quarantine keys or default configurations with another meaning.
 const RESERVED_NAMES: [&str; 7] = ["read", "source", "redrive", "audit", "contradicting", "postgres", "cache"];
-/// The name of the archive sink that the variables configure without a document.
+/// The name of the archive: a deployment has one, and failure objects and tasks know it by this name.
 const ARCHIVE_NAME: &str = "archive";
 /// The similarity above which a name is suggested instead of an unknown one.
 const SIMILARITY: f64 = 0.7;
@@ -318,6 +318,10 @@ impl DocumentReader {
                 self.add(place, format!("is {text:?}, which is reserved: choose another name"));
                 None
             }
+            Ok(name) if is_archive && name.as_str() != ARCHIVE_NAME => {
+                self.add(place, format!("is {text:?}: set it to {ARCHIVE_NAME:?}, the name of every archive"));
+                None
+            }
             Ok(name) => Some(name),
             Err(_) => {
                 let format = "a lowercase letter, then up to 31 lowercase letters, digits or hyphens";
@@ -411,7 +415,6 @@ impl DocumentReader {
 
     /// Checks what concerns several replicas.
     fn check_together(&mut self, entries: &[Option<ReplicaEntry>]) {
-        let mut archive: Option<usize> = None;
         let mut sum = 0;
         for (index, entry) in entries.iter().enumerate() {
             let Some(entry) = entry else { continue };
@@ -421,24 +424,14 @@ impl DocumentReader {
                     format!("is {:?}, which is the name of /replicas/{at}: choose another name", entry.name.as_str());
                 self.add(format!("/replicas/{index}/name"), reason);
             }
-            match &entry.sink {
-                SinkSettings::DynamoDb(settings) => {
-                    sum += settings.max_concurrency;
-                    let same = |other: &ReplicaEntry| matches!(&other.sink, SinkSettings::DynamoDb(other) if other.is_same_table(settings));
-                    if let Some((at, _)) = earlier().find(|(_, other)| same(other)) {
-                        let table = settings.table.as_str();
-                        let reason =
-                            format!("is {table:?}, the table of /replicas/{at}: remove one of the two replicas");
-                        self.add(format!("/replicas/{index}/table"), reason);
-                    }
-                }
-                SinkSettings::Archive { .. } => {
-                    if let Some(at) = archive {
-                        let reason = format!("is \"archive\", as /replicas/{at}/sink: remove one of the two archives");
-                        self.add(format!("/replicas/{index}/sink"), reason);
-                    }
-                    archive = archive.or(Some(index));
-                }
+            // Two archives have the same name.
+            let SinkSettings::DynamoDb(settings) = &entry.sink else { continue };
+            sum += settings.max_concurrency;
+            let same = |other: &ReplicaEntry| matches!(&other.sink, SinkSettings::DynamoDb(other) if other.is_same_table(settings));
+            if let Some((at, _)) = earlier().find(|(_, other)| same(other)) {
+                let table = settings.table.as_str();
+                let reason = format!("is {table:?}, the table of /replicas/{at}: remove one of the two replicas");
+                self.add(format!("/replicas/{index}/table"), reason);
             }
         }
         if sum > MAX_CONCURRENCY {

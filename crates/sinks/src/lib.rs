@@ -1,5 +1,5 @@
-//! The replication targets: [`Sink`], with an implementation for [DynamoDB](dynamodb), [PostgreSQL](postgres) and a
-//! [cache]; and [`Replica`], a sink whose items can be read back, for maintenance.
+//! The replication targets: [`Sink`], with an implementation for [DynamoDB](dynamodb), [PostgreSQL](postgres), a [cache]
+//! and the [archive]; and [`Replica`], a sink whose items can be read back, for maintenance.
 //!
 //! All sinks of a batch process the same [`DeduplicatedBatch`] concurrently and independently. A sink reports each
 //! change that it could not apply, and no other. The properties that every sink must have are a test suite in
@@ -91,6 +91,7 @@
 //! # }
 //! ```
 
+pub mod archive;
 pub mod cache;
 pub mod config;
 pub mod document;
@@ -116,16 +117,17 @@ pub struct SinkSetting {
     pub sink: &'static str,
     /// The replicator's environment variable that enables the sink.
     pub variable: &'static str,
-    /// Whether the sink stores items that can be read back. An entry that is missing from another kind of sink, such as
-    /// a cache, needs no repair: its content expires automatically.
+    /// Whether the sink stores items that can be read back, compared with the source and repaired. The content of a
+    /// cache expires automatically; the archive stores removed items, and has its own tasks.
     pub stores_items: bool,
 }
 
 /// All sinks, with the settings that enable them.
-pub const SINK_SETTINGS: [SinkSetting; 3] = [
+pub const SINK_SETTINGS: [SinkSetting; 4] = [
     SinkSetting { sink: dynamodb::NAME, variable: "REPLICA_TABLE", stores_items: true },
     SinkSetting { sink: postgres::NAME, variable: postgres::SETTING, stores_items: true },
     SinkSetting { sink: cache::NAME, variable: "CACHE_URL", stores_items: false },
+    SinkSetting { sink: archive::NAME, variable: archive::SETTING, stores_items: false },
 ];
 
 /// A replication target for changes, under the revision guard: a change is applied only if the replica has no revision
@@ -155,19 +157,27 @@ pub trait Sink: Send + Sync {
         decided: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>>;
+
+    /// Returns the changes of a batch that this sink has to confirm: if it does not respond in time, all of them have
+    /// failed. By default these are the deduplicated changes; a sink to which superseded changes matter names them.
+    fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
+        decided.latest_per_key.to_vec()
+    }
 }
 
 /// A batch with the result of its deduplication.
 #[derive(Debug, Clone, Copy)]
 pub struct DeduplicatedBatch<'b> {
     /// Every readable change of the batch, as delivered, including superseded ones: the minimum version of a key in the
-    /// cache is the highest over all of them. A replica that stores items needs only the deduplicated changes.
+    /// cache is the highest over all of them, and the archive has a row for every TTL removal. A replica that stores
+    /// items needs only the deduplicated changes.
     pub changes: &'b [&'b Change<'b>],
     /// For each key the change that the replica has to end with, in the order of delivery.
     pub latest_per_key: &'b [&'b Change<'b>],
 }
 
-/// The result of a batch's deduplicated changes in one sink. Each is counted once, or is among the failures.
+/// The result of the changes of a batch that a sink has to confirm ([`Sink::required_changes`]). Each is counted once, or
+/// is among the failures.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SinkOutcome {
     /// The number of changes written, tombstones included.

@@ -1,6 +1,8 @@
 //! The sinks that the deployed replicator writes, read from its Lambda configuration: [`DeployedReplicator`]. A task
 //! must not take the sinks that it is configured for as all sinks of the deployment.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;
 use millrace_shared::error_chain::error_chain;
@@ -123,6 +125,28 @@ impl DeployedReplicator {
     /// # Errors
     /// [`SinksUnknownError`] if the deployment's configuration cannot be read.
     pub async fn unserved(&self, known: &[&str]) -> Result<Vec<UnknownSink>, SinksUnknownError> {
+        let variables = self.variables().await?;
+        let mut unserved = unserved(&self.settings, |name| variables.contains_key(name), known);
+        if let Some(text) = variables.get(REPLICATION) {
+            let document = self.document(text).await?;
+            let stores_items = |entry: &&ReplicaEntry| matches!(entry.sink, SinkSettings::DynamoDb(_));
+            let lacking = document.replicas().iter().filter(stores_items).map(|entry| &entry.name);
+            unserved.extend(lacking.filter(|name| !known.contains(&name.as_str())).map(UnknownSink::of_document));
+        }
+        Ok(unserved)
+    }
+
+    /// Returns whether this sink is enabled in the deployment.
+    ///
+    /// # Errors
+    /// [`SinksUnknownError`] if the deployment's configuration cannot be read.
+    pub async fn enables(&self, sink: &str) -> Result<bool, SinksUnknownError> {
+        let variables = self.variables().await?;
+        Ok(self.settings.iter().any(|setting| setting.sink == sink && variables.contains_key(setting.variable)))
+    }
+
+    /// Returns the replicator's environment variables that are set and not empty.
+    async fn variables(&self) -> Result<BTreeMap<String, String>, SinksUnknownError> {
         let function = || self.function.clone();
         let asked = self.client.get_function_configuration().function_name(&self.function).send().await;
         let configuration = asked.map_err(|error| {
@@ -138,16 +162,9 @@ impl DeployedReplicator {
             let reason = error.message().or(error.error_code()).unwrap_or("unknown error").to_owned();
             return Err(SinksUnknownError::Encrypted { function: function(), reason });
         }
-        let variables = environment.and_then(|environment| environment.variables());
-        let is_set = |name: &str| variables.is_some_and(|all| all.get(name).is_some_and(|value| !value.is_empty()));
-        let mut unserved = unserved(&self.settings, is_set, known);
-        if let Some(text) = variables.and_then(|all| all.get(REPLICATION)).filter(|text| !text.is_empty()) {
-            let document = self.document(text).await?;
-            let stores_items = |entry: &&ReplicaEntry| matches!(entry.sink, SinkSettings::DynamoDb(_));
-            let lacking = document.replicas().iter().filter(stores_items).map(|entry| &entry.name);
-            unserved.extend(lacking.filter(|name| !known.contains(&name.as_str())).map(UnknownSink::of_document));
-        }
-        Ok(unserved)
+        let variables = environment.and_then(|environment| environment.variables()).into_iter().flatten();
+        let set = variables.filter(|(_, value)| !value.is_empty());
+        Ok(set.map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 
     /// Returns the replicator's document, which its variable contains or names.

@@ -4,8 +4,8 @@ use millrace_shared::cache::Cache;
 use millrace_shared::environment::{self, Environment, EnvironmentError};
 use millrace_shared::quarantine::Quarantine;
 use millrace_shared::telemetry;
+use millrace_sinks::Sink;
 use millrace_sinks::config::{ReplicaClients, SinksConfig};
-use millrace_sinks::document::REPLICATION;
 use millrace_sinks::postgres::PostgresSink;
 
 use crate::handler::ReplicatorHandler;
@@ -29,13 +29,6 @@ impl ReplicatorConfig {
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let sinks = read.collect(SinksConfig::parse(environment));
-        if let Some(archive) = sinks.as_ref().and_then(SinksConfig::archive) {
-            read.add_error(format!(
-                "{REPLICATION} {}/sink is \"archive\", which this version of the replicator cannot write: remove the \
-                 replica {}, and deploy the archiver",
-                archive.pointer, archive.name
-            ));
-        }
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
         // The telemetry uses these; it starts first and cannot report them.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
@@ -57,7 +50,8 @@ pub fn connect(
     cache: Option<Cache>,
     s3: aws_sdk_s3::Client,
 ) -> ReplicatorHandler {
-    let sinks = config.sinks.sinks(&replicas.into(), postgres, cache);
+    let mut sinks = config.sinks.sinks(&replicas.into(), postgres, cache);
+    sinks.extend(config.sinks.archive(s3.clone()).map(|archive| Box::new(archive) as Box<dyn Sink>));
     ReplicatorHandler::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
 }
 
@@ -78,12 +72,14 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_in_the_document_is_rejected_by_name() {
+    fn an_archive_in_the_document_requires_its_bucket() {
         let document = r#"{"version":1,"replicas":[{"name":"copy","sink":"dynamodb","table":"Copy"},
-            {"name":"cold","sink":"archive","records":"expired"}]}"#;
-        let problems = parse(&[("REPLICATION", document), ("FAILURE_BUCKET", "failures")]).unwrap_err().to_string();
+            {"name":"archive","sink":"archive","records":"expired"}]}"#;
+        let usual = [("REPLICATION", document), ("FAILURE_BUCKET", "failures")];
+        let problems = parse(&usual).unwrap_err().to_string();
         assert!(problems.contains("REPLICATION /replicas/1/sink is \"archive\""), "{problems}");
-        assert!(problems.contains("remove the replica cold"), "{problems}");
+        assert!(problems.contains("ARCHIVE_BUCKET is not set"), "{problems}");
+        assert!(parse(&[&usual[..], &[("ARCHIVE_BUCKET", "archive")]].concat()).is_ok());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use millrace_shared::invocation::Invocation;
 use millrace_shared::metric::{self, CounterMetric};
 use millrace_shared::quarantine::{ObjectNaming, Quarantine};
 use millrace_shared::revision::{Revision, SequenceNumber};
-use millrace_shared::stream::{self as dialect, BatchResponse, EventParseError, StreamRecord};
+use millrace_shared::stream::{self as dialect, BatchResponse, CONTRADICTION, EventParseError, StreamRecord};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
@@ -31,10 +31,6 @@ use millrace_sinks::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMis
 /// Replaces the sink in the quarantine key of a record that is passed to no sink: it cannot be parsed, or contradicts
 /// another record.
 const PARSE_STAGE: &str = "read";
-
-/// The quarantine reason of a record that no replica could distinguish from another one.
-const CONTRADICTION: &str = "another record of this item has the same sequence number but different content: that \
-     record was applied; a redrive sets the item to the table's state";
 
 /// The number of concurrent puts into the failure bucket: poison records are rare, but seldom come alone.
 const PUTS_IN_FLIGHT: usize = 16;
@@ -182,7 +178,7 @@ impl ReplicatorHandler {
             sink: PARSE_STAGE,
             index: changes[place].index,
             naming: ObjectNaming::Content,
-            reason: CONTRADICTION.to_owned(),
+            reason: format!("{CONTRADICTION}: that record was applied; a redrive sets the item to the table's state"),
         }));
         let settled: Vec<&Change<'_>> = survivors.into_iter().map(|place| changes[place]).collect();
         let decided = DeduplicatedBatch { changes: &changes, latest_per_key: &settled };
@@ -428,7 +424,7 @@ async fn apply<'b>(
     } else {
         match timeout_at(invocation.deadline, sink.apply(given, invocation)).await {
             Ok(outcome) => outcome?,
-            Err(_) => SinkOutcome::all_failed(given.latest_per_key, "the sink did not respond in time"),
+            Err(_) => SinkOutcome::all_failed(&sink.required_changes(given), "the sink did not respond in time"),
         }
     };
     Ok(AppliedBatch { place, sink: sink.name(), share, outcome })
@@ -442,17 +438,18 @@ fn sort_failures<'s>(outcomes: &'s [AppliedBatch<'_>]) -> (Vec<PoisonRecord<'s>>
             match kind {
                 FailureKind::Transient(_) => drop(lacking.insert(*index)),
                 FailureKind::Permanent(reason) => {
-                    poison.push(PoisonRecord {
-                        sink,
-                        index: *index,
-                        naming: ObjectNaming::Position,
-                        reason: reason.clone(),
-                    });
+                    poison.push(PoisonRecord { sink, index: *index, naming: naming(reason), reason: reason.clone() });
                 }
             }
         }
     }
     (poison, lacking)
+}
+
+/// Returns the naming scheme of a record that a sink cannot store. A record that contradicts another one shares its
+/// position with that one, and with any further one in another batch.
+fn naming(reason: &str) -> ObjectNaming {
+    if reason.starts_with(CONTRADICTION) { ObjectNaming::Content } else { ObjectNaming::Position }
 }
 
 fn first_transient(outcomes: &[AppliedBatch<'_>]) -> Option<String> {

@@ -215,3 +215,18 @@ fn a_key_is_told_of_a_record_that_is_otherwise_unreadable() {
 fn stream_key(record: &str) -> Result<CanonicalKey, RecordParseError> {
     key_of(&RawValue::from_string(record.to_owned()).unwrap())
 }
+
+#[test]
+fn an_unreadable_record_may_be_an_expiry_only_if_it_names_the_principal_of_ttl() {
+    let with_identity = |identity: serde_json::Value| raw(&json!({"eventName": "RENAME", "userIdentity": identity}));
+    for (record, expected) in [
+        (with_identity(json!({"type": "Service", "principalId": TTL_PRINCIPAL})), true),
+        (with_identity(json!([TTL_PRINCIPAL])), true),
+        (with_identity(json!({"type": "User", "principalId": "AIDA"})), false),
+        (with_identity(json!(null)), false),
+        (raw(&json!({"eventName": "RENAME"})), false),
+        (raw(&json!("not a record")), true),
+    ] {
+        assert_eq!(may_be_expiry(&record), expected, "{}", record.get());
+    }
+}

@@ -43,7 +43,7 @@ fn the_region_of_an_arn_is_that_of_the_client() {
         {"name": "staging", "sink": "dynamodb", "table": STAGING, "role_arn": ROLE, "max_concurrency": 64},
         {"name": "other", "sink": "dynamodb", "table": "Orders", "region": "us-east-2"},
         {"name": "near", "sink": "dynamodb", "table": "Orders"},
-        {"name": "cold", "sink": "archive", "records": "expired"},
+        {"name": "archive", "sink": "archive", "records": "expired"},
     ]));
     let document = ReplicationDocument::parse(&text).unwrap();
     let [staging, other, near, cold] = document.replicas() else { panic!("four replicas") };
@@ -61,7 +61,7 @@ fn every_problem_is_reported_at_once_by_its_pointer() {
         r#"{"version": 2, "replica": [], "hash_keys": {}, "replicas": [
             {"name": "Staging", "sink": "dynamodb", "tabel": "Orders", "region": "ireland", "max_concurrency": 0},
             {"sink": "postgres", "name": "sql", "table": "orders"},
-            {"name": "cold", "sink": "archive", "records": "all"},
+            {"name": "archive", "sink": "archive", "records": "all"},
             7
         ]}"#,
     );
@@ -145,10 +145,15 @@ fn replicas_are_compared_with_each_other() {
             "the table of /replicas/0",
         ),
         (
-            json!([{"name": "a", "sink": "archive", "records": "expired"},
-                {"name": "b", "sink": "archive", "records": "expired"}]),
-            "/replicas/1/sink",
-            "one of the two archives",
+            json!([{"name": "archive", "sink": "archive", "records": "expired"},
+                {"name": "archive", "sink": "archive", "records": "expired"}]),
+            "/replicas/1/name",
+            "the name of /replicas/0",
+        ),
+        (
+            json!([{"name": "cold", "sink": "archive", "records": "expired"}]),
+            "/replicas/0/name",
+            "set it to \"archive\"",
         ),
         (
             json!((0..8).map(|n| replica(&format!("r{n}"), &format!("Table{n}"))).collect::<Vec<_>>()),

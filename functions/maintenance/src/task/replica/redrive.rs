@@ -6,6 +6,9 @@
 //! record's own, which is correct whatever the record's age. A record of the archiver becomes a row of the archive: an
 //! item that TTL removed stays removed, and readers deduplicate. Running a redrive twice therefore changes nothing.
 //!
+//! If the archive is a sink of the replicator, a record that failed in this sink alone becomes a row, and the records of
+//! a batch that failed as a whole are both reconciled and archived.
+//!
 //! An object that failed in a sink for which this function is not configured is skipped, as is a batch that failed as a
 //! whole while the deployment has such a sink. The report names the setting that configures the sink.
 //!
@@ -19,12 +22,13 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use millrace_shared::invocation::Invocation;
-use millrace_shared::stream::StreamRecord;
+use millrace_shared::stream::{CONTRADICTION, StreamRecord};
 use millrace_sinks::SinkName;
+use millrace_sinks::archive::NAME as ARCHIVE_SINK;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::deployment::SinksUnknownError;
+use crate::deployment::{SinksUnknownError, UnknownSink};
 use crate::failure_bucket::{BucketError, FailureObject};
 use crate::failure_record::{self, FailedFunction, FailureRecord, ON_FAILURE_PREFIX, QUARANTINE};
 use crate::progress::CountOutcome;
@@ -162,8 +166,32 @@ struct OpenFailure {
     key: String,
     body: Vec<u8>,
     failure: FailureRecord,
+    targets: RedriveTargets,
     /// The reason why the object is skipped; `None` as long as nothing prevents its retirement.
     kept: Option<String>,
+}
+
+/// The stores that the records of a failure object may be missing in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RedriveTargets {
+    replicas: bool,
+    archive: bool,
+}
+
+impl RedriveTargets {
+    /// Returns the targets of an object. `archives` says whether the archive is a sink of the deployed replicator.
+    fn of(failure: &FailureRecord, archives: bool) -> Self {
+        match (failure.function, failure.sink.as_deref()) {
+            (FailedFunction::Archiver, _) | (FailedFunction::Replicator, Some(ARCHIVE_SINK)) => {
+                Self { replicas: false, archive: true }
+            }
+            (FailedFunction::Replicator, Some(_)) => Self { replicas: true, archive: false },
+            // The archive sink has processed a record that contradicts another one: it could be read.
+            (FailedFunction::Replicator, None) => {
+                Self { replicas: true, archive: archives && !failure.reason.starts_with(CONTRADICTION) }
+            }
+        }
+    }
 }
 
 impl OpenFailure {
@@ -211,14 +239,15 @@ impl SegmentTask for RedriveTask {
     ) -> Result<bool, RedriveError> {
         let known: Vec<&str> = context.replicas.iter().map(|replica| replica.name()).collect();
         // The objects of one replica do not depend on the others.
-        let unserved = match &self.replica {
-            Some(_) => Ok(Vec::new()),
-            None => context.deployment.unserved(&known).await,
+        let deployed = match &self.replica {
+            Some(_) => Ok((Vec::new(), false)),
+            None => deployed_sinks(context, &known).await,
         };
-        let unserved = match unserved {
-            Ok(unserved) => unserved.first().map(ToString::to_string),
+        let (unserved, archives) = match deployed {
+            Ok((unserved, archives)) => (unserved.first().map(ToString::to_string), archives),
             Err(unknown) if unknown.retryable() => return Err(RedriveError::Sinks(unknown)),
-            Err(unknown) => Some(unknown.to_string()),
+            // No object that may concern any sink is redriven then.
+            Err(unknown) => (Some(unknown.to_string()), false),
         };
         // The time after this deadline is reserved for retiring objects and reporting the results.
         let working = Invocation { deadline: task_run.deadline, ..context.invocation.clone() };
@@ -245,8 +274,8 @@ impl SegmentTask for RedriveTask {
                     && self.from.is_none_or(|from| object.modified.is_some_and(|at| at >= from))
                     && self.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
             };
-            let mut objects = read(task_run, context, self, page.into_iter().filter(wanted)).await?;
-            for object in of_function(&mut objects, FailedFunction::Replicator) {
+            let mut objects = read(task_run, context, self, archives, page.into_iter().filter(wanted)).await?;
+            for object in objects.iter_mut().filter(|object| object.failure.function == FailedFunction::Replicator) {
                 let unknown = match &object.failure.sink {
                     Some(sink) => context.deployment.refusal(sink, &known),
                     // The record may be missing in any sink.
@@ -267,11 +296,13 @@ impl SegmentTask for RedriveTask {
     }
 }
 
-/// Reads the objects. One that is not a failure record is reported and skipped.
+/// Reads the objects. One that is not a failure record is reported and skipped. `archives` says whether the archive is a
+/// sink of the deployed replicator.
 async fn read(
     task_run: &mut TaskRun<RedriveCursor>,
     context: &TaskContext<'_>,
     redrive: &RedriveTask,
+    archives: bool,
     listed: impl Iterator<Item = FailureObject>,
 ) -> Result<Vec<OpenFailure>, BucketError> {
     let (listed, too_large): (Vec<FailureObject>, Vec<FailureObject>) =
@@ -293,7 +324,10 @@ async fn read(
         // Another run has redriven the object in the meantime.
         let Some(body) = body else { continue };
         match failure_record::read(&key, &body, context.functions) {
-            Ok(failure) => objects.push(OpenFailure { key, body, failure, kept: None }),
+            Ok(failure) => {
+                let targets = RedriveTargets::of(&failure, archives);
+                objects.push(OpenFailure { key, body, failure, targets, kept: None });
+            }
             Err(reason) => skip_unread(task_run, redrive, &key, &reason.to_string()),
         }
     }
@@ -327,7 +361,9 @@ async fn process_page(
             Ok(count) => drop(records.insert(object.key.clone(), count)),
             Err(error) => object.keep(error.to_string()),
         }
-        if object.key.starts_with(CONTRADICTING_ROWS) {
+        let contradicts = object.targets == RedriveTargets { replicas: false, archive: true }
+            && object.failure.reason.starts_with(CONTRADICTION);
+        if contradicts || object.key.starts_with(CONTRADICTING_ROWS) {
             object.keep("the archive contains another record of this item and sequence number: compare them manually");
         }
     }
@@ -380,7 +416,19 @@ fn wrong_table_reason(record: &StreamRecord<'_>, source: &SourceTable) -> Option
     }
 }
 
-/// Returns the objects that failed in this function and are not skipped.
-fn of_function(objects: &mut [OpenFailure], function: FailedFunction) -> impl Iterator<Item = &mut OpenFailure> {
-    objects.iter_mut().filter(move |object| object.failure.function == function && object.kept.is_none())
+/// Returns the objects with this target that are not skipped.
+fn open_for(
+    objects: &mut [OpenFailure],
+    has_target: fn(RedriveTargets) -> bool,
+) -> impl Iterator<Item = &mut OpenFailure> {
+    objects.iter_mut().filter(move |object| has_target(object.targets) && object.kept.is_none())
+}
+
+/// Returns the sinks of the deployment that this function does not know, and whether the archive is one of its sinks.
+async fn deployed_sinks(
+    context: &TaskContext<'_>,
+    known: &[&str],
+) -> Result<(Vec<UnknownSink>, bool), SinksUnknownError> {
+    let unserved = context.deployment.unserved(known).await?;
+    Ok((unserved, context.deployment.enables(ARCHIVE_SINK).await?))
 }

@@ -1,13 +1,13 @@
-//! Redrive of the archiver's records: items that TTL removed become rows of the archive.
+//! Redrive of records that may be missing in the archive: items that TTL removed become rows.
 
 use std::collections::BTreeMap;
 
 use millrace_archive::writer::ArchiveWriter;
-use millrace_archive::{ArchiveBatch, ArchiveHour, ArchiveRow};
-use millrace_shared::stream::{StreamRecord, read};
+use millrace_archive::{ArchiveBatch, ArchiveHour, ArchiveRow, RejectedRecord};
+use millrace_shared::stream::{StreamRecord, may_be_expiry, read};
 use serde_json::value::RawValue;
 
-use super::{OpenFailure, of_function, wrong_table_reason};
+use super::{OpenFailure, open_for, wrong_table_reason};
 use crate::failure_record::FailedFunction;
 use crate::task::context::TaskContext;
 
@@ -21,9 +21,17 @@ fn own<'e>(event: &'e RawValue, context: &TaskContext<'_>) -> (Vec<StreamRecord<
 }
 
 /// Returns the rows of an object's records, and a reason if some records cannot be archived.
-fn selected<'r>(records: &'r [StreamRecord<'_>]) -> (ArchiveBatch<'r>, Option<String>) {
+///
+/// The archiver receives TTL removals only, the replicator every change: an unreadable record of the replicator counts
+/// only if it may be a TTL removal.
+fn selected<'r>(records: &'r [StreamRecord<'_>], function: FailedFunction) -> (ArchiveBatch<'r>, Option<String>) {
+    let is_other_change = |rejected: &RejectedRecord| {
+        let record = records.get(rejected.index).filter(|record| record.read.is_err());
+        function == FailedFunction::Replicator && record.is_some_and(|record| !may_be_expiry(record.raw))
+    };
     match millrace_archive::rows_from_removals(records) {
-        Ok(selection) => {
+        Ok(mut selection) => {
+            selection.unarchivable.retain(|rejected| !is_other_change(rejected));
             let reason = selection.unarchivable.first().map(|one| format!("record {}: {}", one.index + 1, one.reason));
             (selection, reason)
         }
@@ -41,12 +49,12 @@ struct RedrivePartition<'r> {
 /// Archives all records that can be archived, as one archive object per table and hour; returns the number of rows. A
 /// dry run creates the same objects, but uploads none.
 pub(super) async fn redrive(context: &TaskContext<'_>, objects: &mut [OpenFailure], dry_run: bool) -> usize {
-    let mut objects: Vec<&mut OpenFailure> = of_function(objects, FailedFunction::Archiver).collect();
+    let mut objects: Vec<&mut OpenFailure> = open_for(objects, |targets| targets.archive).collect();
     let events: Vec<Box<RawValue>> = objects.iter().map(|object| object.failure.event.clone()).collect();
     let batches: Vec<_> = events.iter().map(|event| own(event, context)).collect();
     let mut partitions: BTreeMap<(&str, ArchiveHour), RedrivePartition<'_>> = BTreeMap::new();
     for (place, (records, strange)) in batches.iter().enumerate() {
-        let (selection, reason) = selected(records);
+        let (selection, reason) = selected(records, objects[place].failure.function);
         if let Some(reason) = strange.clone().or(reason) {
             objects[place].keep(reason);
         }

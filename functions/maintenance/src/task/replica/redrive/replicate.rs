@@ -7,8 +7,7 @@ use millrace_shared::invocation::Invocation;
 use millrace_shared::revision::Revision;
 use millrace_shared::stream::{StreamRecord, key_of, read};
 
-use super::{OpenFailure, of_function, wrong_table_reason};
-use crate::failure_record::FailedFunction;
+use super::{OpenFailure, open_for, wrong_table_reason};
 use crate::repair::{ReconcileError, RepairOutcome, StaleKey, predict, reconcile_keys};
 use crate::task::context::TaskContext;
 
@@ -51,7 +50,7 @@ pub(super) async fn redrive(
 ) -> Result<usize, ReconcileError> {
     let mut wanted: BTreeMap<CanonicalKey, Option<Revision>> = BTreeMap::new();
     let mut holders: Vec<(&mut OpenFailure, Vec<CanonicalKey>)> = Vec::new();
-    for object in of_function(objects, FailedFunction::Replicator) {
+    for object in open_for(objects, |targets| targets.replicas) {
         let keys = keys(object, context);
         for StaleKey { key, record_revision } in &keys {
             let highest = wanted.entry(key.clone()).or_default();
