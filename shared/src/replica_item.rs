@@ -3,7 +3,8 @@
 //!
 //! A replica adds up to three attributes of its own to each stored item: `_rev`, the revision of its last write, and on
 //! a tombstone `_tombstone_expires_at`, and `_deleted_by_ttl` if TTL deleted the item. They are reserved: a source item
-//! that contains one cannot be distinguished from a replica's own, so it is rejected.
+//! that contains one cannot be distinguished from a replica's own, so it is rejected. A source whose items have such
+//! attributes needs another prefix than `_` ([`ReservedNames`]).
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -18,6 +19,54 @@ pub const TOMBSTONE_EXPIRES_AT: &str = "_tombstone_expires_at";
 pub const DELETED_BY_TTL: &str = "_deleted_by_ttl";
 /// All attributes that replication adds.
 pub const RESERVED: [&str; 3] = [REVISION, TOMBSTONE_EXPIRES_AT, DELETED_BY_TTL];
+
+/// The maximum length of a prefix.
+const MAX_PREFIX: usize = 32;
+
+/// The names of the attributes that replication adds to the items of a `DynamoDB` replica: a prefix, and what each
+/// contains. The default prefix is `_`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservedNames {
+    /// The attribute that contains the revision, by default [`REVISION`].
+    pub revision: String,
+    /// The attribute of a tombstone, by default [`TOMBSTONE_EXPIRES_AT`].
+    pub tombstone_expires_at: String,
+    /// The attribute of a tombstone that TTL caused, by default [`DELETED_BY_TTL`].
+    pub deleted_by_ttl: String,
+}
+
+impl ReservedNames {
+    /// Parses the prefix of the names.
+    ///
+    /// # Errors
+    /// The text is empty, longer than 32 characters, or contains other characters than letters, digits, `_` and `-`,
+    /// all of which are the same in JSON.
+    pub fn parse(prefix: &str) -> Result<Self, String> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.bytes().all(is_plain) {
+            return Err(format!("is {prefix:?}: set it to 1 to {MAX_PREFIX} letters, digits, _ or -, such as mr_"));
+        }
+        let named = |name: &str| format!("{prefix}{}", name.trim_start_matches('_'));
+        Ok(Self {
+            revision: named(REVISION),
+            tombstone_expires_at: named(TOMBSTONE_EXPIRES_AT),
+            deleted_by_ttl: named(DELETED_BY_TTL),
+        })
+    }
+
+    /// Returns all names.
+    #[must_use]
+    pub fn all(&self) -> [&str; 3] {
+        [&self.revision, &self.tombstone_expires_at, &self.deleted_by_ttl]
+    }
+}
+
+impl Default for ReservedNames {
+    fn default() -> Self {
+        let [revision, tombstone_expires_at, deleted_by_ttl] = RESERVED.map(str::to_owned);
+        Self { revision, tombstone_expires_at, deleted_by_ttl }
+    }
+}
 
 /// The item that a replica stores under a key.
 #[derive(Debug, Clone)]
@@ -44,13 +93,13 @@ pub enum ReplicaState {
 impl ReplicaItem {
     /// Separates the attributes that replication adds from the item.
     #[must_use]
-    pub fn decode(mut item: RawItem) -> Self {
-        let revision = item.take(REVISION).map(|value| match value {
+    pub fn decode(mut item: RawItem, names: &ReservedNames) -> Self {
+        let revision = item.take(&names.revision).map(|value| match value {
             AttributeValue::B(bytes) => Revision::decode(bytes.as_ref()),
             _ => Err(RevisionError::Bytes(0)),
         });
-        let gone = item.take(TOMBSTONE_EXPIRES_AT).is_some();
-        let expired = matches!(item.take(DELETED_BY_TTL), Some(AttributeValue::Bool(true)));
+        let gone = item.take(&names.tombstone_expires_at).is_some();
+        let expired = matches!(item.take(&names.deleted_by_ttl), Some(AttributeValue::Bool(true)));
         Self { revision, state: if gone { ReplicaState::Tombstone { expired } } else { ReplicaState::Item(item) } }
     }
 
@@ -75,7 +124,21 @@ mod tests {
     use super::*;
 
     fn held(json: &str) -> ReplicaItem {
-        ReplicaItem::decode(RawItem::parse(json).unwrap())
+        ReplicaItem::decode(RawItem::parse(json).unwrap(), &ReservedNames::default())
+    }
+
+    #[test]
+    fn prefix_determines_the_names() {
+        assert_eq!(ReservedNames::parse("_").unwrap(), ReservedNames::default());
+        let names = ReservedNames::parse("mr_").unwrap();
+        assert_eq!(names.all(), ["mr_rev", "mr_tombstone_expires_at", "mr_deleted_by_ttl"]);
+        let json = r#"{"k":{"S":"a"},"_rev":{"S":"x"},"mr_rev":{"B":"AAAAAAABAAAAAAAAAAAAAAAAAAAAAAU="}}"#;
+        let item = ReplicaItem::decode(RawItem::parse(json).unwrap(), &names);
+        assert_eq!(item.item().unwrap().encode(), r#"{"k":{"S":"a"},"_rev":{"S":"x"}}"#);
+        assert_eq!(item.revision.unwrap().unwrap().sequence().to_string(), "5");
+        for prefix in ["", "a b", "é", "\"", "a23456789012345678901234567890123"] {
+            assert!(ReservedNames::parse(prefix).unwrap_err().contains("such as mr_"), "{prefix}");
+        }
     }
 
     #[test]

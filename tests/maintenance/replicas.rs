@@ -70,13 +70,21 @@ impl ReplicasScene {
 
     /// The replicator with this document.
     fn replicator(&self, document: &str) -> ReplicatorHandler {
-        let config = ReplicatorConfig::parse(&environment(document)).unwrap();
+        self.replicator_in(&environment(document))
+    }
+
+    fn replicator_in(&self, environment: &Environment) -> ReplicatorHandler {
+        let config = ReplicatorConfig::parse(environment).unwrap();
         millrace_replicator::connect(&config, self.scene.dynamodb.clone(), None, None, self.scene.s3.clone())
     }
 
     /// The maintenance function with this document, for which Lambda returns `deployed` as that of the replicator.
     async fn maintenance(&self, document: &str, deployed: &str) -> MaintenanceHandler {
-        let config = MaintenanceConfig::parse(&environment(document)).unwrap();
+        self.maintenance_in(&environment(document), deployed).await
+    }
+
+    async fn maintenance_in(&self, environment: &Environment, deployed: &str) -> MaintenanceHandler {
+        let config = MaintenanceConfig::parse(environment).unwrap();
         let configuration = json!({"Environment": {"Variables": {"REPLICATION": deployed}}});
         let answer = move || async move { axum::Json(configuration) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -366,4 +374,62 @@ async fn a_document_without_a_replica_that_stores_items_is_not_verified() {
     let error = invoke(&maintenance, &json!({"task": "verify"}), Duration::from_mins(1)).await.unwrap_err();
     assert_eq!(error.kind().as_str(), "TaskPreconditionFailed");
     assert!(error.to_string().contains("no replica stores items"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_prefix_admits_items_with_the_default_names_and_reserves_its_own() {
+    let mut replicas = ReplicasScene::start().await;
+    let document = document(&[replica("copy", COPY)]);
+    let prefixed = environment(&document).with("RESERVED_PREFIX", "mr_".to_owned());
+    let replicator = replicas.replicator_in(&prefixed);
+    let with = |user_id: &str, name: &str| {
+        let mut item = user(user_id, "Ada");
+        item.insert(name.to_owned(), AttributeValue::S("mine".to_owned()));
+        item
+    };
+    assert_eq!(replicas.write(&replicator, with("ada", "_rev")).await, None);
+    assert_eq!(replicas.write(&replicator, with("bob", "_tombstone_expires_at")).await, None);
+    let mut held = replicas.scene.item(COPY, "ada").await.unwrap();
+    assert!(held.remove("mr_rev").is_some_and(|revision| revision.is_b()));
+    assert_eq!(held, with("ada", "_rev"));
+    // The replicator of the stack, with the default prefix, quarantines them under the name `dynamodb`.
+    assert!(replicas.scene.objects("quarantine/replicator/copy/").await.is_empty());
+
+    let maintenance = replicas.maintenance_in(&prefixed, &document).await;
+    let verify = json!({"task": "verify", "run_id": "equal", "recheck_after_seconds": 0});
+    let verified = run(&maintenance, verify.clone()).await;
+    assert_eq!((verified.differences, verified.progress.get("copy.equal")), (0, 2), "{}", verified.progress);
+
+    assert_eq!(replicas.deliver(&replicator, &with("eve", "mr_rev")).await, None);
+    let [object] = &replicas.scene.objects("quarantine/replicator/copy/").await[..] else { panic!("one object") };
+    let body: Value = serde_json::from_slice(&replicas.scene.object(object).await).unwrap();
+    let reason = body["reason"].as_str().unwrap();
+    assert!(reason.contains("attribute mr_rev, which is reserved") && reason.contains("RESERVED_PREFIX"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_prefix_is_found_by_a_verify_and_corrected_by_a_repair() {
+    let mut replicas = ReplicasScene::start().await;
+    let document = document(&[replica("copy", COPY)]);
+    let before = replicas.replicator(&document);
+    for user_id in ["ada", "bob"] {
+        assert_eq!(replicas.write(&before, user(user_id, "First")).await, None);
+    }
+    let maintenance = replicas.maintenance(&document, &document).await;
+    replicas.scene.delete(SOURCE, "bob").await;
+    let repair = json!({"task": "repair", "run_id": "gone", "recheck_after_seconds": 0, "dry_run": false});
+    assert_eq!(run(&maintenance, repair.clone()).await.progress.get("copy.repaired"), 1, "bob has a tombstone");
+
+    let prefixed = environment(&document).with("RESERVED_PREFIX", "mr_".to_owned());
+    let maintenance = replicas.maintenance_in(&prefixed, &document).await;
+    let verify = json!({"task": "verify", "run_id": "changed", "recheck_after_seconds": 0});
+    let found = run(&maintenance, verify.clone()).await;
+    assert_eq!((found.differences, found.progress.get("copy.different"), found.progress.get("copy.extra")), (2, 1, 1));
+    let report = replicas.scene.report("changed").await;
+    let different = report.iter().find(|entry| entry["kind"] == "different").unwrap();
+    assert_eq!(different["attributes"], json!(["_rev"]), "the former revision counts as an attribute");
+    assert_eq!(run(&maintenance, repair).await.progress.get("copy.repaired"), 2);
+    assert_eq!(run(&maintenance, verify).await.differences, 0);
+    let ada = replicas.scene.item(COPY, "ada").await.unwrap();
+    assert!(ada.contains_key("mr_rev") && !ada.contains_key("_rev"), "{ada:?}");
 }

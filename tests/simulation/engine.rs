@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_sdk_s3::primitives::ByteStream;
 use millrace_shared::raw_item::RawItem;
-use millrace_shared::replica_item::{ReplicaItem, TOMBSTONE_EXPIRES_AT};
+use millrace_shared::replica_item::{ReplicaItem, ReservedNames, TOMBSTONE_EXPIRES_AT};
 use millrace_shared::table_reader::ScanSegment;
 use millrace_sinks::Replica;
 use millrace_sinks::dynamodb::DynamoDbSink;
@@ -179,7 +179,7 @@ impl SimStage for SimEngines {
         }
         let names = KEY.map(str::to_owned);
         let items = self.items(REPLICAS[sink]).await.into_iter().map(RawItem::new);
-        items.map(|item| (item.key(&names).unwrap(), ReplicaItem::decode(item))).collect()
+        items.map(|item| (item.key(&names).unwrap(), ReplicaItem::decode(item, &ReservedNames::default()))).collect()
     }
 
     async fn lose(&self, sink: usize) {

@@ -10,7 +10,9 @@ use millrace_shared::aws;
 use millrace_shared::cache::{Cache, CacheSettings};
 use millrace_shared::environment::{self, Environment, EnvironmentError, VariableReader};
 use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::item::restored::SourceSchema;
 use millrace_shared::postgres::PostgresSettings;
+use millrace_shared::replica_item::ReservedNames;
 use time::Duration;
 
 use crate::archive::{self, ArchiveSink};
@@ -35,6 +37,8 @@ const TOMBSTONE_RETENTION_DAYS_LIMIT: u16 = 3_650;
 
 /// The variable that names the only replica if there is no document.
 const REPLICA_TABLE: &str = "REPLICA_TABLE";
+/// The variables of the sinks that depend on the attributes of a user, and the names of these sinks.
+const USERS_ONLY: [(&str, &str); 2] = [(postgres::SETTING, "PostgreSQL"), ("CACHE_URL", "a cache")];
 /// The variables that configure the only replica if there is no document.
 const REPLICA_VARIABLES: [&str; 4] = [REPLICA_TABLE, "REPLICA_REGION", "REPLICA_ROLE_ARN", "REPLICA_MAX_CONCURRENCY"];
 
@@ -44,6 +48,8 @@ pub struct SinksConfig {
     replicas: Vec<ReplicaTable>,
     /// The ARN of the source table, if configured.
     source_arn: Option<TableAddress>,
+    /// The attributes that replication adds to the items of `DynamoDB` replicas.
+    reserved: ReservedNames,
     tombstone: Duration,
     /// The cache in front of the source, if configured.
     cache: Option<CacheSettings>,
@@ -96,17 +102,27 @@ impl SinksConfig {
             let refusals = replicas.iter().filter_map(|replica| replica.refusal("SOURCE_TABLE_ARN", source));
             refusals.for_each(|problem| read.add_error(problem));
         }
+        let reserved = read.optional("RESERVED_PREFIX", ReservedNames::parse).unwrap_or_default();
         let days = read
             .optional("TOMBSTONE_RETENTION_DAYS", within(TOMBSTONE_RETENTION_DAYS_MIN, TOMBSTONE_RETENTION_DAYS_LIMIT))
             .unwrap_or(TOMBSTONE_RETENTION_DAYS);
         let cache = read.collect_optional(CacheSettings::parse(|name| environment.get(name)));
         let postgres = read.collect_optional(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
         let archive = environment.get(archive::SETTING).and_then(|_| read.collect(ArchiveConfig::parse(environment)));
+        let schema = read.optional("SOURCE_SCHEMA", SourceSchema::parse).unwrap_or_default();
+        for (variable, kind) in USERS_ONLY.into_iter().filter(|(variable, _)| environment.get(variable).is_some()) {
+            if schema != SourceSchema::Users {
+                read.add_error(format!(
+                    "{variable} is set, but {kind} is available only for the table of the users service: set SOURCE_SCHEMA \
+                     to users if the source is that table, otherwise remove {variable}"
+                ));
+            }
+        }
         let problems = read.problems();
         let (Some(replicas), true) = (replicas, problems.is_empty()) else {
             return Err(problems);
         };
-        Ok(Self { replicas, archive, source_arn, tombstone: Duration::days(days.into()), cache, postgres })
+        Ok(Self { replicas, archive, source_arn, reserved, tombstone: Duration::days(days.into()), cache, postgres })
     }
 
     /// Creates the clients of the replicas. A replica without a Region and a role of its own uses the function's.
@@ -196,6 +212,7 @@ impl SinksConfig {
             DynamoDbSink::new(client, table.table.as_str(), table.max_concurrency, self.tombstone)
                 .with_name(name.clone(), setting.clone())
                 .with_role(role)
+                .with_reserved_names(self.reserved.clone())
                 .with_source(self.source_arn.as_ref().map(|arn| arn.as_str().to_owned()))
         })
     }
@@ -450,6 +467,22 @@ mod tests {
         assert!(said.contains("partition aws,") && said.contains("SOURCE_TABLE_ARN is in aws-cn"), "{said}");
         let said = parse(&[("REPLICA_TABLE", "UsersReplica"), ("SOURCE_TABLE_ARN", "Users")]).unwrap_err().to_string();
         assert!(said.contains("SOURCE_TABLE_ARN is \"Users\": set it to arn:aws:dynamodb:"), "{said}");
+    }
+
+    #[test]
+    fn a_sink_of_users_is_rejected_for_any_other_table() {
+        let table = ("REPLICA_TABLE", "OrdersReplica");
+        for sink in
+            [("POSTGRES_URL", "postgres://millrace:s3cret@db:5432/users"), ("CACHE_URL", "redis://:s3cret@c:6379")]
+        {
+            for schema in [&[][..], &[("SOURCE_SCHEMA", "any")]] {
+                let said = parse(&[&[table, sink], schema].concat()).unwrap_err().to_string();
+                assert!(said.contains("1 problem(s)") && said.contains(&format!("{} is set, but", sink.0)), "{said}");
+                assert!(said.contains("set SOURCE_SCHEMA to users") && said.contains("otherwise remove"), "{said}");
+                assert!(!said.contains("s3cret"), "{said}");
+            }
+            parse(&[table, sink, ("SOURCE_SCHEMA", "users")]).unwrap();
+        }
     }
 
     #[test]

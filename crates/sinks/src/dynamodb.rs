@@ -29,6 +29,7 @@ use futures::future::BoxFuture;
 use millrace_shared::change::{Change, ChangeKind};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
+use millrace_shared::replica_item::ReservedNames;
 use millrace_shared::table_reader::{TableReadError, TableReader};
 use tokio::time::{sleep_until, timeout};
 
@@ -105,6 +106,12 @@ impl DynamoDbSink {
     #[must_use]
     pub fn with_role(self, role: Option<AssumedRole>) -> Self {
         Self { role, ..self }
+    }
+
+    /// Sets the names of the attributes that replication adds to an item.
+    #[must_use]
+    pub fn with_reserved_names(self, names: ReservedNames) -> Self {
+        Self { requests: self.requests.with_names(names), ..self }
     }
 
     /// Sets the ARN of the source table, so that the check at start rejects a replica that is the source itself.
@@ -201,7 +208,7 @@ impl DynamoDbSink {
         let put = self.writer.put_item().table_name(self.table.name());
         match raw_body::with_raw_body(body, put.send()).await {
             Ok(_) => WriteOutcome::Applied,
-            Err(error) => match write_outcome::of(&error, change.revision) {
+            Err(error) => match write_outcome::of(&error, change.revision, &self.requests.names().revision) {
                 WriteOutcome::KeyRefused(reason) => self.classify_key_mismatch(change, &reason).await,
                 verdict => verdict,
             },

@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, ready};
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::raw_item::RawItem;
-use millrace_shared::replica_item::ReplicaItem;
+use millrace_shared::replica_item::{REVISION, ReplicaItem};
 use millrace_shared::revision::Revision;
 use millrace_shared::table_reader::{ScanSegment, SourceDescription};
 use time::OffsetDateTime;
@@ -110,6 +110,11 @@ pub trait Replica: Sink {
         segment: ScanSegment,
         after: Option<&'s CanonicalKey>,
     ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>>;
+
+    /// Returns the name of the attribute or column that contains the revision, for errors.
+    fn revision_name(&self) -> &str {
+        REVISION
+    }
 
     /// Verifies that this replica can mirror the source with this description: it is another table and has the same key
     /// schema. A replica that cannot be reached is not an error. By default, nothing is verified.

@@ -119,7 +119,8 @@ async fn carry_out(
                 ReconcileAction::Settled => {}
                 ReconcileAction::Unmanaged(error) => {
                     outcomes[place] = RepairOutcome::Failed(format!(
-                        "the replica's item has a _rev that is not a revision ({error})"
+                        "the replica's item has a {} that is not a revision ({error})",
+                        replica.revision_name()
                     ));
                 }
                 ReconcileAction::Write { revision, over } => {

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
-use millrace_shared::raw_item::ITEM_BYTES_MOST;
+use millrace_shared::raw_item::{ITEM_BYTES_MOST, RawItem};
 use millrace_shared::replica_item::ReplicaItem;
 use millrace_shared::table_reader::{ScanSegment, SourceDescription, TableReadError};
 use time::OffsetDateTime;
@@ -21,15 +21,12 @@ use crate::{
     WriteTarget,
 };
 
-/// The attribute that every item of a replica has in addition to the source's attributes.
-const REVISION_NAME: &str = "_rev";
-
 impl Replica for DynamoDbSink {
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async {
             let found = self.table.read(keys).await.map_err(|fault| self.unread(&fault))?;
             Ok(ReplicaReadOutput {
-                held: found.items.into_iter().map(|item| item.map(ReplicaItem::decode)).collect(),
+                held: found.items.into_iter().map(|item| item.map(|item| self.decode(item))).collect(),
                 units: found.units,
             })
         }
@@ -46,10 +43,14 @@ impl Replica for DynamoDbSink {
             let names: Vec<String> = schema.key.iter().map(|(name, _)| name.clone()).collect();
             let page = self.table.scan(segment, after, &names, None).await;
             let page = page.map_err(|fault| self.unread(&fault))?;
-            let held = page.items.into_iter().map(|(key, item)| (key, ReplicaItem::decode(item))).collect();
+            let held = page.items.into_iter().map(|(key, item)| (key, self.decode(item))).collect();
             Ok(ReplicaPage { held, next: page.next, units: page.units })
         }
         .boxed()
+    }
+
+    fn revision_name(&self) -> &str {
+        &self.requests.names().revision
     }
 
     fn check_source<'s>(&'s self, source: &'s SourceDescription) -> BoxFuture<'s, Result<(), SinkMisconfiguredError>> {
@@ -77,9 +78,10 @@ impl Replica for DynamoDbSink {
             return Some(refused.to_string());
         }
         let WriteTarget::Item(item) = write.target else { return None };
-        let size = item.size_bytes() + REVISION_NAME.len() + write.revision.encode().as_ref().len();
+        let name = self.revision_name();
+        let size = item.size_bytes() + name.len() + write.revision.encode().as_ref().len();
         (size > ITEM_BYTES_MOST)
-            .then(|| format!("the item has {size} bytes with {REVISION_NAME}: at most {ITEM_BYTES_MOST} are allowed"))
+            .then(|| format!("the item has {size} bytes with {name}: at most {ITEM_BYTES_MOST} are allowed"))
     }
 
     fn put<'s>(
@@ -102,6 +104,10 @@ impl Replica for DynamoDbSink {
 }
 
 impl DynamoDbSink {
+    fn decode(&self, item: RawItem) -> ReplicaItem {
+        ReplicaItem::decode(item, self.requests.names())
+    }
+
     fn unread(&self, fault: &TableReadError) -> ReplicaReadError {
         ReplicaReadError { sink: self.name.to_string(), reason: self.describe_error(fault) }
     }
@@ -116,7 +122,7 @@ impl DynamoDbSink {
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
             return WriteResult::ConditionFailed;
         }
-        match write_outcome::of(&error, write.revision) {
+        match write_outcome::of(&error, write.revision, self.revision_name()) {
             WriteOutcome::Permanent(reason) => WriteResult::Permanent(reason),
             WriteOutcome::Transient(reason) | WriteOutcome::Fault(reason) | WriteOutcome::KeyRefused(reason) => {
                 WriteResult::Transient(reason)

@@ -7,15 +7,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use millrace_shared::change::{Change, ChangeKind};
-use millrace_shared::replica_item::RESERVED;
+use millrace_shared::replica_item::ReservedNames;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use time::{Duration, OffsetDateTime};
 
 use crate::{ReplicaCondition, ReplicaWrite, WriteTarget};
-
-/// The reserved names as they are written in JSON, unless with escapes.
-const RESERVED_IN_JSON: [&str; 3] = ["\"_rev\"", "\"_tombstone_expires_at\"", "\"_deleted_by_ttl\""];
 
 /// The first characters of an escaped ASCII letter in JSON.
 const ESCAPED_ASCII: &str = "\\u00";
@@ -24,18 +21,20 @@ const ESCAPED_ASCII: &str = "\\u00";
 /// the stored item.
 const REVISION_CONDITION: &str = concat!(
     r#","ReturnValuesOnConditionCheckFailure":"ALL_OLD","#,
-    r#""ConditionExpression":"attribute_not_exists(#r) OR #r < :r","#,
-    r##""ExpressionAttributeNames":{"#r":"_rev"},"ExpressionAttributeValues":{":r":{"B":""##
+    r#""ConditionExpression":"attribute_not_exists(#r) OR #r < :r","#
 );
 
 /// The length of 31 bytes, the longest revision, in base64.
 const REVISION_TEXT_BYTES: usize = 44;
 
 /// A change that cannot be encoded as a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EncodeError {
-    #[error("the image contains the attribute {0}, which is reserved for replicas: rename it in the source")]
-    Reserved(&'static str),
+    #[error(
+        "the image contains the attribute {0}, which is reserved for replicas: rename it in the source, or set \
+         RESERVED_PREFIX to another prefix for an empty replica, such as mr_, for the replicator and maintenance alike"
+    )]
+    Reserved(String),
     #[error("the image is not a map of attributes")]
     NotAMap,
     #[error("the image's attribute names are not valid JSON strings")]
@@ -52,12 +51,34 @@ pub(super) struct RequestEncoder {
     /// The body up to the revision's text, the same for every change.
     head: String,
     tombstone: Duration,
+    names: ReservedNames,
+    /// The reserved names as they are written in JSON, unless with escapes.
+    quoted: [String; 3],
 }
 
 impl RequestEncoder {
+    /// Creates an encoder with the default names of reserved attributes.
     pub(super) fn new(table: &str, tombstone: Duration) -> Self {
-        let table = serde_json::Value::from(table).to_string();
-        Self { head: format!("{{\"TableName\":{table}{REVISION_CONDITION}"), table, tombstone }
+        Self::of(serde_json::Value::from(table).to_string(), tombstone, ReservedNames::default())
+    }
+
+    /// Sets the names of reserved attributes.
+    pub(super) fn with_names(self, names: ReservedNames) -> Self {
+        Self::of(self.table, self.tombstone, names)
+    }
+
+    fn of(table: String, tombstone: Duration, names: ReservedNames) -> Self {
+        let mut head = format!("{{\"TableName\":{table}{REVISION_CONDITION}");
+        let quoted = names.all().map(|name| format!("\"{name}\""));
+        head.push_str(r##""ExpressionAttributeNames":{"#r":"##);
+        head.push_str(&quoted[0]);
+        head.push_str(r#"},"ExpressionAttributeValues":{":r":{"B":""#);
+        Self { table, head, tombstone, names, quoted }
+    }
+
+    /// Returns the reserved names.
+    pub(super) fn names(&self) -> &ReservedNames {
+        &self.names
     }
 
     /// Returns the body of the request that writes `change` to the replica, if the revision guard allows it.
@@ -69,12 +90,12 @@ impl RequestEncoder {
             ChangeKind::Write { image: None } => return Err(EncodeError::View),
             ChangeKind::Remove { expired, .. } => (change.key.raw().get(), Some((now + self.tombstone, expired))),
         };
-        let attributes = own(attributes)?;
+        let attributes = self.own(attributes)?;
         let mut body = String::with_capacity(self.head.len() + attributes.len() + 2 * revision.len() + 128);
         body.push_str(&self.head);
         body.push_str(revision);
         body.push_str(r#""}},"Item":{"#);
-        push_item(&mut body, attributes, revision, gone);
+        self.push_item(&mut body, attributes, revision, gone);
         Ok(Bytes::from(body))
     }
 
@@ -88,59 +109,83 @@ impl RequestEncoder {
                 (Cow::Borrowed(write.key.as_str()), Some((now + self.tombstone, expired)))
             }
         };
-        let attributes = own(&attributes)?;
+        let attributes = self.own(&attributes)?;
         let mut body = format!(r#"{{"TableName":{},"ConditionExpression":"#, self.table);
         match write.over {
             // Any key attribute is sufficient to check whether the key is absent.
             ReplicaCondition::IfAbsent => {
-                let TopLevel { first, .. } =
-                    serde_json::from_str(write.key.as_str()).map_err(|_| EncodeError::Names)?;
+                let TopLevel { first, .. } = self.top_level(write.key.as_str())?;
                 let first = serde_json::Value::from(first).to_string();
                 body.push_str(r##""attribute_not_exists(#k)","ExpressionAttributeNames":{"#k":"##);
                 body.push_str(&first);
             }
             ReplicaCondition::Revision(None) => {
-                body.push_str(r##""attribute_not_exists(#r)","ExpressionAttributeNames":{"#r":"_rev""##);
+                body.push_str(r##""attribute_not_exists(#r)","ExpressionAttributeNames":{"#r":"##);
+                body.push_str(&self.quoted[0]);
             }
             ReplicaCondition::Revision(Some(there)) => {
                 let mut buffer = [0; REVISION_TEXT_BYTES];
-                body.push_str(r##""#r = :r","ExpressionAttributeNames":{"#r":"_rev"},"##);
-                body.push_str(r#""ExpressionAttributeValues":{":r":{"B":""#);
+                body.push_str(r##""#r = :r","ExpressionAttributeNames":{"#r":"##);
+                body.push_str(&self.quoted[0]);
+                body.push_str(r#"},"ExpressionAttributeValues":{":r":{"B":""#);
                 body.push_str(text(there.encode().as_ref(), &mut buffer));
                 body.push_str("\"}");
             }
         }
         body.push_str(r#"},"Item":{"#);
-        push_item(&mut body, attributes, revision, gone);
+        self.push_item(&mut body, attributes, revision, gone);
         Ok(Bytes::from(body))
     }
-}
 
-/// Returns the text between the braces of an image, which must not contain a reserved attribute.
-fn own(attributes: &str) -> Result<&str, EncodeError> {
-    refuse_reserved(attributes)?;
-    let inner = attributes.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-    Ok(inner.ok_or(EncodeError::NotAMap)?.trim())
-}
-
-/// Appends the item's attributes and those that replication adds, and closes the item and the body.
-fn push_item(body: &mut String, attributes: &str, revision: &str, gone: Option<(OffsetDateTime, bool)>) {
-    if !attributes.is_empty() {
-        body.push_str(attributes);
-        body.push(',');
+    /// Returns the text between the braces of an image, which must not contain a reserved attribute.
+    fn own<'t>(&self, attributes: &'t str) -> Result<&'t str, EncodeError> {
+        self.refuse_reserved(attributes)?;
+        let inner = attributes.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        Ok(inner.ok_or(EncodeError::NotAMap)?.trim())
     }
-    body.push_str(r#""_rev":{"B":""#);
-    body.push_str(revision);
-    body.push_str("\"}");
-    if let Some((gone, expired)) = gone {
-        body.push_str(r#","_tombstone_expires_at":{"N":""#);
-        body.push_str(&gone.unix_timestamp().to_string());
-        body.push_str("\"}");
-        if expired {
-            body.push_str(r#","_deleted_by_ttl":{"BOOL":true}"#);
+
+    /// Appends the item's attributes and those that replication adds, and closes the item and the body.
+    fn push_item(&self, body: &mut String, attributes: &str, revision: &str, gone: Option<(OffsetDateTime, bool)>) {
+        let [quoted_revision, quoted_tombstone, quoted_deleted] = &self.quoted;
+        if !attributes.is_empty() {
+            body.push_str(attributes);
+            body.push(',');
         }
+        body.push_str(quoted_revision);
+        body.push_str(r#":{"B":""#);
+        body.push_str(revision);
+        body.push_str("\"}");
+        if let Some((gone, expired)) = gone {
+            body.push(',');
+            body.push_str(quoted_tombstone);
+            body.push_str(r#":{"N":""#);
+            body.push_str(&gone.unix_timestamp().to_string());
+            body.push_str("\"}");
+            if expired {
+                body.push(',');
+                body.push_str(quoted_deleted);
+                body.push_str(r#":{"BOOL":true}"#);
+            }
+        }
+        body.push_str("}}");
     }
-    body.push_str("}}");
+
+    /// Fails if the image has a reserved attribute. The attribute names are parsed only if a cheap text search finds the
+    /// image suspect, which is rare.
+    fn refuse_reserved(&self, image: &str) -> Result<(), EncodeError> {
+        let suspect = self.quoted.iter().any(|name| image.contains(name.as_str())) || image.contains(ESCAPED_ASCII);
+        if !suspect {
+            return Ok(());
+        }
+        self.top_level(image)?.reserved.map_or(Ok(()), |name| Err(EncodeError::Reserved(name)))
+    }
+
+    fn top_level(&self, image: &str) -> Result<TopLevel, EncodeError> {
+        let mut json = serde_json::Deserializer::from_str(image);
+        let top = TopLevelNames(&self.names).deserialize(&mut json).map_err(|_| EncodeError::Names)?;
+        json.end().map_err(|_| EncodeError::Names)?;
+        Ok(top)
+    }
 }
 
 /// Returns the revision in base64, without an allocation.
@@ -149,45 +194,41 @@ fn text<'t>(revision: &[u8], buffer: &'t mut [u8; REVISION_TEXT_BYTES]) -> &'t s
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()
 }
 
-/// Fails if the image has a reserved attribute. The attribute names are parsed only if a cheap text search finds the
-/// image suspect, which is rare.
-fn refuse_reserved(image: &str) -> Result<(), EncodeError> {
-    let suspect = RESERVED_IN_JSON.iter().any(|name| image.contains(name)) || image.contains(ESCAPED_ASCII);
-    if !suspect {
-        return Ok(());
-    }
-    let TopLevel { reserved, .. } = serde_json::from_str(image).map_err(|_| EncodeError::Names)?;
-    reserved.map_or(Ok(()), |name| Err(EncodeError::Reserved(name)))
-}
-
 /// The first name and the first reserved name among an image's own attributes; nested names and values do not count.
 struct TopLevel {
     first: String,
-    reserved: Option<&'static str>,
+    reserved: Option<String>,
 }
 
-impl<'de> Deserialize<'de> for TopLevel {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> Visitor<'de> for Names {
-            type Value = TopLevel;
+/// Reads the [`TopLevel`] of an image, with these reserved names.
+struct TopLevelNames<'n>(&'n ReservedNames);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of attributes")
+impl<'de> DeserializeSeed<'de> for TopLevelNames<'_> {
+    type Value = TopLevel;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<TopLevel, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for TopLevelNames<'_> {
+    type Value = TopLevel;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of attributes")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<TopLevel, M::Error> {
+        let mut top = TopLevel { first: String::new(), reserved: None };
+        while let Some((TopLevelName(name), IgnoredAny)) = map.next_entry()? {
+            if top.reserved.is_none() && self.0.all().contains(&&*name) {
+                top.reserved = Some(name.clone().into_owned());
             }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<TopLevel, M::Error> {
-                let mut top = TopLevel { first: String::new(), reserved: None };
-                while let Some((TopLevelName(name), IgnoredAny)) = map.next_entry()? {
-                    top.reserved = top.reserved.or_else(|| RESERVED.into_iter().find(|reserved| *reserved == name));
-                    if top.first.is_empty() {
-                        top.first = name.into_owned();
-                    }
-                }
-                Ok(top)
+            if top.first.is_empty() {
+                top.first = name.into_owned();
             }
         }
-        deserializer.deserialize_map(Names)
+        Ok(top)
     }
 }
 
@@ -206,13 +247,17 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn put(record: &str) -> Result<String, EncodeError> {
+        put_with(ReservedNames::default(), record)
+    }
+
+    fn put_with(names: ReservedNames, record: &str) -> Result<String, EncodeError> {
         let arn = "arn:aws:dynamodb:r:1:table/Users/stream/2015-06-27T00:48:05.899";
         let payload = format!(r#"{{"Records":[{{"eventSourceARN":"{arn}",{record}}}]}}"#);
         let payload = RawValue::from_string(payload).unwrap();
         let batch = stream::read(&payload).unwrap();
         let change = batch.records[0].read.as_ref().unwrap();
         let now = OffsetDateTime::from_unix_timestamp(NOW).unwrap();
-        let body = RequestEncoder::new("Replica", Duration::days(8)).put(change, now)?;
+        let body = RequestEncoder::new("Replica", Duration::days(8)).with_names(names).put(change, now)?;
         Ok(String::from_utf8(body.to_vec()).unwrap())
     }
 
@@ -247,6 +292,29 @@ mod tests {
     }
 
     #[test]
+    fn another_prefix_renames_all_that_is_added_and_nothing_else() {
+        let names = || ReservedNames::parse("mr_").unwrap();
+        let write = |image: &str| {
+            let keys = r#""Keys":{"k":{"S":"a"}}"#;
+            let record =
+                format!(r#""eventName":"MODIFY","dynamodb":{{{keys},"NewImage":{image},"SequenceNumber":"111"}}"#);
+            put_with(names(), &record)
+        };
+        let body: Value = serde_json::from_str(&write(r#"{"k":{"S":"a"},"_rev":{"S":"mine"}}"#).unwrap()).unwrap();
+        assert_eq!(body["Item"]["_rev"], json!({"S": "mine"}));
+        assert_eq!(body["Item"]["mr_rev"], body["ExpressionAttributeValues"][":r"]);
+        assert_eq!(body["ExpressionAttributeNames"], json!({"#r": "mr_rev"}));
+        assert_eq!(write(r#"{"k":{"S":"a"},"mr_rev":{"S":"x"}}"#), Err(EncodeError::Reserved("mr_rev".to_owned())));
+        let identity = r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#;
+        let expired = format!(
+            r#""eventName":"REMOVE",{identity},"dynamodb":{{"Keys":{{"k":{{"S":"a"}}}},"SequenceNumber":"1"}}"#
+        );
+        let body: Value = serde_json::from_str(&put_with(names(), &expired).unwrap()).unwrap();
+        let added: Vec<&String> = body["Item"].as_object().unwrap().keys().collect();
+        assert_eq!(added, ["k", "mr_deleted_by_ttl", "mr_rev", "mr_tombstone_expires_at"]);
+    }
+
+    #[test]
     fn a_removal_leaves_a_tombstone_of_its_key() {
         let keys =
             r#""dynamodb":{"Keys":{"k":{"S":"a"}},"OldImage":{"k":{"S":"a"},"x":{"S":"y"}},"SequenceNumber":"1"}"#;
@@ -275,14 +343,14 @@ mod tests {
             ("_rev", r#"{"\u005frev":{"S":"a"},"k":{"S":"a"}}"#),
             ("_tombstone_expires_at", r#"{"k":{"S":"a"},"_tombst\u006Fne_expires_at":{"S":"a"}}"#),
         ] {
-            assert_eq!(written(image), Err(EncodeError::Reserved(name)), "{image}");
+            assert_eq!(written(image), Err(EncodeError::Reserved(name.to_owned())), "{image}");
         }
     }
 
     #[test]
     fn a_removal_of_a_reserved_key_is_refused_as_its_writes_are() {
         let removed = put(r#""eventName":"REMOVE","dynamodb":{"Keys":{"_rev":{"S":"a"}},"SequenceNumber":"1"}"#);
-        assert_eq!(removed, Err(EncodeError::Reserved("_rev")));
+        assert_eq!(removed, Err(EncodeError::Reserved("_rev".to_owned())));
     }
 
     #[test]

@@ -36,16 +36,18 @@ pub(super) enum WriteOutcome {
     KeyRefused(String),
 }
 
-/// Returns the outcome of a write of revision `ours` for which the SDK returned an error.
+/// Returns the outcome of a write of revision `ours` for which the SDK returned an error. The attribute `revision_name`
+/// contains the revision of a stored item.
 pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
     error: &SdkError<PutItemError, R>,
     ours: Revision,
+    revision_name: &str,
 ) -> WriteOutcome {
     let Some(refusal) = error.as_service_error() else {
         return WriteOutcome::Transient(error_chain(error));
     };
     if let PutItemError::ConditionalCheckFailedException(refusal) = refusal {
-        return from_condition_failure(refusal, ours);
+        return from_condition_failure(refusal, ours, revision_name);
     }
     let (code, message) = (refusal.code().unwrap_or("unknown error"), refusal.message().unwrap_or_default());
     let reason = format!("{code}: {message}");
@@ -72,8 +74,8 @@ fn of_a_validation(message: &str, reason: String) -> WriteOutcome {
 
 /// Classifies a rejection by the guard: the stored item shows that this is a redelivery, or late, or that the replica
 /// contains an item with an invalid revision.
-fn from_condition_failure(refusal: &ConditionalCheckFailedException, ours: Revision) -> WriteOutcome {
-    let there = match refusal.item().and_then(|item| item.get("_rev")) {
+fn from_condition_failure(refusal: &ConditionalCheckFailedException, ours: Revision, name: &str) -> WriteOutcome {
+    let there = match refusal.item().and_then(|item| item.get(name)) {
         Some(AttributeValue::B(bytes)) => Revision::decode(bytes.as_ref()).map_err(|error| error.to_string()),
         Some(_) => Err("not a binary value".to_owned()),
         None => return WriteOutcome::Transient("condition failed without returning the item".to_owned()),
@@ -82,7 +84,7 @@ fn from_condition_failure(refusal: &ConditionalCheckFailedException, ours: Revis
         Ok(there) if there == ours => WriteOutcome::Duplicate,
         Ok(there) if there > ours => WriteOutcome::Stale,
         Ok(there) => WriteOutcome::Transient(format!("condition failed: {ours} over older {there}")),
-        Err(why) => WriteOutcome::Permanent(format!("the replica's item has a _rev that is not a revision ({why})")),
+        Err(why) => WriteOutcome::Permanent(format!("the replica's item has a {name} that is not a revision ({why})")),
     }
 }
 
@@ -90,6 +92,7 @@ fn from_condition_failure(refusal: &ConditionalCheckFailedException, ours: Revis
 mod tests {
     use aws_sdk_dynamodb::error::ErrorMetadata;
     use aws_sdk_dynamodb::primitives::Blob;
+    use millrace_shared::replica_item::REVISION;
     use millrace_shared::revision::{SequenceNumber, StreamLabel};
 
     use super::*;
@@ -100,7 +103,7 @@ mod tests {
     }
 
     fn verdict(error: PutItemError) -> WriteOutcome {
-        of(&SdkError::service_error(error, ()), revision("5"))
+        of(&SdkError::service_error(error, ()), revision("5"), REVISION)
     }
 
     fn said(code: &str, message: &str) -> WriteOutcome {
@@ -162,7 +165,9 @@ mod tests {
         // The response to a rejected write contains an item.
         let cut = std::io::Error::other("unexpected end");
         let unread = SdkError::<PutItemError, &str>::response_error(cut, r#"{"Item":{"email":{"S":"ada@example"#);
-        let WriteOutcome::Transient(said) = of(&unread, revision("5")) else { panic!("another delivery may succeed") };
+        let WriteOutcome::Transient(said) = of(&unread, revision("5"), REVISION) else {
+            panic!("another delivery may succeed")
+        };
         assert!(said.contains("unexpected end") && !said.contains("ada"), "{said}");
     }
 
@@ -180,6 +185,6 @@ mod tests {
             assert!(matches!(said(code, ""), WriteOutcome::Transient(_)), "{code}");
         }
         let lost = SdkError::<PutItemError, ()>::timeout_error("no answer");
-        assert!(matches!(of(&lost, revision("5")), WriteOutcome::Transient(_)));
+        assert!(matches!(of(&lost, revision("5"), REVISION), WriteOutcome::Transient(_)));
     }
 }

@@ -91,7 +91,7 @@ fn what_is_no_task_says_what_to_write() {
         (r#"{"task":7}"#, "task is 7: invalid type: integer `7`, expected a string"),
         (
             r#"{"task":"verify","dryrun":true}"#,
-            "dryrun is not a field of verify: expected one of recheck_after_seconds",
+            "dryrun is not a field of verify: expected one of replica, recheck_after_seconds",
         ),
         (r#"{"task":"repair","dryrun":true}"#, "segment, cursor; did you mean \"dry_run\"?"),
         (r#"{"task":"repair","segment_s":1}"#, "; did you mean \"segments\"?"),
@@ -99,7 +99,7 @@ fn what_is_no_task_says_what_to_write() {
         (r#"{"task":"verify","segments":"four"}"#, "segments is \"four\": invalid type: string \"four\", expected u32"),
         (
             r#"{"task":"verify","dry_run":true}"#,
-            "dry_run is not a field of verify: expected one of recheck_after_seconds, max_read_capacity_units, run_id, segments, segment, cursor",
+            "dry_run is not a field of verify: expected one of replica, recheck_after_seconds, max_read_capacity_units, run_id, segments, segment, cursor",
         ),
         (r#"{"task":"backfill","recheck_after_seconds":1}"#, "recheck_after_seconds is not a field of backfill"),
         (
