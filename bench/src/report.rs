@@ -45,7 +45,54 @@ pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> 
         let growth = each.last().zip(each.first()).map_or(0.0, |(last, first)| last / first);
         println!("  growth of CPU a record from {} to {}: {growth:.2}x", SIZES[0], SIZES[2]);
         starts(&binary, endpoint, payload(1).into()).await?;
+        if name == "replicator" {
+            replicas(&binary, endpoint).await?;
+        }
     }
+    Ok(())
+}
+
+/// Measures the replicator with one and with two DynamoDB replicas, part by part in alternation, so that other load on
+/// the machine affects both alike.
+async fn replicas(binary: &Path, endpoint: &str) -> Result<(), BenchError> {
+    const SIZE: usize = 1_000;
+    let payload = Bytes::from(events::changes(SIZE));
+    let document = |replicas: usize| {
+        let replica = |n| json!({"name": format!("copy-{n}"), "sink": "dynamodb", "table": format!("UsersCopy{n}")});
+        json!({"version": 1, "replicas": (1..=replicas).map(replica).collect::<Vec<_>>()}).to_string()
+    };
+    let mut functions = Vec::new();
+    for replicas in [1, 2] {
+        let document = document(replicas);
+        let variables = [("REPLICA_TABLE", ""), ("ARCHIVE_BUCKET", ""), ("REPLICATION", document.as_str())];
+        let mut function = FunctionProcess::start_with(binary, endpoint, &variables).await?;
+        acknowledged(&function.invoke(payload.clone()).await?)?;
+        functions.push((function, Vec::new()));
+    }
+    let rounds = rounds(SIZE);
+    for _ in 0..PARTS {
+        for (function, parts) in &mut functions {
+            let before = function.cpu()?;
+            for _ in 0..rounds {
+                acknowledged(&function.invoke(payload.clone()).await?)?;
+            }
+            parts.push(micros(function.cpu()?.saturating_sub(before)) / count(rounds * SIZE));
+        }
+    }
+    println!("\nreplicator, {SIZE} records a batch");
+    println!("  replicas   CPU µs a record   peak MB");
+    let mut each = Vec::new();
+    for (replicas, (function, parts)) in functions.into_iter().enumerate() {
+        let (cpu, peak) = (median(parts), megabytes(function.peak_bytes()?));
+        println!("  {:>8}   {cpu:>15.1}   {peak:>7.1}", replicas + 1);
+        each.push(cpu);
+    }
+    let [one, two] = each[..] else { return Ok(()) };
+    println!(
+        "  the second replica costs {:.1} µs a record, {:.2}x the first with the parsing",
+        two - one,
+        (two - one) / one
+    );
     Ok(())
 }
 
