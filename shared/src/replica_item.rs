@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(names.all(), ["mr_rev", "mr_tombstone_expires_at", "mr_deleted_by_ttl"]);
         let json = r#"{"k":{"S":"a"},"_rev":{"S":"x"},"mr_rev":{"B":"AAAAAAABAAAAAAAAAAAAAAAAAAAAAAU="}}"#;
         let item = ReplicaItem::decode(RawItem::parse(json).unwrap(), &names);
-        assert_eq!(item.item().unwrap().encode(), r#"{"k":{"S":"a"},"_rev":{"S":"x"}}"#);
+        assert_eq!(item.item().unwrap().encode(), r#"{"_rev":{"S":"x"},"k":{"S":"a"}}"#);
         assert_eq!(item.revision.unwrap().unwrap().sequence().to_string(), "5");
         for prefix in ["", "a b", "é", "\"", "a23456789012345678901234567890123"] {
             assert!(ReservedNames::parse(prefix).unwrap_err().contains("such as mr_"), "{prefix}");
