@@ -52,6 +52,8 @@ const UNFINISHED: &str = "not finished before the deadline";
 
 /// The time limit of the check at start; Lambda limits the whole start to 10 seconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time limit for assuming the role, after the check of the table has failed.
+const ROLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A table that mirrors the source's items.
 #[derive(Debug)]
@@ -163,7 +165,7 @@ impl DynamoDbSink {
     /// Checks, after the table could not be described, whether the role is the reason.
     async fn check_role(&self) -> RoleCheck {
         match &self.role {
-            Some(role) => role.check(CHECK_TIMEOUT).await,
+            Some(role) => role.check(ROLE_TIMEOUT).await,
             None => RoleCheck::Usable,
         }
     }

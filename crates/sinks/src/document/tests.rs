@@ -59,7 +59,7 @@ fn the_region_of_an_arn_is_that_of_the_client() {
 fn every_problem_is_reported_at_once_by_its_pointer() {
     let found = problems(
         r#"{"version": 2, "replica": [], "hash_keys": {}, "replicas": [
-            {"name": "Staging", "sink": "dynamodb", "tabel": "Orders", "region": "ireland", "max_concurrency": 0},
+            {"name": "Staging", "sink": "dynamodb", "tables": "Orders", "region": "ireland", "max_concurrency": 0},
             {"sink": "postgres", "name": "sql", "table": "orders"},
             {"name": "archive", "sink": "archive", "records": "all"},
             7
@@ -72,7 +72,7 @@ fn every_problem_is_reported_at_once_by_its_pointer() {
             "/replica",
             "/hash_keys",
             "/version",
-            "/replicas/0/tabel",
+            "/replicas/0/tables",
             "/replicas/0/name",
             "/replicas/0/table",
             "/replicas/0/region",
