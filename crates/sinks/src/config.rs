@@ -113,8 +113,8 @@ impl SinksConfig {
         for (variable, kind) in USERS_ONLY.into_iter().filter(|(variable, _)| environment.get(variable).is_some()) {
             if schema != SourceSchema::Users {
                 read.add_error(format!(
-                    "{variable} is set, but {kind} is available only for the table of the users service: set SOURCE_SCHEMA \
-                     to users if the source is that table, otherwise remove {variable}"
+                    "{variable} is set, but {kind} is available only for the table of the users service: set \
+                     SOURCE_SCHEMA to users if the source is that table, otherwise remove {variable}"
                 ));
             }
         }
@@ -338,16 +338,16 @@ fn only_replica(read: &mut VariableReader<'_>) -> Option<Vec<ReplicaTable>> {
         && its != own
     {
         read.add_error(format!(
-            "REPLICA_REGION is {own:?}, but the ARN in {REPLICA_TABLE} is in {its}: remove REPLICA_REGION, or correct one \
-             of them"
+            "REPLICA_REGION is {own:?}, but the ARN in {REPLICA_TABLE} is in {its}: remove REPLICA_REGION, or correct \
+             one of them"
         ));
     }
     if let (Some(its), Some(role)) = (table.partition(), &role_arn)
         && its != role.partition()
     {
         read.add_error(format!(
-            "REPLICA_ROLE_ARN is in the partition {}, but the ARN in {REPLICA_TABLE} is in {its}: a role cannot be used in \
-             another partition",
+            "REPLICA_ROLE_ARN is in the partition {}, but the ARN in {REPLICA_TABLE} is in {its}: a role cannot be \
+             used in another partition",
             role.partition()
         ));
     }

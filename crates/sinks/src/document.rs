@@ -1,7 +1,7 @@
 //! The replication document: what is replicated where. [`ReplicationDocument`]
 //!
-//! The variable `REPLICATION` contains the document as JSON, or the location of its object ([`DocumentLocation`]). It is
-//! validated as a whole: every problem is reported, each with the JSON Pointer (RFC 6901) of its value and the fix.
+//! The variable `REPLICATION` contains the document as JSON, or the location of its object ([`DocumentLocation`]). It
+//! is validated as a whole: every problem is reported, each with the JSON Pointer (RFC 6901) of its value and the fix.
 //!
 //! ```json
 //! {
@@ -427,7 +427,10 @@ impl DocumentReader {
             // Two archives have the same name.
             let SinkSettings::DynamoDb(settings) = &entry.sink else { continue };
             sum += settings.max_concurrency;
-            let same = |other: &ReplicaEntry| matches!(&other.sink, SinkSettings::DynamoDb(other) if other.is_same_table(settings));
+            let same = |other: &ReplicaEntry| match &other.sink {
+                SinkSettings::DynamoDb(other) => other.is_same_table(settings),
+                SinkSettings::Archive { .. } => false,
+            };
             if let Some((at, _)) = earlier().find(|(_, other)| same(other)) {
                 let table = settings.table.as_str();
                 let reason = format!("is {table:?}, the table of /replicas/{at}: remove one of the two replicas");

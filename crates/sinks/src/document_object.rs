@@ -11,7 +11,11 @@ const MAX_BYTES: usize = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadDocumentError {
     /// The object does not exist.
-    #[error("REPLICATION is {0}, but bucket {bucket} has no object {key}: upload the document", bucket = .0.bucket, key = .0.key)]
+    #[error(
+        "REPLICATION is {0}, but bucket {bucket} has no object {key}: upload the document",
+        bucket = .0.bucket,
+        key = .0.key
+    )]
     Absent(DocumentLocation),
     /// S3 rejected the request or did not respond.
     #[error(

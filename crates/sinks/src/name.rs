@@ -17,7 +17,8 @@ pub struct SinkName(Arc<str>);
 /// A text that is not a valid name of a sink.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "invalid name {0:?}: use a lowercase letter, then up to 31 lowercase letters, digits or hyphens, such as \"staging\""
+    "invalid name {0:?}: use a lowercase letter, then up to 31 lowercase letters, digits or hyphens, such as \
+     \"staging\""
 )]
 pub struct InvalidSinkName(String);
 

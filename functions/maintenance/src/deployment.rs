@@ -202,8 +202,8 @@ impl DeployedReplicator {
                 option(setting)
             )),
             None => Some(format!(
-                "the records failed in replica {sink:?}, which is not configured: add it to {REPLICATION}, or delete the \
-                 object if the replica was removed permanently"
+                "the records failed in replica {sink:?}, which is not configured: add it to {REPLICATION}, or delete \
+                 the object if the replica was removed permanently"
             )),
         }
     }

@@ -272,7 +272,9 @@ fn valid_document() -> impl Strategy<Value = ReplicationDocument> {
 
 proptest! {
     #[test]
-    fn parsing_never_panics_and_quotes_a_pointer_for_each_problem(text in prop_oneof![".{0,200}", any_json().prop_map(|value| value.to_string())]) {
+    fn parsing_never_panics_and_quotes_a_pointer_for_each_problem(
+        text in prop_oneof![".{0,200}", any_json().prop_map(|value| value.to_string())]
+    ) {
         if let Err(invalid) = ReplicationDocument::parse(&text) {
             prop_assert!(!invalid.problems().is_empty());
             let value: Option<serde_json::Value> = serde_json::from_str(&text).ok();

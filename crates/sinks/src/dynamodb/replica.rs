@@ -63,8 +63,8 @@ impl Replica for DynamoDbSink {
             if schema.key != source.key {
                 let (own, its) = (format_key(&schema.key), format_key(&source.key));
                 return Err(self.misconfigured(format!(
-                    "the replica's key is {own}, but the source's key is {its}: set {} to a table with the key schema of \
-                     the source",
+                    "the replica's key is {own}, but the source's key is {its}: set {} to a table with the key schema \
+                     of the source",
                     self.setting
                 )));
             }

@@ -170,8 +170,8 @@ impl RequestEncoder {
         body.push_str("}}");
     }
 
-    /// Fails if the image has a reserved attribute. The attribute names are parsed only if a cheap text search finds the
-    /// image suspect, which is rare.
+    /// Fails if the image has a reserved attribute. The attribute names are parsed only if a cheap text search finds
+    /// the image suspect, which is rare.
     fn refuse_reserved(&self, image: &str) -> Result<(), EncodeError> {
         let suspect = self.quoted.iter().any(|name| image.contains(name.as_str())) || image.contains(ESCAPED_ASCII);
         if !suspect {

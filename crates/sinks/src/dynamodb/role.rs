@@ -43,8 +43,8 @@ impl AssumedRole {
         };
         if reason.contains(DENIED) {
             return RoleCheck::Denied(format!(
-                "role {arn} cannot be assumed: allow sts:AssumeRole on it in the function's role, and name the function's \
-                 role as a principal in its trust policy ({reason})"
+                "role {arn} cannot be assumed: allow sts:AssumeRole on it in the function's role, and name the \
+                 function's role as a principal in its trust policy ({reason})"
             ));
         }
         RoleCheck::Unknown(format!(

@@ -112,8 +112,8 @@ impl MaintenanceTask for RedriveTask {
     }
 }
 
-/// Returns the prefixes of the objects to process. Only the quarantine objects of a replica name it: a batch that failed
-/// as a whole may be missing in every replica.
+/// Returns the prefixes of the objects to process. Only the quarantine objects of a replica name it: a batch that
+/// failed as a whole may be missing in every replica.
 fn prefixes(requested: Option<String>, replica: Option<&SinkName>) -> Result<Vec<String>, InvalidRequest> {
     let own = replica.map(|name| format!("{QUARANTINE}{}/{name}/", FailedFunction::Replicator.as_str()));
     let allowed = own.map_or_else(|| vec![ON_FAILURE_PREFIX.to_owned(), QUARANTINE.to_owned()], |own| vec![own]);

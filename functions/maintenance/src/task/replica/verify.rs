@@ -171,7 +171,8 @@ impl ClassifiedError for VerifyError {
     }
 }
 
-/// Cursor of a comparison: the index of the replica in [`TaskCursor::replicas`](crate::task::TaskCursor::replicas), and the scan positions of both sides.
+/// Cursor of a comparison: the index of the replica in [`TaskCursor::replicas`](crate::task::TaskCursor::replicas), and
+/// the scan positions of both sides.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct VerifyCursor {
     sink: usize,
