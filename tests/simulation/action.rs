@@ -161,6 +161,14 @@ pub(super) struct SimFeatures {
     pub(super) lanes: usize,
 }
 
+impl SimFeatures {
+    /// Returns whether the archive is a sink of the replicator, and no archiver reads the stream. Not drawn: an
+    /// additional draw would change the scenario of every seed.
+    pub(super) fn archive_is_sink(&self) -> bool {
+        (self.batch + self.lanes).is_multiple_of(3)
+    }
+}
+
 /// A scenario.
 #[derive(Debug, Clone)]
 pub(super) struct Scenario {

@@ -63,6 +63,7 @@ impl<S: SimStage> SimState<'_, S> {
             SimAction::LoseAnswer => self.lose_answers += 1,
             SimAction::FailRecording => self.fail_recordings += 1,
             SimAction::Again { function, from, count, prefix, reorder, run } => {
+                let function = if function == SimFunction::Archiver { self.archiving_function() } else { function };
                 let from = if prefix { None } else { Some(from) };
                 if self.again(function, from, count, reorder) && run {
                     self.run_last().await;

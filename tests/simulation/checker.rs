@@ -5,7 +5,7 @@
 //! a repair. The quarantine contains the poison records and nothing else. Once the causes are removed and the failures
 //! are redriven, no failure is outstanding except records that can never be archived, and all replicas equal the
 //! source; in every third scenario a `verify` confirms this. The archive contains the items that TTL removed and
-//! nothing else. The counts of every task run agree with its report, and a run that transient errors interrupted has
+//! nothing else, whether an archiver reads the stream or the archive is a sink of the replicator. The counts of every task run agree with its report, and a run that transient errors interrupted has
 //! counted and reported everything exactly once ([`super::runs`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,7 @@ use millrace_maintenance::failure_record;
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::revision::{Revision, StreamLabel};
 use millrace_shared::stream;
+use millrace_sinks::archive;
 
 use super::action::SimFunction;
 use super::apply::{BACKFILL, LONG, REDRIVE, REPAIR, VERIFY};
@@ -91,15 +92,15 @@ impl<S: SimStage> SimState<'_, S> {
         self.archive_is_what_ttl_removed().await
     }
 
-    /// Fails if a failure is outstanding, except in the archiver's objects that contain a record that can never be
-    /// archived.
+    /// Fails if a failure is outstanding, except in objects of the archiving function that contain a record that can
+    /// never be archived.
     async fn nothing_is_outstanding(&self) -> CheckVerdict {
         let left = self.failures(&self.stage.objects(FAILURES).await, "")?;
         let timeless = |failed: &FailedCheck| self.source.records[failed.record].poison == Some(PoisonKind::Timeless);
         let excused: BTreeSet<&String> =
             left.iter().filter(|(failed, _)| timeless(failed)).map(|(_, object)| object).collect();
         let inexcusable = |(failed, object): &&(FailedCheck, String)| {
-            failed.function == SimFunction::Replicator || !excused.contains(object)
+            failed.function != self.archiving_function() || !excused.contains(object)
         };
         match left.iter().find(inexcusable) {
             Some((failed, object)) => {
@@ -179,6 +180,9 @@ impl<S: SimStage> SimState<'_, S> {
         let record = &self.source.records[place];
         match (record.poison, record.what) {
             (Some(PoisonKind::Unreadable), _) => vec![(SimFunction::Replicator, "read")],
+            (Some(PoisonKind::Timeless), _) if self.features.archive_is_sink() => {
+                vec![(SimFunction::Replicator, archive::NAME)]
+            }
             (Some(PoisonKind::Timeless), _) => vec![(SimFunction::Archiver, "s3")],
             (None, SourceWrite::Written(WriteKind::Reserved(_))) => {
                 vec![(SimFunction::Replicator, "wide"), (SimFunction::Replicator, "small")]
@@ -207,11 +211,15 @@ impl<S: SimStage> SimState<'_, S> {
             for (function, sink) in self.poisoned(place) {
                 let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
                 let name = format!("quarantine/{}/{sink}/Users/{label}-{}.json", function.name(), record.number);
-                // A settled change is superseded by a later one of the same item in the same batch.
+                // A settled change is superseded by a later one of the same item in the same batch, but not for the
+                // archive.
                 let superseded = function == SimFunction::Replicator
-                    && sink != "read"
+                    && ![archive::NAME, "read"].contains(&sink)
                     && self.source.records[place + 1..].iter().any(|later| later.item == record.item);
                 let must = self.settled[place][function as usize] && !superseded;
+                if sink == archive::NAME && aside.contains(&name) {
+                    self.injector.see("archive sink: poison");
+                }
                 if must && !aside.contains(&name) && !discarded.contains(&(function, place)) {
                     return Err(format!("{name} is poison and not in quarantine: {record:?}"));
                 }
@@ -244,7 +252,7 @@ impl<S: SimStage> SimState<'_, S> {
             let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
             let row = archived.remove(&(record.item, Revision::new(label, record.number)));
             let timeless = record.poison == Some(PoisonKind::Timeless);
-            let must = self.settled[place][1] && !timeless;
+            let must = self.settled[place][self.archiving_function() as usize] && !timeless;
             let image = record.before.unwrap().image(record.item);
             match row {
                 Some(row) if timeless || row != image => return Err(format!("{row} is in the archive for {record:?}")),

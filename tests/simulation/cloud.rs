@@ -167,9 +167,11 @@ pub(super) fn mappings() -> Value {
     }]})
 }
 
-/// The replicator's configuration, which turns both sinks on.
-pub(super) fn configuration() -> Value {
-    json!({"FunctionName": "replicator", "Environment": {"Variables": {"WIDE": "on", "SMALL": "on"}}})
+/// The replicator's configuration, which turns both replicas on, and the archive if it is a sink.
+pub(super) fn configuration(archive_is_sink: bool) -> Value {
+    let archive = if archive_is_sink { ARCHIVE } else { "" };
+    let variables = json!({"WIDE": "on", "SMALL": "on", "ARCHIVE_BUCKET": archive});
+    json!({"FunctionName": "replicator", "Environment": {"Variables": variables}})
 }
 
 fn list(bucket: &SimBucket, query: &str) -> SimResponse {

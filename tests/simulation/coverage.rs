@@ -101,4 +101,6 @@ pub(super) const EXPECTED: &[&str] = &[
     "quarantine: put",
     "archive: put",
     "archive: a row in two objects",
+    "archive sink: a removal superseded in its batch",
+    "archive sink: poison",
 ];

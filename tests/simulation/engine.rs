@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub(super) struct SimEngines {
     dynamodb: aws_sdk_dynamodb::Client,
     s3: aws_sdk_s3::Client,
     label: Arc<Mutex<String>>,
+    archive_is_sink: Arc<AtomicBool>,
     clients: SimClients,
     injector: FaultInjector,
     relational: Option<Arc<PostgresSink>>,
@@ -67,17 +69,17 @@ impl SimEngines {
         let dynamodb = millrace_local::dynamodb::DynamoDbEngine::start(listener().await.unwrap(), None).await.unwrap();
         let s3 = millrace_local::s3::S3Engine::start(listener().await.unwrap(), root.path()).await.unwrap();
         let label = Arc::new(Mutex::new(String::new()));
+        let archive_is_sink = Arc::default();
         let behind = ConnectorTarget::engine(REPLICAS, Arc::clone(&label));
+        let connector =
+            SimHttpConnector { injector: injector.clone(), behind, archive_is_sink: Arc::clone(&archive_is_sink) };
         let engines = Self {
             root,
             dynamodb: millrace_local::clients::dynamodb(dynamodb.endpoint()),
             s3: millrace_local::clients::s3(s3.endpoint()),
             label,
-            clients: clients(
-                &SimHttpConnector { injector: injector.clone(), behind },
-                dynamodb.endpoint(),
-                s3.endpoint(),
-            ),
+            archive_is_sink,
+            clients: clients(&connector, dynamodb.endpoint(), s3.endpoint()),
             injector: injector.clone(),
             relational,
             _running: (dynamodb, s3),
@@ -161,6 +163,10 @@ impl SimStage for SimEngines {
 
     fn relabel(&self, label: &str) {
         label.clone_into(&mut self.label.lock().unwrap());
+    }
+
+    fn deploy(&self, archive_is_sink: bool) {
+        self.archive_is_sink.store(archive_is_sink, Ordering::Relaxed);
     }
 
     async fn write(&self, item: usize, image: Option<String>) {

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_smithy_runtime_api::client::http::{
@@ -56,6 +57,8 @@ pub(super) enum ConnectorTarget {
 pub(super) struct SimHttpConnector {
     pub(super) injector: FaultInjector,
     pub(super) behind: ConnectorTarget,
+    /// Whether the archive is a sink of the deployed replicator.
+    pub(super) archive_is_sink: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for SimHttpConnector {
@@ -79,8 +82,8 @@ impl HttpConnector for SimHttpConnector {
                 line.injector.see(what);
             }
             let leave_one = line.injector.leaves_one_unread(place);
-            let behind = line.behind.clone();
-            let effect = async move { behind.answer(request, leave_one).await };
+            let (behind, archive_is_sink) = (line.behind.clone(), line.archive_is_sink.load(Ordering::Relaxed));
+            let effect = async move { behind.answer(request, leave_one, archive_is_sink).await };
             match line.injector.pass(place, writes, effect).await {
                 Ok(answer) => answer,
                 Err(InjectedFault::Throttled) if dynamodb => {
@@ -129,10 +132,15 @@ impl ConnectorTarget {
         (place, operation == "PutItem", true)
     }
 
-    async fn answer(self, request: HttpRequest, leave_one: bool) -> Result<HttpResponse, ConnectorError> {
+    async fn answer(
+        self,
+        request: HttpRequest,
+        leave_one: bool,
+        archive_is_sink: bool,
+    ) -> Result<HttpResponse, ConnectorError> {
         let path = path_and_query(&request).0;
         if path.starts_with(MAPPINGS) || path.starts_with(FUNCTIONS) {
-            let told = if path.starts_with(MAPPINGS) { mappings() } else { configuration() };
+            let told = if path.starts_with(MAPPINGS) { mappings() } else { configuration(archive_is_sink) };
             return response(SimResponse { status: 200, headers: Vec::new(), body: told.to_string().into_bytes() });
         }
         match self {

@@ -1,6 +1,7 @@
 //! The stores of a scenario ([`SimStage`]): with the fault injector for the functions, and without it for the
 //! simulation. They are in memory ([`MemoryStage`]) or on the embedded engines.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
@@ -26,6 +27,8 @@ pub(super) trait SimStage {
     fn clients(&self) -> SimClients;
     /// Sets the label of the source's latest stream.
     fn relabel(&self, label: &str);
+    /// Sets whether the archive is a sink of the deployed replicator.
+    fn deploy(&self, archive_is_sink: bool);
     /// Puts the source's item, or deletes it.
     async fn write(&self, item: usize, image: Option<String>);
     /// Returns the contents of a replica.
@@ -46,15 +49,22 @@ pub(super) trait SimStage {
 pub(super) struct MemoryStage {
     shelves: [MemoryReplica; 2],
     cloud: Arc<Mutex<SimCloud>>,
+    archive_is_sink: Arc<AtomicBool>,
     clients: SimClients,
 }
 
 impl MemoryStage {
     pub(super) fn new(injector: &FaultInjector) -> Self {
         let cloud = Arc::new(Mutex::new(SimCloud::default()));
-        let line = SimHttpConnector { injector: injector.clone(), behind: ConnectorTarget::Memory(Arc::clone(&cloud)) };
+        let archive_is_sink = Arc::default();
+        let line = SimHttpConnector {
+            injector: injector.clone(),
+            behind: ConnectorTarget::Memory(Arc::clone(&cloud)),
+            archive_is_sink: Arc::clone(&archive_is_sink),
+        };
         let shelf = |sink| MemoryReplica::new(injector.clone(), FaultPoint::Sink(sink));
-        Self { shelves: [shelf(0), shelf(1)], cloud, clients: clients(&line, "http://memory", "http://memory") }
+        let clients = clients(&line, "http://memory", "http://memory");
+        Self { shelves: [shelf(0), shelf(1)], cloud, archive_is_sink, clients }
     }
 
     /// Empties all stores for the next scenario.
@@ -119,6 +129,10 @@ impl SimStage for MemoryStage {
 
     fn relabel(&self, label: &str) {
         label.clone_into(&mut self.cloud.lock().unwrap().label);
+    }
+
+    fn deploy(&self, archive_is_sink: bool) {
+        self.archive_is_sink.store(archive_is_sink, Ordering::Relaxed);
     }
 
     async fn write(&self, item: usize, image: Option<String>) {

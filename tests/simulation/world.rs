@@ -30,6 +30,7 @@ use millrace_shared::quarantine::Quarantine;
 use millrace_shared::revision::SequenceNumber;
 use millrace_shared::table::RestoreTable;
 use millrace_shared::table_reader::TableReader;
+use millrace_sinks::archive::ArchiveSink;
 use millrace_sinks::{Replica, Sink, SinkSetting};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -53,10 +54,14 @@ const CALLS_MOST: usize = 4_000;
 /// The maximum number of invocations of one task run; a run that takes more never ends.
 const INVOCATIONS_MOST: usize = 20;
 
-/// The environment variables that enable the two sinks in the replicator's configuration.
-const SETTINGS: [SinkSetting; 2] = [
+/// The compression of archive objects.
+const COMPRESSION: Compression = Compression::Gzip;
+
+/// The environment variables that enable the sinks in the replicator's configuration.
+const SETTINGS: [SinkSetting; 3] = [
     SinkSetting { sink: "wide", variable: "WIDE", stores_items: true },
     SinkSetting { sink: "small", variable: "SMALL", stores_items: true },
+    SinkSetting { sink: millrace_sinks::archive::NAME, variable: "ARCHIVE_BUCKET", stores_items: false },
 ];
 
 /// The role of a task in the scenario.
@@ -122,7 +127,8 @@ impl<'s, S: SimStage> SimState<'s, S> {
         let (dynamodb, s3, lambda) = stage.clients();
         let [wide, small] = stage.replicas();
         let replicas = [BoundedKey::new("wide", wide, false), BoundedKey::new("small", small, true)];
-        let compression = Compression::Gzip;
+        stage.deploy(features.archive_is_sink());
+        let compression = COMPRESSION;
         let archive = ArchiveStore::new(s3.clone(), ARCHIVE.to_owned());
         let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
         let maintenance = |known: &[BoundedKey]| MaintenanceHandler {
@@ -150,7 +156,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
             mappings: Vec::new(),
             tasks: Vec::new(),
             now: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
-            replicator: Rc::new(replicator(&replicas, s3.clone())),
+            replicator: Rc::new(replicator(&replicas, s3.clone(), &features)),
             archiver: ArchiverHandler::new(ArchiveWriter::new(archive, compression), quarantine("archiver")),
             maintenance: whole,
             partial,
@@ -172,14 +178,16 @@ impl<'s, S: SimStage> SimState<'s, S> {
     /// Ends the replicator's execution environment, and with it all of its in-memory state.
     pub(super) fn restart_replicator(&mut self) {
         let (_, s3, _) = self.stage.clients();
-        self.replicator = Rc::new(replicator(&self.replicas, s3));
+        self.replicator = Rc::new(replicator(&self.replicas, s3, &self.features));
     }
 
-    /// Creates a mapping on the latest stream for both functions.
+    /// Creates a mapping on the latest stream for both functions, or for the replicator alone if the archive is its
+    /// sink.
     pub(super) fn map_stream(&mut self) {
         let stream = self.source.streams.len() - 1;
         self.stage.relabel(&self.source.streams[stream].label);
-        for function in SimFunction::BOTH {
+        let reads = |function: &SimFunction| *function == SimFunction::Replicator || !self.features.archive_is_sink();
+        for function in SimFunction::BOTH.into_iter().filter(reads) {
             self.mappings.push(SimMapping::new(function, stream, &self.features));
         }
     }
@@ -202,8 +210,22 @@ impl<'s, S: SimStage> SimState<'s, S> {
         invocation(self.now)
     }
 
+    /// The function that archives the items that TTL removes.
+    pub(super) fn archiving_function(&self) -> SimFunction {
+        if self.features.archive_is_sink() { SimFunction::Replicator } else { SimFunction::Archiver }
+    }
+
     /// Invokes a function with records.
     pub(super) fn deliver(&mut self, function: SimFunction, records: Vec<usize>, role: TaskRole) {
+        if self.features.archive_is_sink() {
+            let record = |place: usize| &self.source.records[place];
+            let is_superseded = |(at, place): (usize, &usize)| {
+                let later = records[at + 1..].iter().any(|later| record(*later).item == record(*place).item);
+                record(*place).is_expiry() && later
+            };
+            let superseded = records.iter().enumerate().filter(|one| is_superseded(*one)).count();
+            self.injector.see_many("archive sink: a removal superseded in its batch", superseded);
+        }
         let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
         let event = RawValue::from_string(event).unwrap();
         let invocation = self.invocation();
@@ -438,8 +460,12 @@ fn invocation(now: OffsetDateTime) -> Invocation {
     Invocation { now, deadline: Instant::now() + INVOCATION, request_id: "1".to_owned() }
 }
 
-fn replicator(replicas: &[BoundedKey; 2], s3: aws_sdk_s3::Client) -> ReplicatorHandler {
-    let sinks = replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Sink>).collect();
+fn replicator(replicas: &[BoundedKey; 2], s3: aws_sdk_s3::Client, features: &SimFeatures) -> ReplicatorHandler {
+    let mut sinks: Vec<_> = replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Sink>).collect();
+    if features.archive_is_sink() {
+        let archive = ArchiveStore::new(s3.clone(), ARCHIVE.to_owned());
+        sinks.push(Box::new(ArchiveSink::new(ArchiveWriter::new(archive, COMPRESSION))));
+    }
     ReplicatorHandler::new(sinks, Quarantine::new(s3, FAILURES.to_owned(), "replicator"))
 }
 
