@@ -4,11 +4,15 @@
 use std::time::Duration;
 
 use millrace_api::cache::CacheTimeouts;
+use millrace_archive::Compression;
+use millrace_archive::store::ArchiveStore;
+use millrace_archive::writer::ArchiveWriter;
 use millrace_local::cache::CacheServer;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
 use millrace_shared::telemetry;
 use millrace_sinks::Sink;
+use millrace_sinks::archive::ArchiveSink;
 use millrace_sinks::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
 
@@ -75,7 +79,7 @@ async fn search() {
     assert_eq!(search.get("/search/users").await.status, 503);
 }
 
-/// Every outcome of a change, a sink that fails, a batch that is redelivered, and a failure bucket that is unavailable.
+/// Every outcome of a change, a removal by TTL that is archived, a sink that fails, a batch that is redelivered, and a failure bucket that is unavailable.
 async fn replicator() {
     const SECOND: &str = "SecondReplica";
     let rig = ReplicationRig::start().await;
@@ -85,6 +89,12 @@ async fn replicator() {
     for told in [named.clone(), named, EventBuilder::named("ada", 6, "Eve"), EventBuilder::deleted("ada", 8)] {
         assert_eq!(deliver_batch(&replicator, &event(&[told])).await.identifier(), None);
     }
+
+    rig.s3.create_bucket().bucket(harness::ARCHIVE).send().await.unwrap();
+    let store = ArchiveStore::new(rig.s3.clone(), harness::ARCHIVE.to_owned());
+    let archive = ArchiveSink::new(ArchiveWriter::new(store, Compression::default()));
+    let archiving = rig.replicator_with(vec![Box::new(archive)]);
+    assert_eq!(deliver_batch(&archiving, &event(&[EventBuilder::expired("ada", 9)])).await.identifier(), None);
 
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
