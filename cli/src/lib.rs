@@ -1,9 +1,10 @@
-//! The command line of Millrace: [`options`] parses the arguments and runs the command. The command `task` has a module
-//! of its own, and so have the messages about invalid arguments.
+//! The command line of Millrace: [`options`] parses the arguments and runs the command. The commands `attach` and
+//! `task` have modules of their own, and so have the messages about invalid arguments.
 //!
 //! [`banner`] is the text that a started stack prints, and [`demo`] the story that checks itself. Everything else is in
 //! the crate `millrace-local`, the stack on one machine, and in the functions that it runs.
 
+mod attach;
 pub mod banner;
 pub mod demo;
 pub mod options;

@@ -27,6 +27,7 @@ use millrace_local::stack::{LocalStack, StackOptions};
 use millrace_local::tier::TierServer;
 use millrace_local::token::LocalAuth;
 
+use crate::attach::AttachCommand;
 use crate::task_command::TaskCommand;
 use crate::{banner, demo, usage_error};
 
@@ -40,7 +41,8 @@ pub const DYNAMODB_PORT: u16 = 8000;
 pub const S3_PORT: u16 = 8001;
 
 /// The description of the program in `--help`.
-const ABOUT: &str = "Verified replication for DynamoDB tables: the stack on one machine, its demo and its maintenance tasks. \
+const ABOUT: &str = "Verified replication for DynamoDB tables: the stack on one machine, its demo, its maintenance \
+     tasks, and the deployment for a table that exists. \
      Without a command, millrace is the same as millrace up.";
 
 #[derive(Debug, Parser)]
@@ -130,6 +132,8 @@ enum MillraceCommand {
     Demo(DemoArguments),
     /// Run a maintenance task to completion against a running `millrace`, or on the data folder of a stopped one
     Task(TaskCommand),
+    /// Report what it takes to replicate a DynamoDB table that exists, and write the files that deploy it; only reads
+    Attach(AttachCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -189,6 +193,8 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
     let (usual, of_maintenance) = match &command {
         MillraceCommand::Up(_) => (LevelFilter::WARN, LevelFilter::WARN),
         MillraceCommand::Task(_) => (LevelFilter::ERROR, LevelFilter::OFF),
+        // The report and the one line of an error contain what the SDK would log.
+        MillraceCommand::Attach(_) => (LevelFilter::OFF, LevelFilter::OFF),
         MillraceCommand::Demo(_) | MillraceCommand::Completions { .. } => (LevelFilter::ERROR, LevelFilter::ERROR),
     };
     log(named.unwrap_or(usual), named.unwrap_or(of_maintenance));
@@ -196,6 +202,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Up(line) => serve(line).await,
         MillraceCommand::Demo(line) => run_demo(line).await,
         MillraceCommand::Task(line) => line.run().await,
+        MillraceCommand::Attach(line) => Box::pin(line.run()).await,
         MillraceCommand::Completions { shell } => match std::io::stdout().write_all(&completions(shell)) {
             // The reader has all that it wanted.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

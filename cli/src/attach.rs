@@ -1,0 +1,211 @@
+//! `millrace attach`: what it takes to replicate a table that exists, as a report and as files to deploy
+//! ([`AttachCommand`]).
+//!
+//! [`account`] reads the table's account, with read-only calls, to an [`observation`]; with `--from` the observation is
+//! made from a file. [`findings`] decides from it, without I/O, what prevents a deployment and which settings it has.
+//! [`report`] prints that, [`cost`] estimates what replication will cost, and [`files`] and [`policies`] write what is
+//! deployed. Nothing is ever written to AWS.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use millrace_local::table_description::{TableArn, TableDescription, TimeToLive, is_table_name};
+
+use crate::options::refuse;
+
+mod account;
+mod cost;
+mod credentials;
+mod files;
+mod findings;
+mod key_request;
+mod observation;
+mod policies;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use account::{AccountConnection, AccountOptions};
+use files::AttachFiles;
+use findings::{ArchiveMode, AttachChoices, AttachPlan};
+use observation::TableObservation;
+
+/// The value of `--ttl-attribute` for a table without TTL.
+const NO_TTL: &str = "none";
+
+/// The arguments of `millrace attach`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AttachCommand {
+    /// Name or ARN of the table; may be omitted with --from
+    #[arg(value_name = "TABLE", required_unless_present = "from", value_parser = TableReference::parse)]
+    table: Option<TableReference>,
+    /// Read this output of `aws dynamodb describe-table` instead of the account
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["endpoint_url", "profile", "region"])]
+    from: Option<PathBuf>,
+    /// TTL attribute of the table, which the file of --from does not contain; `none` if TTL is off
+    #[arg(long, value_name = "NAME", requires = "from")]
+    ttl_attribute: Option<String>,
+    /// ARN of an existing table that becomes the replica (default: the stack creates the replica)
+    #[arg(long, value_name = "ARN", value_parser = table_arn)]
+    replica: Option<TableArn>,
+    /// Where items that TTL removes are archived (default: separate if the stream has two free readers, in-replicator if
+    /// it has one, off if TTL is off)
+    #[arg(long, value_name = "separate|in-replicator|off", hide_possible_values = true)]
+    archive: Option<ArchiveMode>,
+    /// Name of the stack (default: the table's name with -replication)
+    #[arg(long, value_name = "NAME", value_parser = stack_name)]
+    stack_name: Option<String>,
+    /// Account of the stack, if it is not the table's
+    #[arg(long, value_name = "NUMBER", value_parser = account_number)]
+    stack_account: Option<String>,
+    /// Folder in which the table's folder is written
+    #[arg(long, value_name = "DIR", default_value = "attach")]
+    out: PathBuf,
+    /// Overwrite files that have other contents
+    #[arg(long)]
+    force: bool,
+    /// Send all requests to this URL, such as that of a running `millrace`
+    #[arg(long, value_name = "URL")]
+    endpoint_url: Option<String>,
+    /// Profile of the AWS configuration files (default: as for the AWS CLI)
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Region of the table (default: that of the ARN, or as for the AWS CLI)
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+    /// Output: text, or json for one JSON document on standard output
+    #[arg(long, value_name = "text|json", hide_possible_values = true, default_value = "text")]
+    output: ReportFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ReportFormat {
+    Text,
+    Json,
+}
+
+/// The table as the command line names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum TableReference {
+    Name(String),
+    Arn(TableArn),
+}
+
+impl TableReference {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with("arn:") {
+            return table_arn(text).map(Self::Arn);
+        }
+        if is_table_name(text) {
+            Ok(Self::Name(text.to_owned()))
+        } else {
+            Err("expected the name of a table, 3 to 255 of A-Za-z0-9_.-, or its ARN".to_owned())
+        }
+    }
+
+    fn matches(&self, table: &TableDescription) -> bool {
+        match self {
+            Self::Name(name) => *name == table.name,
+            Self::Arn(arn) => *arn == table.arn,
+        }
+    }
+}
+
+impl std::fmt::Display for TableReference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Arn(arn) => arn.fmt(f),
+        }
+    }
+}
+
+fn table_arn(text: &str) -> Result<TableArn, String> {
+    TableArn::parse(text).map_err(|_| "expected arn:PARTITION:dynamodb:REGION:ACCOUNT:table/NAME".to_owned())
+}
+
+fn stack_name(text: &str) -> Result<String, String> {
+    let is_name = text.len() <= 128
+        && text.starts_with(|letter: char| letter.is_ascii_alphabetic())
+        && text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
+    if is_name { Ok(text.to_owned()) } else { Err("expected a letter, then up to 127 of A-Za-z0-9-".to_owned()) }
+}
+
+fn account_number(text: &str) -> Result<String, String> {
+    let is_number = text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_digit());
+    if is_number { Ok(text.to_owned()) } else { Err("expected the 12 digits of an account".to_owned()) }
+}
+
+/// Returns the name of the stack for a table: a table's name may contain characters that a stack's name may not.
+fn default_stack_name(table: &str) -> String {
+    let name: String = table.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect();
+    let name: String = name.trim_matches('-').chars().take(100).collect();
+    let prefix = if name.starts_with(|letter: char| letter.is_ascii_alphabetic()) { "" } else { "table-" };
+    format!("{prefix}{name}-replication").to_lowercase()
+}
+
+impl AttachCommand {
+    /// Reads the table, prints the report and writes the files. The exit code is 0 if the table can be attached, 1 if
+    /// something prevents it, and 2 if the table cannot be read or a file cannot be written.
+    pub(crate) async fn run(self) -> ExitCode {
+        match self.attach().await {
+            Ok(code) => code,
+            Err(refusal) => refuse(&refusal),
+        }
+    }
+
+    async fn attach(&self) -> Result<ExitCode, String> {
+        let observation = match &self.from {
+            Some(path) => self.read_file(path)?,
+            None => self.read_account().await?,
+        };
+        let table = &observation.table;
+        let choices = AttachChoices {
+            stack_name: self.stack_name.clone().unwrap_or_else(|| default_stack_name(&table.name)),
+            stack_account: self.stack_account.clone(),
+            archive: self.archive,
+        };
+        let plan = AttachPlan::new(&observation, &choices);
+        let files = (!plan.is_blocked()).then(|| AttachFiles::new(&self.out, &observation, &plan, &choices));
+        let written = files.as_ref().map_or(Ok(()), |files| files.write(self.force));
+        // The report is of use without the files, too.
+        let reported = files.as_ref().filter(|_| written.is_ok());
+        match self.output {
+            ReportFormat::Text => println!("{}", report::text(&observation, &plan, reported)),
+            ReportFormat::Json => println!("{}", report::json(&observation, &plan, reported)),
+        }
+        written.map_err(|error| error.to_string())?;
+        Ok(if plan.is_blocked() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    fn read_file(&self, path: &std::path::Path) -> Result<TableObservation, String> {
+        let file = path.display();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("{file}: {error}: set --from to the output of aws dynamodb describe-table --output json")
+        })?;
+        let mut table = TableDescription::parse(&text).map_err(|error| format!("{file}: {error}"))?;
+        if let Some(named) = self.table.as_ref().filter(|named| !named.matches(&table)) {
+            return Err(format!("{file} describes {}, not {named}: omit TABLE or change --from", table.arn));
+        }
+        match self.ttl_attribute.as_deref() {
+            Some(NO_TTL) => table.time_to_live = TimeToLive::Disabled,
+            Some(attribute) => table.time_to_live = TimeToLive::Enabled { attribute: attribute.to_owned() },
+            None => {}
+        }
+        Ok(TableObservation::offline(table, self.replica.clone()))
+    }
+
+    async fn read_account(&self) -> Result<TableObservation, String> {
+        let Some(table) = &self.table else { return Err("TABLE is missing: name the table".to_owned()) };
+        let region = match (table, &self.region) {
+            (TableReference::Arn(arn), Some(region)) if arn.region != *region => {
+                return Err(format!("--region {region} is not the Region of {arn}: omit --region"));
+            }
+            (TableReference::Arn(arn), _) => Some(arn.region.clone()),
+            (TableReference::Name(_), region) => region.clone(),
+        };
+        let options = AccountOptions { region, profile: self.profile.clone(), endpoint_url: self.endpoint_url.clone() };
+        let connection = AccountConnection::open(options).await?;
+        connection.observe(&table.to_string(), self.replica.as_ref()).await
+    }
+}

@@ -1,0 +1,56 @@
+//! Credentials of the account that is read: [`find`].
+//!
+//! The SDK's sources come first. The AWS CLI knows more of them, such as IAM Identity Center (`aws sso login`) and
+//! processes, so it is asked next: `aws configure export-credentials` prints what the CLI itself would use.
+
+use std::process::Command;
+
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials as _;
+use serde::Deserialize;
+
+/// The output of `aws configure export-credentials`. It is never shown.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ExportedCredentials {
+    access_key_id: String,
+    secret_access_key: String,
+    session_token: Option<String>,
+}
+
+/// Returns the credentials of the configuration, or those that the AWS CLI exports for the profile.
+///
+/// # Errors
+/// A line that names what to set.
+pub(super) async fn find(sdk: &SdkConfig, profile: Option<&str>) -> Result<Credentials, String> {
+    let of_sdk = match sdk.credentials_provider() {
+        Some(provider) => provider.provide_credentials().await.map_err(|error| error.to_string()),
+        None => Err("none are configured".to_owned()),
+    };
+    let problem = match of_sdk {
+        Ok(credentials) => return Ok(credentials),
+        Err(problem) => problem,
+    };
+    let named = profile.map(str::to_owned);
+    let exported = tokio::task::spawn_blocking(move || exported(named.as_deref())).await;
+    if let Ok(Some(credentials)) = exported {
+        return Ok(credentials);
+    }
+    let login = profile.map_or_else(String::new, |profile| format!(" --profile {profile}"));
+    Err(format!(
+        "no AWS credentials ({problem}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in with \
+         aws sso login{login}, or use --from with the output of aws dynamodb describe-table"
+    ))
+}
+
+/// Returns the credentials that the AWS CLI exports; `None` if it is not installed or has none.
+fn exported(profile: Option<&str>) -> Option<Credentials> {
+    let mut command = Command::new("aws");
+    command.args(["configure", "export-credentials", "--format", "process"]);
+    command.args(profile.iter().flat_map(|profile| ["--profile", profile]));
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    let ExportedCredentials { access_key_id, secret_access_key, session_token } =
+        serde_json::from_slice(&output.stdout).ok()?;
+    Some(Credentials::new(access_key_id, secret_access_key, session_token, None, "aws configure export-credentials"))
+}
