@@ -54,18 +54,23 @@ def check(parameters, arguments):
     if got != expected:
         raise Wrong(f"SAM CLI takes {expected} for {got}")
     for name, value in expected.items():
-        declared = parameters.get(name)
-        if declared is None:
-            raise Wrong(f"the template has no parameter {name}")
-        allowed = [str(each) for each in declared.get("AllowedValues", [value])]
-        if value not in allowed:
-            raise Wrong(f"{name}={value}: allowed are {', '.join(allowed)}")
-        if not re.search(declared.get("AllowedPattern", ""), value):
-            raise Wrong(f"{name}={value}: does not match {declared['AllowedPattern']}")
-        if declared["Type"] == "Number":
-            number = float(value)
-            if not declared.get("MinValue", number) <= number <= declared.get("MaxValue", number):
-                raise Wrong(f"{name}={value}: is out of range")
+        check_value(parameters, name, value)
+
+
+def check_value(parameters, name, value):
+    """Checks that the template has this parameter and allows this value; raises `Wrong` otherwise."""
+    declared = parameters.get(name)
+    if declared is None:
+        raise Wrong(f"the template has no parameter {name}")
+    allowed = [str(each) for each in declared.get("AllowedValues", [value])]
+    if value not in allowed:
+        raise Wrong(f"{name}={value}: allowed are {', '.join(allowed)}")
+    if not re.search(declared.get("AllowedPattern", ""), value):
+        raise Wrong(f"{name}={value}: does not match {declared['AllowedPattern']}")
+    if declared["Type"] == "Number":
+        number = float(value)
+        if not declared.get("MinValue", number) <= number <= declared.get("MaxValue", number):
+            raise Wrong(f"{name}={value}: is out of range")
 
 
 def commands(text):
