@@ -18,7 +18,7 @@ mod sdk;
 #[cfg(test)]
 mod tests;
 
-use member::Member;
+use member::JsonMember;
 
 /// An invalid table description, with the member at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -286,7 +286,7 @@ impl TableDescription {
     /// [`TableDescriptionError`], which names the member.
     pub fn with_time_to_live(mut self, text: &str) -> Result<Self, TableDescriptionError> {
         let document = parse_json(text, "aws dynamodb describe-time-to-live --table-name NAME --output json")?;
-        self.time_to_live = time_to_live(Member::root(&document).required("TimeToLiveDescription")?)?;
+        self.time_to_live = time_to_live(JsonMember::root(&document).required("TimeToLiveDescription")?)?;
         Ok(self)
     }
 
@@ -324,7 +324,7 @@ impl TableDescription {
     }
 
     fn from_document(document: &Value) -> Result<Self, TableDescriptionError> {
-        let root = Member::root(document);
+        let root = JsonMember::root(document);
         root.object()?;
         let table = root.optional("Table")?;
         let ttl = root.optional("TimeToLiveDescription")?;
@@ -382,8 +382,8 @@ fn parse_json(text: &str, command: &str) -> Result<Value, TableDescriptionError>
     })
 }
 
-fn attributes(member: &Member) -> Result<Vec<AttributeType>, TableDescriptionError> {
-    let one = |attribute: Member| {
+fn attributes(member: &JsonMember) -> Result<Vec<AttributeType>, TableDescriptionError> {
+    let one = |attribute: JsonMember| {
         let kind = attribute.required("AttributeType")?;
         Ok(AttributeType {
             name: attribute.required("AttributeName")?.text()?.to_owned(),
@@ -393,8 +393,8 @@ fn attributes(member: &Member) -> Result<Vec<AttributeType>, TableDescriptionErr
     member.elements()?.into_iter().map(one).collect()
 }
 
-fn key_schema(member: &Member) -> Result<Vec<KeyDefinition>, TableDescriptionError> {
-    let one = |key: Member| {
+fn key_schema(member: &JsonMember) -> Result<Vec<KeyDefinition>, TableDescriptionError> {
+    let one = |key: JsonMember| {
         Ok(KeyDefinition {
             name: key.required("AttributeName")?.text()?.to_owned(),
             role: key.required("KeyType")?.one_of(&[("HASH", "HASH"), ("RANGE", "RANGE")])?.to_owned(),
@@ -404,7 +404,7 @@ fn key_schema(member: &Member) -> Result<Vec<KeyDefinition>, TableDescriptionErr
 }
 
 fn primary_key(
-    member: &Member,
+    member: &JsonMember,
     attributes: &[AttributeType],
 ) -> Result<(KeyAttribute, Option<KeyAttribute>), TableDescriptionError> {
     let mut keys = Vec::new();
@@ -431,8 +431,8 @@ fn primary_key(
     }
 }
 
-fn indexes(table: &Member, name: &str) -> Result<Vec<SecondaryIndex>, TableDescriptionError> {
-    let one = |index: Member| {
+fn indexes(table: &JsonMember, name: &str) -> Result<Vec<SecondaryIndex>, TableDescriptionError> {
+    let one = |index: JsonMember| {
         let projection = index.required("Projection")?;
         let non_key = projection.optional("NonKeyAttributes")?;
         let non_key = non_key.map(|names| names.elements()).transpose()?.unwrap_or_default();
@@ -454,7 +454,7 @@ fn indexes(table: &Member, name: &str) -> Result<Vec<SecondaryIndex>, TableDescr
 }
 
 /// Returns the enabled stream, or the ARN of the former one.
-fn stream(table: &Member) -> Result<(Option<TableStream>, Option<String>), TableDescriptionError> {
+fn stream(table: &JsonMember) -> Result<(Option<TableStream>, Option<String>), TableDescriptionError> {
     let specification = table.optional("StreamSpecification")?;
     let enabled = match &specification {
         Some(specification) => specification.required("StreamEnabled")?.boolean()?,
@@ -477,7 +477,7 @@ fn stream(table: &Member) -> Result<(Option<TableStream>, Option<String>), Table
     Ok((Some(TableStream { arn: arn.text()?.to_owned(), label, view }), None))
 }
 
-fn encryption(member: &Member) -> Result<Option<TableEncryption>, TableDescriptionError> {
+fn encryption(member: &JsonMember) -> Result<Option<TableEncryption>, TableDescriptionError> {
     let status = member.required("Status")?.text()?.to_owned();
     // DynamoDB describes a table whose key AWS owns without the member, or as disabled.
     if status == "DISABLED" {
@@ -487,8 +487,8 @@ fn encryption(member: &Member) -> Result<Option<TableEncryption>, TableDescripti
     Ok(Some(TableEncryption { status, kind, key_arn: member.optional_text("KMSMasterKeyArn")? }))
 }
 
-fn replicas(table: &Member) -> Result<Vec<GlobalReplica>, TableDescriptionError> {
-    let one = |replica: Member| {
+fn replicas(table: &JsonMember) -> Result<Vec<GlobalReplica>, TableDescriptionError> {
+    let one = |replica: JsonMember| {
         let region = replica.required("RegionName")?.text()?.to_owned();
         Ok(GlobalReplica { region, status: replica.optional_text("ReplicaStatus")? })
     };
@@ -496,7 +496,7 @@ fn replicas(table: &Member) -> Result<Vec<GlobalReplica>, TableDescriptionError>
     replicas.elements()?.into_iter().map(one).collect()
 }
 
-fn capacity(table: &Member) -> Result<TableCapacity, TableDescriptionError> {
+fn capacity(table: &JsonMember) -> Result<TableCapacity, TableDescriptionError> {
     let mode = match table.optional("BillingModeSummary")? {
         Some(summary) => summary.optional("BillingMode")?,
         None => None,
@@ -517,7 +517,7 @@ fn capacity(table: &Member) -> Result<TableCapacity, TableDescriptionError> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a member is a reference with its path")]
-fn time_to_live(member: Member) -> Result<TimeToLive, TableDescriptionError> {
+fn time_to_live(member: JsonMember) -> Result<TimeToLive, TableDescriptionError> {
     let status = member.required("TimeToLiveStatus")?;
     let is_on = status.one_of(&[("ENABLED", true), ("ENABLING", true), ("DISABLED", false), ("DISABLING", false)])?;
     if !is_on {

@@ -1,4 +1,4 @@
-//! Member of a JSON document that knows its JSON pointer, so that each error names the member: [`Member`].
+//! Member of a JSON document that knows its JSON pointer, so that each error names the member: [`JsonMember`].
 
 use serde_json::{Map, Value};
 
@@ -6,12 +6,12 @@ use super::TableDescriptionError;
 
 /// A value in a JSON document.
 #[derive(Debug, Clone)]
-pub(super) struct Member<'v> {
+pub(super) struct JsonMember<'v> {
     value: &'v Value,
     pointer: String,
 }
 
-impl<'v> Member<'v> {
+impl<'v> JsonMember<'v> {
     /// Returns the whole document.
     pub(super) fn root(value: &'v Value) -> Self {
         Self { value, pointer: String::new() }
