@@ -312,6 +312,21 @@ impl<'o> TableReview<'o> {
         if self.table().stream.is_none() {
             return;
         }
+        if self.observation.readers.known().is_none() {
+            let needed = archive.readers();
+            let text = format!(
+                "the functions that read the stream are not known, and Archive={} adds {needed} {}",
+                archive.as_str(),
+                if needed == 1 { "reader" } else { "readers" }
+            );
+            let fix = "list them; a shard serves two readers, and the stream of a global table one";
+            let stream_arn = self.table().stream.as_ref().map_or("", |stream| stream.arn.as_str());
+            let command = format!(
+                "aws lambda list-event-source-mappings --region {} --event-source-arn {stream_arn}",
+                self.table().arn.region
+            );
+            self.add(FindingSeverity::Warns, "readers", text, fix, vec![command]);
+        }
         let foreign = self.foreign_readers();
         let names = |is_active| {
             let readers = foreign.iter().filter(|reader| reader.is_active() == is_active);

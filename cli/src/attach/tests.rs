@@ -163,7 +163,10 @@ fn the_archive_is_written_as_the_free_readers_of_the_stream_allow() {
         o.readers = CheckResult::NotChecked(skipped("ListEventSourceMappings", "lambda:ListEventSourceMappings"));
         o.table.time_to_live = TimeToLive::Unknown;
     });
-    assert_eq!(unknown.archive, ArchiveMode::Separate);
+    let [finding] = &unknown.findings[..] else { panic!("{:?}", unknown.findings) };
+    assert_eq!((unknown.archive, finding.severity), (ArchiveMode::Separate, FindingSeverity::Warns));
+    assert!(finding.text.contains("are not known, and Archive=separate adds 2 readers"), "{}", finding.text);
+    assert!(finding.commands[0].contains("--event-source-arn arn:aws:dynamodb:"), "{:?}", finding.commands);
 }
 
 #[test]
