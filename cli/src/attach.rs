@@ -48,8 +48,8 @@ pub(crate) struct AttachCommand {
     /// ARN of an existing table that becomes the replica (default: the stack creates the replica)
     #[arg(long, value_name = "ARN", value_parser = table_arn)]
     replica: Option<TableArn>,
-    /// Where items that TTL removes are archived (default: separate if the stream has two free readers, in-replicator if
-    /// it has one, off if TTL is off)
+    /// Where items that TTL removes are archived (default: separate if the stream has two free readers, in-replicator
+    /// if it has one, off if TTL is off)
     #[arg(long, value_name = "separate|in-replicator|off", hide_possible_values = true)]
     archive: Option<ArchiveMode>,
     /// Name of the stack (default: the table's name with -replication)

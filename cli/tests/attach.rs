@@ -353,7 +353,7 @@ fn credentials_of_the_aws_cli_are_used_if_the_sdk_finds_none() {
     let account = FakeAccount::start(Arc::new(full_account));
     let program = AttachProgram::new();
     let script = "#!/bin/sh\n[ \"$*\" = 'configure export-credentials --format process --profile dev' ] || exit 1\n\
-                  echo '{\"Version\": 1, \"AccessKeyId\": \"any\", \"SecretAccessKey\": \"any\", \"SessionToken\": \"t\"}'\n";
+                  echo '{\"Version\":1,\"AccessKeyId\":\"any\",\"SecretAccessKey\":\"any\",\"SessionToken\":\"t\"}'\n";
     let path = program.folder.path().join("aws");
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -68,8 +68,8 @@ pub(super) struct CostEstimate {
 }
 
 impl CostEstimate {
-    /// Estimates the cost from the number and the average size of the items; `None` if one is not known, or the table is
-    /// empty.
+    /// Estimates the cost from the number and the average size of the items; `None` if one is not known, or the table
+    /// is empty.
     pub(super) fn new(table: &TableDescription) -> Option<Self> {
         let (items, bytes) = (table.item_count.filter(|items| *items > 0)?, table.size_bytes?);
         let item_bytes = bytes / items;

@@ -58,8 +58,9 @@ impl AttachCommands {
         let config = format!("--config-file \"{base}{}\"", folder.join("samconfig.toml").display());
         let region = &table.arn.region;
         let machine = format!(
-            "--state-machine-arn \"$(aws cloudformation describe-stacks --region {region} --stack-name {stack_name} \\\n    \
-             --output text --query \"Stacks[0].Outputs[?OutputKey=='MaintenanceStateMachineArn'].OutputValue\")\""
+            "--state-machine-arn \"$(aws cloudformation describe-stacks --region {region} --stack-name \
+             {stack_name} \\\n    --output text --query \
+             \"Stacks[0].Outputs[?OutputKey=='MaintenanceStateMachineArn'].OutputValue\")\""
         );
         let task = |input: &Value| {
             format!("aws stepfunctions start-execution --region {region} --input '{input}' \\\n  {machine}")
@@ -188,8 +189,8 @@ fn samconfig(table: &TableDescription, parameters: &[(&'static str, String)], st
          confirm_changeset = true\n\
          resolve_s3 = true\n\
          s3_prefix = {stack}\n\
-         # `none` means that a parameter is unset. docs/configuration.md describes all parameters. SAM CLI drops everything\n\
-         # after a space unless the value is in quotes of its own.\n\
+         # `none` means that a parameter is unset. docs/configuration.md describes all parameters. SAM CLI drops\n\
+         # everything after a space unless the value is in quotes of its own.\n\
          parameter_overrides = [\n",
         name = table.name,
         stack = toml_string(stack_name),
@@ -257,8 +258,8 @@ fn readme(
          # 3. Copy the items that the table has already.\n\
          {backfill}\n\
          ```\n\n\
-         Without a Rust toolchain, deploy a release (docs/operations.md): its functions are zips in a bucket, which the \
-         parameters `CodeBucket` and `CodePrefix` name.\n\n\
+         Without a Rust toolchain, deploy a release (docs/operations.md): its functions are zips in a bucket, which \
+         the parameters `CodeBucket` and `CodePrefix` name.\n\n\
          Then compare both tables. The execution fails with `DifferencesFound` if they differ:\n\n\
          ```sh\n{verify}\n```\n\n\
          ## Files\n\n\
@@ -267,9 +268,10 @@ fn readme(
          | `samconfig.toml` | the parameters of `infra/replication.yaml` for this table |\n\
          | `policies.json` | the resource policies for a stack in another account |\n\
          | `replication.json` | the replication document, for more than one replica |\n\n\
-         `replication.json` is not used unless the parameter `Replication` names it. To replicate to several tables, list them \
-         in it (tables that exist, with the same key), upload it, and set `Replication=s3://BUCKET/KEY` and the ARNs of \
-         the tables as `ReplicaTableArns` in `samconfig.toml`, with `ReplicaTableArn=none`.\n\n"
+         `replication.json` is not used unless the parameter `Replication` names it. To replicate to several \
+         tables, list them in it (tables that exist, with the same key), upload it, and set \
+         `Replication=s3://BUCKET/KEY` and the ARNs of the tables as `ReplicaTableArns` in `samconfig.toml`, with \
+         `ReplicaTableArn=none`.\n\n"
     );
     text.push_str(&policies_section(folder, table, plan, choices));
     text.push_str("The parameters are described in docs/configuration.md, the tasks in docs/maintenance.md.\n");
@@ -280,10 +282,10 @@ fn policies_section(folder: &Path, table: &TableDescription, plan: &AttachPlan, 
     let account = &table.arn.account;
     let Some(stack_account) = &choices.stack_account else {
         return format!(
-            "## If the stack is in another account\n\nA stack in the account of the table, {account}, needs no resource \
-             policy. For a stack in another account, run `millrace attach` again with `--stack-account NUMBER --force`: \
-             that replaces `{ACCOUNT_PLACEHOLDER}` in `policies.json`, and adds the commands of the table's owner \
-             here.\n\n"
+            "## If the stack is in another account\n\nA stack in the account of the table, {account}, needs no \
+             resource policy. For a stack in another account, run `millrace attach` again with `--stack-account \
+             NUMBER --force`: that replaces `{ACCOUNT_PLACEHOLDER}` in `policies.json`, and adds the commands of \
+             the table's owner here.\n\n"
         );
     };
     if !choices.is_cross_account(table) {
@@ -292,9 +294,9 @@ fn policies_section(folder: &Path, table: &TableDescription, plan: &AttachPlan, 
     let policies = folder.join("policies.json");
     let policies = policies.display();
     let mut text = format!(
-        "## Policies\n\nThe table is in account {account}, the stack in {stack_account}. The owner of the table adds two \
-         resource policies. `put-resource-policy` replaces a policy that exists: `aws dynamodb get-resource-policy` \
-         prints it, add the statement there.\n\n```sh\n"
+        "## Policies\n\nThe table is in account {account}, the stack in {stack_account}. The owner of the table \
+         adds two resource policies. `put-resource-policy` replaces a policy that exists: `aws dynamodb \
+         get-resource-policy` prints it, add the statement there.\n\n```sh\n"
     );
     for (part, arn) in [
         ("stream", table.stream.as_ref().map(|stream| stream.arn.clone()).unwrap_or_default()),
@@ -308,9 +310,9 @@ fn policies_section(folder: &Path, table: &TableDescription, plan: &AttachPlan, 
         );
     }
     text.push_str(
-        "```\n\nThe task `restore` also needs `dynamodb:PutItem` on the table; no other task writes to it. The policies \
-         allow the roles of the stack by the beginning of their names, since a role must exist before a policy can name \
-         it.\n\n",
+        "```\n\nThe task `restore` also needs `dynamodb:PutItem` on the table; no other task writes to it. The \
+         policies allow the roles of the stack by the beginning of their names, since a role must exist before a \
+         policy can name it.\n\n",
     );
     if let Some(key_arn) = &plan.source_key_arn {
         let _ = write!(

@@ -1,7 +1,7 @@
 //! What an observation means for a deployment: [`AttachPlan`]. Pure.
 //!
-//! A finding that blocks prevents the deployment, so no files are written; a warning names something that will be lost or
-//! slow; a note is for information. Each has a fix, as commands where there are any.
+//! A finding that blocks prevents the deployment, so no files are written; a warning names something that will be lost
+//! or slow; a note is for information. Each has a fix, as commands where there are any.
 
 use millrace_local::table_description::{KeyAttribute, StreamViewType, TableCapacity, TableDescription, TimeToLive};
 
@@ -391,8 +391,8 @@ impl<'o> TableReview<'o> {
         }
         let has_archive = archive != ArchiveMode::Off && self.table().time_to_live != TimeToLive::Disabled;
         if self.table().is_global() && has_archive {
-            let text = "only the Region in which TTL removed an item marks the removal, so the archive lacks items that TTL \
-                        removed in another Region of the global table";
+            let text = "only the Region in which TTL removed an item marks the removal, so the archive lacks items \
+                        that TTL removed in another Region of the global table";
             self.warns("TTL", text, "deploy a stack with an archive in each Region");
         }
     }
@@ -417,11 +417,11 @@ impl<'o> TableReview<'o> {
         }
         let text = format!("the roles of the stack read the table with the key {key_arn}");
         let fix = if is_cross_account {
-            "the owner of the key adds `key.statement` of policies.json to its policy; a key that AWS manages allows no \
-             other account"
+            "the owner of the key adds `key.statement` of policies.json to its policy; a key that AWS manages \
+             allows no other account"
         } else {
-            "add `key.statement` of policies.json to the key's policy, unless it lets IAM policies of its account decide \
-             (the default)"
+            "add `key.statement` of policies.json to the key's policy, unless it lets IAM policies of its account \
+             decide (the default)"
         };
         self.add(FindingSeverity::Notes, "encryption", text, fix, Vec::new());
         Some(key_arn)

@@ -1,7 +1,7 @@
 //! Resource policies that the owner of a table adds if the stack is in another account: [`policies`].
 //!
-//! The principal is the stack's account, restricted to the roles of the stack by their names: a policy that names a role
-//! is rejected until the role exists, and the stack needs the policy to be created.
+//! The principal is the stack's account, restricted to the roles of the stack by their names: a policy that names a
+//! role is rejected until the role exists, and the stack needs the policy to be created.
 
 use millrace_local::table_description::TableDescription;
 use serde_json::{Value, json};

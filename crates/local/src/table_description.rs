@@ -1,11 +1,12 @@
 //! Description of a DynamoDB table, as DynamoDB reports it: [`TableDescription`].
 //!
-//! It is parsed from the JSON that `aws dynamodb describe-table` prints ([`TableDescription::parse`]), or from the SDK's
-//! response to the same call ([`TableDescription::from_sdk`]). Both have one reader (`member`), so both report the same
-//! errors: the member as a JSON pointer, its value, and what was expected.
+//! It is parsed from the JSON that `aws dynamodb describe-table` prints ([`TableDescription::parse`]), or from the
+//! SDK's response to the same call ([`TableDescription::from_sdk`]). Both have one reader (`member`), so both report the
+//! same errors: the member as a JSON pointer, its value, and what was expected.
 //!
-//! Only members that replication depends on are read. A member that is absent because DynamoDB omits it for such a table
-//! has its documented meaning; a member that another tool may have dropped is `None`, which is not the same as *off*.
+//! Only members that replication depends on are read. A member that is absent because DynamoDB omits it for such a
+//! table has its documented meaning; a member that another tool may have dropped is `None`, which is not the same as
+//! *off*.
 
 use std::fmt;
 

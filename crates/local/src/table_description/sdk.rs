@@ -73,7 +73,10 @@ pub(super) fn document(table: &types::TableDescription) -> Value {
 }
 
 fn keys(keys: &[types::KeySchemaElement]) -> Vec<Value> {
-    let key = |key: &types::KeySchemaElement| json!({"AttributeName": key.attribute_name(), "KeyType": key.key_type().as_str()});
+    let key = |key: &types::KeySchemaElement| {
+        let (name, role) = (key.attribute_name(), key.key_type().as_str());
+        json!({"AttributeName": name, "KeyType": role})
+    };
     keys.iter().map(key).collect()
 }
 
