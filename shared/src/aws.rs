@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 
 use crate::environment::Environment;
 
@@ -44,6 +44,13 @@ pub fn timeouts() -> TimeoutConfig {
 #[must_use]
 pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
     aws_sdk_dynamodb::Client::new(config)
+}
+
+/// Creates a DynamoDB client for a Region other than the configured one.
+#[must_use]
+pub fn dynamodb_in(config: &SdkConfig, region: String) -> aws_sdk_dynamodb::Client {
+    let config = aws_sdk_dynamodb::config::Builder::from(config).region(Region::new(region)).build();
+    aws_sdk_dynamodb::Client::from_conf(config)
 }
 
 /// Creates an S3 client. If the endpoint is overridden, it uses path-style URLs, which local S3 servers require.

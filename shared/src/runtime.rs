@@ -72,6 +72,12 @@ impl<C> FunctionProcess<C> {
         aws::dynamodb(&self.sdk)
     }
 
+    /// Creates a DynamoDB client for another Region.
+    #[must_use]
+    pub fn dynamodb_in(&self, region: String) -> aws_sdk_dynamodb::Client {
+        aws::dynamodb_in(&self.sdk, region)
+    }
+
     /// Creates an S3 client.
     #[must_use]
     pub fn s3(&self) -> aws_sdk_s3::Client {

@@ -155,7 +155,7 @@ async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_ru
             })
             .await;
             let mut maintenance = scene.maintenance();
-            maintenance.archive = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
+            maintenance.archive = Some(ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned()));
             let ended = to_its_end(&maintenance, order.clone(), Duration::from_mins(1)).await;
             let there = read(&scene).await;
             assert!(each_once(20).keys().all(|user| there.contains_key(user)), "crash {crash}: nothing is missing");

@@ -157,7 +157,7 @@ async fn behind(
 ) -> MaintenanceHandler {
     let url = proxy::before(scene.stack.s3_url(), plan).await;
     let mut maintenance = scene.maintenance();
-    maintenance.archive = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
+    maintenance.archive = Some(ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned()));
     maintenance
 }
 

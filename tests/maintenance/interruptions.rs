@@ -149,7 +149,7 @@ async fn without_a_second_day(scene: &MaintenanceScene, below: &'static str) -> 
         when(call.method == "PUT" && path.contains(below) && path.contains("dt=2026-11-23"))
     };
     let mut maintenance = scene.maintenance();
-    maintenance.archive = ArchiveStore::new(buckets_behind(scene, second_day).await, ARCHIVE.to_owned());
+    maintenance.archive = Some(ArchiveStore::new(buckets_behind(scene, second_day).await, ARCHIVE.to_owned()));
     maintenance
 }
 
@@ -177,7 +177,7 @@ async fn a_compaction_that_was_interrupted_while_it_retires_objects_counts_each_
     let one =
         move |call: &ProxiedCall<'_>| when(call.method == "DELETE" && removed.fetch_add(1, Ordering::Relaxed) > 0);
     let mut maintenance = scene.maintenance();
-    maintenance.archive = ArchiveStore::new(buckets_behind(&scene, one).await, ARCHIVE.to_owned());
+    maintenance.archive = Some(ArchiveStore::new(buckets_behind(&scene, one).await, ARCHIVE.to_owned()));
     let order = json!({"task": "compact", "run_id": "cut", "to": "2026-12-01T00:00:00Z"});
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.to_string(), "compact.objects 3, compact.rows 30, compact.superseded 1, compact.written 1");

@@ -8,7 +8,8 @@ use millrace_shared::table_reader::TableReader;
 use millrace_sinks::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
 
-use super::scene::{MaintenanceScene, SOURCE, invoke, user};
+use super::scene::{FORMER, MaintenanceScene, SOURCE, invoke, record as record_of, to_its_end, user};
+use crate::replication::events::EventBuilder;
 use crate::replication::rig::create_table;
 
 async fn refused(maintenance: &MaintenanceHandler, order: Value) -> (&'static str, String) {
@@ -67,5 +68,39 @@ async fn a_source_without_a_stream_is_refused_by_name() {
         let (name, fault) = refused(&streamless, order).await;
         assert!(fault.contains("has no stream"), "{fault}");
         assert_eq!(name, "TaskPreconditionFailed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archive_tasks_are_refused_without_an_archive_and_the_others_run() {
+    let scene = MaintenanceScene::start().await;
+    scene.put(SOURCE, user("ada", "Ada")).await;
+    scene.stack.wait_until_drained().await;
+    let mut off = scene.maintenance();
+    off.archive = None;
+    for order in [
+        json!({"task": "compact"}),
+        json!({"task": "export-parquet"}),
+        json!({"task": "restore", "user_id": "ada", "never_expires": true}),
+        json!({"task": "export-import-table"}),
+        json!({"task": "audit"}),
+        json!({"task": "audit", "keys": [{"user_id": {"S": "ada"}, "timestamp": {"N": "1"}}]}),
+    ] {
+        let (name, fault) = refused(&off, order).await;
+        assert!(fault.contains("the archive is off") && fault.contains("deploy with Archive=separate"), "{fault}");
+        assert_eq!(name, "TaskPreconditionFailed");
+    }
+    // A record of the archiver, from before the archive was turned off, stays in the failure bucket.
+    let record = record_of(EventBuilder::expired("ada", 1), FORMER);
+    let key = "quarantine/archiver/s3/Users/1.json";
+    scene.put_object(key, json!({"format": 1, "reason": "too large", "record": record}).to_string()).await;
+    let redriven = json!({"task": "redrive", "dry_run": false, "run_id": "off"});
+    let redriven = to_its_end(&off, redriven, Duration::from_mins(1)).await.unwrap();
+    assert_eq!(redriven.progress.get("redrive.skipped"), 1, "{}", redriven.progress);
+    assert!(scene.report("off").await[0]["reason"].as_str().unwrap().contains("the archive is off"));
+    assert_eq!(scene.objects("quarantine/").await, [key]);
+    for order in [json!({"task": "verify", "recheck_after_seconds": 0}), json!({"task": "backfill"})] {
+        let done = to_its_end(&off, order, Duration::from_mins(1)).await.unwrap();
+        assert_eq!((done.differences, done.problems), (0, 0), "{}", done.progress);
     }
 }

@@ -143,9 +143,9 @@ impl<'s, S: SimStage> SimState<'s, S> {
                 SETTINGS.to_vec(),
             ),
             failures: FailureBucket::new(s3.clone(), FAILURES.to_owned()),
-            archive: archive.clone(),
+            archive: Some(archive.clone()),
             compression,
-            functions: FunctionNames { replicator: "replicator".to_owned(), archiver: "archiver".to_owned() },
+            functions: FunctionNames { replicator: "replicator".to_owned(), archiver: Some("archiver".to_owned()) },
         };
         let (whole, partial) = (Rc::new(maintenance(&replicas)), Rc::new(maintenance(&replicas[..1])));
         let mut world = Self {

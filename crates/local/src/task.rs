@@ -163,9 +163,9 @@ async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) ->
     let answer = answer.map_err(|fault| RunTaskError::from_fault(fault, started_segments.get()))?;
     let TaskResponse { progress, sinks, differences, problems, .. } = answer;
     let reports = reports(whole, at).await?;
-    let command = match whole.task.command_key(&whole.run) {
-        Some(key) => maintenance.archive.text(&key).await.ok().flatten(),
-        None => None,
+    let command = match (whole.task.command_key(&whole.run), &maintenance.archive) {
+        (Some(key), Some(archive)) => archive.text(&key).await.ok().flatten(),
+        _ => None,
     };
     let command = command.map(|text| String::from_utf8_lossy(&text).into_owned());
     let (task, run, took) = (whole.task.name, whole.run.clone(), started.elapsed());

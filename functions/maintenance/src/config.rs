@@ -30,7 +30,8 @@ pub struct MaintenanceConfig {
     /// The table of email reservations, if emails are unique: a restore reserves the email of each restored item.
     unique_emails_table: Option<String>,
     sinks: SinksConfig,
-    archive: ArchiveConfig,
+    /// The archive, if the deployment has one.
+    archive: Option<ArchiveConfig>,
     failure_bucket: String,
     functions: FunctionNames,
 }
@@ -60,9 +61,12 @@ impl MaintenanceConfig {
         let schema = read.optional("SOURCE_SCHEMA", SourceSchema::parse).unwrap_or_default();
         let unique_emails_table = read.required_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
         let replicator_name = read.required("REPLICATOR_FUNCTION", environment::text);
-        let archiver_name = read.required("ARCHIVER_FUNCTION", environment::text);
+        // Without an archiver, the archive is a sink of the replicator, or there is none.
+        let archiver = read.optional("ARCHIVER_FUNCTION", environment::text);
         let sinks = read.collect(SinksConfig::parse(environment));
-        let archive = read.collect(ArchiveConfig::parse(environment));
+        let has_archive = ["ARCHIVE_BUCKET", "ARCHIVE_COMPRESSION", "ARCHIVER_FUNCTION"];
+        let has_archive = has_archive.iter().any(|name| environment.get(name).is_some());
+        let archive = has_archive.then(|| read.collect(ArchiveConfig::parse(environment))).flatten();
         if let (Some(source), Some(sinks)) = (&source, &sinks) {
             for problem in sinks.source_problems("SOURCE_TABLE", source) {
                 read.add_error(problem);
@@ -78,15 +82,20 @@ impl MaintenanceConfig {
             );
         }
         let problems = read.problems();
-        match (source, replicator_name, archiver_name, sinks, archive, failure_bucket) {
-            (Some(source), Some(replicator), Some(archiver), Some(sinks), Some(archive), Some(failure_bucket))
-                if problems.is_empty() =>
-            {
+        match (source, replicator_name, sinks, failure_bucket) {
+            (Some(source), Some(replicator), Some(sinks), Some(failure_bucket)) if problems.is_empty() => {
                 let functions = FunctionNames { replicator, archiver };
                 Ok(Self { source, schema, unique_emails_table, sinks, archive, failure_bucket, functions })
             }
             _ => Err(problems),
         }
+    }
+
+    /// Returns the Region of the source table if `SOURCE_TABLE` is an ARN, as for a table of another account; otherwise
+    /// the table is in the function's Region.
+    #[must_use]
+    pub fn source_region(&self) -> Option<String> {
+        self.source.strip_prefix("arn:")?.split(':').nth(2).map(str::to_owned)
     }
 
     /// Returns the settings of the sinks, which include the replica's Region and account.
@@ -114,8 +123,8 @@ pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHa
         deployment: DeployedReplicator::new(lambda, config.functions.replicator.clone(), SINK_SETTINGS.to_vec())
             .with_documents(s3.clone()),
         failures: FailureBucket::new(s3.clone(), config.failure_bucket.clone()),
-        archive: ArchiveStore::new(s3, config.archive.bucket.clone()),
-        compression: config.archive.compression,
+        archive: config.archive.as_ref().map(|archive| ArchiveStore::new(s3, archive.bucket.clone())),
+        compression: config.archive.as_ref().map(|archive| archive.compression).unwrap_or_default(),
         functions: config.functions.clone(),
     }
 }
@@ -141,7 +150,25 @@ mod tests {
     #[test]
     fn six_names_are_enough() {
         let config = parse(&WELL).unwrap();
-        assert_eq!((config.source.as_str(), config.functions.archiver.as_str()), ("Users", "archiver"));
+        assert_eq!((config.source.as_str(), config.functions.archiver.as_deref()), ("Users", Some("archiver")));
+    }
+
+    #[test]
+    fn archive_is_a_sink_of_the_replicator_or_absent_without_an_archiver() {
+        let in_replicator = parse(&WELL[..5]).unwrap();
+        assert_eq!((in_replicator.functions.archiver, in_replicator.archive.is_some()), (None, true));
+        let off = parse(&[WELL[0], WELL[1], WELL[2], WELL[4]]).unwrap();
+        assert_eq!((off.functions.archiver, off.archive), (None, None));
+        let without_bucket = parse(&[WELL[0], WELL[1], WELL[2], WELL[4], WELL[5]]).unwrap_err();
+        assert!(without_bucket.contains("ARCHIVE_BUCKET is not set"), "{without_bucket}");
+    }
+
+    #[test]
+    fn source_in_another_region_is_named_by_its_arn() {
+        let region = |table| parse(&[&WELL[1..], &[("SOURCE_TABLE", table)]].concat()).unwrap().source_region();
+        assert_eq!(region("Users"), None);
+        let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/Users";
+        assert_eq!(region(arn).as_deref(), Some("eu-west-1"));
     }
 
     #[test]
@@ -162,7 +189,7 @@ mod tests {
             ("STACK_NAME", "my stack"),
         ])
         .unwrap_err();
-        let wrong = WELL.iter().map(|(name, _)| *name).chain([
+        let wrong = WELL[..5].iter().map(|(name, _)| *name).chain([
             "TOMBSTONE_RETENTION_DAYS",
             "ARCHIVE_COMPRESSION",
             "LOG_LEVEL",

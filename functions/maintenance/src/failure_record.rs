@@ -45,8 +45,8 @@ impl FailedFunction {
 pub struct FunctionNames {
     /// The replicator's name.
     pub replicator: String,
-    /// The archiver's name.
-    pub archiver: String,
+    /// The archiver's name, if the deployment has one.
+    pub archiver: Option<String>,
 }
 
 impl FunctionNames {
@@ -56,7 +56,7 @@ impl FunctionNames {
         if name == self.replicator {
             Some(FailedFunction::Replicator)
         } else {
-            (name == self.archiver).then_some(FailedFunction::Archiver)
+            (Some(name) == self.archiver.as_deref()).then_some(FailedFunction::Archiver)
         }
     }
 }
@@ -173,7 +173,8 @@ mod tests {
     use super::*;
 
     fn parsed(key: &str, body: &str) -> Result<FailureRecord, String> {
-        let functions = FunctionNames { replicator: "stack-Replicator-1".into(), archiver: "stack-Archiver-2".into() };
+        let functions =
+            FunctionNames { replicator: "stack-Replicator-1".into(), archiver: Some("stack-Archiver-2".into()) };
         read(key, body.as_bytes(), &functions).map_err(|error| error.to_string())
     }
 

@@ -39,8 +39,8 @@ pub struct MaintenanceHandler {
     pub deployment: DeployedReplicator,
     /// The failure bucket, which also stores the reports.
     pub failures: FailureBucket,
-    /// The archive of the items that TTL removed.
-    pub archive: ArchiveStore,
+    /// The archive of the items that TTL removed, if the deployment has one.
+    pub archive: Option<ArchiveStore>,
     /// The compression of archive objects.
     pub compression: Compression,
     /// The names of the deployed functions.
@@ -121,7 +121,7 @@ impl MaintenanceHandler {
             restore_table: &self.restore_table,
             replicas: &replicas,
             bucket: &self.failures,
-            archive: &self.archive,
+            archive: self.archive.as_ref(),
             compression: self.compression,
             mappings: &self.mappings,
             deployment: &self.deployment,

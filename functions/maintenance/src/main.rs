@@ -19,7 +19,10 @@ async fn main() -> Result<(), Error> {
     let process = start_with(config::FUNCTION, load_document_at_start, MaintenanceConfig::parse).await?;
     let sdk = &process.sdk;
     let clients = AwsClients {
-        source: process.dynamodb(),
+        source: match process.config.source_region() {
+            Some(region) => process.dynamodb_in(region),
+            None => process.dynamodb(),
+        },
         replicas: process.config.sinks().replica_clients(sdk).await,
         signer: Some(TokenSigner::new(sdk, Clock::system())),
         s3: process.s3(),

@@ -12,6 +12,7 @@ use crate::failure_bucket::FailureBucket;
 use crate::failure_record::FunctionNames;
 use crate::mapping::ReplicatorMappings;
 use crate::source::SourceTable;
+use crate::task::error::ArchiveOffError;
 
 /// The dependencies of a task that processes the source's segments, for one invocation.
 pub struct TaskContext<'a> {
@@ -27,8 +28,8 @@ pub struct TaskContext<'a> {
     pub replicas: &'a [&'a dyn Replica],
     /// The failure bucket, which also stores the reports.
     pub bucket: &'a FailureBucket,
-    /// The archive.
-    pub archive: &'a ArchiveStore,
+    /// The archive; `None` if the deployment has none.
+    pub archive: Option<&'a ArchiveStore>,
     /// The compression of the objects that are written to the archive.
     pub compression: Compression,
     /// The event source mappings that feed the replicas.
@@ -52,9 +53,20 @@ impl TaskContext<'_> {
         KeyNames::new(self.source.description().key_names())
     }
 
+    /// Returns the archive.
+    ///
+    /// # Errors
+    /// [`ArchiveOffError`] if the deployment has none.
+    pub fn archive(&self) -> Result<&ArchiveStore, ArchiveOffError> {
+        self.archive.ok_or(ArchiveOffError)
+    }
+
     /// Returns the archive of the table.
-    #[must_use]
-    pub fn archive_reader(&self) -> ArchiveReader {
-        ArchiveReader { store: self.archive.clone(), table: self.table().to_owned(), key_names: self.key_names() }
+    ///
+    /// # Errors
+    /// [`ArchiveOffError`] if the deployment has none.
+    pub fn archive_reader(&self) -> Result<ArchiveReader, ArchiveOffError> {
+        let store = self.archive()?.clone();
+        Ok(ArchiveReader { store, table: self.table().to_owned(), key_names: self.key_names() })
     }
 }

@@ -95,6 +95,17 @@ impl ClassifiedError for ArchiveScanError {
     }
 }
 
+/// A task works on the archive, and the deployment has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the archive is off, since ARCHIVE_BUCKET is not set: deploy with Archive=separate or Archive=in-replicator")]
+pub struct ArchiveOffError;
+
+impl ClassifiedError for ArchiveOffError {
+    fn kind(&self) -> TaskErrorKind {
+        TaskErrorKind::PreconditionFailed
+    }
+}
+
 impl ClassifiedError for BucketError {
     fn kind(&self) -> TaskErrorKind {
         TaskErrorKind::Failed

@@ -17,12 +17,12 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 use super::report_corrupt_objects;
-use crate::archive_scan::{ArchiveScanError, MemoryBudget, TimeRange, scan_archive};
+use crate::archive_scan::{ArchiveReader, ArchiveScanError, MemoryBudget, TimeRange, scan_archive};
 use crate::failure_bucket::BucketError;
 use crate::progress::CountOutcome;
 use crate::task::belongs_to_segment;
 use crate::task::context::TaskContext;
-use crate::task::error::{ClassifiedError, TaskErrorKind};
+use crate::task::error::{ArchiveOffError, ClassifiedError, TaskErrorKind};
 use crate::task::registry::{MaintenanceTask, SegmentTask};
 use crate::task::request::{InvalidRequest, key, time};
 use crate::task::task_run::TaskRun;
@@ -78,6 +78,9 @@ impl MaintenanceTask for AuditTask {
 /// Error of an audit.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
+    /// The deployment has no archive.
+    #[error(transparent)]
+    ArchiveOff(#[from] ArchiveOffError),
     /// The archive cannot be read.
     #[error(transparent)]
     Sweep(#[from] ArchiveScanError),
@@ -92,6 +95,7 @@ pub enum AuditError {
 impl ClassifiedError for AuditError {
     fn kind(&self) -> TaskErrorKind {
         match self {
+            Self::ArchiveOff(error) => error.kind(),
             Self::Sweep(error) => error.kind(),
             Self::Replica(_) | Self::Bucket(_) => TaskErrorKind::Failed,
         }
@@ -99,7 +103,7 @@ impl ClassifiedError for AuditError {
 
     /// The archive may have been searched for a part of the rows.
     fn is_rejection(&self) -> bool {
-        false
+        matches!(self, Self::ArchiveOff(_))
     }
 }
 
@@ -138,11 +142,12 @@ impl SegmentTask for AuditTask {
     }
 
     async fn run(&self, task_run: &mut TaskRun<AuditCursor>, context: &TaskContext<'_>) -> Result<bool, AuditError> {
+        let archive = context.archive_reader()?;
         if let Some(keys) = &self.keys {
             let segment = task_run.segment();
             let own = keys.iter().filter(|key| belongs_to_segment(segment, key.as_str()));
             let sought = own.map(|key| ((key.clone(), None), 0)).collect();
-            check_archive(task_run, context, self, sought).await?;
+            check_archive(task_run, &archive, self, sought).await?;
             return Ok(true);
         }
         while let Some(replica) = context.replicas.get(task_run.cursor().replica) {
@@ -166,7 +171,7 @@ impl SegmentTask for AuditTask {
                     break after.is_none();
                 }
             };
-            check_archive(task_run, context, self, sought).await?;
+            check_archive(task_run, &archive, self, sought).await?;
             let replica = task_run.cursor().replica + usize::from(ended);
             task_run.checkpoint(AuditCursor { replica, after, reported: true }).await?;
         }
@@ -176,7 +181,7 @@ impl SegmentTask for AuditTask {
 
 async fn check_archive(
     task_run: &mut TaskRun<AuditCursor>,
-    context: &TaskContext<'_>,
+    archive: &ArchiveReader,
     audit: &AuditTask,
     sought: ExpectedRows,
 ) -> Result<(), AuditError> {
@@ -194,8 +199,7 @@ async fn check_archive(
         }
         Ok(())
     };
-    let (sought, seen) =
-        scan_archive(&context.archive_reader(), &period, task_run.deadline, sought, wanted, take).await?;
+    let (sought, seen) = scan_archive(archive, &period, task_run.deadline, sought, wanted, take).await?;
     if !task_run.cursor().reported {
         report_corrupt_objects(task_run, "audit", &seen);
     }

@@ -122,7 +122,7 @@ impl SegmentTask for CompactTask {
 
     /// After an error, every row is still in an object that readers read.
     async fn run(&self, task_run: &mut TaskRun<CompactCursor>, context: &TaskContext<'_>) -> Result<bool, MergeError> {
-        let found = catalog::days(context.archive, context.table()).await?;
+        let found = catalog::days(context.archive()?, context.table()).await?;
         if !task_run.cursor().reported && task_run.segment().segment == 0 {
             keep(task_run, &found.unrecognized);
         }
@@ -194,10 +194,10 @@ async fn step(
     compact: &CompactTask,
     day: ArchiveDay,
 ) -> Result<StepResult, MergeError> {
-    let mut listing = catalog::list_day(context.archive, context.table(), day).await?;
-    let left = manifest::left(context.archive, context.table(), day, &listing).await?;
-    let (retired, fault) =
-        manifest::retire(context.archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let archive = context.archive()?;
+    let mut listing = catalog::list_day(archive, context.table(), day).await?;
+    let left = manifest::left(archive, context.table(), day, &listing).await?;
+    let (retired, fault) = manifest::retire(archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
     retired_objects(task_run, retired, fault).await?;
     listing.objects.retain(|object| !left.contains(&object.key) && !task_run.cursor().corrupt.contains(&object.key));
     let period = MergePeriod { from: compact.from.map(ArchiveHour::of), to: compact.to, hourly: compact.hourly };
@@ -208,7 +208,7 @@ async fn step(
     let inputs: Vec<String> = runs.iter().flatten().cloned().collect();
     let run = CompactedKey::run_of(inputs.iter().map(String::as_str), compact.target_bytes, context.compression);
     let lines = NdjsonFormat {
-        store: context.archive.clone(),
+        store: archive.clone(),
         table: context.table().to_owned(),
         day,
         run: run.clone(),
@@ -216,7 +216,7 @@ async fn step(
         runtime: Handle::current(),
     };
     let merging = MergeJob {
-        store: context.archive.clone(),
+        store: archive.clone(),
         key_names: context.key_names(),
         runs,
         target_bytes: compact.target_bytes,
@@ -242,7 +242,7 @@ async fn step(
         }
     };
     let manifest = MergeManifest::of(context.table(), day, run, rows, inputs, outputs);
-    manifest.put(context.archive).await?;
+    manifest.put(archive).await?;
     let inputs: Vec<&str> = manifest.inputs.iter().map(String::as_str).collect();
     let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.key.as_str()).collect();
     task_run.count("compact.objects", inputs.len());
@@ -260,7 +260,7 @@ async fn step(
     });
     // After an interruption, the next invocation completes the recorded merge, and neither merges nor counts it again.
     task_run.checkpoint(CompactCursor { reported: true, ..task_run.cursor().clone() }).await?;
-    let (retired, fault) = manifest::retire(context.archive, &inputs).await;
+    let (retired, fault) = manifest::retire(archive, &inputs).await;
     retired_objects(task_run, retired, fault).await?;
     Ok(StepResult::Merged)
 }

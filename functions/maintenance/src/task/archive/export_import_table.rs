@@ -27,7 +27,7 @@ use crate::failure_bucket::BucketError;
 use crate::row_versions::{VersionFilter, VersionsByKey};
 use crate::task::belongs_to_segment;
 use crate::task::context::TaskContext;
-use crate::task::error::{ClassifiedError, TaskErrorKind};
+use crate::task::error::{ArchiveOffError, ClassifiedError, TaskErrorKind};
 use crate::task::registry::{MaintenanceTask, SegmentTask};
 use crate::task::request::{InvalidRequest, time};
 use crate::task::task_run::TaskRun;
@@ -83,6 +83,9 @@ impl MaintenanceTask for ExportTask {
 /// Error of an export.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
+    /// The deployment has no archive.
+    #[error(transparent)]
+    ArchiveOff(#[from] ArchiveOffError),
     /// The archive cannot be read.
     #[error(transparent)]
     Sweep(#[from] ArchiveScanError),
@@ -113,6 +116,7 @@ pub enum ExportError {
 impl ClassifiedError for ExportError {
     fn kind(&self) -> TaskErrorKind {
         match self {
+            Self::ArchiveOff(error) => error.kind(),
             Self::Sweep(error) => error.kind(),
             Self::Objects | Self::RunIdConflict { .. } => TaskErrorKind::Invalid,
             Self::Store(_) | Self::Spool(_) | Self::Bucket(_) => TaskErrorKind::Failed,
@@ -121,7 +125,7 @@ impl ClassifiedError for ExportError {
 
     /// The objects of the run are checked before anything is written.
     fn is_rejection(&self) -> bool {
-        matches!(self, Self::RunIdConflict { .. })
+        matches!(self, Self::RunIdConflict { .. } | Self::ArchiveOff(_))
     }
 }
 
@@ -147,8 +151,8 @@ impl SegmentTask for ExportTask {
 
     /// The objects that were written before an error are overwritten by the next attempt.
     async fn run(&self, task_run: &mut TaskRun<ExportCursor>, context: &TaskContext<'_>) -> Result<bool, ExportError> {
-        let run = context.run_id;
-        let there = context.archive.list(&data(run)).await?;
+        let (run, archive) = (context.run_id, context.archive()?);
+        let there = archive.list(&data(run)).await?;
         let ours = |key: &str| is_of(key, run, task_run.segment().total_segments, context.compression);
         if let Some(other) = there.iter().find(|stored| !ours(&stored.key)) {
             return Err(ExportError::RunIdConflict { run: run.to_owned(), there: other.key.clone() });
@@ -157,9 +161,15 @@ impl SegmentTask for ExportTask {
         let (segment, period) = (task_run.segment(), TimeRange { from: None, to });
         let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str());
         let take = |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, VersionFilter::Latest, held);
-        let (facts, seen) =
-            scan_archive(&context.archive_reader(), &period, task_run.deadline, VersionsByKey::default(), wanted, take)
-                .await?;
+        let (facts, seen) = scan_archive(
+            &context.archive_reader()?,
+            &period,
+            task_run.deadline,
+            VersionsByKey::default(),
+            wanted,
+            take,
+        )
+        .await?;
         report_corrupt_objects(task_run, "export-import-table", &seen);
         let rows = facts.into_keys().into_iter().filter_map(|(_, mut rows)| rows.pop());
         let mut rows = rows.peekable();
@@ -177,7 +187,7 @@ impl SegmentTask for ExportTask {
             }
             let (items, sha256) = writer.finish()?;
             let key = object(run, segment, part, context.compression);
-            context.archive.put_file(&key, ROWS_TYPE, file.path(), sha256, []).await?;
+            archive.put_file(&key, ROWS_TYPE, file.path(), sha256, []).await?;
             task_run.count("export-import-table.written", 1);
             task_run.count("export-import-table.items", usize::try_from(items).unwrap_or(usize::MAX));
             task_run.report(&ExportEntry { object: &key, items });
@@ -186,14 +196,14 @@ impl SegmentTask for ExportTask {
         let own = prefix(run, segment);
         let next = object(run, segment, part, context.compression);
         for stored in there.iter().filter(|stored| stored.key.starts_with(&own) && stored.key >= next) {
-            context.archive.remove(&stored.key).await?;
+            archive.remove(&stored.key).await?;
             task_run.count("export-import-table.removed", 1);
         }
         if segment.segment == 0 {
             let key = import_command_key(run);
-            let command = command(context, self, run);
+            let command = command(context, self, run, archive.bucket());
             let sha256 = Sha256::digest(command.as_bytes()).into();
-            context.archive.put_text(&key, "text/x-shellscript", command.clone(), sha256).await?;
+            archive.put_text(&key, "text/x-shellscript", command.clone(), sha256).await?;
             task_run.report(&ImportCommandEntry { object: &key, command: &command });
         }
         Ok(true)
@@ -227,7 +237,7 @@ fn import_command_key(run: &str) -> String {
 }
 
 /// Returns the command that imports the export as a new table.
-fn command(context: &TaskContext<'_>, export: &ExportTask, run: &str) -> String {
+fn command(context: &TaskContext<'_>, export: &ExportTask, run: &str, bucket: &str) -> String {
     let types = ["HASH", "RANGE"];
     let key = &context.source.description().key;
     let element = |((name, _), kind): (&(String, String), &str)| json!({"AttributeName": name, "KeyType": kind});
@@ -240,9 +250,8 @@ fn command(context: &TaskContext<'_>, export: &ExportTask, run: &str) -> String 
     });
     let compression = context.compression.to_string().to_uppercase();
     format!(
-        "aws dynamodb import-table \\\n  --s3-bucket-source S3Bucket={},S3KeyPrefix=export/{run}/data/ \\\n  \
+        "aws dynamodb import-table \\\n  --s3-bucket-source S3Bucket={bucket},S3KeyPrefix=export/{run}/data/ \\\n  \
          --input-format DYNAMODB_JSON --input-compression-type {compression} \\\n  \
-         --table-creation-parameters '{parameters}'\n",
-        context.archive.bucket(),
+         --table-creation-parameters '{parameters}'\n"
     )
 }

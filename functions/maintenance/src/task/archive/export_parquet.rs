@@ -100,7 +100,7 @@ impl SegmentTask for ParquetTask {
                 && done.is_none_or(|done| *day > done)
                 && belongs_to_segment(segment, &day.to_string())
         };
-        let days = catalog::days(context.archive, context.table()).await?.days;
+        let days = catalog::days(context.archive()?, context.table()).await?.days;
         // Each invocation must complete at least one day, because otherwise no number of invocations would complete the
         // task.
         let mut advanced = false;
@@ -125,7 +125,7 @@ async fn written(
     columns: &ParquetTask,
     day: ArchiveDay,
 ) -> Result<bool, MergeError> {
-    let listing = catalog::list_day(context.archive, context.table(), day).await?;
+    let listing = catalog::list_day(context.archive()?, context.table(), day).await?;
     let runs: Vec<Vec<String>> = catalog::group_by_run(&listing.objects).into_iter().map(|(_, parts)| parts).collect();
     let inputs: usize = runs.iter().map(Vec::len).sum();
     let uncompacted = listing.objects.len() - inputs;
@@ -144,14 +144,14 @@ async fn written(
     let (own, former): (Vec<_>, Vec<_>) = there.into_iter().partition(|key| key.run == run);
     if !is_whole(context, &own).await? {
         let sheet = ParquetFormat {
-            store: context.archive.clone(),
+            store: context.archive()?.clone(),
             table: context.table().to_owned(),
             day,
             run: run.clone(),
             runtime: Handle::current(),
         };
         let merging = MergeJob {
-            store: context.archive.clone(),
+            store: context.archive()?.clone(),
             key_names: context.key_names(),
             runs,
             target_bytes: columns.target_bytes,
@@ -175,7 +175,7 @@ async fn written(
         task_run.checkpoint(task_run.cursor().clone()).await?;
     }
     for key in former {
-        context.archive.remove(&key.to_string()).await?;
+        context.archive()?.remove(&key.to_string()).await?;
         task_run.count("export-parquet.removed", 1);
     }
     report_remaining(task_run, &unrecognized, uncompacted);
@@ -198,7 +198,7 @@ fn leave(task_run: &mut TaskRun<ParquetCursor>, outcome: &'static str, object: &
 /// Lists the day's files, and the unrecognized keys next to them.
 async fn files(context: &TaskContext<'_>, day: ArchiveDay) -> Result<(Vec<ParquetKey>, Vec<String>), MergeError> {
     let (mut own, mut unrecognized) = (Vec::new(), Vec::new());
-    for ObjectMeta { key, .. } in context.archive.list(&ParquetKey::prefix(context.table(), day)).await? {
+    for ObjectMeta { key, .. } in context.archive()?.list(&ParquetKey::prefix(context.table(), day)).await? {
         match ParquetKey::parse(context.table(), day, &key) {
             Some(parsed) => own.push(parsed),
             None => unrecognized.push(key),
@@ -210,6 +210,6 @@ async fn files(context: &TaskContext<'_>, day: ArchiveDay) -> Result<(Vec<Parque
 /// Returns whether all files of a run exist: the metadata of the last one contains their number.
 async fn is_whole(context: &TaskContext<'_>, files: &[ParquetKey]) -> Result<bool, MergeError> {
     let Some(last) = files.iter().max_by_key(|key| key.part) else { return Ok(false) };
-    let Some(metadata) = context.archive.metadata(&last.to_string()).await? else { return Ok(false) };
+    let Some(metadata) = context.archive()?.metadata(&last.to_string()).await? else { return Ok(false) };
     Ok(metadata.get(PARTS).is_some_and(|parts| *parts == files.len().to_string()))
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::compact::MAX_CORRUPT_OBJECTS;
 use crate::archive_objects::{ArchiveRowError, ChainedReader, ObjectReadError};
 use crate::failure_bucket::BucketError;
-use crate::task::error::{ClassifiedError, TaskErrorKind};
+use crate::task::error::{ArchiveOffError, ClassifiedError, TaskErrorKind};
 
 /// Maximum number of runs that are merged at a time: each needs a decoder and up to two chunks of its object, together
 /// 2.5 MB.
@@ -31,6 +31,9 @@ pub(super) type SortedRun = Vec<String>;
 /// Error of a merge. Objects that were written before the error remain.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
+    /// The deployment has no archive.
+    #[error(transparent)]
+    ArchiveOff(#[from] ArchiveOffError),
     /// The archive cannot be read or written.
     #[error("ARCHIVE_BUCKET: {0}")]
     Store(#[from] StoreError),
@@ -61,6 +64,7 @@ pub enum MergeError {
 impl ClassifiedError for MergeError {
     fn kind(&self) -> TaskErrorKind {
         match self {
+            Self::ArchiveOff(error) => error.kind(),
             Self::NoTime(_) | Self::TooManyCorruptObjects(_) => TaskErrorKind::Invalid,
             Self::Store(_) | Self::Gone(_) | Self::TempFile(_) | Self::VerificationFailed(_) | Self::Bucket(_) => {
                 TaskErrorKind::Failed
@@ -70,7 +74,7 @@ impl ClassifiedError for MergeError {
 
     /// A part of the objects may have been merged.
     fn is_rejection(&self) -> bool {
-        false
+        matches!(self, Self::ArchiveOff(_))
     }
 }
 

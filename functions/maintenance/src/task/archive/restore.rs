@@ -33,7 +33,7 @@ use crate::row_versions::{VersionFilter, VersionsByKey};
 use crate::source::SourceTableError;
 use crate::task::belongs_to_segment;
 use crate::task::context::TaskContext;
-use crate::task::error::{ClassifiedError, TaskErrorKind};
+use crate::task::error::{ArchiveOffError, ClassifiedError, TaskErrorKind};
 use crate::task::registry::{MaintenanceTask, SegmentTask};
 use crate::task::request::{InvalidRequest, in_range, key, one_of, time};
 use crate::task::task_run::TaskRun;
@@ -145,6 +145,9 @@ impl MaintenanceTask for RestoreTask {
 /// Error of a restore. Items that were restored before the error remain.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
+    /// The deployment has no archive.
+    #[error(transparent)]
+    ArchiveOff(#[from] ArchiveOffError),
     /// The archive cannot be read.
     #[error(transparent)]
     Sweep(#[from] ArchiveScanError),
@@ -171,6 +174,7 @@ impl ClassifiedError for RestoreError {
     fn kind(&self) -> TaskErrorKind {
         match self {
             Self::NoTtl(_) | Self::NoUsers(_) => TaskErrorKind::Invalid,
+            Self::ArchiveOff(error) => error.kind(),
             Self::Sweep(error) => error.kind(),
             Self::Source(_) | Self::Table(_) | Self::Bucket(_) => TaskErrorKind::Failed,
         }
@@ -178,7 +182,7 @@ impl ClassifiedError for RestoreError {
 
     /// After the first item, a part of the items may have been restored.
     fn is_rejection(&self) -> bool {
-        matches!(self, Self::NoTtl(_) | Self::NoUsers(_))
+        matches!(self, Self::NoTtl(_) | Self::NoUsers(_) | Self::ArchiveOff(_))
     }
 }
 
@@ -247,14 +251,14 @@ impl SegmentTask for RestoreTask {
         task_run: &mut TaskRun<RestoreCursor>,
         context: &TaskContext<'_>,
     ) -> Result<bool, RestoreError> {
+        let archive = context.archive_reader()?;
         let table = context.restore_table.with_rules(self.rules(context).await?);
         let period = TimeRange { from: self.from, to: self.to };
         let (segment, which, wants) = (task_run.segment(), self.rows, self.clone());
         let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str()) && wants.wants(&row.key);
         let take = move |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, which, held);
         let (facts, seen) =
-            scan_archive(&context.archive_reader(), &period, task_run.deadline, VersionsByKey::default(), wanted, take)
-                .await?;
+            scan_archive(&archive, &period, task_run.deadline, VersionsByKey::default(), wanted, take).await?;
         if matches!(task_run.cursor(), RestoreCursor::Start) {
             report_corrupt_objects(task_run, "restore", &seen);
         }

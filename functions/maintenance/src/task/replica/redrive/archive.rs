@@ -82,11 +82,12 @@ async fn put(
     rows: Vec<ArchiveRow<'_>>,
     dry_run: bool,
 ) -> Result<(), String> {
+    let archive = context.archive().map_err(|error| error.to_string())?;
     if dry_run {
         return millrace_archive::write(table, hour, rows, context.compression)
             .map(drop)
             .map_err(|error| error.to_string());
     }
-    let writer = ArchiveWriter::new(context.archive.clone(), context.compression);
+    let writer = ArchiveWriter::new(archive.clone(), context.compression);
     writer.write(table, hour, rows).await.map(drop).map_err(|error| error.to_string())
 }
