@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Checks that SAM CLI parses every parameter override in the documentation correctly.
 
-    check_overrides.py template.yaml infra/replication.yaml README.md docs/*.md samconfig.toml scripts/package
+    check_overrides.py template.yaml infra/replication.yaml PACKAGED README.md docs/*.md samconfig.toml scripts/package
+
+PACKAGED is infra/replication.yaml as scripts/packaged_template.py prints it.
 
 SAM CLI splits each argument of `--parameter-overrides` with a pattern and drops text that does not match: a value with
-a space loses everything after the space, and an empty value is ignored. So each documented argument is parsed with SAM
+a space loses everything after the space, a value with double quotes is cut at the first unless single quotes surround
+the value, and an empty value is ignored. So each documented argument is parsed with SAM
 CLI's own option; it must be returned unchanged, name a parameter of the template, and have a value that the parameter
 allows. A command is for the first template that has all of its parameters. The same is checked for each `Name=value` in
 the prose, and for every default value, so that every override can be undone.
@@ -25,6 +28,7 @@ VARIABLES = {
     "host": "users-restored.c1example.eu-west-1.rds.amazonaws.com",
     "resource": "db-ABCDEFGHIJKL01234EXAMPLE",
     "version": "a1b2c3d4-5678-90ab-cdef-1234567890ab",
+    "document": '{"version":1,"replicas":[{"name":"staging","sink":"dynamodb","table":"OrdersStaging"}]}',
     "previous": "b2c3d4e5-6789-0abc-def1-234567890abc",
 }
 
@@ -50,6 +54,8 @@ def taken(arguments):
 def check(parameters, arguments):
     """Checks these arguments, as the shell passes them; raises `Wrong` if one is not correct."""
     expected = dict(argument.split("=", 1) for argument in arguments)
+    # SAM CLI removes the single quotes around a value.
+    expected = {name: re.sub(r"^'(.*)'$", r"\1", value) for name, value in expected.items()}
     got = taken(arguments)
     if got != expected:
         raise Wrong(f"SAM CLI takes {expected} for {got}")
@@ -82,8 +88,9 @@ def commands(text):
         for variable in re.findall(r"\$\{?(\w+)", line):
             if variable not in VARIABLES:
                 raise Wrong(f"{line.strip()}: nothing is known of ${variable}")
-        filled = re.sub(r"\$\{?(\w+)\}?", lambda found: VARIABLES[found[1]], line.lstrip("# "))
-        words = shlex.split(filled, comments=True)
+        words = shlex.split(line.lstrip("# "), comments=True)
+        # As in a shell, the quotes in a variable's value are part of the argument.
+        words = [re.sub(r"\$\{?(\w+)\}?", lambda found: VARIABLES[found[1]], word) for word in words]
         after = words[words.index(OPTION) + 1 :]
         end = next((at for at, word in enumerate(after) if re.match(r"-|[&;|)]", word)), len(after))
         if not after[:end]:
@@ -99,12 +106,12 @@ def of(templates, arguments):
 
 def main(paths):
     templates = []
-    for path in paths[:2]:
+    for path in paths[:3]:
         with open(path, encoding="utf-8") as file:
             templates.append(yaml_parse(file)["Parameters"])
     documented = 0
     known = {name for parameters in templates for name in parameters}
-    for path in paths[2:]:
+    for path in paths[3:]:
         with open(path, encoding="utf-8") as file:
             text = file.read()
         prose = [f"{name}={value}" for name, value in re.findall(r"`([A-Z]\w+)=([^`]*)`", text) if name in known]
@@ -124,8 +131,8 @@ def main(paths):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 4:
-        sys.exit("usage: check_overrides.py template.yaml infra/replication.yaml FILE...")
+    if len(sys.argv) < 5:
+        sys.exit("usage: check_overrides.py template.yaml infra/replication.yaml PACKAGED FILE...")
     try:
         main(sys.argv[1:])
     except Wrong as wrong:

@@ -52,6 +52,8 @@ REACHES_ALONE = {
     "ReplicaTableArn": {"ReplicatorFunction", "MaintenanceFunction"},
     "ReplicaRegion": {"ReplicatorFunction", "MaintenanceFunction"},
     "ReplicaRoleArn": {"ReplicatorFunction", "MaintenanceFunction"},
+    "Replication": {"ReplicatorFunction", "MaintenanceFunction"},
+    "Archive": {"ReplicatorFunction", "ArchiverFunction", "MaintenanceFunction"},
     "DeploymentName": {"ReplicatorFunction", "ArchiverFunction", "MaintenanceFunction"},
     "LogLevel": {"ReplicatorFunction", "ArchiverFunction", "MaintenanceFunction"},
     "TombstoneRetentionDays": {"ReplicatorFunction", "MaintenanceFunction"},

@@ -6,6 +6,7 @@ visible only in the expanded template. No AWS account is used; SAM's managed pol
 are left unresolved.
 """
 
+import copy
 import functools
 import json
 import os
@@ -17,12 +18,18 @@ from samtranslator.yaml_helper import yaml_parse
 
 
 @functools.cache
+def parse(path):
+    """Returns a template as it is written. It must not be changed."""
+    with open(path, encoding="utf-8") as file:
+        return yaml_parse(file)
+
+
+@functools.cache
 def expand_nested(path):
     """Returns a nested template as CloudFormation. It must not be changed. Nested templates without SAM's transform
     are returned as they are.
     """
-    with open(path, encoding="utf-8") as file:
-        template = yaml_parse(file)
+    template = parse(path)
     return expand(path) if "Transform" in template else template
 
 
@@ -30,12 +37,12 @@ def expand(path, parameters=None):
     """Returns the template as CloudFormation, expanded with these parameter values (otherwise with the defaults)."""
     # The translator requires a region, but sends no requests.
     os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
-    with open(path, encoding="utf-8") as file:
-        template = yaml_parse(file)
-    # The bucket and key of the built code, which `sam package` sets; the translator requires them but reads no code.
+    template = copy.deepcopy(parse(path))
+    # The bucket and key of the built code, which `sam package` sets unless the template does; the translator requires
+    # them but reads no code.
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
-            resource["Properties"]["CodeUri"] = {"Bucket": "packaged", "Key": "packaged"}
+            resource["Properties"].setdefault("CodeUri", {"Bucket": "packaged", "Key": "packaged"})
     template.get("Globals", {}).get("Function", {}).pop("CodeUri", None)
     translator = Translator({}, Parser())
     expanded = translator.translate(template, parameter_values=parameters or {})

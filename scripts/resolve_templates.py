@@ -2,18 +2,22 @@
 """Resolves the templates for each choice of their parameters: template.yaml and infra/replication.yaml, expanded in the
 same way as AWS SAM does, and the templates nested in them, each with its conditions evaluated.
 
-    resolve_templates.py template.yaml infra/replication.yaml target/templates
+    resolve_templates.py template.yaml infra/replication.yaml PACKAGED target/templates
 
+PACKAGED is infra/replication.yaml as scripts/packaged_template.py prints it.
 The result is nine folders of template.yaml, one for each pair of RelationalTier and CacheTier, three more for the other
-choices of authentication and CORS, and some of infra/replication.yaml deployed by itself (ALONE). cfn-lint reads them,
-so it also finds errors in parts that depend on a condition. This script checks rules that no linter covers, for every
+choices of authentication and CORS, and some of infra/replication.yaml deployed by itself (ALONE), once with the code of
+a release (RELEASED). cfn-lint reads them, so it also finds errors in parts that depend on a condition. This script checks rules that no linter covers, for every
 choice:
 
 - everything that Ref, GetAtt, Sub or DependsOn refers to is created, across the nested stacks too;
 - a nested stack receives only parameters that it has, with values that they allow;
 - the network exists if and only if a tier is on, and contains a function if and only if the function uses a tier;
 - each route of the API has an authorizer and leads to a function, and only this API may invoke that function;
-- a role grants the use of the source's key, of the replica's key and of the replica's role only if they are given.
+- a role grants the use of the source's key, of the replicas' tables, keys and roles, and of the replication document
+  only if they are given;
+- the archiver, its mapping, its alarms, the archive bucket and the tables over it exist only in the choices of Archive
+  that need them, and a function receives the settings of exactly those.
 """
 
 import copy
@@ -30,8 +34,12 @@ TOKENS = {"JwtIssuer": "https://issuer.example", "JwtAudience": "users", "ScopeP
 CORS = {"CorsOrigins": "https://app.example,https://admin.example", "ApiBasePath": "v1"}
 ACCESS = {"": {}, "+jwt": TOKENS, "+cors": CORS, "+jwt+cors": TOKENS | CORS}
 NO_VALUE = {"Ref": "AWS::NoValue"}
+# The account of the stack.
+ACCOUNT = "123456789012"
 # A foreign table, as infra/replication.yaml is deployed for it, and the choices for it.
-TABLE = "arn:aws:dynamodb:eu-west-1:123456789012:table/"
+TABLE = f"arn:aws:dynamodb:eu-west-1:{ACCOUNT}:table/"
+# A table of another account.
+FOREIGN_TABLE = "arn:aws:dynamodb:eu-west-1:999999999999:table/"
 SOURCE = {
     "SourceTableName": "Orders",
     "SourceTableArn": f"{TABLE}Orders",
@@ -45,8 +53,25 @@ NETWORK = {
     "ReplicatorGroup": "sg-0123456789abcdef0",
     "NetworkPolicyArn": "arn:aws:iam::123456789012:policy/interfaces",
 }
+DOCUMENT = {
+    "Replication": "s3://millrace-config/orders/replication.json",
+    "ReplicaTableArns": f"{TABLE}OrdersStaging,{TABLE}OrdersReporting",
+    "ReplicaRoleArns": "arn:aws:iam::999999999999:role/replica,arn:aws:iam::888888888888:role/replica",
+    "ReplicaKeyArns": KEY,
+}
+INLINE = '{"version":1,"replicas":[{"name":"staging","sink":"dynamodb","table":"OrdersStaging"},{"name":"archive","sink":"archive"}]}'
 ALONE = {
     "alone": {},
+    "alone+in-replicator": {"Archive": "in-replicator"},
+    "alone+off": {"Archive": "off", "ReplicaTableArn": f"{TABLE}OrdersReplica"},
+    "alone+document": DOCUMENT,
+    "alone+inline": {"Replication": INLINE, "ReplicaTableArns": f"{TABLE}OrdersStaging", "Archive": "in-replicator"},
+    "alone+roles": {"Replication": INLINE, "ReplicaRoleArns": DOCUMENT["ReplicaRoleArns"], "Archive": "off"},
+    "alone+foreign": {
+        "SourceTableArn": f"{FOREIGN_TABLE}Orders",
+        "SourceStreamArn": f"{FOREIGN_TABLE}Orders/stream/2026-11-27T00:00:00.000",
+        "SourceKeyArn": KEY.replace(ACCOUNT, "999999999999"),
+    },
     "alone+sort+keys": {"SortKey": "sk:N", "SourceKeyArn": KEY, "KeyArn": KEY, "DeploymentName": "orders"},
     "alone+replica": {"ReplicaTableArn": f"{TABLE}OrdersReplica", "ReplicaKeyArn": KEY},
     "alone+elsewhere": {
@@ -70,6 +95,11 @@ ALONE = {
         "CachePolicyArn": "arn:aws:iam::123456789012:policy/cache",
     },
 }
+# The code of a release: the parameters, and the prefix of its keys.
+RELEASED = [
+    ({"CodeBucket": "millrace-code", "CodePrefix": "millrace/0.1.0/", "Architecture": "x86_64"}, "millrace/0.1.0/"),
+    ({"CodeBucket": "millrace-code"}, ""),
+]
 # Combinations that the template's rules refuse.
 REFUSED = [
     {"ReplicaTableArn": SOURCE["SourceTableArn"]},
@@ -78,6 +108,17 @@ REFUSED = [
     {"ReplicaKeyArn": KEY},
     {"UniqueEmail": "true"},
     {"CacheTier": "valkey-serverless"},
+    {"ReplicaTableArns": f"{TABLE}OrdersStaging"},
+    {"ReplicaRoleArns": DOCUMENT["ReplicaRoleArns"]},
+    {"ReplicaKeyArns": KEY},
+    {"Replication": DOCUMENT["Replication"]},
+    {"Replication": INLINE, "Archive": "off"},
+    DOCUMENT | {"ReplicaTableArn": f"{TABLE}OrdersReplica"},
+    DOCUMENT | {"ReplicaRegion": "us-east-1"},
+    DOCUMENT | {"ReplicaTableArns": "none"},
+    ALONE["alone+tiers"] | {"ReplicaTableArn": f"{TABLE}OrdersReplica", "ReplicaRegion": "us-east-1"},
+    ALONE["alone+tiers"] | {"ReplicaTableArn": f"{TABLE}OrdersReplica", "ReplicaRoleArn": "arn:aws:iam::999999999999:role/replica"},
+    ALONE["alone+tiers"] | DOCUMENT,
     NETWORK | {"CacheTier": "valkey-serverless"},
     NETWORK | {"RelationalTier": "rds-postgres"},
     *(
@@ -85,11 +126,32 @@ REFUSED = [
         for missing in [*NETWORK, "EmailsTableArn"]
     ),
 ]
+# The values that the pattern of a parameter refuses.
+MALFORMED = [
+    {"Archive": "on"},
+    {"Replication": "orders.json"},
+    {"Replication": "s3://millrace-config"},
+    # The grant of the object would be a grant of every object.
+    {"Replication": "s3://millrace-config/*"},
+    {"Replication": DOCUMENT["Replication"], "ReplicaTableArns": "OrdersStaging"},
+    {"Replication": DOCUMENT["Replication"], "ReplicaTableArns": f"{TABLE}OrdersStaging, {TABLE}OrdersReporting"},
+    {"Replication": DOCUMENT["Replication"], "ReplicaRoleArns": "arn:aws:iam::999999999999:user/replica"},
+]
 # The statements of each role that depend on a parameter.
+REPLICAS = {"Replica", "ReplicaKey", "ReplicaKeys", "ReplicaRole", "ReplicaRoles", "Replication"}
 OPTIONAL = {
-    "ReplicatorRole": {"SourceKey", "ReplicaKey", "ReplicaRole"},
-    "ArchiverRole": {"SourceKey"},
-    "MaintenanceRole": {"SourceKey", "ReplicaKey", "ReplicaRole", "Emails"},
+    "ReplicatorRole": {"SourceKey", "Archive"} | REPLICAS,
+    "ArchiverRole": {"SourceKey", "Archive"},
+    "MaintenanceRole": {
+        "SourceKey",
+        "Emails",
+        "Archive",
+        "ArchiveSuperseded",
+        "ArchiveParquet",
+        "ArchiveExport",
+        "ArchiveBucket",
+    }
+    | REPLICAS,
 }
 TIERS = {"RelationalTier": {"POSTGRES_URL", "POSTGRES_READER_URL"}, "CacheTier": {"CACHE_URL"}}
 
@@ -181,6 +243,14 @@ class Template:
     def value(self, side):
         if not isinstance(side, dict):
             return side
+        if "Fn::Select" in side:
+            index, parts = side["Fn::Select"]
+            separator, text = parts["Fn::Split"]
+            parts = self.value(text).split(separator)
+            # An update to a malformed value is only compared, not deployed.
+            return parts[int(index)] if int(index) < len(parts) else ""
+        if side == {"Ref": "AWS::AccountId"}:
+            return ACCOUNT
         value = self.values.get(side.get("Ref"))
         if value is None:
             raise Wrong(f"{self.name}: a condition on {side} is not decided here")
@@ -245,6 +315,9 @@ def passed(parent, expression):
         return expression
     if expression.get("Ref") in parent.values:
         return parent.values[expression["Ref"]]
+    resource, attribute = parent.attribute(expression.get("Fn::GetAtt", "none.none"))
+    if attribute == "Arn" and resource in parent.of_type("AWS::DynamoDB::Table"):
+        return Later(f"{TABLE}{resource}")
     return Later(json.dumps(expression))
 
 
@@ -297,37 +370,99 @@ def check_network(template, on):
 
 
 def granted(template, name):
-    """Returns the Sids of the statements in the inline policies of a role."""
+    """Returns the statements in the inline policies of a role by Sid."""
     policies = template.of_type("AWS::IAM::Role")[name]["Properties"]["Policies"]
-    return {statement["Sid"] for policy in policies for statement in policy["PolicyDocument"]["Statement"]}
+    return {statement["Sid"]: statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]}
 
 
 def check_replication(template, values):
     """Checks what infra/replication.yaml creates and grants for one table with these parameters."""
     tables, keys = template.of_type("AWS::DynamoDB::Table"), template.of_type("AWS::KMS::Key")
     is_given = {name: values.get(name, "none") != "none" for name in template.parameters}
-    if bool(tables) == is_given["ReplicaTableArn"] or bool(keys) == is_given["KeyArn"]:
+    creates_replica = not is_given["ReplicaTableArn"] and not is_given["Replication"]
+    if bool(tables) != creates_replica or bool(keys) == is_given["KeyArn"]:
         raise Wrong(f"{template.name}: creates {sorted(tables)} and {sorted(keys)}")
     for table in tables.values():
         properties = table["Properties"]
         count = 2 if is_given["SortKey"] else 1
         if (len(properties["KeySchema"]), len(properties["AttributeDefinitions"])) != (count, count):
             raise Wrong(f"{template.name}: the replica has the key {properties['KeySchema']}")
+    archive = values.get("Archive", "separate")
     needed = {
         "SourceKey": is_given["SourceKeyArn"],
-        "ReplicaKey": is_given["ReplicaKeyArn"] or not is_given["ReplicaTableArn"],
+        "Replica": not is_given["Replication"] or is_given["ReplicaTableArns"],
+        "ReplicaKey": is_given["ReplicaKeyArn"] or creates_replica,
+        "ReplicaKeys": is_given["ReplicaKeyArns"],
         "ReplicaRole": is_given["ReplicaRoleArn"],
+        "ReplicaRoles": is_given["ReplicaRoleArns"],
+        "Replication": values.get("Replication", "none").startswith("s3://"),
         "Emails": is_given["EmailsTableArn"],
     }
-    for role, sids in OPTIONAL.items():
+    roles = dict(OPTIONAL)
+    if archive != "separate":
+        del roles["ArchiverRole"]
+    for role, sids in roles.items():
+        own = needed | {sid: archive != "off" for sid in OPTIONAL["MaintenanceRole"] if sid.startswith("Archive")}
+        if role == "ReplicatorRole":
+            own["Archive"] = archive == "in-replicator"
         grants = granted(template, role)
-        expected = {sid for sid in sids if needed[sid]}
-        if grants & set(needed) != expected:
+        expected = {sid for sid in sids if own[sid]}
+        if set(grants) & set(own) != expected:
             raise Wrong(f"{template.name}: {role} grants {sorted(grants)} and not {sorted(expected)}")
-    if len(template.of_type("AWS::Lambda::EventSourceMapping")) != 2:
-        raise Wrong(f"{template.name}: not two mappings")
+        check_grants(template, role, grants)
+    check_archive(template, archive)
+    is_foreign = template.values["SourceTableArn"].split(":")[4] != ACCOUNT
+    source = variables(template, "MaintenanceFunction")["SOURCE_TABLE"]
+    if source != {"Ref": "SourceTableArn" if is_foreign else "SourceTableName"}:
+        raise Wrong(f"{template.name}: maintenance is told SOURCE_TABLE={source}")
+    for function in ("ReplicatorFunction", "MaintenanceFunction"):
+        settings = variables(template, function)
+        if ("REPLICATION" in settings, "REPLICA_TABLE" in settings) != (is_given["Replication"], not is_given["Replication"]):
+            raise Wrong(f"{template.name}: {function} is told {sorted(settings)}")
 
 
+def check_grants(template, role, grants):
+    """Checks that the tables, roles and the object of a replication document are granted as the parameters list them."""
+    for sid, parameter in (("Replica", "ReplicaTableArns"), ("ReplicaRoles", "ReplicaRoleArns")):
+        if sid in grants and template.values[parameter] != "none":
+            if grants[sid]["Resource"] != {"Fn::Split": [",", {"Ref": parameter}]}:
+                raise Wrong(f"{template.name}: {role} {sid} grants {grants[sid]['Resource']}")
+    if "ReplicaRole" in grants and grants["ReplicaRole"]["Resource"] != {"Ref": "ReplicaRoleArn"}:
+        raise Wrong(f"{template.name}: {role} may assume {grants['ReplicaRole']['Resource']}")
+    if "Replication" in grants:
+        pattern, own = grants["Replication"]["Resource"]["Fn::Sub"]
+        granted_object = pattern.replace("${AWS::Partition}", "aws").replace("${Object}", template.value(own["Object"]))
+        expected = template.values["Replication"].replace("s3://", "arn:aws:s3:::", 1)
+        if granted_object != expected:
+            raise Wrong(f"{template.name}: {role} reads {granted_object} and not {expected}")
+
+
+def variables(template, name):
+    """Returns the environment variables of a function."""
+    return template.of_type("AWS::Lambda::Function")[name]["Properties"]["Environment"]["Variables"]
+
+
+def check_archive(template, archive):
+    """Checks the resources and settings of the archive in one choice of Archive."""
+    resources = template.body["Resources"]
+    mappings = template.of_type("AWS::Lambda::EventSourceMapping")
+    of_archiver = sorted(name for name in resources if name.startswith("Archiver"))
+    of_archive = sorted(name for name in resources if re.match("Archive[A-Z]", name))
+    is_separate = archive == "separate"
+    if len(mappings) != (2 if is_separate else 1) or bool(of_archiver) != is_separate:
+        raise Wrong(f"{template.name}: Archive={archive} makes {sorted(mappings)} and {of_archiver}")
+    if bool(of_archive) == (archive == "off"):
+        raise Wrong(f"{template.name}: Archive={archive} makes {of_archive}")
+    told = {name: set(variables(template, name)) for name in ("ReplicatorFunction", "MaintenanceFunction")}
+    for variable, function, is_told in (
+        ("ARCHIVE_BUCKET", "ReplicatorFunction", archive == "in-replicator"),
+        ("ARCHIVE_COMPRESSION", "ReplicatorFunction", archive == "in-replicator"),
+        ("ARCHIVE_BUCKET", "MaintenanceFunction", archive != "off"),
+        ("ARCHIVE_COMPRESSION", "MaintenanceFunction", archive != "off"),
+        ("ARCHIVER_FUNCTION", "MaintenanceFunction", is_separate),
+    ):
+        if (variable in told[function]) != is_told:
+            raise Wrong(f"{template.name}: with Archive={archive}, {function} is told {sorted(told[function])}")
 
 
 def check_api(root, access):
@@ -362,13 +497,24 @@ def check_api(root, access):
             raise Wrong(f"{root.name}: {name} is told AUTH={auth}")
 
 
+def check_code(template, prefix):
+    """Checks that each function of the packaged template takes its own code from the bucket."""
+    for name, function in template.of_type("AWS::Lambda::Function").items():
+        code = function["Properties"]["Code"]
+        pattern, own = code["S3Key"]["Fn::Sub"]
+        key = pattern.replace("${Prefix}", str(template.value(own["Prefix"])))
+        expected = f"{prefix}{name.removesuffix('Function').lower()}-${{Architecture}}.zip"
+        if (code["S3Bucket"], key) != ({"Ref": "CodeBucket"}, expected):
+            raise Wrong(f"{template.name}: the code of {name} is {code}")
+
+
 def write(path, body):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         json.dump(body, file, indent=1, default=str)
 
 
-def main(path, alone, target):
+def main(path, alone, released, target):
     folder = os.path.dirname(os.path.abspath(path))
     expanded = expand(path)
     choices = {tier: expanded["Parameters"][tier]["AllowedValues"] for tier in TIERS}
@@ -394,6 +540,11 @@ def main(path, alone, target):
         check_network(template, {tier for tier in TIERS if tier in values})
         check_replication(template, template.values)
         write(os.path.join(target, name, os.path.relpath(os.path.abspath(alone), folder)), template.body)
+    for number, (values, prefix) in enumerate(RELEASED):
+        template = Template("released", expand_nested(released), SOURCE | values)
+        check_code(template, prefix)
+        check_replication(template, template.values)
+        write(os.path.join(target, f"released+{number}", "replication.yaml"), template.body)
     print(f"{count} choices of {' and '.join(choices)}, and of who may call, resolved into {target}")
     for values in REFUSED:
         try:
@@ -401,12 +552,21 @@ def main(path, alone, target):
         except Refused:
             continue
         raise Wrong(f"{alone}: no rule refuses {values}")
-    print(f"{len(ALONE)} choices of {alone} by itself, and {len(REFUSED)} that its rules refuse")
+    for values in MALFORMED:
+        try:
+            Template("malformed", expand_nested(alone), SOURCE | values)
+        except Refused:
+            pass
+        except Wrong:
+            continue
+        raise Wrong(f"{alone}: no pattern refuses {values}")
+    count = len(REFUSED) + len(MALFORMED)
+    print(f"{len(ALONE)} choices of {alone} by itself, and {count} that its rules and patterns refuse")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit("usage: resolve_templates.py template.yaml infra/replication.yaml FOLDER")
+    if len(sys.argv) != 5:
+        sys.exit("usage: resolve_templates.py template.yaml infra/replication.yaml PACKAGED FOLDER")
     try:
         main(*sys.argv[1:])
     except Wrong as wrong:

@@ -365,7 +365,9 @@ fn a_role_allows_what_its_function_calls() {
     assert_eq!(allowed("ApiRole"), expected(&api));
     let failures = ["s3:ListBucket", "s3:PutObject"];
     let replica = ["dynamodb:DescribeTable", "dynamodb:PutItem"];
-    assert_eq!(allowed("ReplicatorRole"), expected(&[&stream[..], &failures, &replica].concat()));
+    // The replication document, if it is an object.
+    let document = ["s3:GetObject"];
+    assert_eq!(allowed("ReplicatorRole"), expected(&[&stream[..], &failures, &replica, &document].concat()));
     assert_eq!(allowed("ArchiverRole"), expected(&[&stream[..], &failures].concat()));
     let tables = [
         "dynamodb:BatchGetItem",

@@ -2,14 +2,17 @@
 //! machine they replicate a table of another key schema than the users table's.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use millrace_local::stack::{LocalStack, StackOptions};
 use millrace_local::task::{StackPorts, TaskTarget};
 use millrace_local::template::{ParameterOverrides, SamTemplate};
 use millrace_shared::clock::Clock;
+use serde_json::{Value, json};
 
 use super::{deployed, every_variable_is_read, workspace};
+use crate::maintenance::scene::to_its_end;
 
 const PATH: &str = "infra/replication.yaml";
 
@@ -69,6 +72,23 @@ fn existing_replica_is_named_by_its_arn_region_and_role() {
     every_variable_is_read(template);
 }
 
+#[test]
+fn archive_that_is_off_has_no_function_bucket_or_setting() {
+    let template = alone(&[("PartitionKey", "pk:S"), ("Archive", "off")]);
+    let names: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
+    assert_eq!(names, ["replicator", "maintenance"]);
+    let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+    assert_eq!(buckets, ["users-failures"]);
+    for function in &template.functions {
+        let of_archive = function.environment.keys().find(|variable| variable.starts_with("ARCHIVE"));
+        assert_eq!(of_archive, None, "{}", function.name);
+    }
+    let [replicator, maintenance] = template.functions.as_slice() else { panic!("{names:?}") };
+    millrace_replicator::config::ReplicatorConfig::parse(&deployed(replicator.clone())).unwrap();
+    millrace_maintenance::config::MaintenanceConfig::parse(&deployed(maintenance.clone())).unwrap();
+    every_variable_is_read(template);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn table_of_another_key_schema_is_replicated_and_verified() {
     let parameters = [("SourceTableName", "Orders"), ("PartitionKey", "a.b:N"), ("SortKey", "sort key:B")];
@@ -103,5 +123,28 @@ async fn table_of_another_key_schema_is_replicated_and_verified() {
     let outcome = Box::pin(millrace_local::task::run(verify, place, &Clock::system())).await.unwrap();
     assert!(outcome.is_success(), "{outcome}");
     assert_eq!((outcome.progress.get("source.items"), outcome.progress.get("dynamodb.equal")), (19, 19), "{outcome}");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stack_without_an_archive_replicates_and_verifies() {
+    let choices = overrides(&[("PartitionKey", "pk:S"), ("Archive", "off")]);
+    let options = StackOptions {
+        template: workspace().join(PATH),
+        parameters: choices.parameters.clone(),
+        ..StackOptions::default()
+    };
+    let stack = LocalStack::start(options).await.unwrap();
+    for key in ["a", "b"] {
+        let put = stack.dynamodb().put_item().table_name("Source").item("pk", AttributeValue::S(key.to_owned()));
+        put.send().await.unwrap();
+    }
+    stack.wait_until_drained().await;
+    let maintenance = stack.maintenance().unwrap();
+    let run = async |order: Value| to_its_end(&maintenance, order, Duration::from_mins(1)).await;
+    let verified = run(json!({"task": "verify", "recheck_after_seconds": 0})).await.unwrap();
+    assert_eq!((verified.differences, verified.progress.get("dynamodb.equal")), (0, 2), "{}", verified.progress);
+    let refused = run(json!({"task": "compact"})).await.unwrap_err().to_string();
+    assert!(refused.contains("the archive is off") && refused.contains("Archive=separate"), "{refused}");
     stack.stop().await;
 }
