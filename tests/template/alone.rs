@@ -89,6 +89,42 @@ fn archive_that_is_off_has_no_function_bucket_or_setting() {
     every_variable_is_read(template);
 }
 
+#[test]
+fn archive_in_the_replicator_takes_the_place_of_the_archiver() {
+    let parameters = [("PartitionKey", "pk:S"), ("Archive", "in-replicator"), ("ArchiveCompression", "gzip")];
+    let template = alone(&parameters);
+    let [replicator, maintenance] = template.functions.as_slice() else { panic!("{:?}", template.functions) };
+    for function in [replicator, maintenance] {
+        let archive = ["ARCHIVE_BUCKET", "ARCHIVE_COMPRESSION"].map(|name| function.environment[name].as_str());
+        assert_eq!(archive, ["users-archive", "gzip"], "{}", function.name);
+        assert_eq!(function.environment.get("ARCHIVER_FUNCTION"), None, "{}", function.name);
+    }
+    let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+    assert_eq!(buckets, ["users-archive", "users-failures"]);
+    let [changes] = replicator.mappings.as_slice() else { panic!("{:?}", replicator.mappings) };
+    assert!(changes.filters.is_empty(), "the replicator receives every change, and selects the removals by TTL");
+    millrace_maintenance::config::MaintenanceConfig::parse(&deployed(maintenance.clone())).unwrap();
+}
+
+#[test]
+fn replication_document_takes_the_place_of_the_replica() {
+    let document = r#"{"version":1,"replicas":[{"name":"staging","sink":"dynamodb","table":"OrdersStaging"}]}"#;
+    for document in [document, "s3://orders-config/replication.json"] {
+        let template = alone(&[
+            ("PartitionKey", "pk:S"),
+            ("Replication", document),
+            ("ReplicaTableArns", "arn:aws:dynamodb:us-east-1:000000000000:table/OrdersStaging"),
+        ]);
+        assert_eq!(template.tables.len(), 1, "the stack creates no replica");
+        for name in ["replicator", "maintenance"] {
+            let function = template.functions.iter().find(|function| function.name == name).unwrap();
+            assert_eq!(function.environment["REPLICATION"], document, "{name}");
+            let of_replica = function.environment.keys().find(|variable| variable.starts_with("REPLICA_"));
+            assert_eq!(of_replica, None, "{name}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn table_of_another_key_schema_is_replicated_and_verified() {
     let parameters = [("SourceTableName", "Orders"), ("PartitionKey", "a.b:N"), ("SortKey", "sort key:B")];
