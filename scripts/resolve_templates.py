@@ -243,15 +243,18 @@ class Template:
     def value(self, side):
         if not isinstance(side, dict):
             return side
-        if "Fn::Select" in side:
-            index, parts = side["Fn::Select"]
-            separator, text = parts["Fn::Split"]
-            parts = self.value(text).split(separator)
+        (function, argument), = side.items()
+        if function == "Fn::Select":
+            index, parts = int(argument[0]), self.value(argument[1])
             # An update to a malformed value is only compared, not deployed.
-            return parts[int(index)] if int(index) < len(parts) else ""
+            return parts[index] if index < len(parts) else ""
+        if function == "Fn::Split":
+            return str(self.value(argument[1])).split(argument[0])
+        if function == "Fn::Sub":
+            return re.sub(r"\$\{(\w+)\}", lambda found: str(self.value({"Ref": found[1]})), argument)
         if side == {"Ref": "AWS::AccountId"}:
             return ACCOUNT
-        value = self.values.get(side.get("Ref"))
+        value = self.values.get(argument) if function == "Ref" else None
         if value is None:
             raise Wrong(f"{self.name}: a condition on {side} is not decided here")
         return value
