@@ -36,6 +36,7 @@ fn functions_start_with_the_environment_for_a_table_of_any_key() {
         let function = |name: &str| template.functions.iter().find(|function| function.name == name).unwrap().clone();
         let replicator = function("replicator");
         assert_eq!(replicator.environment["REPLICA_TABLE"], "UsersReplica");
+        assert!(replicator.environment["SOURCE_TABLE_ARN"].ends_with(":table/Orders"));
         millrace_replicator::config::ReplicatorConfig::parse(&deployed(replicator)).unwrap();
         millrace_archiver::config::ArchiverConfig::parse(&deployed(function("archiver"))).unwrap();
         let maintenance = function("maintenance");
@@ -122,6 +123,16 @@ fn replication_document_takes_the_place_of_the_replica() {
             let of_replica = function.environment.keys().find(|variable| variable.starts_with("REPLICA_"));
             assert_eq!(of_replica, None, "{name}");
         }
+        let functions = ["replicator", "maintenance"].map(|name| {
+            let function = template.functions.iter().find(|function| function.name == name).unwrap();
+            deployed(function.clone())
+        });
+        // An object is read before the environment is parsed.
+        if !document.starts_with("s3://") {
+            millrace_replicator::config::ReplicatorConfig::parse(&functions[0]).unwrap();
+            millrace_maintenance::config::MaintenanceConfig::parse(&functions[1]).unwrap();
+        }
+        every_variable_is_read(template);
     }
 }
 
