@@ -59,7 +59,7 @@ DOCUMENT = {
     "ReplicaRoleArns": "arn:aws:iam::999999999999:role/replica,arn:aws:iam::888888888888:role/replica",
     "ReplicaKeyArns": KEY,
 }
-INLINE = '{"version":1,"replicas":[{"name":"staging","sink":"dynamodb","table":"OrdersStaging"},{"name":"archive","sink":"archive"}]}'
+INLINE = '{"version":1,"replicas":[{"name":"staging","sink":"dynamodb","table":"OrdersStaging"},{"name":"archive","sink":"archive","records":"expired"}]}'
 ALONE = {
     "alone": {},
     "alone+in-replicator": {"Archive": "in-replicator"},
@@ -73,8 +73,9 @@ ALONE = {
         "SourceKeyArn": KEY.replace(ACCOUNT, "999999999999"),
     },
     "alone+sort+keys": {"SortKey": "sk:N", "SourceKeyArn": KEY, "KeyArn": KEY, "DeploymentName": "orders"},
-    "alone+replica": {"ReplicaTableArn": f"{TABLE}OrdersReplica", "ReplicaKeyArn": KEY},
+    "alone+replica": {"PartitionKey": "_id:B", "ReplicaTableArn": f"{TABLE}OrdersReplica", "ReplicaKeyArn": KEY},
     "alone+elsewhere": {
+        "PartitionKey": "Größe:N",
         "SortKey": "sort key:B",
         "ReplicaTableArn": "arn:aws:dynamodb:us-east-1:999999999999:table/Orders",
         "ReplicaRegion": "us-east-1",

@@ -176,18 +176,19 @@ def numbers(local, folder):
     # The columns in each of the documentation's views: the number that was put, and the key as text and as typed
     # column.
     exact = {number: (Decimal(number), typed) for number, typed in NUMBERS.items()}
-    known = lambda connection, view, name: {
+    known = lambda connection, view, name, text, typed: {
         put: (Decimal(text), typed)
         for put, text, typed in connection.execute(
-            f"SELECT {name}, timestamp_text, timestamp FROM {view} WHERE user_id = 'numbers'"
+            f"SELECT {name}, {text}, {typed} FROM {view} WHERE user_id = 'numbers'"
         ).fetchall()
     }
-    lines = lambda: known(view(folder), "expired_items_raw", "Item ->> '$.name.S'")
+    lines = lambda: known(view(folder), "expired_items_raw", "Item ->> '$.name.S'", "timestamp_text", "timestamp")
+    typed = lambda column: known(columns(folder), "expired_items", "name", "sort_key", column)
     eventually("keys of every size are archived, and DuckDB reads them exactly", lambda: lines() == exact)
     for order in ("compact", "export-parquet"):
         task(local, {"task": order, "to": "2999-01-01T00:00:00Z"})
     check("the same once they are compacted", lines() == exact)
-    check("and as Parquet", known(columns(folder), "expired_items", "name") == exact)
+    check("and as Parquet", typed("timestamp") == exact == typed("sort_key_integer"))
 
     task(local, {"task": "export-import-table", "run_id": "numbers"})
     objects = local.s3.list_objects_v2(Bucket=BUCKET, Prefix="export/numbers/data/")["Contents"]

@@ -73,7 +73,9 @@ async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows(
         let text = |name: &str| sheet.column_by_name(name).unwrap().as_string::<i32>().clone();
         let (keys, revisions, items) = (text("key"), text("revision"), text("item"));
         let times = sheet.column_by_name("removed_at").unwrap().as_primitive::<TimestampMicrosecondType>();
-        let seconds = sheet.column_by_name("timestamp").unwrap().as_primitive::<Int64Type>();
+        let integers = |name: &str| sheet.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
+        let seconds = integers("timestamp");
+        assert_eq!((text("partition_key"), integers("sort_key_integer")), (text("user_id"), seconds.clone()));
         for row in 0..sheet.num_rows() {
             let value = (items.value(row).to_owned(), times.value(row), seconds.value(row));
             columns.insert((keys.value(row).to_owned(), revisions.value(row).to_owned()), value);

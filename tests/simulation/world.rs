@@ -145,6 +145,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
             failures: FailureBucket::new(s3.clone(), FAILURES.to_owned()),
             archive: Some(archive.clone()),
             compression,
+            parquet_columns: Vec::new(),
             functions: FunctionNames { replicator: "replicator".to_owned(), archiver: Some("archiver".to_owned()) },
         };
         let (whole, partial) = (Rc::new(maintenance(&replicas)), Rc::new(maintenance(&replicas[..1])));

@@ -17,6 +17,7 @@ use crate::failure_bucket::FailureBucket;
 use crate::failure_record::FunctionNames;
 use crate::handler::MaintenanceHandler;
 use crate::mapping::ReplicatorMappings;
+use crate::parquet::ColumnDefinition;
 
 /// The function's name in logs and metrics.
 pub const FUNCTION: &str = "maintenance";
@@ -125,6 +126,10 @@ pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHa
         failures: FailureBucket::new(s3.clone(), config.failure_bucket.clone()),
         archive: config.archive.as_ref().map(|archive| ArchiveStore::new(s3, archive.bucket.clone())),
         compression: config.archive.as_ref().map(|archive| archive.compression).unwrap_or_default(),
+        parquet_columns: match config.schema {
+            SourceSchema::Users => ColumnDefinition::of_users(),
+            SourceSchema::Any => Vec::new(),
+        },
         functions: config.functions.clone(),
     }
 }

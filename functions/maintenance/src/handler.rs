@@ -15,6 +15,7 @@ use crate::deployment::DeployedReplicator;
 use crate::failure_bucket::FailureBucket;
 use crate::failure_record::FunctionNames;
 use crate::mapping::ReplicatorMappings;
+use crate::parquet::ColumnDefinition;
 use crate::source::SourceTable;
 use crate::task::context::TaskContext;
 use crate::task::error::TaskError;
@@ -43,6 +44,8 @@ pub struct MaintenanceHandler {
     pub archive: Option<ArchiveStore>,
     /// The compression of archive objects.
     pub compression: Compression,
+    /// The columns of a Parquet export in addition to those that every table has.
+    pub parquet_columns: Vec<ColumnDefinition>,
     /// The names of the deployed functions.
     pub functions: FunctionNames,
 }
@@ -123,6 +126,7 @@ impl MaintenanceHandler {
             bucket: &self.failures,
             archive: self.archive.as_ref(),
             compression: self.compression,
+            parquet_columns: &self.parquet_columns,
             mappings: &self.mappings,
             deployment: &self.deployment,
             functions: &self.functions,

@@ -1,44 +1,40 @@
-//! Conversion of archive rows to columns, and the schema of the Parquet files below `parquet/`: [`ColumnBatch`].
+//! Conversion of archive rows to columns, and the schema of the Parquet files below `parquet/`: [`ParquetSchema`].
 //!
-//! This is the only module of the maintenance function that knows the attributes of a user. A column contains an
-//! attribute if its value has the column's type: an integer that fits 64 bits, a string, a timestamp. Any other value
-//! is null in its column. The column `item` always contains the item's original JSON text, so a row of any table can be
-//! written and no digit is lost.
+//! The schema depends on the table's key schema and on the list of columns that the function is configured with, never
+//! on the rows. Every file contains the columns of the key, the complete item as its original JSON text, and the
+//! metadata of the row, so a row of any table can be written and no digit is lost.
 //!
-//! Architecture invariant: this module does no I/O of its own. [`ParquetKey`] defines the keys of the files.
+//! Architecture invariant: this module does no I/O of its own. [`ParquetKey`] defines the keys of the files, and
+//! [`ColumnDefinition`] a column with the value of an attribute.
 
+mod column;
 mod key;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use arrow_array::builder::{BinaryBuilder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
+use arrow_array::builder::{BinaryBuilder, StringBuilder, TimestampMicrosecondBuilder};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
-use aws_sdk_dynamodb::types::AttributeValue;
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use millrace_archive::ArchivedRow;
-use millrace_shared::item::{
-    ATTRIBUTES, CREATED_AT, EMAIL, EXPIRES_AT, NAME, STATUS, TIMESTAMP, UPDATED_AT, USER_ID, VERSION, attributes,
-};
-use millrace_shared::number;
 use millrace_shared::raw_item::RawItem;
-use millrace_shared::user::expiry::whole_seconds;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use sha2::{Digest as _, Sha256};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use column::{ColumnBuilder, micros, utc};
+
+pub use column::{ColumnDefinition, ColumnType, PARTITION_KEY, SORT_KEY};
 pub use key::{PARQUET, ParquetKey};
 
-/// The version of the schema, stored in the metadata of every file. It is part of the run names, so that a new version
+/// The version of the format, stored in the metadata of every file. It is part of the run names, so that a new version
 /// writes all files again.
-pub const FORMAT: &str = "1";
+pub const FORMAT: &str = "2";
 /// Size of a row group: the amount of data that is buffered while a file is written, and the smallest amount that a
 /// query engine reads.
 const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
@@ -50,65 +46,101 @@ const REMOVED_AT: &str = "removed_at";
 const EVENT_ID: &str = "event_id";
 const ITEM: &str = "item";
 
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    Arc::new(Schema::new(vec![
-        Field::new(USER_ID, DataType::Utf8, true),
-        Field::new(TIMESTAMP, DataType::Int64, true),
-        Field::new(NAME, DataType::Utf8, true),
-        Field::new(EMAIL, DataType::Utf8, true),
-        Field::new(STATUS, DataType::Utf8, true),
-        Field::new(ATTRIBUTES, DataType::Utf8, true),
-        Field::new(EXPIRES_AT, DataType::Int64, true),
-        Field::new(VERSION, DataType::Int64, true),
-        Field::new(CREATED_AT, time.clone(), true),
-        Field::new(UPDATED_AT, time.clone(), true),
-        Field::new(KEY, DataType::Utf8, false),
-        Field::new(REVISION, DataType::Utf8, false),
-        Field::new(REVISION_BYTES, DataType::Binary, false),
-        Field::new(REMOVED_AT, time, false),
-        Field::new(EVENT_ID, DataType::Utf8, true),
-        Field::new(ITEM, DataType::Utf8, false),
-    ]))
-});
-
-/// Returns the schema: the columns, in order.
-#[must_use]
-pub fn schema() -> SchemaRef {
-    Arc::clone(&SCHEMA)
+/// The schema of a table's files: the columns of its key, the columns with attributes, and those that every file has.
+#[derive(Debug, Clone)]
+pub struct ParquetSchema {
+    /// The columns of the key.
+    key: Vec<ColumnDefinition>,
+    /// The columns with attributes.
+    attributes: Vec<ColumnDefinition>,
+    arrow: SchemaRef,
 }
 
-/// Returns the writer properties. The values of nearly all columns are unique, so only `status` has a dictionary.
-/// Queries do not filter by ranges of whole items, so `item` and `attributes` have no statistics.
-#[must_use]
-pub fn properties() -> WriterProperties {
-    let column = |name: &str| ColumnPath::from(name);
-    let format = KeyValue::new("millrace.format".to_owned(), FORMAT.to_owned());
-    WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-        .set_dictionary_enabled(false)
-        .set_column_dictionary_enabled(column(STATUS), true)
-        .set_column_statistics_enabled(column(ITEM), EnabledStatistics::None)
-        .set_column_statistics_enabled(column(ATTRIBUTES), EnabledStatistics::None)
-        .set_created_by("millrace".to_owned())
-        .set_key_value_metadata(Some(vec![format]))
-        .build()
+impl ParquetSchema {
+    /// Creates the schema of a table with this key, the name and the type (`S`, `N` or `B`) of each attribute, the
+    /// partition key first. `attributes` are the columns that are written in addition.
+    #[must_use]
+    pub fn new(key: &[(String, String)], attributes: &[ColumnDefinition]) -> Self {
+        let (key, attributes) = (ColumnDefinition::of_key(key), attributes.to_vec());
+        let mut fields: Vec<Field> = key.iter().chain(&attributes).map(ColumnDefinition::field).collect();
+        fields.extend([
+            Field::new(KEY, DataType::Utf8, false),
+            Field::new(REVISION, DataType::Utf8, false),
+            Field::new(REVISION_BYTES, DataType::Binary, false),
+            Field::new(REMOVED_AT, utc(), false),
+            Field::new(EVENT_ID, DataType::Utf8, true),
+            Field::new(ITEM, DataType::Utf8, false),
+        ]);
+        Self { key, attributes, arrow: Arc::new(Schema::new(fields)) }
+    }
+
+    /// Returns the columns, in order.
+    #[must_use]
+    pub fn arrow(&self) -> SchemaRef {
+        Arc::clone(&self.arrow)
+    }
+
+    /// Returns the version of the format and the columns as text: files of the same rows with the same text are equal.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let columns = self.key.iter().chain(&self.attributes).map(ColumnDefinition::describe);
+        std::iter::once(FORMAT.to_owned()).chain(columns).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Returns the writer properties. The values of most columns are unique, so only repetitive ones have a dictionary.
+    /// Queries do not filter by ranges of JSON, so items and columns of JSON have no statistics. The metadata contains
+    /// the names of the key attributes.
+    #[must_use]
+    pub fn properties(&self) -> WriterProperties {
+        let mut metadata = vec![KeyValue::new("millrace.format".to_owned(), FORMAT.to_owned())];
+        let names = self.key.iter().filter(|column| [PARTITION_KEY, SORT_KEY].contains(&column.name.as_str()));
+        metadata
+            .extend(names.map(|column| KeyValue::new(format!("millrace.{}", column.name), column.attribute.clone())));
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+            .set_dictionary_enabled(false)
+            .set_column_statistics_enabled(ColumnPath::from(ITEM), EnabledStatistics::None)
+            .set_created_by("millrace".to_owned())
+            .set_key_value_metadata(Some(metadata));
+        for column in &self.attributes {
+            let path = || ColumnPath::new(vec![column.name.clone()]);
+            properties = properties.set_column_dictionary_enabled(path(), column.is_repetitive);
+            if column.column_type == ColumnType::Json {
+                properties = properties.set_column_statistics_enabled(path(), EnabledStatistics::None);
+            }
+        }
+        properties.build()
+    }
+
+    /// Returns an empty batch of rows.
+    #[must_use]
+    pub fn batch(&self) -> ColumnBatch {
+        let builders = |columns: &[ColumnDefinition]| {
+            let builder = |column: &ColumnDefinition| (column.clone(), ColumnBuilder::new(column.column_type));
+            columns.iter().map(builder).collect()
+        };
+        ColumnBatch {
+            arrow: self.arrow(),
+            key_columns: builders(&self.key),
+            attributes: builders(&self.attributes),
+            key: StringBuilder::new(),
+            revision: StringBuilder::new(),
+            revision_bytes: BinaryBuilder::new(),
+            removed_at: TimestampMicrosecondBuilder::new(),
+            event_id: StringBuilder::new(),
+            item: StringBuilder::new(),
+            rows: 0,
+            bytes: 0,
+        }
+    }
 }
 
 /// A batch of rows that is being converted to columns.
-#[derive(Default)]
 pub struct ColumnBatch {
-    user_id: StringBuilder,
-    timestamp: Int64Builder,
-    name: StringBuilder,
-    email: StringBuilder,
-    status: StringBuilder,
-    attributes: StringBuilder,
-    expires_at: Int64Builder,
-    version: Int64Builder,
-    created_at: TimestampMicrosecondBuilder,
-    updated_at: TimestampMicrosecondBuilder,
+    arrow: SchemaRef,
+    key_columns: Vec<(ColumnDefinition, ColumnBuilder)>,
+    attributes: Vec<(ColumnDefinition, ColumnBuilder)>,
     key: StringBuilder,
     revision: StringBuilder,
     revision_bytes: BinaryBuilder,
@@ -122,18 +154,11 @@ pub struct ColumnBatch {
 impl ColumnBatch {
     /// Adds a row.
     pub fn push(&mut self, row: &ArchivedRow) {
-        // The row reader returns JSON objects. One that is not a DynamoDB item has no attributes to show.
-        let item = RawItem::parse(row.item.get()).unwrap_or_default();
-        self.user_id.append_option(text(&item, USER_ID));
-        self.timestamp.append_option(whole(&item, TIMESTAMP));
-        self.name.append_option(text(&item, NAME));
-        self.email.append_option(text(&item, EMAIL));
-        self.status.append_option(text(&item, STATUS));
-        self.attributes.append_option(json(&item, ATTRIBUTES));
-        self.expires_at.append_option(expiry(&item));
-        self.version.append_option(whole(&item, VERSION));
-        self.created_at.append_option(moment(&item, CREATED_AT));
-        self.updated_at.append_option(moment(&item, UPDATED_AT));
+        // The row reader returns JSON objects. One that is not a DynamoDB item has no attributes to show, but a key.
+        let parsed = |json: &str| RawItem::parse(json).unwrap_or_default();
+        let (key, item) = (parsed(row.key.as_str()), parsed(row.item.get()));
+        self.key_columns.iter_mut().for_each(|(definition, column)| column.push(definition, &key));
+        self.attributes.iter_mut().for_each(|(definition, column)| column.push(definition, &item));
         self.key.append_value(row.key.as_str());
         self.revision.append_value(row.revision.to_string());
         self.revision_bytes.append_value(row.revision.encode());
@@ -159,20 +184,12 @@ impl ColumnBatch {
     /// Returns the rows as columns, and empties the batch.
     ///
     /// # Errors
-    /// Fails if the columns do not match [`schema`], which cannot happen.
+    /// Fails if the columns do not match the schema, which cannot happen.
     pub fn take(&mut self) -> Result<RecordBatch, ArrowError> {
         (self.rows, self.bytes) = (0, 0);
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.user_id.finish()),
-            Arc::new(self.timestamp.finish()),
-            Arc::new(self.name.finish()),
-            Arc::new(self.email.finish()),
-            Arc::new(self.status.finish()),
-            Arc::new(self.attributes.finish()),
-            Arc::new(self.expires_at.finish()),
-            Arc::new(self.version.finish()),
-            Arc::new(self.created_at.finish().with_timezone("UTC")),
-            Arc::new(self.updated_at.finish().with_timezone("UTC")),
+        let columns = self.key_columns.iter_mut().chain(&mut self.attributes);
+        let mut columns: Vec<ArrayRef> = columns.map(|(_, column)| column.finish()).collect();
+        let rest: [ArrayRef; 6] = [
             Arc::new(self.key.finish()),
             Arc::new(self.revision.finish()),
             Arc::new(self.revision_bytes.finish()),
@@ -180,7 +197,8 @@ impl ColumnBatch {
             Arc::new(self.event_id.finish()),
             Arc::new(self.item.finish()),
         ];
-        RecordBatch::try_new(schema(), columns)
+        columns.extend(rest);
+        RecordBatch::try_new(Arc::clone(&self.arrow), columns)
     }
 }
 
@@ -236,34 +254,4 @@ impl RowsChecksum {
     pub fn finish(self) -> (u64, [u8; 32]) {
         (self.rows, self.digest.finalize().into())
     }
-}
-
-fn text<'i>(item: &'i RawItem, name: &str) -> Option<&'i str> {
-    item.get(name)?.as_s().ok().map(String::as_str)
-}
-
-/// Returns a number if it is an integer that fits 64 bits, whatever its format (`7.0`, `1.79E+9`).
-fn whole(item: &RawItem, name: &str) -> Option<i64> {
-    number::canonical(item.get(name)?.as_n().ok()?)?.parse().ok()
-}
-
-/// Returns the second from which on the item was absent: a fraction is rounded up, which matches the behavior of TTL.
-fn expiry(item: &RawItem) -> Option<i64> {
-    whole_seconds(item.get(EXPIRES_AT)?.as_n().ok()?)
-}
-
-/// Returns a timestamp in microseconds.
-fn moment(item: &RawItem, name: &str) -> Option<i64> {
-    OffsetDateTime::parse(text(item, name)?, &Rfc3339).ok().map(micros)
-}
-
-/// Returns any value as plain JSON, with unchanged numbers.
-fn json(item: &RawItem, name: &str) -> Option<String> {
-    let value: AttributeValue = item.get(name)?.clone();
-    serde_json::to_string(&attributes::decode_json(value).ok()?).ok()
-}
-
-/// Converts a timestamp to microseconds since 1970. All years that RFC 3339 can represent fit.
-fn micros(at: OffsetDateTime) -> i64 {
-    i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).unwrap_or_default()
 }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A run is the set of files that the compacted objects of one day are converted to. Its name is a digest of the keys
-//! of these objects, the target size and the schema version: the same objects yield the same files, and no other files
-//! are ever overwritten.
+//! of these objects, the target size and the schema: the same objects yield the same files, and no other files are ever
+//! overwritten.
 
 use std::fmt;
 
@@ -32,10 +32,11 @@ pub struct ParquetKey {
 }
 
 impl ParquetKey {
-    /// Returns the name of the run that is made of these objects, with files of `target_bytes`.
-    pub fn run_of<'k>(inputs: impl IntoIterator<Item = &'k str>, target_bytes: u64) -> String {
+    /// Returns the name of the run that is made of these objects, with files of `target_bytes` and the schema that
+    /// [`ParquetSchema::describe`](super::ParquetSchema::describe) describes.
+    pub fn run_of<'k>(inputs: impl IntoIterator<Item = &'k str>, target_bytes: u64, schema: &str) -> String {
         let mut digest = Sha256::new();
-        digest.update(format!("{} {target_bytes}", super::FORMAT));
+        digest.update(format!("{schema} {target_bytes}"));
         for key in inputs {
             digest.update([b'\n']);
             digest.update(key);
@@ -78,7 +79,7 @@ mod tests {
     #[test]
     fn a_key_is_taken_apart_as_it_was_put_together_and_a_foreign_one_is_refused() {
         let day = ArchiveDay::parse("2026-11-22").unwrap();
-        let run = ParquetKey::run_of(["a", "b"], 1);
+        let run = ParquetKey::run_of(["a", "b"], 1, "2");
         let key = ParquetKey { table: "Users".to_owned(), day, run, part: 7 };
         let text = key.to_string();
         assert!(text.starts_with("parquet/Users/dt=2026-11-22/") && text.ends_with("-00007.parquet"), "{text}");
@@ -90,8 +91,10 @@ mod tests {
 
     #[test]
     fn a_run_is_named_by_what_it_is_made_of_and_how_it_is_cut() {
-        assert_eq!(ParquetKey::run_of(["a", "b"], 1), ParquetKey::run_of(["a", "b"], 1));
-        assert_ne!(ParquetKey::run_of(["a", "b"], 1), ParquetKey::run_of(["a", "b"], 2));
-        assert_ne!(ParquetKey::run_of(["a", "b"], 1), ParquetKey::run_of(["a"], 1));
+        let run = ParquetKey::run_of(["a", "b"], 1, "2");
+        assert_eq!(run, ParquetKey::run_of(["a", "b"], 1, "2"));
+        assert_ne!(run, ParquetKey::run_of(["a", "b"], 2, "2"));
+        assert_ne!(run, ParquetKey::run_of(["a"], 1, "2"));
+        assert_ne!(run, ParquetKey::run_of(["a", "b"], 1, "2 \"name\" \"name\" text"), "another schema");
     }
 }

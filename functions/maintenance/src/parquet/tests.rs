@@ -1,7 +1,6 @@
 //! Conversion of an item's values to columns.
 
-use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array as _, cast::AsArray as _};
+use arrow_array::types::Int64Type;
 use bytes::Bytes;
 use millrace_archive::ItemText;
 use millrace_shared::change::CanonicalKey;
@@ -24,8 +23,17 @@ fn row(item: &str) -> ArchivedRow {
     }
 }
 
+/// The schema of a users table.
+fn users() -> ParquetSchema {
+    ParquetSchema::new(&key(&[("user_id", "S"), ("timestamp", "N")]), &ColumnDefinition::of_users())
+}
+
+fn key(attributes: &[(&str, &str)]) -> Vec<(String, String)> {
+    attributes.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect()
+}
+
 fn columns(items: &[&str]) -> RecordBatch {
-    let mut batch = ColumnBatch::default();
+    let mut batch = users().batch();
     for item in items {
         batch.push(&row(item));
     }
@@ -41,6 +49,8 @@ fn shown(columns: &RecordBatch, name: &str) -> Vec<String> {
             "null".to_owned()
         } else if let Some(texts) = column.as_string_opt::<i32>() {
             texts.value(row).to_owned()
+        } else if let Some(bytes) = column.as_binary_opt::<i32>() {
+            format!("{:?}", bytes.value(row))
         } else if let Some(times) = column.as_primitive_opt::<TimestampMicrosecondType>() {
             times.value(row).to_string()
         } else {
@@ -90,7 +100,7 @@ fn what_has_a_column_s_type_stands_in_it_and_the_rest_is_null() {
 
 #[test]
 fn revisions_sort_by_their_bytes_as_by_their_age() {
-    let mut batch = ColumnBatch::default();
+    let mut batch = users().batch();
     for number in ["9", "10", "11"] {
         let revision = Revision::parse(&format!("2026-11-01T08:00:00.000#{number}")).unwrap();
         batch.push(&ArchivedRow { revision, ..row("{}") });
@@ -110,10 +120,83 @@ fn columns_of_another_shape_are_refused_by_name() {
     );
 }
 
+#[test]
+fn the_columns_of_a_key_have_fixed_names_and_the_types_of_its_attributes() {
+    let names = |attributes: &[(&str, &str)]| {
+        let schema = ParquetSchema::new(&key(attributes), &[]).arrow();
+        schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>()
+    };
+    let rest = [
+        "key Utf8",
+        "revision Utf8",
+        "revision_bytes Binary",
+        "removed_at Timestamp(µs, \"UTC\")",
+        "event_id Utf8",
+        "item Utf8",
+    ];
+    for (attributes, expected) in [
+        (&[("item", "S")][..], &["partition_key Utf8"][..]),
+        (&[("Größe", "N")], &["partition_key Utf8", "partition_key_integer Int64"]),
+        (&[("user.id", "B"), ("sort key", "S")], &["partition_key Binary", "sort_key Utf8"]),
+        (&[("pk", "S"), ("key", "N")], &["partition_key Utf8", "sort_key Utf8", "sort_key_integer Int64"]),
+        (
+            &[("a", "N"), ("b", "N")],
+            &["partition_key Utf8", "partition_key_integer Int64", "sort_key Utf8", "sort_key_integer Int64"],
+        ),
+    ] {
+        assert_eq!(names(attributes), [expected, &rest[..]].concat());
+    }
+}
+
+#[test]
+fn a_key_is_exact_in_its_columns_and_null_if_it_has_another_type() {
+    let digits = "12345678901234567890123456789012345678";
+    let batch = |schema: &ParquetSchema, keys: &[String]| {
+        let mut batch = schema.batch();
+        for key in keys {
+            batch.push(&ArchivedRow { key: CanonicalKey::parse(key).unwrap(), ..row("{}") });
+        }
+        batch.take().unwrap()
+    };
+    let numbers = ParquetSchema::new(&key(&[("_id", "N")]), &[]);
+    let of = |number: &str| format!(r#"{{"_id":{{"N":"{number}"}}}}"#);
+    let text = r#"{"_id":{"S":"former"}}"#.to_owned();
+    let spelled = [digits, "-7.0", "1E125", "-0", "9223372036854775808", "0.5"].map(of);
+    let columns = batch(&numbers, &[&spelled[..], &[text]].concat());
+    let exact = [digits, "-7", "1E125", "0", "9223372036854775808", "5E-1", "null"];
+    assert_eq!(shown(&columns, "partition_key"), exact);
+    let integers = ["null", "-7", "null", "0", "null", "null", "null"];
+    assert_eq!(shown(&columns, "partition_key_integer"), integers);
+
+    let bytes = ParquetSchema::new(&key(&[("a", "S"), ("b", "B")]), &[]);
+    let columns = batch(&bytes, &[r##"{"a":{"S":"#/\"🦀"},"b":{"B":"AP8="}}"##.to_owned()]);
+    assert_eq!(shown(&columns, "partition_key"), ["#/\"🦀"]);
+    assert_eq!(shown(&columns, "sort_key"), ["[0, 255]"]);
+}
+
+#[test]
+fn a_description_differs_by_key_and_by_columns() {
+    let schema = |attributes: &[(&str, &str)], columns: &[ColumnDefinition]| {
+        ParquetSchema::new(&key(attributes), columns).describe()
+    };
+    let described = [
+        schema(&[("pk", "S")], &[]),
+        schema(&[("sk", "S")], &[]),
+        schema(&[("pk", "N")], &[]),
+        schema(&[("pk", "S"), ("sk", "S")], &[]),
+        schema(&[("pk", "S")], &[ColumnDefinition::new("total", "total", ColumnType::Number)]),
+        schema(&[("pk", "S")], &[ColumnDefinition::new("total", "total", ColumnType::Text)]),
+        schema(&[("pk", "S")], &[ColumnDefinition::new("total", "amount", ColumnType::Number)]),
+    ];
+    for (place, one) in described.iter().enumerate() {
+        assert!(one.starts_with(FORMAT) && !described[..place].contains(one), "{one}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_file_gives_back_what_was_written(texts in prop::collection::vec(".{0,40}", 1..20), whole: i64) {
-        let mut batch = ColumnBatch::default();
+        let mut batch = users().batch();
         let (mut written, mut read) = (RowsChecksum::default(), RowsChecksum::default());
         for text in &texts {
             let item = serde_json::json!({
@@ -124,7 +207,7 @@ proptest! {
             batch.push(&row);
         }
         let mut file = Vec::new();
-        let mut writer = ArrowWriter::try_new(&mut file, schema(), Some(properties())).unwrap();
+        let mut writer = ArrowWriter::try_new(&mut file, users().arrow(), Some(users().properties())).unwrap();
         writer.write(&batch.take().unwrap()).unwrap();
         writer.close().unwrap();
         for columns in ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).unwrap().build().unwrap() {

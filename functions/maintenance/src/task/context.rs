@@ -11,6 +11,7 @@ use crate::deployment::DeployedReplicator;
 use crate::failure_bucket::FailureBucket;
 use crate::failure_record::FunctionNames;
 use crate::mapping::ReplicatorMappings;
+use crate::parquet::ColumnDefinition;
 use crate::source::SourceTable;
 use crate::task::error::ArchiveOffError;
 
@@ -32,6 +33,8 @@ pub struct TaskContext<'a> {
     pub archive: Option<&'a ArchiveStore>,
     /// The compression of the objects that are written to the archive.
     pub compression: Compression,
+    /// The columns of a Parquet export in addition to those that every table has.
+    pub parquet_columns: &'a [ColumnDefinition],
     /// The event source mappings that feed the replicas.
     pub mappings: &'a ReplicatorMappings,
     /// The deployed replicator, whose configuration names its sinks.

@@ -4,7 +4,7 @@
 //! read back twice: row by row before it is uploaded, and byte by byte afterwards. The last file of a run records the
 //! number of files. The files that the day had before are deleted only when this last file exists. At every point in
 //! time, the former files of a day, its new files or both are therefore present, and readers deduplicate. Files are
-//! named by their inputs, so a day with unchanged objects is skipped, and an interrupted day is restarted and
+//! named by their inputs and their schema, so a day with unchanged objects is skipped, and an interrupted day is restarted and
 //! overwrites its own files.
 //!
 //! Objects that the archiver has written and no compaction has merged yet are not converted. They are counted, and
@@ -22,7 +22,7 @@ use self::parquet_writer::{PARTS, ParquetFormat};
 use super::merge::{FAN_IN, MergeError, MergeJob, MergeResult};
 use super::target_bytes;
 use crate::catalog;
-use crate::parquet::ParquetKey;
+use crate::parquet::{ParquetKey, ParquetSchema};
 use crate::progress::CountOutcome;
 use crate::task::belongs_to_segment;
 use crate::task::context::TaskContext;
@@ -139,7 +139,8 @@ async fn written(
         task_run.count("export-parquet.not_compacted", uncompacted);
         return Ok(true);
     }
-    let run = ParquetKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes);
+    let schema = ParquetSchema::new(&context.source.description().key, context.parquet_columns);
+    let run = ParquetKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes, &schema.describe());
     let (there, unrecognized) = files(context, day).await?;
     let (own, former): (Vec<_>, Vec<_>) = there.into_iter().partition(|key| key.run == run);
     if !is_whole(context, &own).await? {
@@ -148,6 +149,7 @@ async fn written(
             table: context.table().to_owned(),
             day,
             run: run.clone(),
+            schema,
             runtime: Handle::current(),
         };
         let merging = MergeJob {

@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
-use crate::parquet::{ColumnBatch, ParquetKey, RowsChecksum, properties, schema};
+use crate::parquet::{ColumnBatch, ParquetKey, ParquetSchema, RowsChecksum};
 use crate::task::archive::merge::{MergeError, MergeOutput, OutputFormat};
 
 /// The metadata key under which a run's last file records the number of files.
@@ -31,6 +31,7 @@ pub(super) struct ParquetFormat {
     pub(super) table: String,
     pub(super) day: ArchiveDay,
     pub(super) run: String,
+    pub(super) schema: ParquetSchema,
     pub(super) runtime: Handle,
 }
 
@@ -61,8 +62,9 @@ impl OutputFormat for ParquetFormat {
 
     fn begin(&self) -> Result<ParquetPart, MergeError> {
         let file = NamedTempFile::new()?;
-        let writer = ArrowWriter::try_new(file.reopen()?, schema(), Some(properties())).map_err(spool)?;
-        let (batch, written) = (ColumnBatch::default(), RowsChecksum::default());
+        let (columns, properties) = (self.schema.arrow(), self.schema.properties());
+        let writer = ArrowWriter::try_new(file.reopen()?, columns, Some(properties)).map_err(spool)?;
+        let (batch, written) = (self.schema.batch(), RowsChecksum::default());
         Ok(ParquetPart { writer, file, batch, written, bytes: 0, times: None })
     }
 
