@@ -7,6 +7,7 @@ use millrace_local::clients;
 use millrace_local::lambda::without_password;
 use millrace_local::stack::{LocalStack, MAX_BATCH_WINDOW};
 use millrace_local::token::LocalAuth;
+use millrace_shared::shell;
 
 /// Returns the banner of a stack that has started.
 #[must_use]
@@ -54,18 +55,25 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
         shown.map_or_else(String::new, |shown| format!("  {name:<10}  {shown}\n"))
     };
     // Without the URL of a tier that is on, a task is rejected or skips the items that concern the tier.
-    let task_options =
-        stack.postgres_url().map_or_else(String::new, |url| format!(" --postgres '{}'", without_password(url)));
+    let task_options = stack
+        .postgres_url()
+        .map_or_else(String::new, |url| format!(" --postgres {}", shell::quote(&without_password(url))));
     let postgres = tier("PostgreSQL", stack.postgres_url(), options.postgres.url(), "the server set with --postgres");
     let tiers = postgres + &tier("cache", stack.cache_url(), options.cache.url(), "the server set with --cache");
     let has_api = !stack.template().routes.is_empty();
     let (name, contract) =
         if has_api { ("API   ", format!("  contract    {api}/docs\n")) } else { ("Lambda", String::new()) };
     let examples = if has_api { users_examples(api, bearer, all) } else { table_examples(&source, dynamodb) };
-    let parameters = options.parameters.iter().map(|(name, value)| format!(" --parameter '{name}={value}'"));
+    let parameters = options
+        .parameters
+        .iter()
+        .map(|(name, value)| format!(" --parameter {}", shell::quote(&format!("{name}={value}"))));
     let task_options = task_options + &parameters.collect::<String>();
-    let task_options =
-        if has_api { task_options } else { format!(" --template '{}'{task_options}", options.template.display()) };
+    let task_options = if has_api {
+        task_options
+    } else {
+        format!(" --template {}{task_options}", shell::quote(&options.template.display().to_string()))
+    };
     format!(
         "\nMillrace is ready.
 

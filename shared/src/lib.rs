@@ -65,6 +65,7 @@ pub mod replica_item;
 pub mod revision;
 pub mod runtime;
 pub mod s3;
+pub mod shell;
 pub mod stream;
 pub mod table;
 pub mod table_reader;

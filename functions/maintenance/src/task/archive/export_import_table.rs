@@ -14,6 +14,7 @@ use std::io;
 
 use millrace_archive::store::{ROWS_TYPE, StoreError};
 use millrace_archive::{ArchivedRow, Compression, ItemWriter};
+use millrace_shared::shell;
 use millrace_shared::table_reader::ScanSegment;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -252,6 +253,7 @@ fn command(context: &TaskContext<'_>, export: &ExportTask, run: &str, bucket: &s
     format!(
         "aws dynamodb import-table \\\n  --s3-bucket-source S3Bucket={bucket},S3KeyPrefix=export/{run}/data/ \\\n  \
          --input-format DYNAMODB_JSON --input-compression-type {compression} \\\n  \
-         --table-creation-parameters '{parameters}'\n"
+         --table-creation-parameters {}\n",
+        shell::quote(&parameters.to_string()),
     )
 }
