@@ -6,8 +6,8 @@
 //! are configured for them. [`postgres`] and [`cache`] start the servers of the optional [`tier`]s, each on a [`port`] of
 //! its own. [`millrace_event_source_mapping`] simulates Lambda's event source mappings, and [`ttl_sweeper`] simulates
 //! DynamoDB's TTL. [`http`] serves the API together with [`metrics`] and [`lambda`], behind the authorizer in [`token`].
-//! [`task`] runs a maintenance task to its end, and [`env_file`] writes the functions' environment for `cargo lambda
-//! watch`.
+//! [`import`] fills a table from files, [`task`] runs a maintenance task to its end, and [`env_file`] writes the functions'
+//! environment for `cargo lambda watch`.
 //!
 //! This crate may depend on every other crate of the workspace; only the command line, the acceptance tests and the
 //! benchmarks depend on it.
@@ -17,6 +17,7 @@ pub mod clients;
 pub mod dynamodb;
 pub mod env_file;
 pub mod http;
+pub mod import;
 pub mod lambda;
 pub mod metrics;
 pub mod port;

@@ -1,0 +1,51 @@
+//! Progress of an import on standard error: a bar on a terminal, otherwise a line every few seconds.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
+
+use super::ImportSource;
+
+/// The interval of the lines.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+pub(super) struct ImportProgress {
+    bar: ProgressBar,
+    name: String,
+    bytes: u64,
+    reported: Mutex<Instant>,
+}
+
+impl ImportProgress {
+    pub(super) fn new(source: &ImportSource) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(source.bytes()), ProgressDrawTarget::stderr());
+        // The template is a constant: if it were invalid, the bar would have indicatif's default style.
+        if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} [{bar:32}] {percent} % of {prefix}, {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        let name = source.path().display().to_string();
+        bar.set_prefix(name.clone());
+        Self { bar, name, bytes: source.bytes(), reported: Mutex::new(Instant::now()) }
+    }
+
+    /// Shows the number of items that were written and of bytes that were read.
+    pub(super) fn report(&self, items: u64, bytes_read: u64) {
+        if !self.bar.is_hidden() {
+            self.bar.set_position(bytes_read);
+            self.bar.set_message(format!("{items} items"));
+            return;
+        }
+        let Ok(mut reported) = self.reported.lock() else { return };
+        if reported.elapsed() >= INTERVAL {
+            *reported = Instant::now();
+            let percent = (bytes_read.saturating_mul(100) / self.bytes.max(1)).min(100);
+            eprintln!("import: {items} items, {percent} % of {}", self.name);
+        }
+    }
+
+    pub(super) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
