@@ -57,6 +57,7 @@ impl DriverHarness {
             keys: vec![KeyDefinition { name: "id".into(), role: "HASH".into() }],
             attributes: vec![AttributeType { name: "id".into(), kind: "S".into() }],
             indexes: vec![],
+            local_indexes: vec![],
             ttl_attribute: None,
             stream_view: Some("NEW_AND_OLD_IMAGES".into()),
         };

@@ -6,8 +6,10 @@ use crate::options::{DYNAMODB_PORT, PORT, S3_PORT};
 use millrace_local::clients;
 use millrace_local::lambda::without_password;
 use millrace_local::stack::{LocalStack, MAX_BATCH_WINDOW};
+use millrace_local::template::TableResource;
 use millrace_local::token::LocalAuth;
 use millrace_shared::shell;
+use serde_json::{Value, json};
 
 /// Returns the banner of a stack that has started.
 #[must_use]
@@ -37,12 +39,11 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     let watch = env_file.map_or_else(String::new, |path| {
         format!("  serve with  cargo lambda watch -A 127.0.0.1 --env-file {}\n", path.display())
     });
-    let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
     let variable = |name: &str| {
         let value = stack.template().functions.iter().find_map(|function| function.environment.get(name));
         value.cloned().unwrap_or_default()
     };
-    let (source, replica) = (variable("SOURCE_TABLE"), variable("REPLICA_TABLE"));
+    let replica = variable("REPLICA_TABLE");
     let port = |option: &str, url: &str, usual: u16| {
         let port = url.rsplit_once(':').map_or("", |(_, port)| port);
         if port == usual.to_string() { String::new() } else { format!(" {option} {port}") }
@@ -63,16 +64,24 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     let has_api = !stack.template().routes.is_empty();
     let (name, contract) =
         if has_api { ("API   ", format!("  contract    {api}/docs\n")) } else { ("Lambda", String::new()) };
-    let examples = if has_api { users_examples(api, bearer, all) } else { table_examples(&source, dynamodb) };
-    let parameters = options
-        .parameters
-        .iter()
-        .map(|(name, value)| format!(" --parameter {}", shell::quote(&format!("{name}={value}"))));
-    let task_options = task_options + &parameters.collect::<String>();
-    let task_options = if has_api {
-        task_options
-    } else {
-        format!(" --template {}{task_options}", shell::quote(&options.template.display().to_string()))
+    let auth = if has_api { format!("  AUTH        {auth}\n") } else { String::new() };
+    let table = stack.source_table();
+    let stores =
+        if has_api { String::new() } else { table.map_or_else(String::new, |table| stores(stack, table, &replica)) };
+    let expiry = match table {
+        Some(table) if table.ttl_attribute.is_none() => {
+            format!("off: table {} has no TTL attribute (--ttl-attribute NAME sets it)", table.name)
+        }
+        _ => format!("every {} s (AWS: within hours)", options.ttl_interval.as_secs()),
+    };
+    let cli = AwsCommand { dynamodb };
+    let examples = match table {
+        Some(table) if !has_api => table_examples(&cli, table, &replica),
+        _ => format!(
+            "{}\nRead it from the replica (any credentials are accepted):\n\n{}",
+            users_examples(api, bearer, all),
+            cli.of("scan", &replica, "")
+        ),
     };
     format!(
         "\nMillrace is ready.
@@ -83,24 +92,50 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
 {contract}  metrics     {api}/metrics
   data        {data}
   functions   {functions}
-{watch}  AUTH        {auth}
-{tiers}  windows     {windows}
-  expiry      every {expire} s (AWS: within hours)
-
+{watch}{auth}{tiers}  windows     {windows}
+  expiry      {expiry}
+{stores}
 {tokens}{examples}
-Read it from the replica (any credentials are accepted):
-
-  AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} aws dynamodb scan --table-name {replica} \\
-    --endpoint-url {dynamodb} --region {region}
-
 Compare the replica with the table (tasks: backfill, verify, repair, redrive):
 
   cargo run -- task verify{ports}{task_options}
 
 Ctrl-C stops.
-",
-        expire = options.ttl_interval.as_secs(),
+"
     )
+}
+
+/// Returns the names of the tables and buckets of a stack without the API, in the format of the settings.
+fn stores(stack: &LocalStack, table: &TableResource, replica: &str) -> String {
+    let keys: Vec<String> = table.keys.iter().map(|key| format!("{} ({})", key.name, kind(table, &key.name))).collect();
+    let buckets: Vec<&str> = stack.template().buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+    format!(
+        "  source      table {}, key {}\n  replica     table {replica}\n  buckets     {}\n",
+        table.name,
+        keys.join(", "),
+        buckets.join(", ")
+    )
+}
+
+fn kind<'t>(table: &'t TableResource, name: &str) -> &'t str {
+    table.attributes.iter().find(|attribute| attribute.name == name).map_or("S", |attribute| attribute.kind.as_str())
+}
+
+/// Commands of the AWS CLI for DynamoDB on this machine.
+struct AwsCommand<'a> {
+    dynamodb: &'a str,
+}
+
+impl AwsCommand<'_> {
+    /// Returns an indented command; `more` is its last part.
+    fn of(&self, operation: &str, table: &str, more: &str) -> String {
+        let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
+        format!(
+            "  AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} aws dynamodb {operation} --table-name {table} \\
+    --endpoint-url {} --region {region}{more}\n",
+            self.dynamodb
+        )
+    }
 }
 
 fn users_examples(api: &str, bearer: &str, all: &str) -> String {
@@ -115,15 +150,29 @@ fn users_examples(api: &str, bearer: &str, all: &str) -> String {
     )
 }
 
-/// Returns the first command of a stack without the API, whose table is written with the AWS CLI or an SDK.
-fn table_examples(source: &str, dynamodb: &str) -> String {
-    let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
+/// Returns the first commands of a stack without the API, whose table is written with the AWS CLI or an SDK.
+fn table_examples(cli: &AwsCommand<'_>, table: &TableResource, replica: &str) -> String {
+    let key: serde_json::Map<String, Value> = table
+        .keys
+        .iter()
+        .map(|key| {
+            let kind = kind(table, &key.name);
+            let value = match kind {
+                "N" => "1",
+                // Base64 of one letter.
+                "B" => "YQ==",
+                _ => "a",
+            };
+            (key.name.clone(), json!({kind: value}))
+        })
+        .collect();
+    let key = Value::Object(key).to_string();
+    let key = shell::quote(&key);
+    let (put, get) = (format!(" --item {key}"), format!(" --key {key}"));
     format!(
-        "Write an item to the table {source}:
-
-  AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} aws dynamodb put-item --table-name {source} \\
-    --endpoint-url {dynamodb} --region {region} --item file://item.json
-"
+        "Write an item to the table (any credentials are accepted), and read it from the replica:\n\n{}{}",
+        cli.of("put-item", &table.name, &put),
+        cli.of("get-item", replica, &get)
     )
 }
 

@@ -1,5 +1,6 @@
 //! The command line of Millrace: [`options`] parses the arguments and runs the command. The commands `attach` and
-//! `task` have modules of their own, and so have the messages about invalid arguments.
+//! `task` have modules of their own, and so have the options that select what a stack replicates and the messages about
+//! invalid arguments.
 //!
 //! [`banner`] is the text that a started stack prints, and [`demo`] the story that checks itself. Everything else is in
 //! the crate `millrace-local`, the stack on one machine, and in the functions that it runs.
@@ -8,5 +9,6 @@ mod attach;
 pub mod banner;
 pub mod demo;
 pub mod options;
+mod stack_source;
 mod task_command;
 mod usage_error;

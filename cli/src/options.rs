@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,11 +23,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::demo::DuckDb;
 use millrace_local::env_file;
+use millrace_local::import::{ImportOutcome, ImportSource};
 use millrace_local::stack::{LocalStack, StackOptions};
 use millrace_local::tier::TierServer;
 use millrace_local::token::LocalAuth;
 
 use crate::attach::AttachCommand;
+use crate::stack_source::StackSource;
 use crate::task_command::TaskCommand;
 use crate::{banner, demo, usage_error};
 
@@ -39,6 +41,9 @@ pub const PORT: u16 = 8080;
 pub const DYNAMODB_PORT: u16 = 8000;
 /// The default port of S3.
 pub const S3_PORT: u16 = 8001;
+
+/// The time for which the start waits until imported items are replicated.
+const REPLICATED_WITHIN: Duration = Duration::from_mins(2);
 
 /// The description of the program in `--help`.
 const ABOUT: &str = "Verified replication for DynamoDB tables: the stack on one machine, its demo, its maintenance \
@@ -71,8 +76,20 @@ struct UpArguments {
     /// Use the batch windows of the template instead of at most 1 s
     #[arg(long)]
     full_batch_windows: bool,
+    /// Replicate a table of your own: the file that `aws dynamodb describe-table` wrote. The table is created here with
+    /// its keys and indexes
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// Attribute with the time at which an item of the source table expires; needs --table or another template whose
+    /// source table is not part of it
+    #[arg(long, value_name = "NAME")]
+    ttl_attribute: Option<String>,
+    /// Import items into the source table: an export of DynamoDB to S3 in DynamoDB JSON (its folder or a data file), or
+    /// a file with one item in DynamoDB JSON on each line
+    #[arg(long, value_name = "PATH")]
+    import: Option<PathBuf>,
     /// Deployment template of the stack (default: template.yaml in this or the nearest parent folder, else the
-    /// workspace's)
+    /// workspace's; with --table, infra/replication.yaml)
     #[arg(long, value_name = "PATH")]
     template: Option<PathBuf>,
     /// Parameter of the template with another value than its default; can be repeated
@@ -248,10 +265,29 @@ async fn serve(line: UpArguments) -> ExitCode {
         _ => {}
     }
     let env_file = line.env_file.clone();
-    let stack = match LocalStack::start(options(line)).await {
+    let items = match line.import.as_deref().map(ImportSource::open).transpose() {
+        Ok(items) => items,
+        Err(problem) => return refuse(&format!("--import: {problem}")),
+    };
+    let (source, options) = match options(line) {
+        Ok(options) => options,
+        Err(problem) => return refuse(&problem),
+    };
+    let data = options.data.clone();
+    let stack = match LocalStack::start(options).await {
         Ok(stack) => stack,
         Err(refusal) => return refuse(&refusal.to_string()),
     };
+    if let Err(refusal) = source.remember(data.as_deref()) {
+        stack.stop().await;
+        return refuse(&refusal);
+    }
+    if let Some(items) = items
+        && let Err(refusal) = import(&stack, items).await
+    {
+        stack.stop().await;
+        return refuse(&format!("--import: {refusal}"));
+    }
     if let Some(path) = &env_file
         && let Err(refusal) = env_file::write(path, &stack)
     {
@@ -272,11 +308,9 @@ async fn run_demo(line: DemoArguments) -> ExitCode {
         Ok(duckdb) => duckdb,
         Err(problem) => return refuse(&format!("--duckdb {problem}")),
     };
-    let options = StackOptions {
-        template: template(None),
-        postgres: line.postgres,
-        cache: line.cache,
-        ..StackOptions::default()
+    let options = match StackSource::default().options() {
+        Ok(options) => StackOptions { postgres: line.postgres, cache: line.cache, ..options },
+        Err(problem) => return refuse(&problem),
     };
     match Box::pin(demo::run(options, &duckdb)).await {
         Ok(true) => ExitCode::SUCCESS,
@@ -285,15 +319,35 @@ async fn run_demo(line: DemoArguments) -> ExitCode {
     }
 }
 
-/// Returns the template that the option names, else the nearest `template.yaml`, else the workspace's template.
-pub(crate) fn template(named: Option<PathBuf>) -> PathBuf {
-    named.or_else(nearest_template).unwrap_or(StackOptions::default().template)
+/// Imports the items into the source table, and waits until they are replicated.
+async fn import(stack: &LocalStack, items: ImportSource) -> Result<(), String> {
+    let table = stack.source_table().ok_or("the template does not say which table is the source table")?;
+    let ImportOutcome { items, replaced, took } =
+        stack.import(items, table).await.map_err(|error| error.to_string())?;
+    let replaced = match replaced {
+        0 => String::new(),
+        count => format!(", {count} of which replaced an earlier item with the same key"),
+    };
+    eprintln!("import: {items} items in {:.1} s{replaced}; waiting until they are replicated", took.as_secs_f64());
+    if tokio::time::timeout(REPLICATED_WITHIN, stack.wait_until_drained()).await.is_err() {
+        eprintln!(
+            "import: not all items are replicated after {} s; verify reports the others as missing until they are",
+            REPLICATED_WITHIN.as_secs()
+        );
+    }
+    Ok(())
 }
 
-fn options(line: UpArguments) -> StackOptions {
-    StackOptions {
-        template: template(line.template),
+/// Returns the options of the stack, and those that its data folder remembers.
+fn options(line: UpArguments) -> Result<(StackSource, StackOptions), String> {
+    let source = StackSource {
+        template: line.template,
         parameters: line.parameters.into_iter().collect(),
+        table: line.table,
+        ttl_attribute: line.ttl_attribute,
+    };
+    let source = source.or_remembered(line.data.as_deref())?;
+    let options = StackOptions {
         data: line.data,
         port: line.ports.port,
         dynamodb_port: line.ports.dynamodb_port,
@@ -306,7 +360,9 @@ fn options(line: UpArguments) -> StackOptions {
         scope_prefix: line.scope_prefix,
         postgres: line.postgres,
         cache: line.cache,
-    }
+        ..source.options()?
+    };
+    Ok((source, options))
 }
 
 pub(crate) fn parameter(text: &str) -> Result<(String, String), String> {
@@ -317,12 +373,6 @@ pub(crate) fn parameter(text: &str) -> Result<(String, String), String> {
 
 fn scope_claim(text: &str) -> Result<String, String> {
     ScopeMapping::parse_claims(text).map(|names| names.join(","))
-}
-
-/// Returns the `template.yaml` in the current folder or the nearest one above it.
-fn nearest_template() -> Option<PathBuf> {
-    let here = std::env::current_dir().ok()?;
-    here.ancestors().map(|folder| folder.join("template.yaml")).find(|path| Path::is_file(path))
 }
 
 pub(crate) fn refuse(reason: &str) -> ExitCode {

@@ -11,14 +11,18 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use millrace_local::stack::StackOptions;
 use millrace_local::task::{self, RunTaskError, StackPorts, TaskTarget};
-use millrace_local::tier::{TierServer, TierUrls};
+use millrace_local::tier::TierServer;
 use millrace_maintenance::task::options::TaskOptions;
 use millrace_maintenance::task::registry::{TASK_OPTIONS, TASKS, TaskDefinition};
 use millrace_maintenance::task::request::{COMMON_FIELDS, InvalidRequest};
 use millrace_shared::clock::Clock;
 use serde_json::Value;
 
-use crate::options::{DYNAMODB_PORT, PORT, S3_PORT, parameter, refuse, template};
+use crate::options::{DYNAMODB_PORT, PORT, S3_PORT, parameter, refuse};
+use crate::stack_source::StackSource;
+
+/// The options that describe the stack of a data folder.
+const OF_DATA_FOLDER: [&str; 2] = ["template", "parameter"];
 
 /// The options of every task. They may be given before or after the name of the task. Clap passes global options on by
 /// their ID, so an option that the program has without a subcommand needs another ID here.
@@ -58,10 +62,10 @@ struct CommonArguments {
     /// PostgreSQL of the relational tier, if it is on: the URL that `millrace` printed
     #[arg(id = "task-postgres", long = "postgres", global = true, value_name = "URL")]
     postgres: Option<String>,
-    /// Template with the names of tables and buckets (default: same as for `up`)
+    /// With --data: the template with the names of tables and buckets (default: that of the folder's last `up`)
     #[arg(id = "task-template", long = "template", global = true, value_name = "PATH")]
     template: Option<PathBuf>,
-    /// Parameter of the template, as that of the running `millrace`; can be repeated
+    /// With --data: a parameter of the template (default: those of the folder's last `up`); can be repeated
     #[arg(id = "task-parameter", long = "parameter", global = true, value_name = "NAME=VALUE", value_parser = parameter)]
     parameters: Vec<(String, String)>,
 }
@@ -142,13 +146,17 @@ impl FromArgMatches for TaskCommand {
 impl TaskCommand {
     /// Fails if options contradict each other.
     fn checked(self, matches: &ArgMatches) -> Result<Self, Error> {
-        let port = given(matches).find(|option| option.ends_with("port"));
-        match port.filter(|_| self.common.data.is_some()) {
-            Some(port) => {
-                let text =
-                    format!("--data and --{port} cannot be used together: a data folder has no running millrace");
-                Err(Error::raw(ErrorKind::ArgumentConflict, text))
-            }
+        let contradiction = if self.common.data.is_some() {
+            given(matches).find(|option| option.ends_with("port")).map(|port| {
+                format!("--data and --{port} cannot be used together: a data folder has no running millrace")
+            })
+        } else {
+            given(matches).find(|option| OF_DATA_FOLDER.contains(&option.as_str())).map(|option| {
+                format!("--{option} is for --data: a running millrace reports its own tables, omit --{option}")
+            })
+        };
+        match contradiction {
+            Some(text) => Err(Error::raw(ErrorKind::ArgumentConflict, text)),
             None => Ok(self),
         }
     }
@@ -157,21 +165,14 @@ impl TaskCommand {
     /// problems to report or failed after it started, 2 if it was rejected before.
     pub(crate) async fn run(self) -> ExitCode {
         let Self { request, named, is_dry_run, common } = self;
-        let template = template(common.template);
-        let parameters = common.parameters.into_iter().collect();
-        let target = if common.data.is_some() {
-            let postgres = common.postgres.map_or(TierServer::Off, TierServer::At);
-            let options = StackOptions { template, parameters, data: common.data, postgres, ..StackOptions::default() };
-            TaskTarget::Own(Box::new(options))
-        } else {
-            let ports = StackPorts { api: common.port, dynamodb: common.dynamodb_port, s3: common.s3_port };
-            let mut choices = TierUrls { postgres: common.postgres, cache: None }.choices();
-            choices.parameters.extend(parameters);
-            TaskTarget::Running(ports, template, choices)
+        let output = common.output;
+        let target = match common.target() {
+            Ok(target) => target,
+            Err(problem) => return refuse(&problem),
         };
         match Box::pin(task::run(&request, target, &Clock::system())).await {
             Ok(outcome) => {
-                match common.output {
+                match output {
                     OutputFormat::Text if is_dry_run => println!("{outcome}dry run: --apply makes the changes"),
                     OutputFormat::Text => print!("{outcome}"),
                     OutputFormat::Json => println!("{}", outcome.to_json()),
@@ -183,6 +184,21 @@ impl TaskCommand {
                 if error.is_failure() { ExitCode::FAILURE } else { code }
             }
         }
+    }
+}
+
+impl CommonArguments {
+    /// Returns the stack that the options name.
+    fn target(self) -> Result<TaskTarget, String> {
+        if self.data.is_none() {
+            let ports = StackPorts { api: self.port, dynamodb: self.dynamodb_port, s3: self.s3_port };
+            return Ok(TaskTarget::Running { ports, postgres: self.postgres });
+        }
+        let parameters = self.parameters.into_iter().collect();
+        let source = StackSource { template: self.template, parameters, ..StackSource::default() };
+        let options = source.or_remembered(self.data.as_deref())?.options()?;
+        let postgres = self.postgres.map_or(TierServer::Off, TierServer::At);
+        Ok(TaskTarget::Own(Box::new(StackOptions { data: self.data, postgres, ..options })))
     }
 }
 
@@ -198,8 +214,9 @@ fn given(matches: &ArgMatches) -> impl Iterator<Item = String> {
 
 /// Fails if a JSON request is given together with a task or with options that are fields of a request.
 fn reject_other_source(matches: &ArgMatches, task: Option<&str>) -> Result<(), Error> {
-    let target = ["request", "output", "port", "dynamodb-port", "s3-port", "data", "postgres", "template", "parameter"];
-    let fields = given(matches).filter(|option| !target.contains(&option.as_str())).map(|option| format!("--{option}"));
+    let target = ["request", "output", "port", "dynamodb-port", "s3-port", "data", "postgres"];
+    let is_field = |option: &str| !target.contains(&option) && !OF_DATA_FOLDER.contains(&option);
+    let fields = given(matches).filter(|option| is_field(option)).map(|option| format!("--{option}"));
     let others: Vec<String> = task.map(|task| format!("the task {task}")).into_iter().chain(fields).collect();
     if others.is_empty() {
         return Ok(());
@@ -347,6 +364,9 @@ mod tests {
             (&["--request", "{}", "--run-id", "x", "--port", "1"], "--request and --run-id cannot be used together"),
             (&["--data", "d", "verify", "--s3-port", "1"], "--data and --s3-port cannot be used together"),
             (&["verify", "--data", "d", "--port", "1"], "--data and --port cannot be used together"),
+            (&["verify", "--template", "t"], "--template is for --data: a running millrace reports its own tables"),
+            (&["verify", "--parameter", "A=b"], "--parameter is for --data"),
+            (&["--template", "t", "--request", "{}"], "--template is for --data"),
             (&["--data", "d", "--request", "{}", "--dynamodb-port", "1"], "--data and --dynamodb-port cannot"),
             (&[], "name one of backfill, verify, repair"),
             (&["summary"], "summary runs automatically after the last segment"),

@@ -48,6 +48,54 @@ fn rejected_arguments_exit_with_2_and_one_line_on_standard_error() {
 }
 
 #[test]
+fn description_and_items_that_cannot_be_used_are_named_before_anything_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("a file");
+        path.display().to_string()
+    };
+    let orders = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/orders-table.json");
+    let users = concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml");
+    let no_table = file("no-table.json", "{}");
+    let no_stream = file("no-name.json", r#"{"Table": {"TableName": "a"}}"#);
+    let plain = file("plain.ndjson", r#"{"pk":"a","sk":1}"#);
+    let other = file("other.ndjson", r#"{"Item":{"pk":{"S":"a"},"sk":{"S":"1"}}}"#);
+    for (arguments, parts) in [
+        (
+            &["up", "--table", "/nowhere.json"][..],
+            ["--table: cannot read /nowhere.json", "aws dynamodb describe-table"],
+        ),
+        (&["up", "--table", &no_table], ["--table: ", "aws dynamodb describe-table"]),
+        (&["--table", &no_stream], ["no-name.json: /Table", "TableArn"]),
+        (
+            &["--table", orders, "--parameter", "PartitionKey=a:S"],
+            ["Parameters.PartitionKey", "omit --parameter PartitionKey"],
+        ),
+        (&["--table", orders, "--template", users], ["--table: ", "choose infra/replication.yaml with --template"]),
+        (&["--template", users, "--ttl-attribute", "ttl"], ["--ttl-attribute: ", "with --template"]),
+        (&["--table", orders, "--import", "/nowhere.ndjson"], ["--import: cannot read /nowhere.ndjson", "pass a file"]),
+        (
+            &["--table", orders, "--import", &plain],
+            ["plain.ndjson:1: attribute \"pk\" is plain JSON", "no item was written"],
+        ),
+        (
+            &["--table", orders, "--import", &other],
+            ["other.ndjson:1: attribute \"sk\" has the type S", "no item was written"],
+        ),
+        (&["task", "verify", "--template", users], ["--template is for --data", "omit --template"]),
+    ] {
+        let free = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0"];
+        let ports = if arguments[0] == "task" { &[][..] } else { &free };
+        let Output { status, stdout, stderr } = millrace(&[arguments, ports].concat());
+        assert_eq!((status.code(), text(stdout)), (Some(2), String::new()), "{arguments:?}");
+        let error = text(stderr);
+        assert!(error.starts_with("error: ") && parts.iter().all(|part| error.contains(part)), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
 fn completion_script_is_all_of_the_output() {
     for shell in ["bash", "zsh", "fish"] {
         let Output { status, stdout, stderr } = millrace(&["completions", shell]);

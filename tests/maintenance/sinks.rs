@@ -8,7 +8,7 @@ use axum::routing::get;
 use millrace::banner;
 use millrace_local::clients;
 use millrace_local::task::{RunTaskError, StackPorts, TaskOutcome, TaskTarget};
-use millrace_local::tier::{TierServer, TierUrls};
+use millrace_local::tier::TierServer;
 use millrace_maintenance::MaintenanceHandler;
 use millrace_maintenance::deployment::DeployedReplicator;
 use millrace_shared::clock::Clock;
@@ -26,8 +26,7 @@ async fn task(scene: &MaintenanceScene, order: Value, postgres: Option<&str>) ->
     let stack = &scene.stack;
     let ports =
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let urls = TierUrls { postgres: postgres.map(str::to_owned), cache: None };
-    let place = TaskTarget::Running(ports, stack.options().template.clone(), urls.choices());
+    let place = TaskTarget::Running { ports, postgres: postgres.map(str::to_owned) };
     Box::pin(millrace_local::task::run(&order.to_string(), place, &Clock::system())).await
 }
 

@@ -35,7 +35,7 @@ fn functions_start_with_the_environment_for_a_table_of_any_key() {
         let template = alone(&[&[("SourceTableName", "Orders")], keys].concat());
         let function = |name: &str| template.functions.iter().find(|function| function.name == name).unwrap().clone();
         let replicator = function("replicator");
-        assert_eq!(replicator.environment["REPLICA_TABLE"], "UsersReplica");
+        assert_eq!(replicator.environment["REPLICA_TABLE"], "OrdersReplica");
         assert!(replicator.environment["SOURCE_TABLE_ARN"].ends_with(":table/Orders"));
         millrace_replicator::config::ReplicatorConfig::parse(&deployed(replicator)).unwrap();
         millrace_archiver::config::ArchiverConfig::parse(&deployed(function("archiver"))).unwrap();
@@ -139,16 +139,20 @@ fn replication_document_takes_the_place_of_the_replica() {
 #[tokio::test(flavor = "multi_thread")]
 async fn table_of_another_key_schema_is_replicated_and_verified() {
     let parameters = [("SourceTableName", "Orders"), ("PartitionKey", "a.b:N"), ("SortKey", "sort key:B")];
-    let choices = overrides(&parameters);
     let options = StackOptions {
         template: workspace().join(PATH),
-        parameters: choices.parameters.clone(),
+        parameters: overrides(&parameters).parameters,
         ..StackOptions::default()
     };
     let stack = LocalStack::start(options).await.unwrap();
     let banner = millrace::banner::of(&stack, None);
-    let command = " --parameter 'SourceTableName=Orders'";
-    assert!(["--table-name Orders ", "--template '", command].iter().all(|part| banner.contains(part)), "{banner}");
+    let commands = [
+        "--table-name Orders ",
+        "--table-name OrdersReplica ",
+        r#" --item '{"a.b":{"N":"1"},"sort key":{"B":"YQ=="}}'"#,
+    ];
+    assert!(commands.iter().all(|command| banner.contains(command)), "{banner}");
+    assert!(!banner.contains("--template") && !banner.contains("--parameter"), "a task finds the table: {banner}");
     let dynamodb = stack.dynamodb();
     for number in 0..20_u8 {
         let put = dynamodb.put_item().table_name("Orders").item("a.b", AttributeValue::N(number.to_string()));
@@ -158,14 +162,14 @@ async fn table_of_another_key_schema_is_replicated_and_verified() {
     let removed = dynamodb.delete_item().table_name("Orders").key("a.b", AttributeValue::N("3".to_owned()));
     removed.key("sort key", AttributeValue::B([3].to_vec().into())).send().await.unwrap();
     stack.wait_until_drained().await;
-    let replica = dynamodb.scan().table_name("UsersReplica").send().await.unwrap();
+    let replica = dynamodb.scan().table_name("OrdersReplica").send().await.unwrap();
     assert_eq!(replica.items().len(), 20, "19 items and a tombstone");
     assert_eq!(replica.items().iter().filter(|item| item.contains_key("total")).count(), 19);
 
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let ports =
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let place = TaskTarget::Running(ports, stack.options().template.clone(), choices);
+    let place = TaskTarget::Running { ports, postgres: None };
     let verify = r#"{"task":"verify","segments":2,"recheck_after_seconds":0}"#;
     let outcome = Box::pin(millrace_local::task::run(verify, place, &Clock::system())).await.unwrap();
     assert!(outcome.is_success(), "{outcome}");

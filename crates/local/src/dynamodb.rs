@@ -213,6 +213,7 @@ mod tests {
                 projection: "ALL".to_owned(),
                 non_key_attributes: Vec::new(),
             }],
+            local_indexes: Vec::new(),
             ttl_attribute: Some("expires_at".to_owned()),
             stream_view: Some("NEW_AND_OLD_IMAGES".to_owned()),
         }

@@ -1,13 +1,13 @@
 //! Import of items into a table: [`import`] reads an export of DynamoDB to S3, or files with one item per line, and
 //! writes the items in batches.
 //!
-//! The files are read as a stream ([`ImportSource`]), so that their size does not matter for memory. Every line is an item
-//! in DynamoDB JSON, `{"Item":{"pk":{"S":"a"}}}` as in an export, or `{"pk":{"S":"a"}}`. Plain JSON is rejected, since
-//! it does not distinguish a set from a list, nor binary from text.
+//! The files are read as a stream ([`ImportSource`]), so that their size does not matter for memory. Every line is an
+//! item in DynamoDB JSON, `{"Item":{"pk":{"S":"a"}}}` as in an export, or `{"pk":{"S":"a"}}`. Plain JSON is rejected,
+//! since it does not distinguish a set from a list, nor binary from text.
 //!
 //! Batches are written one after the other, so that of several lines with one key the last one wins. The first invalid
-//! line ends the import. Its error names the file, the line, the attribute and the fix, and the number of items that were
-//! written before.
+//! line ends the import. Its error names the file, the line, the attribute and the fix, and the number of items that
+//! were written before.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -19,8 +19,9 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::http::HttpServer;
+use crate::import::{ImportError, ImportOutcome, ImportSource, import};
 use crate::lambda;
-use crate::template::{SamTemplate, TemplateError};
+use crate::template::{FunctionResource, SamTemplate, SourceTable, TableResource, TemplateError};
 use crate::tier::{TierServer, TierUrls};
 use crate::token::{AuthorizerError, LocalAuth, TokenAuthorizer};
 use crate::ttl_sweeper::TtlSweeper;
@@ -52,6 +53,8 @@ pub struct StackOptions {
     pub template: PathBuf,
     /// Parameters of the template with values other than their defaults.
     pub parameters: BTreeMap<String, String>,
+    /// The source table of a template that replicates a table outside of it.
+    pub source: SourceTable,
     /// The data folder; `None` for data in memory.
     pub data: Option<PathBuf>,
     /// The port of the API; 0 selects a free port, as it does for the other ports.
@@ -84,6 +87,7 @@ impl Default for StackOptions {
         Self {
             template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../template.yaml"),
             parameters: BTreeMap::new(),
+            source: SourceTable::default(),
             data: None,
             port: 0,
             dynamodb_port: 0,
@@ -209,7 +213,7 @@ impl LocalStack {
         for (parameter, chosen) in scopes {
             choices.parameters.extend(chosen.iter().map(|chosen| (parameter.to_owned(), chosen.clone())));
         }
-        let template = SamTemplate::load_with(&options.template, &choices)?;
+        let template = SamTemplate::load_for(&options.template, &choices, &options.source)?;
         let urls = tiers.urls.clone();
         let (front, address) = bind(options.port, "--port").await?;
         let (dynamodb, _) = bind(options.dynamodb_port, "--dynamodb-port").await?;
@@ -354,6 +358,24 @@ impl LocalStack {
     #[must_use]
     pub fn template(&self) -> &SamTemplate {
         &self.template
+    }
+
+    /// Returns the table that is replicated, or `None` if the template has no maintenance function, which names it.
+    #[must_use]
+    pub fn source_table(&self) -> Option<&TableResource> {
+        let is_maintenance = |function: &&FunctionResource| function.name == millrace_maintenance::config::FUNCTION;
+        let maintenance = self.template.functions.iter().find(is_maintenance)?;
+        let name = maintenance.environment.get("SOURCE_TABLE")?;
+        self.template.tables.iter().find(|table| table.name == *name)
+    }
+
+    /// Writes items to a table of this stack, whose streams deliver them like any other change, and shows the progress
+    /// on standard error.
+    ///
+    /// # Errors
+    /// [`ImportError`]; the items of the lines before it are in the table then.
+    pub async fn import(&self, source: ImportSource, table: &TableResource) -> Result<ImportOutcome, ImportError> {
+        import(source, &self.dynamodb(), table).await
     }
 
     /// Returns the options of the stack.

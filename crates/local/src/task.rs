@@ -36,9 +36,11 @@ pub use outcome::TaskOutcome;
 use target::ConnectedTarget;
 pub use target::{StackPorts, TaskTarget};
 
-/// Duration of an invocation, in addition to the time for which `verify` watches differences: long enough to make
-/// progress, short enough for frequent progress output.
-const TURN: Duration = Duration::from_secs(30);
+/// Duration of an invocation, in addition to the time for which `verify` watches differences: long enough to process a
+/// page of small items without optimization, short enough for progress output.
+const TURN: Duration = Duration::from_mins(2);
+/// The longest duration of an invocation: that of Lambda.
+const LONGEST_TURN: Duration = Duration::from_mins(15);
 
 /// A task that does not complete.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +64,22 @@ pub enum RunTaskError {
         /// The option that changes the port.
         option: &'static str,
     },
+    /// A program listens on the port that is not a local stack.
+    #[error(
+        "port {port} of 127.0.0.1 is not the API of a running millrace ({reason}): name its port with --port, or a data \
+         folder with --data"
+    )]
+    NotMillrace {
+        /// The port.
+        port: u16,
+        /// The error of the request.
+        reason: String,
+    },
     /// The data folder does not exist.
     #[error("{} is not a directory: pass the directory given to `millrace --data`", .0.display())]
     NoFolder(PathBuf),
     /// The template has no maintenance function.
-    #[error("the template has no function whose binary is maintenance")]
+    #[error("the stack has no function whose binary is maintenance")]
     NoFunction,
     /// The function's environment, the template or the stack is invalid.
     #[error(transparent)]
@@ -149,8 +162,9 @@ async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) ->
         None
     };
     let display = ProgressDisplay::new(whole.segments, items);
-    let invoke = async |payload: Box<RawValue>| {
-        let invocation = invocation(whole.turn, clock);
+    let invoke = async |payload: Box<RawValue>, factor: u32| {
+        let turn = whole.turn.saturating_mul(factor).min(LONGEST_TURN);
+        let invocation = invocation(turn, clock);
         Box::pin(maintenance.handle(&payload, &invocation)).await
     };
     let started_segments = Cell::new(false);

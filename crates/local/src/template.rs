@@ -11,6 +11,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::table_description::TableDescription;
+
 mod document;
 pub mod names;
 mod node;
@@ -65,6 +67,15 @@ pub struct ParameterOverrides {
     pub outputs: BTreeMap<String, String>,
 }
 
+/// The source table that this machine creates for a template that replicates a table outside of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceTable {
+    /// The description of a table that exists; without it, the template's parameters describe the table.
+    pub description: Option<TableDescription>,
+    /// The TTL attribute; `None` for that of the description, if it has one.
+    pub ttl_attribute: Option<String>,
+}
+
 /// The parts of the template that `millrace` runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SamTemplate {
@@ -94,9 +105,22 @@ impl SamTemplate {
     ///
     /// Same as [`SamTemplate::load`]; also if an override is not possible in the template.
     pub fn load_with(path: &Path, choices: &ParameterOverrides) -> Result<Self, TemplateError> {
+        Self::load_for(path, choices, &SourceTable::default())
+    }
+
+    /// Reads the template from a file with the overrides of this machine, for a source table.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`SamTemplate::load_with`]; also if the template has a source table of its own, or if an override
+    /// contradicts the description.
+    pub fn load_for(path: &Path, choices: &ParameterOverrides, source: &SourceTable) -> Result<Self, TemplateError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::read(&text, &file, path.parent(), choices).map_err(|error| error.of_template(&file)),
+            Ok(text) => {
+                let template = Self::read(&text, &file, path.parent(), choices, source);
+                template.map_err(|error| error.of_template(&file))
+            }
             Err(error) => {
                 let problem = format!("{error}: specify the SAM template with --template");
                 Err(TemplateError { file, line: 0, problem })
@@ -111,7 +135,8 @@ impl SamTemplate {
     /// Same as [`SamTemplate::load`]; also if it contains a nested application, which is in another file.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let file = "template";
-        Self::read(text, file, None, &ParameterOverrides::default()).map_err(|error| error.of_template(file))
+        let template = Self::read(text, file, None, &ParameterOverrides::default(), &SourceTable::default());
+        template.map_err(|error| error.of_template(file))
     }
 
     /// Reads the template from the text of a file; `folder` is the folder of its nested applications.
@@ -120,9 +145,10 @@ impl SamTemplate {
         file: &str,
         folder: Option<&Path>,
         choices: &ParameterOverrides,
+        source: &SourceTable,
     ) -> Result<Self, PropertyError> {
         let document = document::TemplateDocument::parse(text, file, folder)?;
-        resources::read(&document, choices)
+        resources::read(&document, choices, source)
     }
 }
 
@@ -152,6 +178,8 @@ pub struct TableResource {
     pub attributes: Vec<AttributeType>,
     /// The global secondary indexes.
     pub indexes: Vec<SecondaryIndex>,
+    /// The local secondary indexes. The template defines none; a source table may have them.
+    pub local_indexes: Vec<SecondaryIndex>,
     /// The TTL attribute.
     pub ttl_attribute: Option<String>,
     /// The stream view type; `None` without a stream.
@@ -176,7 +204,7 @@ pub struct AttributeType {
     pub kind: String,
 }
 
-/// A global secondary index.
+/// A secondary index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecondaryIndex {
     /// The index's name.

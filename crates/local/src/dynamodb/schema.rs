@@ -4,7 +4,11 @@ use dynoxide::Database;
 use serde_json::{Value, json};
 
 use super::DynamoDbEngineError;
-use crate::template::{KeyDefinition, TableResource};
+use crate::template::{KeyDefinition, SecondaryIndex, TableResource};
+
+/// The members of the API that contain the indexes of a table.
+const GLOBAL_INDEXES: &str = "GlobalSecondaryIndexes";
+const LOCAL_INDEXES: &str = "LocalSecondaryIndexes";
 
 /// Creates the table, or checks that the existing one has the template's schema.
 pub(super) fn create(database: &Database, table: &TableResource) -> Result<(), DynamoDbEngineError> {
@@ -22,30 +26,29 @@ fn creation(table: &TableResource) -> Value {
         .iter()
         .map(|attribute| json!({"AttributeName": attribute.name, "AttributeType": attribute.kind}))
         .collect();
-    let indexes: Vec<Value> = table
-        .indexes
-        .iter()
-        .map(|index| {
-            let mut projection = json!({"ProjectionType": index.projection});
-            if !index.non_key_attributes.is_empty() {
-                projection["NonKeyAttributes"] = json!(index.non_key_attributes);
-            }
-            json!({"IndexName": index.name, "KeySchema": keys(&index.keys), "Projection": projection})
-        })
-        .collect();
     let mut creation = json!({
         "TableName": table.name,
         "BillingMode": "PAY_PER_REQUEST",
         "KeySchema": keys(&table.keys),
         "AttributeDefinitions": attributes,
     });
-    if !indexes.is_empty() {
-        creation["GlobalSecondaryIndexes"] = Value::Array(indexes);
+    for (kind, indexes) in [(GLOBAL_INDEXES, &table.indexes), (LOCAL_INDEXES, &table.local_indexes)] {
+        if !indexes.is_empty() {
+            creation[kind] = indexes.iter().map(index).collect();
+        }
     }
     if let Some(view) = &table.stream_view {
         creation["StreamSpecification"] = json!({"StreamEnabled": true, "StreamViewType": view});
     }
     creation
+}
+
+fn index(index: &SecondaryIndex) -> Value {
+    let mut projection = json!({"ProjectionType": index.projection});
+    if !index.non_key_attributes.is_empty() {
+        projection["NonKeyAttributes"] = json!(index.non_key_attributes);
+    }
+    json!({"IndexName": index.name, "KeySchema": keys(&index.keys), "Projection": projection})
 }
 
 fn keys(keys: &[KeyDefinition]) -> Value {
@@ -69,26 +72,28 @@ fn compare(database: &Database, table: &TableResource) -> Result<(), DynamoDbEng
     Ok(())
 }
 
-fn shape(table: &Value) -> [(&'static str, Value); 4] {
+fn shape(table: &Value) -> [(&'static str, Value); 5] {
     let sorted = |list: &Value, by: &str| {
         let mut list = list.as_array().cloned().unwrap_or_default();
         list.sort_by_key(|entry| entry[by].to_string());
         list
     };
-    let indexes: Vec<Value> = sorted(&table["GlobalSecondaryIndexes"], "IndexName")
-        .iter()
-        .map(|index| {
+    let indexes = |kind: &str| -> Value {
+        let indexes = sorted(&table[kind], "IndexName");
+        let shape = indexes.iter().map(|index| {
             let kind = &index["Projection"]["ProjectionType"];
             let others = sorted(&index["Projection"]["NonKeyAttributes"], "");
             json!({"name": index["IndexName"], "keys": index["KeySchema"], "projection": kind, "attributes": others})
-        })
-        .collect();
+        });
+        shape.collect()
+    };
     let stream = &table["StreamSpecification"];
     let stream = if stream["StreamEnabled"] == json!(true) { stream["StreamViewType"].clone() } else { Value::Null };
     [
         ("keys", table["KeySchema"].clone()),
         ("attributes", Value::Array(sorted(&table["AttributeDefinitions"], "AttributeName"))),
-        ("indexes", Value::Array(indexes)),
+        ("indexes", indexes(GLOBAL_INDEXES)),
+        ("local indexes", indexes(LOCAL_INDEXES)),
         ("stream", stream),
     ]
 }

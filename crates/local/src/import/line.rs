@@ -39,7 +39,8 @@ pub enum ImportItemError {
     Duplicate(String),
     /// A value has no type, as in plain JSON.
     #[error(
-        "attribute {name:?} is plain JSON ({found}): write the value with its type, as in DynamoDB JSON, such as {example}"
+        "attribute {name:?} is plain JSON ({found}): write the value with its type, as in DynamoDB JSON, such as \
+         {example}"
     )]
     Untyped {
         /// The attribute.
@@ -51,8 +52,8 @@ pub enum ImportItemError {
     },
     /// A value is not DynamoDB JSON.
     #[error(
-        "attribute {name:?} is not DynamoDB JSON ({found}): expected one of the types S, N, B, BOOL, NULL, M, L, SS, NS and BS \
-         with a value of this type; numbers and binaries are strings"
+        "attribute {name:?} is not DynamoDB JSON ({found}): expected one of the types S, N, B, BOOL, NULL, M, L, SS, NS \
+         and BS with a value of this type; numbers and binaries are strings"
     )]
     Value {
         /// The attribute.
@@ -62,8 +63,8 @@ pub enum ImportItemError {
     },
     /// The item does not have an attribute of the key.
     #[error(
-        "attribute {name:?} is missing, which is the table's {role} key ({kind}): add it, or describe the table that these \
-         items are from"
+        "attribute {name:?} is missing, which is the table's {role} key ({kind}): add it, or describe the table that \
+         these items are from"
     )]
     MissingKey {
         /// The attribute.
@@ -75,8 +76,8 @@ pub enum ImportItemError {
     },
     /// An attribute of the key has another type than in the table.
     #[error(
-        "attribute {name:?} has the type {found}, but the table's {role} key has the type {kind}: convert the value, or \
-         describe the table that these items are from"
+        "attribute {name:?} has the type {found}, but the table's {role} key has the type {kind}: convert the value, \
+         or describe the table that these items are from"
     )]
     KeyType {
         /// The attribute.
@@ -241,8 +242,8 @@ fn check_members(members: &[(Cow<'_, str>, &RawValue)]) -> Result<(), ImportItem
     Ok(())
 }
 
-/// Returns whether the value of a member `Item` is the value of a key attribute of this name, and not an item. Otherwise the
-/// line has no other attribute, so it would not have a key.
+/// Returns whether the value of a member `Item` is the value of a key attribute of this name, and not an item. A line with
+/// no other attribute has no other key.
 fn is_key_value(value: &RawValue) -> bool {
     match serde_json::from_str::<Members<'_>>(value.get()) {
         Ok(Members(members)) => match members.as_slice() {

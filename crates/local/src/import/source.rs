@@ -45,7 +45,10 @@ pub enum ImportSourceError {
         source: io::Error,
     },
     /// The folder contains no data.
-    #[error("{} contains no {MANIFEST} and no file that ends in .json, .ndjson or .jsonl, or in .gz or .zst after it{hint}", path.display())]
+    #[error(
+        "{} contains no {MANIFEST} and no file that ends in .json, .ndjson or .jsonl, or in .gz or .zst after it{hint}",
+        path.display()
+    )]
     NoData {
         /// The folder.
         path: PathBuf,

@@ -26,6 +26,7 @@ fn orders() -> TableResource {
         keys: vec![key("pk", "HASH"), key("sk", "RANGE")],
         attributes: vec![attribute("pk", "S"), attribute("sk", "N")],
         indexes: Vec::new(),
+        local_indexes: Vec::new(),
         ttl_attribute: None,
         stream_view: Some("NEW_AND_OLD_IMAGES".to_owned()),
     }
@@ -108,7 +109,10 @@ async fn items_with_and_without_wrapper_are_imported_and_read_back() {
     let outcome = scene.import_lines(&[
         "\u{FEFF}{\"pk\":{\"S\":\"a\"},\"sk\":{\"N\":\"1\"},\"tags\":{\"SS\":[\"x\",\"y\"]},\"Item\":{\"S\":\"z\"}}\r",
         "",
-        r#"  { "Item" : { "pk":{"S":"b"}, "sk":{"N":"2.0"}, "raw":{"B":"AP8="}, "deep":{"M":{"l":{"L":[{"NULL":true}]}}} } }"#,
+        concat!(
+            r#"  { "Item" : { "pk":{"S":"b"}, "sk":{"N":"2.0"}, "raw":{"B":"AP8="}, "#,
+            r#""deep":{"M":{"l":{"L":[{"NULL":true}]}}} } }"#
+        ),
     ]);
     let outcome = outcome.await.unwrap();
     assert_eq!((outcome.items, outcome.replaced), (2, 0));
@@ -206,7 +210,7 @@ async fn invalid_line_is_named_with_its_attribute_and_fix() {
         (r#"{"Metadata":{},"Keys":{},"NewImage":{}}"#, "--export-type FULL_EXPORT"),
         (
             r#"{"pk":"a","sk":1}"#,
-            r#"attribute "pk" is plain JSON ("a"): write the value with its type, as in DynamoDB JSON, such as {"S":"a"}"#,
+            r#""pk" is plain JSON ("a"): write the value with its type, as in DynamoDB JSON, such as {"S":"a"}"#,
         ),
         (
             r#"{"pk":{"S":"a"},"sk":{"N":"1"},"x":7}"#,

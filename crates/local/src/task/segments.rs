@@ -9,10 +9,13 @@ use serde_json::{Map, Value, json};
 
 /// Invokes the function until every segment is done, then once more for the sum, which is returned. Calls `tell` with
 /// the response of each invocation except the last.
+///
+/// The second argument of `invoke` multiplies the duration of the invocation. It doubles as long as a segment returns the
+/// cursor that it was given: the duration was too short for the work between two checkpoints, which was then discarded.
 pub(super) async fn run(
     order: &Map<String, Value>,
     segments: u32,
-    invoke: impl AsyncFn(Box<RawValue>) -> Result<TaskResponse, TaskError>,
+    invoke: impl AsyncFn(Box<RawValue>, u32) -> Result<TaskResponse, TaskError>,
     tell: impl Fn(&TaskResponse),
 ) -> Result<TaskResponse, TaskError> {
     let (invoke, tell) = (&invoke, &tell);
@@ -21,21 +24,25 @@ pub(super) async fn run(
     let sum = json!({
         "task": "summary", "run_id": order.get("run_id"), "of_task": order.get("task"), "segments": segments,
     });
-    invoke(raw(&sum)).await
+    invoke(raw(&sum), 1).await
 }
 
 async fn run_segment(
     order: &Map<String, Value>,
     segment: u32,
-    invoke: &impl AsyncFn(Box<RawValue>) -> Result<TaskResponse, TaskError>,
+    invoke: &impl AsyncFn(Box<RawValue>, u32) -> Result<TaskResponse, TaskError>,
     tell: &impl Fn(&TaskResponse),
 ) -> Result<(), TaskError> {
     let mut order = order.clone();
     order.insert("segment".to_owned(), segment.into());
+    let (mut position, mut factor) = (None, 1_u32);
     loop {
-        let answer = invoke(raw(&order)).await?;
+        let answer = invoke(raw(&order), factor).await?;
         tell(&answer);
         let TaskResponse { done: false, cursor, .. } = answer else { return Ok(()) };
+        let reached = cursor.as_ref().map(|cursor| cursor.at.get().to_owned());
+        factor = if reached == position { factor.saturating_mul(2) } else { 1 };
+        position = reached;
         order.insert("cursor".to_owned(), json!(cursor));
     }
 }

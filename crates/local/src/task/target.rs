@@ -1,16 +1,23 @@
 //! Target of a task: a running `millrace`, or the data folder of a stopped one.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
-use millrace_maintenance::config::MaintenanceConfig;
+use aws_sdk_lambda::error::ProvideErrorMetadata as _;
+use millrace_maintenance::config::{FUNCTION, MaintenanceConfig};
 use millrace_maintenance::{AwsClients, MaintenanceHandler};
+use millrace_shared::environment::Environment;
+use millrace_shared::error_chain::error_chain;
+use millrace_sinks::config::load_document;
 use tokio::net::TcpStream;
 
 use super::RunTaskError;
 use crate::clients;
 use crate::stack::{self, LocalStack, StackOptions, StartError};
-use crate::template::{ParameterOverrides, SamTemplate};
+
+/// The beginning of the names of all variables of the relational tier.
+const POSTGRES: &str = "POSTGRES_";
+/// The variable with the authentication mode of the relational tier.
+const POSTGRES_AUTH: &str = "POSTGRES_AUTH";
 
 /// The ports of a running `millrace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +32,13 @@ pub struct StackPorts {
 
 /// The stack that a task works on.
 pub enum TaskTarget {
-    /// The stack that listens on these ports, with the names of this template, read with these overrides.
-    Running(StackPorts, PathBuf, ParameterOverrides),
+    /// The stack that listens on these ports, which reports the configuration of its maintenance function.
+    Running {
+        /// The ports.
+        ports: StackPorts,
+        /// The URL of PostgreSQL, with its password; without it, a task does not reach the relational replica.
+        postgres: Option<String>,
+    },
     /// A stack that is started with these options for the task and stopped afterwards.
     Own(Box<StackOptions>),
 }
@@ -41,8 +53,7 @@ pub(super) struct ConnectedTarget {
 impl TaskTarget {
     pub(super) async fn open(self) -> Result<ConnectedTarget, RunTaskError> {
         match self {
-            Self::Running(ports, path, choices) => {
-                let template = SamTemplate::load_with(&path, &choices).map_err(StartError::from)?;
+            Self::Running { ports, postgres } => {
                 for (port, option) in
                     [(ports.api, "--port"), (ports.dynamodb, "--dynamodb-port"), (ports.s3, "--s3-port")]
                 {
@@ -57,7 +68,8 @@ impl TaskTarget {
                     s3: clients::s3(&url(ports.s3)),
                     lambda: clients::lambda(&url(ports.api)),
                 };
-                let (config, failure_bucket) = config(&template, &clients.s3).await?;
+                let environment = reported_environment(&clients.lambda, ports.api, postgres).await?;
+                let (config, failure_bucket) = config(environment, &clients.s3).await?;
                 Ok(ConnectedTarget {
                     maintenance: millrace_maintenance::connect(&config, clients),
                     failure_bucket,
@@ -69,7 +81,10 @@ impl TaskTarget {
                     return Err(RunTaskError::NoFolder(folder.clone()));
                 }
                 let stack = LocalStack::start(*options).await?;
-                let (_, failure_bucket) = config(stack.template(), &stack.s3()).await?;
+                let functions = &stack.template().functions;
+                let function = functions.iter().find(|function| function.name == FUNCTION);
+                let environment = stack::environment(function.ok_or(RunTaskError::NoFunction)?, &stack.s3()).await?;
+                let (_, failure_bucket) = config(environment, &stack.s3()).await?;
                 let maintenance = stack.maintenance().ok_or(RunTaskError::NoFunction)?;
                 Ok(ConnectedTarget { maintenance, failure_bucket, stack: Some(stack) })
             }
@@ -85,13 +100,36 @@ impl ConnectedTarget {
     }
 }
 
-/// Returns the function's configuration in the stack's environment, and the name of the bucket that reports are written
-/// to.
-async fn config(template: &SamTemplate, s3: &aws_sdk_s3::Client) -> Result<(MaintenanceConfig, String), RunTaskError> {
-    let function = template.functions.iter().find(|function| function.name == millrace_maintenance::config::FUNCTION);
-    let function = function.ok_or(RunTaskError::NoFunction)?;
-    let environment = stack::environment(function, s3).await?;
-    let config = MaintenanceConfig::parse(&environment)
-        .map_err(|problems| StartError::Environment { function: function.name.clone(), problems })?;
+/// Returns the environment of the maintenance function that a running stack reports. It reports the URL of PostgreSQL
+/// without the password, so the URL is the given one, and the tier is off without it.
+async fn reported_environment(
+    lambda: &aws_sdk_lambda::Client,
+    port: u16,
+    postgres: Option<String>,
+) -> Result<Environment, RunTaskError> {
+    let reported = lambda.get_function_configuration().function_name(FUNCTION).send().await;
+    let reported = reported.map_err(|error| match error.code() {
+        Some("ResourceNotFoundException") => RunTaskError::NoFunction,
+        _ => RunTaskError::NotMillrace { port, reason: error_chain(&error) },
+    })?;
+    let variables = reported.environment.and_then(|environment| environment.variables);
+    let variables = variables.ok_or_else(|| {
+        let reason = "the function maintenance has no environment".to_owned();
+        RunTaskError::NotMillrace { port, reason }
+    })?;
+    let others = variables.into_iter().filter(|(name, _)| !name.starts_with(POSTGRES));
+    let tier = postgres.map(|url| [(millrace_sinks::postgres::SETTING, url), (POSTGRES_AUTH, "password".to_owned())]);
+    let tier = tier.into_iter().flatten().map(|(name, value)| (name.to_owned(), value));
+    Ok(others.chain(tier).collect())
+}
+
+/// Returns the function's configuration, and the name of the bucket that reports are written to.
+async fn config(
+    environment: Environment,
+    s3: &aws_sdk_s3::Client,
+) -> Result<(MaintenanceConfig, String), RunTaskError> {
+    let invalid = |problems| StartError::Environment { function: FUNCTION.to_owned(), problems };
+    let environment = load_document(environment, s3).await.map_err(invalid)?;
+    let config = MaintenanceConfig::parse(&environment).map_err(invalid)?;
     Ok((config, environment.get("FAILURE_BUCKET").unwrap_or_default().to_owned()))
 }

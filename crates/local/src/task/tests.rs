@@ -18,7 +18,6 @@ use serde_json::json;
 
 use super::*;
 use crate::stack::{LocalStack, StackOptions};
-use crate::template::ParameterOverrides;
 
 fn progress(counts: &[(&str, usize)]) -> TaskProgress {
     let mut progress = TaskProgress::default();
@@ -66,7 +65,7 @@ fn order() -> Map<String, Value> {
 #[tokio::test]
 async fn every_segment_goes_on_with_its_own_cursor_and_their_counts_are_added_up() {
     let (heard, told) = (RefCell::new(Vec::new()), Cell::new(0));
-    let invoke = async |payload: Box<RawValue>| {
+    let invoke = async |payload: Box<RawValue>, _: u32| {
         heard.borrow_mut().push(serde_json::from_str::<Value>(payload.get()).unwrap());
         tokio::task::yield_now().await;
         Ok(answer(&payload, 2))
@@ -89,12 +88,31 @@ async fn every_segment_goes_on_with_its_own_cursor_and_their_counts_are_added_up
 #[tokio::test]
 async fn a_fault_ends_the_task_and_nothing_is_added_up() {
     let asked = Cell::new(0);
-    let invoke = async |_: Box<RawValue>| {
+    let invoke = async |_: Box<RawValue>, _: u32| {
         asked.set(asked.get() + 1);
         Err(unknown_task())
     };
     let fault = segments::run(&order(), 1, invoke, |_| ()).await.unwrap_err();
     assert_eq!((fault.kind(), asked.get()), (TaskErrorKind::Invalid, 1));
+}
+
+#[tokio::test]
+async fn invocations_become_longer_until_the_cursor_moves() {
+    let factors = RefCell::new(Vec::new());
+    let invoke = async |payload: Box<RawValue>, factor: u32| {
+        let mut answer = answer(&payload, 6);
+        if answer.task != "summary" {
+            factors.borrow_mut().push(factor);
+        }
+        if let Some(cursor) = &mut answer.cursor {
+            // The fifth invocation makes progress.
+            let position = if cursor.part < 5 { "\"Start\"" } else { "\"After\"" };
+            cursor.at = RawValue::from_string(position.to_owned()).unwrap();
+        }
+        Ok(answer)
+    };
+    segments::run(&order(), 1, invoke, |_| ()).await.unwrap();
+    assert_eq!(factors.into_inner(), [1, 1, 2, 4, 8, 1]);
 }
 
 fn outcome(task: &'static str, progress: TaskProgress, problems: u64) -> TaskOutcome {
@@ -178,13 +196,7 @@ fn outcome_as_json_is_one_document_of_one_line() {
 
 #[tokio::test]
 async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
-    let nowhere = || {
-        TaskTarget::Running(
-            StackPorts { api: 1, dynamodb: 1, s3: 1 },
-            StackOptions::default().template,
-            ParameterOverrides::default(),
-        )
-    };
+    let nowhere = || TaskTarget::Running { ports: StackPorts { api: 1, dynamodb: 1, s3: 1 }, postgres: None };
     for (text, said) in [
         ("{", "; pass a JSON object such as {\"task\":\"verify\"}"),
         ("verify", "; pass a JSON object such as {\"task\":\"verify\"}"),
@@ -206,11 +218,27 @@ async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
     assert!(refusal.to_string().contains("/nonexistent/millrace is not a directory"), "{refusal}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn program_that_is_not_a_stack_is_named_by_its_port() {
+    let stack = LocalStack::start(StackOptions::default()).await.unwrap();
+    let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
+    let (dynamodb, s3) = (port(stack.dynamodb_url()), port(stack.s3_url()));
+    // The ports of the API and of S3 are swapped.
+    let ports = StackPorts { api: s3, dynamodb, s3: port(stack.api_url()) };
+    let target = TaskTarget::Running { ports, postgres: None };
+    let refusal = run(r#"{"task":"verify"}"#, target, &Clock::system()).await.unwrap_err();
+    assert!(!refusal.is_failure());
+    let refusal = refusal.to_string();
+    let said = format!("port {s3} of 127.0.0.1 is not the API of a running millrace (");
+    assert!(refusal.starts_with(&said) && refusal.contains("--port"), "{refusal}");
+    stack.stop().await;
+}
+
 async fn ordered(stack: &LocalStack, text: &str) -> TaskOutcome {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let ports =
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let place = TaskTarget::Running(ports, stack.options().template.clone(), ParameterOverrides::default());
+    let place = TaskTarget::Running { ports, postgres: None };
     Box::pin(run(text, place, &Clock::system())).await.unwrap()
 }
 

@@ -10,8 +10,10 @@
 use std::collections::BTreeMap;
 
 use super::document::{APPLICATION, TemplateDocument};
+use super::names::LocalNames;
 use super::node::{NodeValue, TemplateNode};
-use super::{ParameterOverrides, PropertyError, TableResource, names};
+use super::source_table::key_parameters;
+use super::{ParameterOverrides, PropertyError, TableResource};
 use crate::clients;
 use crate::lambda::function_arn;
 
@@ -29,6 +31,7 @@ type GivenValue = Result<NodeValue, PropertyError>;
 /// The definitions that names in a template refer to.
 pub(super) struct ResolveScope<'a> {
     choices: &'a ParameterOverrides,
+    names: LocalNames,
     file: &'a str,
     given: BTreeMap<String, GivenValue>,
     parameters: BTreeMap<&'a str, &'a TemplateNode>,
@@ -53,15 +56,18 @@ impl<'a> ResolveScope<'a> {
         let chosen = choices.parameters.iter();
         let mut given: BTreeMap<String, GivenValue> =
             chosen.map(|(name, value)| (name.clone(), Ok(NodeValue::Text(value.clone())))).collect();
-        if let Some(TableResource { name, .. }) = source {
+        if let Some(table) = source {
+            let name = &table.name;
             given.insert("SourceTableName".to_owned(), Ok(NodeValue::Text(name.clone())));
             given.insert("SourceTableArn".to_owned(), Ok(NodeValue::Text(table_arn(name))));
             given.insert("SourceStreamArn".to_owned(), Ok(NodeValue::Stream(name.clone())));
+            given.extend(key_parameters(table).map(|(parameter, key)| (parameter.to_owned(), Ok(NodeValue::Key(key)))));
         }
         let missing = |name: &str| {
             template.node.fault(format!("Parameters.{name}: the template has no such parameter: {NO_SUCH}"))
         };
-        let scope = Self::with(template, choices, given, &missing)?;
+        let names = source.map_or_else(LocalNames::default, |table| LocalNames::of_source(&table.name));
+        let scope = Self::with(template, choices, names, given, &missing)?;
         let stacks = choices.outputs.keys().filter_map(|output| output.split_once('.'));
         if let Some((stack, _)) = stacks.into_iter().find(|(stack, _)| !scope.resources.contains_key(stack)) {
             return Err(template
@@ -74,6 +80,7 @@ impl<'a> ResolveScope<'a> {
     fn with(
         template: &'a TemplateDocument,
         choices: &'a ParameterOverrides,
+        names: LocalNames,
         given: BTreeMap<String, GivenValue>,
         missing: &dyn Fn(&str) -> PropertyError,
     ) -> Result<Self, PropertyError> {
@@ -87,6 +94,7 @@ impl<'a> ResolveScope<'a> {
         }
         let mut scope = Self {
             choices,
+            names,
             file: &template.file,
             given,
             parameters,
@@ -128,12 +136,17 @@ impl<'a> ResolveScope<'a> {
             let at = parameters.unwrap_or(resource);
             at.fault(format!("{path}.{name}: {file} has no parameter {name}")).in_file(self.file)
         };
-        Self::with(nested, self.choices, given, &missing).map_err(|error| error.in_file(file))
+        Self::with(nested, self.choices, self.names.clone(), given, &missing).map_err(|error| error.in_file(file))
     }
 
     /// Returns the scope of a nested application; `None` if its condition is false.
     pub(super) fn nested(&self, id: &str) -> Option<&Self> {
         self.applications.get(id)
+    }
+
+    /// Returns the local names of tables and buckets.
+    pub(super) fn names(&self) -> &LocalNames {
+        &self.names
     }
 
     /// Returns the value of an output.
@@ -204,10 +217,17 @@ impl<'a> ResolveScope<'a> {
             ("Split", NodeValue::List(items)) if items.len() == 2 => {
                 let wanted = || shape(argument, path, "Split", "a separator and a string");
                 let separator = items[0].text().filter(|separator| !separator.is_empty()).ok_or_else(wanted)?;
-                let whole = self.resolve(&items[1], path)?;
-                let whole = whole.as_ref().and_then(TemplateNode::text).ok_or_else(wanted)?;
+                let whole = self.resolve(&items[1], path)?.map(|whole| whole.value);
                 let part = |part: &str| TemplateNode { line: argument.line, value: NodeValue::Text(part.to_owned()) };
-                let value = NodeValue::List(whole.split(separator).map(part).collect());
+                let value = NodeValue::List(match &whole {
+                    // The type is after the last colon; the name may contain others.
+                    Some(NodeValue::Key(key)) if separator == ":" => {
+                        let (name, kind) = key.rsplit_once(':').ok_or_else(wanted)?;
+                        [name, kind].map(part).to_vec()
+                    }
+                    Some(NodeValue::Text(whole) | NodeValue::Key(whole)) => whole.split(separator).map(part).collect(),
+                    _ => return Err(wanted()),
+                });
                 Ok(Some(TemplateNode { line: argument.line, value }))
             }
             ("Select", NodeValue::List(items)) if items.len() == 2 => {
@@ -258,8 +278,8 @@ impl<'a> ResolveScope<'a> {
             return default.map(str::to_owned).ok_or_else(missing);
         }
         match self.kind(name, at, path)? {
-            ("AWS::DynamoDB::Table", _) => Ok(names::table(name)),
-            ("AWS::S3::Bucket", _) => Ok(names::bucket(name)),
+            ("AWS::DynamoDB::Table", _) => Ok(self.names.table(name)),
+            ("AWS::S3::Bucket", _) => Ok(self.names.bucket(name)),
             // The name is sufficient for these types: `stack` replaces every value that comes from a secret, and
             // `resources` reads the parts of the API that the names refer to.
             ("AWS::SecretsManager::Secret" | "AWS::ApiGatewayV2::Authorizer" | "AWS::ApiGatewayV2::Integration", _) => {
@@ -282,9 +302,9 @@ impl<'a> ResolveScope<'a> {
             ("AWS::Serverless::Function", "Arn") => {
                 binary(name, resource, at, path).map(|binary| NodeValue::Text(function_arn(&binary)))
             }
-            ("AWS::DynamoDB::Table", "Arn") => Ok(NodeValue::Text(table_arn(&names::table(name)))),
-            ("AWS::DynamoDB::Table", "StreamArn") => Ok(NodeValue::Stream(names::table(name))),
-            ("AWS::S3::Bucket", "Arn") => Ok(NodeValue::Text(format!("arn:aws:s3:::{}", names::bucket(name)))),
+            ("AWS::DynamoDB::Table", "Arn") => Ok(NodeValue::Text(table_arn(&self.names.table(name)))),
+            ("AWS::DynamoDB::Table", "StreamArn") => Ok(NodeValue::Stream(self.names.table(name))),
+            ("AWS::S3::Bucket", "Arn") => Ok(NodeValue::Text(format!("arn:aws:s3:::{}", self.names.bucket(name)))),
             // Nothing is encrypted on this machine: the ARN says only that the template has a key.
             ("AWS::KMS::Key", "Arn") => {
                 Ok(NodeValue::Text(format!("arn:aws:kms:{}:000000000000:key/{name}", clients::REGION)))
@@ -352,7 +372,7 @@ impl<'a> ResolveScope<'a> {
         path: &str,
     ) -> Result<String, PropertyError> {
         let plain = |value: &NodeValue| match value {
-            NodeValue::Text(text) => Ok(text.clone()),
+            NodeValue::Text(text) | NodeValue::Key(text) => Ok(text.clone()),
             _ => Err(at.fault(format!("{path}: ${{{name}}} is not a string here"))),
         };
         if let Some((_, node)) = own.iter().find(|(key, _)| key == name) {

@@ -11,11 +11,15 @@ use super::resolved_mapping::ResolvedMapping;
 use super::source_table::source_table;
 use super::{
     ApiRoute, AttributeType, BucketResource, FunctionResource, KeyDefinition, MappingResource, ParameterOverrides,
-    PropertyError, SamTemplate, SecondaryIndex, TableResource, names,
+    PropertyError, SamTemplate, SecondaryIndex, SourceTable, TableResource,
 };
 
-pub(super) fn read(document: &TemplateDocument, choices: &ParameterOverrides) -> Result<SamTemplate, PropertyError> {
-    let source = source_table(document, choices)?;
+pub(super) fn read(
+    document: &TemplateDocument,
+    choices: &ParameterOverrides,
+    source: &SourceTable,
+) -> Result<SamTemplate, PropertyError> {
+    let source = source_table(document, choices, source)?;
     let scope = ResolveScope::of(document, choices, source.as_ref())?;
     let mut template = SamTemplate {
         tables: source.into_iter().collect(),
@@ -54,7 +58,7 @@ fn add_resources(
         match kind {
             "AWS::DynamoDB::Table" => template.tables.push(table(scope, id, resource)?),
             "AWS::S3::Bucket" => {
-                template.buckets.push(BucketResource { logical_id: id.clone(), name: names::bucket(id) });
+                template.buckets.push(BucketResource { logical_id: id.clone(), name: scope.names().bucket(id) });
             }
             "AWS::Serverless::Function" => template.functions.push(function(scope, globals, id, resource)?),
             "AWS::ApiGatewayV2::Route" => template.routes.push(route(scope, resources, id, resource)?),
@@ -133,10 +137,11 @@ fn table(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Result<
     let views = ["KEYS_ONLY", "NEW_AND_OLD_IMAGES", "NEW_IMAGE", "OLD_IMAGE"];
     Ok(TableResource {
         logical_id: id.to_owned(),
-        name: names::table(id),
+        name: scope.names().table(id),
         keys: keys(&place)?,
         attributes: attributes.collect::<Result<_, PropertyError>>()?,
         indexes: indexes.iter().map(index).collect::<Result<_, _>>()?,
+        local_indexes: Vec::new(),
         ttl_attribute: ttl.and_then(|(enabled, attribute)| enabled.then_some(attribute)),
         stream_view: stream.map(|stream| stream.word("StreamViewType", &views)).transpose()?,
     })
@@ -230,7 +235,7 @@ fn variables(place: &ResolvedMapping) -> Result<BTreeMap<String, String>, Proper
     let Some(environment) = place.within("Environment", &["Variables"])? else { return Ok(BTreeMap::new()) };
     let Some(variables) = environment.get("Variables") else { return Ok(BTreeMap::new()) };
     let text = |(name, node): &(String, TemplateNode)| match &node.value {
-        NodeValue::Text(text) => Ok((name.clone(), text.clone())),
+        NodeValue::Text(text) | NodeValue::Key(text) => Ok((name.clone(), text.clone())),
         NodeValue::Stream(_) => Err(node.fault(format!("{name}: a stream's arn is known only when the engine runs"))),
         _ => Err(node.fault(format!("{name}: expected a string"))),
     };

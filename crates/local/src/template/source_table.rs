@@ -1,11 +1,22 @@
 //! Source table of a template that replicates a table outside of it, such as `infra/replication.yaml` deployed by itself:
-//! this machine creates the table, with the key that the parameters describe.
+//! this machine creates the table, as a description of an existing table says, or with the key that the parameters
+//! describe.
 //!
 //! The template has the parameters `SourceTableName`, `SourceTableArn` and `SourceStreamArn` of the table. Only the first
 //! can be set here, since the ARNs are those of the engine.
 
 use super::document::TemplateDocument;
-use super::{AttributeType, KeyDefinition, ParameterOverrides, PropertyError, TableResource};
+use super::node::TemplateNode;
+use super::{AttributeType, KeyDefinition, ParameterOverrides, PropertyError, SourceTable, TableResource};
+use crate::table_description::{TableDescription, is_table_name};
+
+/// The logical ID of the table, which is in no template.
+const ID: &str = "SourceTable";
+/// The stream view type that replication requires.
+const VIEW: &str = "NEW_AND_OLD_IMAGES";
+/// The parameters that describe the table, which a description replaces.
+pub(super) const DESCRIBING_PARAMETERS: [&str; 5] =
+    ["SourceTableName", "SourceTableArn", "SourceStreamArn", "PartitionKey", "SortKey"];
 
 /// The name of the table unless `SourceTableName` is set.
 const NAME: &str = "Source";
@@ -13,14 +24,65 @@ const NAME: &str = "Source";
 /// Returns the source table of the template; `None` if the template has no parameter `SourceStreamArn`.
 ///
 /// # Errors
-/// Fails if a parameter that describes the table is missing or malformed, or sets an ARN.
+/// Fails if a parameter that describes the table is missing or malformed, sets an ARN, or contradicts the description,
+/// or if a table is described for a template that does not take one.
 pub(super) fn source_table(
     document: &TemplateDocument,
     choices: &ParameterOverrides,
+    source: &SourceTable,
 ) -> Result<Option<TableResource>, PropertyError> {
     let Some(parameters) = document.node.get("Parameters").filter(|all| all.get("SourceStreamArn").is_some()) else {
-        return Ok(None);
+        let option = match source {
+            SourceTable { description: Some(_), .. } => "--table",
+            SourceTable { ttl_attribute: Some(_), .. } => "--ttl-attribute",
+            SourceTable { description: None, ttl_attribute: None } => return Ok(None),
+        };
+        let problem = format!(
+            "{option}: the template has a source table of its own (no parameter SourceStreamArn): choose \
+             infra/replication.yaml with --template"
+        );
+        return Err(document.node.fault(problem));
     };
+    let table = match &source.description {
+        Some(description) => described_table(parameters, choices, description)?,
+        None => parameter_table(parameters, choices)?,
+    };
+    let ttl_attribute = source.ttl_attribute.clone().or(table.ttl_attribute);
+    Ok(Some(TableResource { ttl_attribute, ..table }))
+}
+
+/// Returns the key attributes of the table as values of the template's parameters.
+pub(super) fn key_parameters(table: &TableResource) -> impl Iterator<Item = (&'static str, String)> {
+    ["PartitionKey", "SortKey"].into_iter().zip(&table.keys).map(|(parameter, key)| {
+        let attribute = table.attributes.iter().find(|attribute| attribute.name == key.name);
+        (parameter, format!("{}:{}", key.name, attribute.map_or("S", |attribute| attribute.kind.as_str())))
+    })
+}
+
+/// Returns the table of a description. Its stream is on, as replication requires, even if the described one's is off.
+fn described_table(
+    parameters: &TemplateNode,
+    choices: &ParameterOverrides,
+    description: &TableDescription,
+) -> Result<TableResource, PropertyError> {
+    if let Some(name) = DESCRIBING_PARAMETERS.into_iter().find(|name| choices.parameters.contains_key(*name)) {
+        let problem = format!("Parameters.{name}: --table describes the source table: omit --parameter {name}");
+        return Err(parameters.get(name).unwrap_or(parameters).fault(problem));
+    }
+    Ok(TableResource {
+        logical_id: ID.to_owned(),
+        name: description.name.clone(),
+        keys: description.key_definitions(),
+        attributes: description.attributes.clone(),
+        indexes: description.global_indexes.clone(),
+        local_indexes: description.local_indexes.clone(),
+        ttl_attribute: description.ttl_attribute().map(str::to_owned),
+        stream_view: Some(VIEW.to_owned()),
+    })
+}
+
+/// Returns the table that the parameters describe.
+fn parameter_table(parameters: &TemplateNode, choices: &ParameterOverrides) -> Result<TableResource, PropertyError> {
     let fault = |name: &str, problem: &str| {
         parameters.get(name).unwrap_or(parameters).fault(format!("Parameters.{name}: {problem}"))
     };
@@ -29,8 +91,7 @@ pub(super) fn source_table(
         return Err(fault(arn, "cannot be set, since millrace creates the source table: set SourceTableName"));
     }
     let name = chosen("SourceTableName").unwrap_or(NAME);
-    let is_name = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
-    if !(3..=255).contains(&name.len()) || !name.chars().all(is_name) {
+    if !is_table_name(name) {
         let problem = format!("{name:?} is not a table name: expected 3 to 255 of A-Za-z0-9_.-");
         return Err(fault("SourceTableName", &problem));
     }
@@ -40,13 +101,14 @@ pub(super) fn source_table(
     })?;
     let sort = chosen("SortKey").filter(|sort| *sort != "none");
     let mut table = TableResource {
-        logical_id: "SourceTable".to_owned(),
+        logical_id: ID.to_owned(),
         name: name.to_owned(),
         keys: Vec::new(),
         attributes: Vec::new(),
         indexes: Vec::new(),
+        local_indexes: Vec::new(),
         ttl_attribute: None,
-        stream_view: Some("NEW_AND_OLD_IMAGES".to_owned()),
+        stream_view: Some(VIEW.to_owned()),
     };
     for (parameter, role, text) in [("PartitionKey", "HASH", Some(partition)), ("SortKey", "RANGE", sort)] {
         let Some(text) = text else { continue };
@@ -63,5 +125,5 @@ pub(super) fn source_table(
         table.keys.push(KeyDefinition { name: attribute.to_owned(), role: role.to_owned() });
         table.attributes.push(AttributeType { name: attribute.to_owned(), kind: kind.to_owned() });
     }
-    Ok(Some(table))
+    Ok(table)
 }

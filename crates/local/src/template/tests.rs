@@ -276,7 +276,9 @@ Conditions:
     let stack = "  RelationalStack: {Type: AWS::CloudFormation::Stack, Condition: HasRelational}\n";
     let variable = "\nEnvironment: {Variables: {V: !If [HasRelational, !GetAtt RelationalStack.Outputs.WriterUrl, !Ref AWS::NoValue]}}";
     let text = with_function(variable, &format!("{stack}{tier}"));
-    let read = |text: &str, urls: &TierUrls| SamTemplate::read(text, "template", None, &urls.choices());
+    let read = |text: &str, urls: &TierUrls| {
+        SamTemplate::read(text, "template", None, &urls.choices(), &SourceTable::default())
+    };
     let of = |urls: &TierUrls| read(&text, urls).unwrap().functions[0].environment.get("V").cloned();
     assert_eq!(of(&TierUrls::default()), None);
     let on = TierUrls { postgres: Some("postgres://here".to_owned()), ..TierUrls::default() };
@@ -402,10 +404,14 @@ fn nested_application_that_cannot_be_read_is_an_error() {
 
 /// Reads `infra/replication.yaml` by itself, with these parameters.
 fn load_replication(parameters: &[(&str, &str)]) -> Result<SamTemplate, String> {
+    load_for(&SourceTable::default(), parameters)
+}
+
+fn load_for(source: &SourceTable, parameters: &[(&str, &str)]) -> Result<SamTemplate, String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/replication.yaml");
     let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let choices = ParameterOverrides { parameters, outputs: BTreeMap::new() };
-    SamTemplate::load_with(Path::new(path), &choices).map_err(|error| error.to_string())
+    SamTemplate::load_for(Path::new(path), &choices, source).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -416,13 +422,82 @@ fn source_table_outside_of_the_template_has_the_key_of_the_parameters() {
     };
     let template = load_replication(&[("PartitionKey", "pk:S"), ("SortKey", "größe (cm):N")]).unwrap();
     let [source, replica] = template.tables.as_slice() else { panic!("{:?}", template.tables) };
-    assert_eq!((source.name.as_str(), replica.name.as_str()), ("Source", "UsersReplica"));
+    assert_eq!((source.name.as_str(), replica.name.as_str()), ("Source", "SourceReplica"));
     let expected = [("HASH pk", "S"), ("RANGE größe (cm)", "N")];
     assert_eq!(key(source), expected.map(|(name, kind)| (name.to_owned(), kind.to_owned())));
     assert_eq!((key(source), source.stream_view.as_deref()), (key(replica), Some("NEW_AND_OLD_IMAGES")));
     assert!(template.functions.iter().flat_map(|function| &function.mappings).all(|mapping| mapping.table == "Source"));
     let template = load_replication(&[("SourceTableName", "Orders"), ("PartitionKey", "_id:B")]).unwrap();
     assert_eq!((template.tables[0].name.as_str(), key(&template.tables[0]).len()), ("Orders", 1));
+}
+
+/// A table whose key names no parameter can have, with an index of each kind.
+fn described() -> TableDescription {
+    let description = r#"{"Table": {
+        "TableName": "Orders", "TableStatus": "ACTIVE",
+        "TableArn": "arn:aws:dynamodb:eu-west-1:123456789012:table/Orders",
+        "KeySchema": [
+            {"AttributeName": "urn:order", "KeyType": "HASH"}, {"AttributeName": ":", "KeyType": "RANGE"}
+        ],
+        "AttributeDefinitions": [
+            {"AttributeName": "urn:order", "AttributeType": "S"}, {"AttributeName": ":", "AttributeType": "N"},
+            {"AttributeName": "status", "AttributeType": "S"}
+        ],
+        "GlobalSecondaryIndexes": [{
+            "IndexName": "by-status", "KeySchema": [{"AttributeName": "status", "KeyType": "HASH"}],
+            "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["total"]}
+        }],
+        "LocalSecondaryIndexes": [{
+            "IndexName": "own-status",
+            "KeySchema": [
+                {"AttributeName": "urn:order", "KeyType": "HASH"}, {"AttributeName": "status", "KeyType": "RANGE"}
+            ],
+            "Projection": {"ProjectionType": "ALL"}
+        }]
+    }}"#;
+    TableDescription::parse(description).unwrap()
+}
+
+#[test]
+fn described_source_table_has_its_keys_indexes_and_ttl_attribute() {
+    let described = SourceTable { description: Some(described()), ttl_attribute: Some("ttl".to_owned()) };
+    let template = load_for(&described, &[]).unwrap();
+    let [source, replica] = template.tables.as_slice() else { panic!("{:?}", template.tables) };
+    assert_eq!((source.name.as_str(), replica.name.as_str()), ("Orders", "OrdersReplica"));
+    let names = |table: &TableResource| table.keys.iter().map(|key| key.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(source), ["urn:order", ":"], "a colon is part of a name");
+    assert_eq!(source.keys, replica.keys);
+    assert_eq!(replica.attributes.iter().map(|one| one.kind.as_str()).collect::<Vec<_>>(), ["S", "N"]);
+    assert_eq!((source.indexes[0].name.as_str(), source.local_indexes[0].name.as_str()), ("by-status", "own-status"));
+    assert!(replica.indexes.is_empty() && replica.local_indexes.is_empty());
+    assert_eq!(
+        (source.ttl_attribute.as_deref(), source.stream_view.as_deref()),
+        (Some("ttl"), Some("NEW_AND_OLD_IMAGES"))
+    );
+    let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+    assert_eq!(buckets, ["orders-archive", "orders-failures"]);
+    let described = SourceTable { ttl_attribute: None, ..described };
+    assert_eq!(load_for(&described, &[]).unwrap().tables[0].ttl_attribute, None);
+}
+
+#[test]
+fn description_that_contradicts_a_parameter_or_the_template_is_refused() {
+    let described = SourceTable { description: Some(described()), ttl_attribute: None };
+    for name in source_table::DESCRIBING_PARAMETERS {
+        let said = load_for(&described, &[(name, "pk:S")]).unwrap_err();
+        assert!(said.contains(&format!("Parameters.{name}: --table describes the source table: omit")), "{said}");
+    }
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../template.yaml"));
+    for (source, option) in [
+        (described, "--table: "),
+        (SourceTable { description: None, ttl_attribute: Some("ttl".to_owned()) }, "--ttl-attribute: "),
+    ] {
+        let said = SamTemplate::load_for(path, &ParameterOverrides::default(), &source).unwrap_err().to_string();
+        assert!(said.contains(option) && said.contains("infra/replication.yaml with --template"), "{said}");
+    }
+    let ttl = SourceTable { description: None, ttl_attribute: Some("ttl".to_owned()) };
+    let template = load_for(&ttl, &[("PartitionKey", "pk:S")]).unwrap();
+    assert_eq!(template.tables[0].ttl_attribute.as_deref(), Some("ttl"), "with parameters, too");
 }
 
 #[test]
