@@ -11,10 +11,12 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use millrace_local::stack::{LocalStack, StackOptions, StartError};
+use millrace_local::table_description::TableDescriptionError;
 
 mod api_client;
 mod cached;
 mod duckdb;
+mod foreign_table;
 mod item;
 mod recovery_scenarios;
 mod relational;
@@ -39,6 +41,9 @@ pub enum DemoError {
     /// The API cannot be reached.
     #[error("cannot send a request to the API: {0}")]
     Api(String),
+    /// The description of the other table is not valid.
+    #[error(transparent)]
+    Description(#[from] TableDescriptionError),
     /// A table or bucket cannot be read.
     #[error(transparent)]
     Look(#[from] InspectError),
@@ -83,8 +88,11 @@ pub async fn run(options: StackOptions, duckdb: &DuckDb) -> Result<bool, DemoErr
     let started = Instant::now();
     let stack = LocalStack::start(options).await?;
     let page = shown(&stack, duckdb, started).await;
+    let options = stack.options().clone();
     stack.stop().await;
-    let page = page?;
+    let mut page = page?;
+    // After the metrics of the users service, which count all stacks of the process.
+    foreign_table::show(&mut page, &options).await?;
     println!("{}", page.text());
     Ok(page.failed() == 0)
 }

@@ -145,7 +145,7 @@ enum MillraceCommand {
     /// Start the whole stack in this process: tables, buckets, the API, the streams and their functions
     Up(UpArguments),
     /// Run a self-checking demo on fresh engines: create, update, delete and expire users, quarantine a poison record,
-    /// then redrive it and rebuild a lost replica
+    /// then redrive it and rebuild a lost replica, and replicate a table of another shape
     Demo(DemoArguments),
     /// Run a maintenance task to completion against a running `millrace`, or on the data folder of a stopped one
     Task(TaskCommand),

@@ -15,7 +15,7 @@ pub(super) struct DemoReport {
 impl DemoReport {
     pub(super) fn new() -> Self {
         let mut report = Self::default();
-        report.line("\nMillrace demo: users, a poison record, a lost replica and a stale redrive, from API to archive");
+        report.line("\nMillrace demo: users, a poison record, a lost replica and a stale redrive, from API to archive; then orders");
         report
     }
 

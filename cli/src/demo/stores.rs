@@ -42,7 +42,8 @@ pub(super) struct StoreInspector {
     pub(super) replicas: usize,
     archive: S3Bucket,
     failures: S3Bucket,
-    key_names: KeyNames,
+    /// The names of the key's attributes.
+    keys: Vec<String>,
 }
 
 /// An object of the failure bucket.
@@ -68,9 +69,9 @@ impl From<S3Error> for InspectError {
 impl StoreInspector {
     pub(super) fn of(stack: &LocalStack) -> Result<Self, InspectError> {
         let template = stack.template();
-        let source = variable(template, "api", "USERS_TABLE")?;
+        let source = variable(template, "maintenance", "SOURCE_TABLE")?;
         let table = template.tables.iter().find(|table| table.name == source);
-        let key_names = table.map(|table| table.keys.iter().map(|key| key.name.clone()).collect::<Vec<_>>());
+        let keys = table.map(|table| table.keys.iter().map(|key| key.name.clone()).collect());
         Ok(Self {
             dynamodb: stack.dynamodb(),
             streams: stack.streams(),
@@ -78,7 +79,7 @@ impl StoreInspector {
             replicas: 1 + usize::from(stack.postgres_url().is_some()),
             archive: S3Bucket::new(stack.s3(), variable(template, "archiver", "ARCHIVE_BUCKET")?),
             failures: S3Bucket::new(stack.s3(), variable(template, "replicator", "FAILURE_BUCKET")?),
-            key_names: KeyNames::new(key_names.unwrap_or_default()),
+            keys: keys.unwrap_or_default(),
             source,
         })
     }
@@ -89,10 +90,29 @@ impl StoreInspector {
         user_id: &str,
         timestamp: i64,
     ) -> Result<Option<DemoItem>, InspectError> {
-        let get = self.dynamodb.get_item().table_name(table).consistent_read(true);
-        let get = get.key("user_id", AttributeValue::S(user_id.to_owned()));
-        let get = get.key("timestamp", AttributeValue::N(timestamp.to_string()));
+        let user_id = ("user_id".to_owned(), AttributeValue::S(user_id.to_owned()));
+        let timestamp = ("timestamp".to_owned(), AttributeValue::N(timestamp.to_string()));
+        self.item_of(table, [user_id, timestamp].into()).await
+    }
+
+    /// Returns the item with this key.
+    pub(super) async fn item_of(&self, table: &str, key: DemoItem) -> Result<Option<DemoItem>, InspectError> {
+        let get = self.dynamodb.get_item().table_name(table).set_key(Some(key)).consistent_read(true);
         Ok(get.send().await.map_err(|error| failed(table)(&error))?.item)
+    }
+
+    /// Writes an item to the source table.
+    pub(super) async fn put(&self, item: DemoItem) -> Result<(), InspectError> {
+        let put = self.dynamodb.put_item().table_name(&self.source).set_item(Some(item));
+        put.send().await.map_err(|error| failed(&self.source)(&error))?;
+        Ok(())
+    }
+
+    /// Deletes the item with this key from the source table.
+    pub(super) async fn delete(&self, key: DemoItem) -> Result<(), InspectError> {
+        let delete = self.dynamodb.delete_item().table_name(&self.source).set_key(Some(key));
+        delete.send().await.map_err(|error| failed(&self.source)(&error))?;
+        Ok(())
     }
 
     /// Waits until an item is in the replica; returns the time in milliseconds.
@@ -112,12 +132,12 @@ impl StoreInspector {
 
     /// Writes an item directly to the table, not through the API, with one attribute in addition to its key.
     pub(super) async fn write(&self, user_id: &str, timestamp: i64, attribute: &str) -> Result<(), InspectError> {
-        let put = self.dynamodb.put_item().table_name(&self.source);
-        let put = put.item("user_id", AttributeValue::S(user_id.to_owned()));
-        let put = put.item("timestamp", AttributeValue::N(timestamp.to_string()));
-        let put = put.item(attribute, AttributeValue::S("mine".to_owned()));
-        put.send().await.map_err(|error| failed(&self.source)(&error))?;
-        Ok(())
+        let attributes = [
+            ("user_id", AttributeValue::S(user_id.to_owned())),
+            ("timestamp", AttributeValue::N(timestamp.to_string())),
+            (attribute, AttributeValue::S("mine".to_owned())),
+        ];
+        self.put(attributes.map(|(name, value)| (name.to_owned(), value)).into()).await
     }
 
     /// Changes a user's name directly in the table, like a program that does not maintain versions.
@@ -135,7 +155,7 @@ impl StoreInspector {
     pub(super) async fn delete_replica_data(&self) -> Result<[usize; 2], InspectError> {
         let held = self.items(&self.replica).await?;
         for item in &held {
-            let is_key = |(name, _): &(&String, &AttributeValue)| ["user_id", "timestamp"].contains(&name.as_str());
+            let is_key = |(name, _): &(&String, &AttributeValue)| self.keys.contains(*name);
             let key = item.iter().filter(is_key).map(|(name, value)| (name.clone(), value.clone())).collect();
             let delete = self.dynamodb.delete_item().table_name(&self.replica).set_key(Some(key));
             delete.send().await.map_err(|error| failed(&self.replica)(&error))?;
@@ -194,7 +214,7 @@ impl StoreInspector {
         for key in archived {
             let metadata = self.archive.metadata(&key).await?.unwrap_or_default();
             let bytes = self.archive.get(&key).await?.unwrap_or_default();
-            let reader = RowReader::open(&key, &metadata, self.key_names.clone(), Cursor::new(bytes));
+            let reader = RowReader::open(&key, &metadata, KeyNames::new(self.keys.clone()), Cursor::new(bytes));
             let rows = reader.and_then(Iterator::collect::<Result<Vec<_>, _>>);
             found.push((key, rows.map_err(|damage| failed(self.archive.name())(&damage))?));
         }
