@@ -88,8 +88,14 @@ class Local(Program):
         banner = self.wait_for("Ctrl-C stops", 1200)
         self.api, dynamodb, s3 = (
             re.search(rf"^\s+{name}\s+(http://127\.0\.0\.1:\d+)$", banner, re.MULTILINE)[1]
-            for name in ("API", "DynamoDB", "S3")
+            # A stack without the users API serves the Lambda API there.
+            for name in ("(?:API|Lambda)", "DynamoDB", "S3")
         )
+        # The options by which `millrace task` reaches this stack.
+        self.ports = {
+            option: url.rsplit(":", 1)[1]
+            for option, url in (("--port", self.api), ("--dynamodb-port", dynamodb), ("--s3-port", s3))
+        }
         # Any credentials are accepted: `millrace` does not check them.
         self.session = boto3.Session("anybody", "anything", region_name="eu-central-1")
         self.dynamodb = self.client("dynamodb", dynamodb)

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from decimal import Decimal
-from urllib.parse import urlparse
 
 import duckdb
 from story import MILLRACE, ROOT, Local, check, eventually
@@ -69,12 +68,7 @@ def facts(folder):
 
 def task(local, order):
     """Runs a maintenance task against the running `millrace`."""
-    endpoints = {
-        "--port": local.api,
-        "--dynamodb-port": local.dynamodb.meta.endpoint_url,
-        "--s3-port": local.s3.meta.endpoint_url,
-    }
-    ports = [part for option, url in endpoints.items() for part in (option, str(urlparse(url).port))]
+    ports = [part for option, port in local.ports.items() for part in (option, port)]
     command = [*MILLRACE, "task", "--request", json.dumps(order), *ports]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
