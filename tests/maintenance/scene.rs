@@ -120,7 +120,7 @@ impl MaintenanceScene {
 
     async fn of(options: StackOptions, templates: Option<TempDir>) -> Self {
         let never = Duration::from_hours(24);
-        let stack = LocalStack::start(StackOptions { ttl_interval: never, ..options }).await.unwrap();
+        let stack = Box::pin(LocalStack::start(StackOptions { ttl_interval: never, ..options })).await.unwrap();
         Self { _templates: templates, ..Self::over(stack) }
     }
 

@@ -147,7 +147,7 @@ fn invocation(turn: Duration, clock: &Clock) -> Invocation {
 /// [`RunTaskError`]; work that was confirmed before the error is not undone.
 pub async fn run(text: &str, place: TaskTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
     let whole = SegmentedTask::parse(text, clock)?;
-    let at = place.open().await?;
+    let at = Box::pin(place.open()).await?;
     let outcome = Box::pin(run_task(&whole, &at, clock)).await;
     at.close().await;
     outcome

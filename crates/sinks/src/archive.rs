@@ -92,7 +92,7 @@ impl ArchiveSink {
 }
 
 fn misconfigured(reason: String) -> SinkMisconfiguredError {
-    SinkMisconfiguredError { sink: NAME, reason }
+    SinkMisconfiguredError { sink: NAME.to_owned(), reason }
 }
 
 /// The view of a stream cannot be changed: a table gets a new stream with the other view.

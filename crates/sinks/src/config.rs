@@ -272,7 +272,8 @@ pub async fn load_document(environment: Environment, s3: &aws_sdk_s3::Client) ->
     let Some(Ok(Some(location))) = environment.get(REPLICATION).map(DocumentLocation::parse) else {
         return Ok(environment);
     };
-    match read_document(s3, &location).await {
+    // The future of a request of the SDK is large, and every caller would contain it.
+    match Box::pin(read_document(s3, &location)).await {
         Ok(text) => Ok(environment.with(REPLICATION, text)),
         Err(error) => {
             let mut read = environment.read();

@@ -80,7 +80,7 @@ impl TaskTarget {
                 if let Some(folder) = options.data.as_ref().filter(|folder| !folder.is_dir()) {
                     return Err(RunTaskError::NoFolder(folder.clone()));
                 }
-                let stack = LocalStack::start(*options).await?;
+                let stack = Box::pin(LocalStack::start(*options)).await?;
                 let functions = &stack.template().functions;
                 let function = functions.iter().find(|function| function.name == FUNCTION);
                 let environment = stack::environment(function.ok_or(RunTaskError::NoFunction)?, &stack.s3()).await?;
