@@ -71,15 +71,10 @@ fn templates_with_archive_sink() -> TempDir {
     }
     let path = folder.path().join("infra/replication.yaml");
     let text = fs::read_to_string(&path).unwrap();
-    let (before, archiver) = text.split_once("\n  ArchiverFunction:\n").unwrap();
-    let (head, rest) = archiver.split_once("      Events:\n").unwrap();
-    let (_, after) = rest.split_once("\n  ArchiverLogs:\n").unwrap();
-    let text = format!("{before}\n  ArchiverFunction:\n{head}\n  ArchiverLogs:\n{after}");
-    let replica = "          REPLICA_TABLE: !If [CreatesReplica, !Ref ReplicaTable, !Ref ReplicaTableArn]\n";
-    let (before, replicator) = text.split_once(replica).unwrap();
-    let archive =
-        "          ARCHIVE_BUCKET: !Ref ArchiveBucket\n          ARCHIVE_COMPRESSION: !Ref ArchiveCompression\n";
-    fs::write(&path, format!("{before}{replica}{archive}{replicator}")).unwrap();
+    // The users service has no parameter for it.
+    let (separate, sink) = ("    Default: separate\n", "    Default: in-replicator\n");
+    assert_eq!(text.matches(separate).count(), 1);
+    fs::write(&path, text.replace(separate, sink)).unwrap();
     folder
 }
 

@@ -79,7 +79,7 @@ fn archive_that_is_off_has_no_function_bucket_or_setting() {
     let names: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
     assert_eq!(names, ["replicator", "maintenance"]);
     let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
-    assert_eq!(buckets, ["users-failures"]);
+    assert_eq!(buckets, ["source-failures"]);
     for function in &template.functions {
         let of_archive = function.environment.keys().find(|variable| variable.starts_with("ARCHIVE"));
         assert_eq!(of_archive, None, "{}", function.name);
@@ -97,11 +97,11 @@ fn archive_in_the_replicator_takes_the_place_of_the_archiver() {
     let [replicator, maintenance] = template.functions.as_slice() else { panic!("{:?}", template.functions) };
     for function in [replicator, maintenance] {
         let archive = ["ARCHIVE_BUCKET", "ARCHIVE_COMPRESSION"].map(|name| function.environment[name].as_str());
-        assert_eq!(archive, ["users-archive", "gzip"], "{}", function.name);
+        assert_eq!(archive, ["source-archive", "gzip"], "{}", function.name);
         assert_eq!(function.environment.get("ARCHIVER_FUNCTION"), None, "{}", function.name);
     }
     let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
-    assert_eq!(buckets, ["users-archive", "users-failures"]);
+    assert_eq!(buckets, ["source-archive", "source-failures"]);
     let [changes] = replicator.mappings.as_slice() else { panic!("{:?}", replicator.mappings) };
     assert!(changes.filters.is_empty(), "the replicator receives every change, and selects the removals by TTL");
     millrace_maintenance::config::MaintenanceConfig::parse(&deployed(maintenance.clone())).unwrap();
