@@ -67,11 +67,11 @@ async fn a_superseded_removal_is_not_acknowledged_before_it_is_archived() {
     for mishap in MISHAPS {
         let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(mishap, 1).await);
         let (replicator, given) = replicator(&rig, &buckets, vec![], vec![]);
-        let told = expired_and_created_again();
-        let answer = replicator.handle(&event(&told), &invocation_within(TIME)).await.unwrap();
+        let records = expired_and_created_again();
+        let answer = replicator.handle(&event(&records), &invocation_within(TIME)).await.unwrap();
         assert_eq!(answer.identifier(), Some("4"), "{mishap:?}: the removal, and not what superseded it");
         assert_eq!(taken(&given), [[3, 5, 6]], "{mishap:?}");
-        assert_eq!(deliver_batch(&replicator, &event(&told[1..])).await.identifier(), None, "{mishap:?}");
+        assert_eq!(deliver_batch(&replicator, &event(&records[1..])).await.identifier(), None, "{mishap:?}");
         assert_eq!(taken(&given), [[0_u64; 0]; 0], "{mishap:?}: the replica is not written again");
         tokio::time::sleep(LATE).await;
         assert_eq!(buckets.keys(ARCHIVE).await.len(), 1, "{mishap:?}: the same row is the same object");
@@ -86,11 +86,11 @@ async fn an_archive_that_hangs_holds_the_position_of_each_removal_and_of_nothing
     for (fault, archived) in [(SinkFault::Hangs, 0), (SinkFault::HangsAfterLanding, 1)] {
         let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(HttpFault::None, 0).await);
         let (replicator, given) = replicator(&rig, &buckets, vec![], vec![fault]);
-        let told = expired_and_created_again();
-        let answer = replicator.handle(&event(&told), &invocation_within(Duration::from_millis(400))).await.unwrap();
+        let records = expired_and_created_again();
+        let answer = replicator.handle(&event(&records), &invocation_within(Duration::from_millis(400))).await.unwrap();
         assert_eq!(answer.identifier(), Some("4"));
         assert_eq!(numbers(&buckets).await.len(), archived);
-        assert_eq!(deliver_batch(&replicator, &event(&told[1..])).await.identifier(), None);
+        assert_eq!(deliver_batch(&replicator, &event(&records[1..])).await.identifier(), None);
         assert_eq!(numbers(&buckets).await, ["4"]);
         assert_eq!(taken(&given), [[3, 5, 6]], "once");
     }
@@ -108,16 +108,16 @@ async fn a_slow_archive_is_waited_for() {
 async fn a_replica_that_fails_costs_the_archive_no_further_write() {
     let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(HttpFault::None, 0).await);
     let (replicator, given) = replicator(&rig, &buckets, vec![SinkFault::Rejects((1..=9).collect()); 5], vec![]);
-    let told = expired_and_created_again();
+    let records = expired_and_created_again();
     for delivery in 0..5 {
-        assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), Some("3"), "delivery {delivery}");
+        assert_eq!(deliver_batch(&replicator, &event(&records)).await.identifier(), Some("3"), "delivery {delivery}");
         assert_eq!(buckets.puts.load(Ordering::Relaxed), 1, "delivery {delivery}");
     }
-    assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&records)).await.identifier(), None);
     assert_eq!((buckets.puts.load(Ordering::Relaxed), taken(&given).len()), (1, 6));
     assert_eq!(numbers(&buckets).await, ["4"]);
     // Acknowledged changes are not remembered: a replay writes the same object again.
-    assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&records)).await.identifier(), None);
     assert_eq!((buckets.puts.load(Ordering::Relaxed), buckets.keys(ARCHIVE).await.len()), (2, 1));
 }
 
@@ -125,12 +125,12 @@ async fn a_replica_that_fails_costs_the_archive_no_further_write() {
 async fn an_archive_that_fails_costs_the_replica_no_further_write() {
     let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(HttpFault::Error(503, "SlowDown"), 5).await);
     let (replicator, given) = replicator(&rig, &buckets, vec![], vec![]);
-    let told = expired_and_created_again();
+    let records = expired_and_created_again();
     for delivery in 0..5 {
-        let answer = deliver_batch(&replicator, &event(&told[delivery.min(1)..])).await;
+        let answer = deliver_batch(&replicator, &event(&records[delivery.min(1)..])).await;
         assert_eq!(answer.identifier(), Some("4"), "delivery {delivery}");
     }
-    assert_eq!(deliver_batch(&replicator, &event(&told[1..])).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&records[1..])).await.identifier(), None);
     assert_eq!((taken(&given), numbers(&buckets).await), (vec![vec![3, 5, 6]], vec!["4".to_owned()]));
 }
 
@@ -139,14 +139,14 @@ async fn both_sinks_failing_in_turn_end_with_all_of_it() {
     let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(HttpFault::AnswerLost, 2).await);
     let faults = vec![SinkFault::Rejects(vec![5]), SinkFault::FailsAfterLanding(vec![3, 5]), SinkFault::Hangs];
     let (replicator, _) = replicator(&rig, &buckets, faults, vec![]);
-    let told = expired_and_created_again();
+    let records = expired_and_created_again();
     for _ in 0..6 {
-        let answer = replicator.handle(&event(&told), &invocation_within(Duration::from_millis(800))).await.unwrap();
+        let answer = replicator.handle(&event(&records), &invocation_within(Duration::from_millis(800))).await.unwrap();
         if answer.identifier().is_none() {
             break;
         }
     }
-    assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&records)).await.identifier(), None);
     assert_eq!((rig.item_count().await, numbers(&buckets).await), (3, vec!["4".to_owned()]));
 }
 

@@ -1,4 +1,4 @@
-//! What an observation means for a deployment: [`AttachPlan`]. Pure.
+//! Plan of a deployment, derived from an observation by pure functions: [`AttachPlan`].
 //!
 //! A finding that blocks prevents the deployment, so no files are written; a warning names something that will be lost
 //! or slow; a note is for information. Each has a fix, as commands where there are any.
@@ -15,7 +15,7 @@ const ARCHIVER: &str = "-ArchiverFunction-";
 /// The number of readers that a shard serves without throttling.
 const SHARD_READERS: usize = 2;
 
-/// What the caller decides.
+/// The choices of the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AttachChoices {
     /// The name of the stack.
@@ -92,9 +92,9 @@ pub(super) struct TableFinding {
     pub(super) severity: FindingSeverity,
     /// The part of the table, such as `stream`.
     pub(super) subject: &'static str,
-    /// What was found, and its effect.
+    /// The observed state and its effect.
     pub(super) text: String,
-    /// What to do.
+    /// The action to take.
     pub(super) fix: String,
     /// The commands that do it.
     pub(super) commands: Vec<String>,

@@ -1,4 +1,4 @@
-//! What was read of a table and its surroundings, and which calls were not made or were refused: [`TableObservation`].
+//! The state of a table and its surroundings, and the calls that were not made or were refused: [`TableObservation`].
 
 use millrace_local::table_description::{TableArn, TableDescription};
 
@@ -87,7 +87,7 @@ pub(super) struct ReplicaObservation {
     pub(super) feeding_functions: CheckResult<Vec<String>>,
 }
 
-/// What was read of a table.
+/// The state of a table as far as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TableObservation {
     /// The description, with TTL as far as it is known.

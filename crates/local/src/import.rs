@@ -129,7 +129,7 @@ struct ImportBatch {
     replaced: u64,
 }
 
-/// What the thread that reads the files sends.
+/// A message of the thread that reads the files.
 enum ReadBatch {
     Items(ImportBatch),
     Invalid { path: PathBuf, line: u64, problem: ImportItemError },
