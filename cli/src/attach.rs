@@ -3,7 +3,7 @@
 //!
 //! [`account`] reads the table's account, with read-only calls, to an [`observation`]; with `--from` the observation is
 //! made from a file. [`findings`] decides from it, without I/O, what prevents a deployment and which settings it has.
-//! [`report`] prints that, [`cost`] estimates what replication will cost, and [`files`] and [`policies`] write what is
+//! [`report`] prints that, [`crate::cost`] estimates what replication will cost, and [`files`] and [`policies`] write what is
 //! deployed. Nothing is ever written to AWS.
 
 use std::path::PathBuf;
@@ -14,7 +14,6 @@ use millrace_local::table_description::{TableArn, TableDescription, TimeToLive, 
 use crate::options::refuse;
 
 mod account;
-mod cost;
 mod credentials;
 mod files;
 mod findings;
@@ -24,6 +23,9 @@ mod policies;
 mod report;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::orders;
 
 use account::{AccountConnection, AccountOptions};
 use files::AttachFiles;

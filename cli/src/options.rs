@@ -29,6 +29,7 @@ use millrace_local::tier::TierServer;
 use millrace_local::token::LocalAuth;
 
 use crate::attach::AttachCommand;
+use crate::plan::PlanCommand;
 use crate::stack_source::StackSource;
 use crate::task_command::TaskCommand;
 use crate::{banner, demo, usage_error};
@@ -151,6 +152,8 @@ enum MillraceCommand {
     Task(TaskCommand),
     /// Report what it takes to replicate a DynamoDB table that exists, and write the files that deploy it; only reads
     Attach(AttachCommand),
+    /// Compute capacity, cost per month and the first limit of the replication of a table from its size and its load
+    Plan(PlanCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -212,7 +215,9 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Task(_) => (LevelFilter::ERROR, LevelFilter::OFF),
         // The report and the one line of an error contain what the SDK would log.
         MillraceCommand::Attach(_) => (LevelFilter::OFF, LevelFilter::OFF),
-        MillraceCommand::Demo(_) | MillraceCommand::Completions { .. } => (LevelFilter::ERROR, LevelFilter::ERROR),
+        MillraceCommand::Demo(_) | MillraceCommand::Plan(_) | MillraceCommand::Completions { .. } => {
+            (LevelFilter::ERROR, LevelFilter::ERROR)
+        }
     };
     log(named.unwrap_or(usual), named.unwrap_or(of_maintenance));
     match command {
@@ -220,6 +225,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Demo(line) => run_demo(line).await,
         MillraceCommand::Task(line) => line.run().await,
         MillraceCommand::Attach(line) => Box::pin(line.run()).await,
+        MillraceCommand::Plan(line) => line.run(),
         MillraceCommand::Completions { shell } => match std::io::stdout().write_all(&completions(shell)) {
             // The reader has all that it wanted.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

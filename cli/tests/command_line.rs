@@ -96,6 +96,52 @@ fn description_and_items_that_cannot_be_used_are_named_before_anything_starts() 
 }
 
 #[test]
+fn plan_names_the_option_of_a_value_that_it_rejects() {
+    let valid = ["plan", "--items", "1e6", "--item-bytes", "500", "--writes-per-second", "10"];
+    for (option, value, part) in [
+        ("--items", "many", "expected a number from 0 to 1e12, such as 2000000 or 2e6"),
+        ("--items", "2e12", "expected a number from 0 to 1e12"),
+        ("--items", "1.5", "expected a whole number"),
+        ("--items", "NaN", "expected a number"),
+        ("--item-bytes", "0", "1..=409600"),
+        ("--item-bytes", "409601", "1..=409600"),
+        ("--writes-per-second", "1e7", "expected a number from 0 to 1e6, such as 0.5, 1000 or 1e3"),
+        ("--expired-per-day", "-1", "expected"),
+        ("--replicas", "21", "1..=20"),
+        ("--output", "xml", "text, json"),
+    ] {
+        let mut arguments = valid.to_vec();
+        match arguments.iter().position(|argument| *argument == option) {
+            Some(index) => arguments[index + 1] = value,
+            None => arguments.extend([option, value]),
+        }
+        let Output { status, stdout, stderr } = millrace(&arguments);
+        let error = text(stderr);
+        assert_eq!((status.code(), text(stdout)), (Some(2), String::new()), "{arguments:?}");
+        assert!(error.contains(option) || value.starts_with('-'), "{error}");
+        assert!(error.contains(part) && error.lines().count() == 1, "{error}");
+    }
+    let Output { status, stderr, .. } = millrace(&[&valid[..], &["--expired-per-day", "1e9"]].concat());
+    let error = text(stderr);
+    assert_eq!(status.code(), Some(2));
+    assert!(error.contains("--expired-per-day 1000000000 is more than") && error.contains("raise --items"), "{error}");
+}
+
+#[test]
+fn plan_exits_with_1_if_a_limit_is_exceeded() {
+    let plan = |writes: &str| {
+        millrace(&["plan", "--items", "1e6", "--item-bytes", "500", "--writes-per-second", writes, "--output", "json"])
+    };
+    for (writes, code) in [("10", 0), ("1e6", 1)] {
+        let Output { status, stdout, stderr } = plan(writes);
+        assert_eq!((status.code(), text(stderr)), (Some(code), String::new()));
+        let document: serde_json::Value = serde_json::from_str(&text(stdout)).expect("one JSON document");
+        assert_eq!(document["is_within_limits"], code == 0, "{document}");
+        assert!(document["plan"]["dollars_per_month"].as_f64().is_some_and(|dollars| dollars > 0.0), "{document}");
+    }
+}
+
+#[test]
 fn completion_script_is_all_of_the_output() {
     for shell in ["bash", "zsh", "fish"] {
         let Output { status, stdout, stderr } = millrace(&["completions", shell]);

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use millrace_local::table_description::{KeyAttribute, KeyType, TableCapacity, TableDescription, TimeToLive};
 use serde_json::{Value, json};
 
-use super::cost::{CostEstimate, dollars, grouped};
+use crate::cost::{CostEstimate, dollars, grouped};
+
 use super::files::AttachFiles;
 use super::findings::{ArchiveMode, AttachPlan, FindingSeverity};
 use super::observation::{CheckResult, SkipReason, SkippedCall, TableObservation};

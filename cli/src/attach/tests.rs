@@ -10,7 +10,7 @@ use super::*;
 const ORDERS: &str = include_str!("../../tests/attach/orders.json");
 
 /// Returns the description of a table that can be attached.
-pub(super) fn orders() -> TableDescription {
+pub(crate) fn orders() -> TableDescription {
     TableDescription::parse(ORDERS).unwrap()
 }
 

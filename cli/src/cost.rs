@@ -1,79 +1,93 @@
-//! Estimate of what replication costs: [`CostEstimate`].
+//! The cost model: the prices and counts of docs/cost.md, which a test compares with them, and the estimate of what the
+//! replication of a table costs per million changes ([`CostEstimate`]).
 //!
-//! The prices and counts are those of docs/cost.md, which a test compares with them.
+//! `millrace attach` prints the estimate for a table that exists, and `millrace plan` computes capacity and cost per month
+//! from the same prices and counts.
 
 use millrace_local::table_description::TableDescription;
 
 /// The prices: list prices of US East (N. Virginia) of 2025, from the pages that docs/cost.md links to.
-mod prices {
+pub(crate) mod prices {
     /// S3 Standard: dollars per thousand PUT requests.
-    pub(super) const THOUSAND_PUTS: f64 = 0.005;
+    pub(crate) const THOUSAND_PUTS: f64 = 0.005;
     /// S3 Standard: dollars per GB and month.
-    pub(super) const GB_MONTH: f64 = 0.023;
+    pub(crate) const GB_MONTH: f64 = 0.023;
     /// Lambda on arm64: dollars per GB-second.
-    pub(super) const GB_SECOND: f64 = 0.000_013_333_4;
+    pub(crate) const GB_SECOND: f64 = 0.000_013_333_4;
     /// Lambda: dollars per million invocations.
-    pub(super) const MILLION_INVOCATIONS: f64 = 0.20;
+    pub(crate) const MILLION_INVOCATIONS: f64 = 0.20;
     /// DynamoDB on demand: dollars per million write request units.
-    pub(super) const MILLION_WRITE_UNITS: f64 = 0.625;
+    pub(crate) const MILLION_WRITE_UNITS: f64 = 0.625;
     /// DynamoDB on demand: dollars per million read request units.
-    pub(super) const MILLION_READ_UNITS: f64 = 0.125;
+    pub(crate) const MILLION_READ_UNITS: f64 = 0.125;
+    /// DynamoDB: dollars per GB and month of a table.
+    pub(crate) const TABLE_GB_MONTH: f64 = 0.25;
+    /// DynamoDB: dollars per GB and month of point-in-time recovery.
+    pub(crate) const RECOVERY_GB_MONTH: f64 = 0.20;
+    /// `CloudWatch` Logs: dollars per GB of ingestion.
+    pub(crate) const LOG_GB: f64 = 0.50;
 }
 
 /// The counts: those of `scripts/bench` and `scripts/bench-archive` of 2026-11-25 (docs/benchmarks.md).
-mod counts {
+pub(crate) mod counts {
     /// Bytes that a revision adds to an item in a replica.
-    pub(super) const REVISION_BYTES: u64 = 27;
-    /// GB-seconds that a second of CPU time takes in a function of 512 MB, which has 512/1769 of a core.
-    pub(super) const GB_SECONDS_PER_CPU_SECOND: f64 = 0.5 * 1769.0 / 512.0;
+    pub(crate) const REVISION_BYTES: u64 = 27;
+    /// Seconds that a second of CPU time takes in a function of 512 MB, which has 512/1769 of a core.
+    pub(crate) const SECONDS_PER_CPU_SECOND: f64 = 1769.0 / 512.0;
+    /// The memory of a function in GB.
+    pub(crate) const FUNCTION_GB: f64 = 0.5;
+    /// GB-seconds that a second of CPU time takes in a function of 512 MB.
+    pub(crate) const GB_SECONDS_PER_CPU_SECOND: f64 = FUNCTION_GB * SECONDS_PER_CPU_SECOND;
     /// Seconds of CPU time of the replicator per million changes.
-    pub(super) const REPLICATOR_CPU_SECONDS: f64 = 58.0;
+    pub(crate) const REPLICATOR_CPU_SECONDS: f64 = 58.0;
     /// Invocations of the replicator per million changes.
-    pub(super) const REPLICATOR_INVOCATIONS: f64 = 1_000.0;
+    pub(crate) const REPLICATOR_INVOCATIONS: f64 = 1_000.0;
     /// Seconds of CPU time of the archiver per million items.
-    pub(super) const ARCHIVER_CPU_SECONDS: f64 = 5.0;
+    pub(crate) const ARCHIVER_CPU_SECONDS: f64 = 5.0;
     /// Batches of the archiver per million items: one invocation and one PUT each.
-    pub(super) const ARCHIVER_BATCHES: f64 = 334.0;
+    pub(crate) const ARCHIVER_BATCHES: f64 = 334.0;
     /// GB-seconds of waiting per batch of the archiver, 100 ms in 512 MB.
-    pub(super) const WAITING_GB_SECONDS: f64 = 0.05;
-    /// Bytes of an archived item of 1.1 KB.
-    pub(super) const ARCHIVED_BYTES: f64 = 244.0;
+    pub(crate) const WAITING_GB_SECONDS: f64 = 0.05;
+    /// Bytes of an archived item of [`ARCHIVED_ITEM_BYTES`].
+    pub(crate) const ARCHIVED_BYTES: f64 = 244.0;
+    /// Bytes of an item of the archive's benchmark in the table.
+    pub(crate) const ARCHIVED_ITEM_BYTES: f64 = 1_100.0;
 }
 
 /// The size of a write request unit in bytes.
 const WRITE_UNIT_BYTES: u64 = 1024;
 /// The size of a read request unit with strong consistency in bytes.
-const READ_UNIT_BYTES: u64 = 4096;
+pub(crate) const READ_UNIT_BYTES: u64 = 4096;
 const MILLION: u64 = 1_000_000;
 
 /// The cost of replicating a table, in dollars, rounded to nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct CostEstimate {
+pub(crate) struct CostEstimate {
     /// The average size of an item in bytes.
-    pub(super) item_bytes: u64,
+    pub(crate) item_bytes: u64,
     /// The read request units of a backfill, which reads the whole table.
-    pub(super) backfill_read_units: u64,
+    pub(crate) backfill_read_units: u64,
     /// The write request units of a backfill, which writes each item to the replica.
-    pub(super) backfill_write_units: u64,
+    pub(crate) backfill_write_units: u64,
     /// The dollars of a backfill.
-    pub(super) backfill: f64,
+    pub(crate) backfill: f64,
     /// The write request units of a million changes.
-    pub(super) change_write_units: u64,
+    pub(crate) change_write_units: u64,
     /// The dollars of a million changes.
-    pub(super) million_changes: f64,
+    pub(crate) million_changes: f64,
     /// The dollars of a million archived items, without their storage.
-    pub(super) million_archived: f64,
+    pub(crate) million_archived: f64,
     /// The dollars per month of storing a million archived items.
-    pub(super) archive_month: f64,
+    pub(crate) archive_month: f64,
 }
 
 impl CostEstimate {
     /// Estimates the cost from the number and the average size of the items; `None` if one is not known, or the table
     /// is empty.
-    pub(super) fn new(table: &TableDescription) -> Option<Self> {
+    pub(crate) fn new(table: &TableDescription) -> Option<Self> {
         let (items, bytes) = (table.item_count.filter(|items| *items > 0)?, table.size_bytes?);
         let item_bytes = bytes / items;
-        let units_per_write = (item_bytes + counts::REVISION_BYTES).div_ceil(WRITE_UNIT_BYTES);
+        let units_per_write = replica_write_units(item_bytes);
         let backfill_read_units = bytes.div_ceil(READ_UNIT_BYTES);
         let backfill_write_units = items * units_per_write;
         let change_write_units = MILLION * units_per_write;
@@ -89,6 +103,17 @@ impl CostEstimate {
             archive_month: counts::ARCHIVED_BYTES * 1e6 / 1e9 * prices::GB_MONTH,
         })
     }
+}
+
+/// Returns the write request units of a write of an item of this size in bytes.
+pub(crate) fn write_units(item_bytes: u64) -> u64 {
+    item_bytes.div_ceil(WRITE_UNIT_BYTES).max(1)
+}
+
+/// Returns the write request units of a write of an item of this size in bytes to a replica, which stores the revision,
+/// too. A tombstone takes as many, since DynamoDB counts the larger of the two items.
+pub(crate) fn replica_write_units(item_bytes: u64) -> u64 {
+    write_units(item_bytes.saturating_add(counts::REVISION_BYTES))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "units are far below 2^53")]
@@ -111,14 +136,14 @@ fn archiver() -> f64 {
 }
 
 /// Formats an amount in dollars: whole cents, or the first significant digit of less than a cent.
-pub(super) fn dollars(amount: f64) -> String {
+pub(crate) fn dollars(amount: f64) -> String {
     // Half a cent is rounded up.
     let cents = (amount * 100.0).round() / 100.0;
     if amount >= 0.01 { format!("${cents:.2}") } else { format!("${amount:.3}") }
 }
 
 /// Formats a whole number with separators.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -133,7 +158,7 @@ pub(super) fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attach::tests::orders;
+    use crate::attach::orders;
 
     fn document() -> String {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cost.md");
@@ -154,6 +179,12 @@ mod tests {
             ),
             format!("write request unit, 1 KB | ${} per million |", prices::MILLION_WRITE_UNITS),
             format!("with strong consistency | ${} per million |", prices::MILLION_READ_UNITS),
+            format!(
+                "| DynamoDB: storage, point-in-time recovery | ${:.2}, ${:.2} per GB and month |",
+                prices::TABLE_GB_MONTH,
+                prices::RECOVERY_GB_MONTH
+            ),
+            format!("| CloudWatch Logs: ingestion | ${:.2} per GB |", prices::LOG_GB),
             format!("takes 3.46 s and {:.2} GB-seconds", counts::GB_SECONDS_PER_CPU_SECOND),
             format!("because of its revision ({} bytes", counts::REVISION_BYTES),
             format!(
