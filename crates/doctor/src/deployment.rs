@@ -1,0 +1,289 @@
+//! Model of a deployment, which the rules judge: [`Deployment`].
+//!
+//! It has no knowledge of the form in which the deployment is written. Names and ARNs may contain tokens for parts that
+//! only a deployment assigns (`${FailureBucket}`); equal tokens are equal names.
+
+use std::collections::BTreeMap;
+
+use crate::iam_policy::RolePermissions;
+use crate::setting::SettingValue;
+
+/// The place of a resource in the deployment's files.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceLocation {
+    /// The file.
+    pub file: String,
+    /// The line, starting at 1; 0 if it is not known.
+    pub line: usize,
+    /// The resource, such as `Replication.ReplicatorFunction`.
+    pub resource: String,
+}
+
+/// A finding that the deployment itself declares as intended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredRule {
+    /// The rule.
+    pub rule: String,
+    /// The resource, or `None` for all of the template's.
+    pub resource: Option<String>,
+    /// Why the finding is intended.
+    pub reason: String,
+}
+
+/// A deployment, as far as its rules concern it.
+#[derive(Debug, Default)]
+pub struct Deployment {
+    /// The event source mappings of DynamoDB streams.
+    pub mappings: Vec<StreamMapping>,
+    /// Event source mappings whose source is not resolved, with the reason.
+    pub unresolved_mappings: Vec<(SourceLocation, String)>,
+    /// The Lambda functions.
+    pub functions: Vec<FunctionSettings>,
+    /// The DynamoDB tables.
+    pub tables: Vec<TableSettings>,
+    /// The S3 buckets.
+    pub buckets: Vec<BucketSettings>,
+    /// The IAM roles.
+    pub roles: Vec<RolePermissions>,
+    /// The KMS keys.
+    pub keys: Vec<KeySettings>,
+    /// The metrics that alarms watch.
+    pub alarms: Vec<WatchedMetric>,
+    /// The routes of HTTP APIs.
+    pub routes: Vec<RouteSettings>,
+    /// The network.
+    pub network: NetworkSettings,
+    /// ARNs or names of resources with a policy of their own that allows something.
+    pub resource_policies: Vec<SettingValue<String>>,
+    /// Findings that the deployment declares as intended.
+    pub ignored: Vec<IgnoredRule>,
+    /// Parts of the deployment that are not judged at all, with the reason.
+    pub unread: Vec<(SourceLocation, String)>,
+}
+
+/// An event source mapping of a DynamoDB stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamMapping {
+    /// Where it is defined.
+    pub location: SourceLocation,
+    /// Its logical ID, after which alarms name it.
+    pub id: String,
+    /// The name or ARN of the function.
+    pub function: SettingValue<String>,
+    /// The ARN of the stream.
+    pub stream: SettingValue<String>,
+    /// Whether the ARN of the stream is spelled out where the mapping is defined.
+    pub has_literal_stream: bool,
+    /// Whether it delivers records; AWS's default is true.
+    pub enabled: SettingValue<bool>,
+    /// The maximum number of records of a batch; AWS's default is 100.
+    pub batch_size: SettingValue<i64>,
+    /// The number of concurrent batches of a shard; AWS's default is 1.
+    pub parallelization_factor: SettingValue<i64>,
+    /// The maximum number of retries; AWS's default is -1, no limit.
+    pub max_retries: SettingValue<i64>,
+    /// The maximum age of a record in seconds; AWS's default is -1, no limit.
+    pub max_age_s: SettingValue<i64>,
+    /// Whether a failed batch is split; AWS's default is false.
+    pub bisect: SettingValue<bool>,
+    /// Whether the function's response may report records that failed; AWS's default is false.
+    pub partial_response: SettingValue<bool>,
+    /// `TRIM_HORIZON` or `LATEST`.
+    pub starting_position: SettingValue<String>,
+    /// The ARN of the on-failure destination.
+    pub on_failure: SettingValue<String>,
+    /// The filter patterns, as JSON.
+    pub filters: SettingValue<Vec<String>>,
+    /// Whether the metrics `EventCount` are on; AWS's default is false.
+    pub event_count: SettingValue<bool>,
+    /// Whether it invokes an alias that SAM publishes (`AutoPublishAlias`).
+    pub invokes_published_alias: bool,
+}
+
+/// What a function does with the records of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FunctionPurpose {
+    /// It applies all changes to another store.
+    Replicator,
+    /// It stores the items that TTL removes.
+    Archiver,
+}
+
+/// A Lambda function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionSettings {
+    /// Where it is defined.
+    pub location: SourceLocation,
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub arn: String,
+    /// The timeout in seconds; AWS's default is 3.
+    pub timeout_s: SettingValue<i64>,
+    /// The reserved concurrency.
+    pub reserved_concurrency: SettingValue<i64>,
+    /// The ARN of the role.
+    pub role: SettingValue<String>,
+    /// The environment variables.
+    pub environment: BTreeMap<String, SettingValue<String>>,
+    /// `JSON` or `Text`; AWS's default is `Text`.
+    pub log_format: SettingValue<String>,
+    /// The level of Lambda's log filter; AWS's default is `INFO`.
+    pub log_level: SettingValue<String>,
+    /// The subnets, if the function is in a VPC.
+    pub subnets: SettingValue<Vec<String>>,
+    /// Whether its code names `batchItemFailures`.
+    pub reports_failures: SettingValue<bool>,
+    /// Its purpose, if it is declared or known.
+    pub purpose: Option<FunctionPurpose>,
+}
+
+/// A DynamoDB table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableSettings {
+    /// Where it is defined.
+    pub location: SourceLocation,
+    /// Its name.
+    pub name: String,
+    /// The key as `name:TYPE` or `name:TYPE,name:TYPE`.
+    pub key_schema: SettingValue<String>,
+    /// The stream view type; absent without a stream.
+    pub stream_view: SettingValue<String>,
+    /// The TTL attribute; absent if TTL is off.
+    pub ttl_attribute: SettingValue<String>,
+    /// Whether point-in-time recovery is on; AWS's default is false.
+    pub recovery: SettingValue<bool>,
+    /// Whether deletion protection is on; AWS's default is false.
+    pub deletion_protection: SettingValue<bool>,
+    /// Whether the table stays when the deployment no longer contains it.
+    pub retained: SettingValue<bool>,
+    /// The KMS key of the customer, if there is one.
+    pub key: SettingValue<String>,
+    /// Whether it is a global table.
+    pub is_global: bool,
+}
+
+/// A lifecycle rule of a bucket that is enabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LifecycleRule {
+    /// The prefix of the objects; empty for all objects.
+    pub prefix: SettingValue<String>,
+    /// Whether it also selects by tag or size, so that it does not concern all objects of the prefix.
+    pub is_narrowed: bool,
+    /// Whether it expires current objects.
+    pub expires_objects: SettingValue<bool>,
+}
+
+/// An S3 bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketSettings {
+    /// Where it is defined.
+    pub location: SourceLocation,
+    /// Its name.
+    pub name: String,
+    /// Whether versioning is on; AWS's default is false.
+    pub versioned: SettingValue<bool>,
+    /// The lifecycle rules.
+    pub lifecycle: SettingValue<Vec<LifecycleRule>>,
+    /// The KMS key of the customer, if there is one.
+    pub key: SettingValue<String>,
+}
+
+/// A KMS key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySettings {
+    /// Where it is defined.
+    pub location: SourceLocation,
+    /// Its ARN.
+    pub arn: String,
+    /// Whether it can be used; AWS's default is true.
+    pub enabled: SettingValue<bool>,
+    /// Whether the key's policy only lets IAM policies of the account decide.
+    pub delegates_to_iam: bool,
+}
+
+/// A metric that an alarm watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchedMetric {
+    /// The metric's name.
+    pub name: String,
+    /// The values of its dimensions; empty if the alarm watches a sum over all.
+    pub dimensions: Vec<SettingValue<String>>,
+}
+
+/// A route of an HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSettings {
+    /// Where it is defined.
+    pub location: SourceLocation,
+    /// The method and path.
+    pub route: String,
+    /// Whether it has an authorizer.
+    pub authorized: SettingValue<bool>,
+}
+
+/// The network of functions in a VPC.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// The subnets that the deployment creates.
+    pub subnets: Vec<String>,
+    /// The services with a VPC endpoint, such as `com.amazonaws.${AWS.Region}.dynamodb`.
+    pub endpoint_services: Vec<SettingValue<String>>,
+    /// Whether there is a NAT gateway, or another route that is not examined.
+    pub has_nat: bool,
+}
+
+impl Deployment {
+    /// Returns the function with this name, ARN, or ARN of a version or alias.
+    #[must_use]
+    pub fn function(&self, reference: &str) -> Option<&FunctionSettings> {
+        self.functions.iter().find(|function| {
+            let is_qualified = |own: &str| reference.strip_prefix(own).is_some_and(|rest| rest.starts_with(':'));
+            [&function.name, &function.arn].into_iter().any(|own| reference == own || is_qualified(own))
+                || reference.strip_suffix(&function.name).is_some_and(|rest| rest.ends_with(":function:"))
+        })
+    }
+
+    /// Returns the function of a mapping.
+    ///
+    /// # Errors
+    /// The reason, if it is not in the deployment.
+    pub fn function_of(&self, mapping: &StreamMapping) -> Result<&FunctionSettings, String> {
+        let reference = mapping.function.get()?.map(String::as_str).unwrap_or_default();
+        self.function(reference).ok_or_else(|| format!("the function {reference} is not part of this deployment"))
+    }
+
+    /// Returns the table with this name or ARN.
+    #[must_use]
+    pub fn table(&self, reference: &str) -> Option<&TableSettings> {
+        let name = reference.split_once(":table/").map_or(reference, |(_, name)| name);
+        let name = name.split_once('/').map_or(name, |(name, _)| name);
+        self.tables.iter().find(|table| table.name == name)
+    }
+
+    /// Returns the table whose stream a mapping reads.
+    ///
+    /// # Errors
+    /// The reason, if it is not in the deployment.
+    pub fn table_of(&self, mapping: &StreamMapping) -> Result<&TableSettings, String> {
+        let stream = mapping.stream.get()?.map(String::as_str).unwrap_or_default();
+        self.table(stream).ok_or_else(|| format!("the table of the stream {stream} is not part of this deployment"))
+    }
+
+    /// Returns the bucket with this ARN.
+    #[must_use]
+    pub fn bucket(&self, arn: &str) -> Option<&BucketSettings> {
+        let name = arn.strip_prefix("arn:aws:s3:::")?;
+        self.buckets.iter().find(|bucket| bucket.name == name)
+    }
+
+    /// Returns the role of a function.
+    ///
+    /// # Errors
+    /// The reason, if it is not in the deployment.
+    pub fn role_of(&self, function: &FunctionSettings) -> Result<&RolePermissions, String> {
+        let arn = function.role.get()?.map(String::as_str).unwrap_or_default();
+        let role = self.roles.iter().find(|role| role.arn == arn || role.name == arn);
+        role.ok_or_else(|| format!("the role {arn} is not part of this deployment"))
+    }
+}

@@ -1,0 +1,103 @@
+//! Applies the rules to a deployment: [`diagnose`].
+
+use crate::deployment::{Deployment, IgnoredRule, SourceLocation};
+use crate::rule_table::{DoctorRule, RULES, RuleCheck};
+
+/// A setting that loses or blocks records, or weakens their protection.
+#[derive(Debug, Clone)]
+pub struct RuleFinding {
+    /// The rule.
+    pub rule: &'static DoctorRule,
+    /// Where it is.
+    pub location: SourceLocation,
+    /// What is set there.
+    pub problem: String,
+}
+
+/// A rule that could not be judged, which is not the same as a good result.
+#[derive(Debug, Clone)]
+pub struct UncheckedRule {
+    /// The rule.
+    pub rule: &'static DoctorRule,
+    /// Where it is, if it concerns one resource.
+    pub location: Option<SourceLocation>,
+    /// Why it could not be judged.
+    pub reason: String,
+}
+
+/// The result of all rules.
+#[derive(Debug, Default)]
+pub struct Diagnosis {
+    /// The findings, the most severe first.
+    pub findings: Vec<RuleFinding>,
+    /// Findings that the deployment declares as intended, with the reason.
+    pub ignored: Vec<(RuleFinding, String)>,
+    /// Rules that could not be judged.
+    pub unchecked: Vec<UncheckedRule>,
+    /// Declarations that match no finding.
+    pub unused_ignores: Vec<IgnoredRule>,
+    /// Parts of the deployment that were not judged, with the reason.
+    pub unread: Vec<(SourceLocation, String)>,
+    /// The number of event source mappings that were judged.
+    pub mappings: usize,
+}
+
+/// Applies every rule to a deployment.
+#[must_use]
+pub fn diagnose(deployment: &Deployment) -> Diagnosis {
+    let mut diagnosis =
+        Diagnosis { mappings: deployment.mappings.len(), unread: deployment.unread.clone(), ..Diagnosis::default() };
+    for (location, reason) in &deployment.unresolved_mappings {
+        diagnosis.unread.push((location.clone(), format!("the source of the mapping: {reason}")));
+    }
+    let mut used = vec![false; deployment.ignored.len()];
+    for rule in RULES {
+        for check in rule.checks {
+            for (location, judgement) in judge(deployment, *check) {
+                match judgement {
+                    Ok(None) => {}
+                    Ok(Some(problem)) => {
+                        let finding = RuleFinding { rule, location, problem };
+                        match deployment.ignored.iter().position(|ignored| concerns(ignored, &finding)) {
+                            Some(index) => {
+                                used[index] = true;
+                                diagnosis.ignored.push((finding, deployment.ignored[index].reason.clone()));
+                            }
+                            None => diagnosis.findings.push(finding),
+                        }
+                    }
+                    Err(reason) => diagnosis.unchecked.push(UncheckedRule { rule, location: Some(location), reason }),
+                }
+            }
+        }
+        if rule.checks.is_empty() {
+            let reason = rule.offline.to_owned();
+            diagnosis.unchecked.push(UncheckedRule { rule, location: None, reason });
+        }
+    }
+    diagnosis.findings.sort_by(|a, b| (a.rule.severity, &a.location).cmp(&(b.rule.severity, &b.location)));
+    let unused = deployment.ignored.iter().zip(used).filter(|(_, used)| !used);
+    diagnosis.unused_ignores = unused.map(|(ignored, _)| ignored.clone()).collect();
+    diagnosis
+}
+
+fn judge(deployment: &Deployment, check: RuleCheck) -> Vec<(SourceLocation, Result<Option<String>, String>)> {
+    match check {
+        RuleCheck::Mapping(judge) => {
+            deployment.mappings.iter().map(|it| (it.location.clone(), judge(deployment, it))).collect()
+        }
+        RuleCheck::Table(judge) => {
+            deployment.tables.iter().map(|it| (it.location.clone(), judge(deployment, it))).collect()
+        }
+        RuleCheck::Key(judge) => deployment.keys.iter().map(|it| (it.location.clone(), judge(it))).collect(),
+        RuleCheck::Route(judge) => deployment.routes.iter().map(|it| (it.location.clone(), judge(it))).collect(),
+    }
+}
+
+fn concerns(ignored: &IgnoredRule, finding: &RuleFinding) -> bool {
+    let is_within = |resource: &str| {
+        let rest = finding.location.resource.strip_prefix(resource);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    ignored.rule == finding.rule.id && ignored.resource.as_deref().is_none_or(is_within)
+}

@@ -1,0 +1,44 @@
+//! Finds the settings of a DynamoDB-stream deployment that lose records: the library of `millrace doctor`.
+//!
+//! [`template_reader`] reads a template of `CloudFormation` or SAM to a [`deployment::Deployment`], in which each setting
+//! is known, absent or unresolved. [`diagnosis::diagnose`] applies the rules of [`rule_table::RULES`] to it, which are
+//! pure functions. Nothing is called in an account.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//!
+//! let template = "
+//! Resources:
+//!   Users:
+//!     Type: AWS::DynamoDB::Table
+//!     Properties: {StreamSpecification: {StreamViewType: NEW_IMAGE}}
+//!   Mapping:
+//!     Type: AWS::Lambda::EventSourceMapping
+//!     Properties:
+//!       EventSourceArn: !GetAtt Users.StreamArn
+//!       FunctionName: other
+//!       StartingPosition: LATEST
+//!       MaximumRetryAttempts: 3
+//! ";
+//! let reading = millrace_doctor::template_reader::read(template, "t.yaml", None, &BTreeMap::new()).expect("a template");
+//! let diagnosis = millrace_doctor::diagnosis::diagnose(&reading.deployment);
+//! let rules: Vec<&str> = diagnosis.findings.iter().map(|finding| finding.rule.id).collect();
+//! assert!(rules.contains(&"discarded-without-destination") && rules.contains(&"starts-at-latest"));
+//! ```
+
+pub mod deployment;
+pub mod deployment_builder;
+pub mod diagnosis;
+pub mod filter_pattern;
+pub mod iam_policy;
+pub mod resource_entry;
+pub mod rule_table;
+pub mod rules;
+pub mod setting;
+pub mod template_document;
+pub mod template_error;
+pub mod template_node;
+pub mod template_reader;
+pub mod template_scope;
+#[cfg(test)]
+mod tests;

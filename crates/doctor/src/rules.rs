@@ -1,0 +1,17 @@
+//! The rules as pure functions over the model of a deployment, one file for each subject.
+//!
+//! A rule returns what is wrong, `None` if nothing is, or as an error the reason why it cannot be judged.
+
+pub mod delivery;
+pub mod destination;
+pub mod filter;
+pub mod function;
+pub mod replica;
+pub mod resource;
+pub mod stream;
+
+/// The judgement of a rule about one resource.
+pub type RuleJudgement = Result<Option<String>, String>;
+
+/// The number of seconds for which DynamoDB retains a stream record.
+pub const STREAM_RETENTION_S: i64 = 86_400;

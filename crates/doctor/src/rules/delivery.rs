@@ -1,0 +1,168 @@
+//! Rules on retries, batches and responses of a mapping.
+
+use super::{RuleJudgement, STREAM_RETENTION_S};
+use crate::deployment::{Deployment, StreamMapping};
+
+/// Returns whether Lambda discards a record at some time, or `None` if that is not known.
+fn is_bounded(mapping: &StreamMapping) -> Result<bool, String> {
+    match (mapping.max_retries.or_default(-1), mapping.max_age_s.or_default(-1)) {
+        (Ok(retries), _) if retries >= 0 => Ok(true),
+        (_, Ok(age)) if age >= 0 => Ok(true),
+        (Ok(_), Ok(_)) => Ok(false),
+        (Err(reason), _) | (_, Err(reason)) => Err(reason),
+    }
+}
+
+fn limits(mapping: &StreamMapping) -> String {
+    let limit =
+        |name: &str, value: Option<&i64>| value.filter(|value| **value >= 0).map(|value| format!("{name} is {value}"));
+    let retries = limit("MaximumRetryAttempts", mapping.max_retries.known());
+    let age = limit("MaximumRecordAgeInSeconds", mapping.max_age_s.known());
+    [retries, age].into_iter().flatten().collect::<Vec<_>>().join(" and ")
+}
+
+/// Bounded retries or a bounded age without a destination.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn discards_without_destination(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    if mapping.on_failure.known().is_some() || is_bounded(mapping) == Ok(false) {
+        return Ok(None);
+    }
+    let has_destination = mapping.on_failure.get()?.is_some();
+    let is_discarding = is_bounded(mapping)? && !has_destination;
+    Ok(is_discarding.then(|| format!("{}, and there is no OnFailure destination", limits(mapping))))
+}
+
+/// Lambda's defaults: one record blocks its shard until the stream trims it.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn poison_record_blocks_shard(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    let settings = [
+        mapping.max_retries.or_default(-1).map(|retries| retries < 0),
+        mapping.max_age_s.or_default(-1).map(|age| age < 0),
+        mapping.bisect.or_default(false).map(|bisect| !bisect),
+        mapping.partial_response.or_default(false).map(|partial| !partial),
+    ];
+    all(settings).map(|is_default| {
+        is_default.then(|| {
+            "MaximumRetryAttempts and MaximumRecordAgeInSeconds are unlimited, batches are not bisected, and there are \
+             no partial responses"
+                .to_owned()
+        })
+    })
+}
+
+/// Returns whether all conditions hold; unknown ones do not matter if one is known not to.
+fn all<const N: usize>(conditions: [Result<bool, String>; N]) -> Result<bool, String> {
+    if conditions.contains(&Ok(false)) {
+        return Ok(false);
+    }
+    conditions.into_iter().collect::<Result<Vec<bool>, String>>().map(|_| true)
+}
+
+/// A response that names failed records and is ignored.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn response_is_ignored(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    if mapping.partial_response.or_default(false)? {
+        return Ok(None);
+    }
+    let function = deployment.function_of(mapping)?;
+    let reports = function.reports_failures.or_default(false)?;
+    Ok(reports
+        .then(|| "the function returns batchItemFailures, and FunctionResponseTypes does not enable it".to_owned()))
+}
+
+/// Bounded retries without bisection.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn batch_is_discarded_whole(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    if mapping.batch_size.known() == Some(&1) {
+        return Ok(None);
+    }
+    let bounded = mapping.max_retries.or_default(-1).map(|retries| retries >= 0);
+    let is_whole = all([bounded, mapping.bisect.or_default(false).map(|bisect| !bisect)])?;
+    if !is_whole {
+        return Ok(None);
+    }
+    let size = mapping
+        .batch_size
+        .or_default(100)
+        .map_or_else(|_| "the whole batch".to_owned(), |size| format!("a batch of up to {size} records"));
+    let partial = match mapping.partial_response.or_default(false) {
+        Ok(true) => ", unless the function reports the failed record and has applied those behind it",
+        _ => "",
+    };
+    Ok(Some(format!(
+        "{}, and BisectBatchOnFunctionError is false: {size} is discarded together{partial}",
+        limits(mapping)
+    )))
+}
+
+/// An age that the stream's own retention ends first.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn age_exceeds_retention(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    // Bounded retries discard a record earlier; the defaults are another rule's.
+    if mapping.max_retries.or_default(-1)? >= 0 || poison_record_blocks_shard(deployment, mapping)?.is_some() {
+        return Ok(None);
+    }
+    let age = mapping.max_age_s.or_default(-1)?;
+    Ok(match age {
+        -1 => Some("MaximumRecordAgeInSeconds is unlimited, as are the retries".to_owned()),
+        age if age >= STREAM_RETENTION_S => Some(format!("MaximumRecordAgeInSeconds is {age}")),
+        _ => None,
+    })
+}
+
+/// `LATEST`.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn starts_at_latest(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    let position = mapping.starting_position.get()?;
+    Ok(position.filter(|position| *position == "LATEST").map(|_| "StartingPosition is LATEST".to_owned()))
+}
+
+/// A mapping that is switched off.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn is_disabled(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    Ok((!mapping.enabled.or_default(true)?).then(|| "Enabled is false".to_owned()))
+}
+
+/// Alarms on the metrics that show a loss.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn is_not_watched(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    let function = mapping.function.get()?.cloned().unwrap_or_default();
+    let function = deployment.function(&function).map_or(function, |function| function.name.clone());
+    let mapping_token = format!("${{{}}}", mapping.id);
+    let is_watched = |name: &str| {
+        deployment.alarms.iter().filter(|metric| metric.name == name).any(|metric| {
+            metric.dimensions.is_empty()
+                || metric.dimensions.iter().any(|value| match value.known() {
+                    Some(value) => *value == function || *value == mapping_token,
+                    None => true,
+                })
+        })
+    };
+    let mut missing: Vec<&str> =
+        ["IteratorAge", "DroppedEventCount"].into_iter().filter(|name| !is_watched(name)).collect();
+    if !mapping.on_failure.is_absent() {
+        let of_destination = ["OnFailureDestinationDeliveredEventCount", "DestinationDeliveryFailures"];
+        missing.extend(of_destination.into_iter().filter(|name| !is_watched(name)));
+    }
+    let has_counts = mapping.event_count.or_default(false)?;
+    let metrics = if has_counts { "" } else { "MetricsConfig does not enable EventCount" };
+    let alarms = if missing.is_empty() { String::new() } else { format!("no alarm on {}", missing.join(", ")) };
+    let parts: Vec<&str> = [metrics, &alarms].into_iter().filter(|part| !part.is_empty()).collect();
+    Ok((!parts.is_empty()).then(|| parts.join("; ")))
+}

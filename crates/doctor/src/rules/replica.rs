@@ -1,0 +1,99 @@
+//! Rules on a replicator and its replica.
+
+use super::RuleJudgement;
+use crate::deployment::{Deployment, FunctionPurpose, FunctionSettings, StreamMapping, TableSettings};
+
+/// The variable that names the replica of a replicator.
+const REPLICA_TABLE: &str = "REPLICA_TABLE";
+
+/// Returns the replicator, its source and its replica, or `None` if the mapping is not a replicator's.
+fn replication<'d>(
+    deployment: &'d Deployment,
+    mapping: &StreamMapping,
+) -> Result<Option<(&'d TableSettings, &'d TableSettings)>, String> {
+    let Ok(function) = deployment.function_of(mapping) else { return Ok(None) };
+    if function.purpose != Some(FunctionPurpose::Replicator) {
+        return Ok(None);
+    }
+    let Some(replica) = replica_name(function)? else { return Ok(None) };
+    let source = deployment.table_of(mapping)?;
+    let replica =
+        deployment.table(&replica).ok_or_else(|| format!("the replica {replica} is not part of this deployment"))?;
+    Ok(Some((source, replica)))
+}
+
+fn replica_name(function: &FunctionSettings) -> Result<Option<String>, String> {
+    match function.environment.get(REPLICA_TABLE) {
+        Some(name) => Ok(name.get()?.cloned()),
+        None => Ok(None),
+    }
+}
+
+/// A replica that expires items by itself.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn replica_expires_items(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    let Some((source, replica)) = replication(deployment, mapping)? else { return Ok(None) };
+    let (Some(own), Some(of_source)) = (replica.ttl_attribute.get()?, source.ttl_attribute.get()?) else {
+        return Ok(None);
+    };
+    Ok((own == of_source).then(|| format!("TTL of the replica {} uses the source's attribute {own}", replica.name)))
+}
+
+/// A replica that cannot hold the source's items, or feeds them back.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn replica_does_not_fit(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    let Some((source, replica)) = replication(deployment, mapping)? else { return Ok(None) };
+    if source.name == replica.name {
+        return Ok(Some(format!("the replica is the source table {}", source.name)));
+    }
+    let feeds = deployment.mappings.iter().any(|other| {
+        deployment.table_of(other).is_ok_and(|table| table.name == replica.name)
+            && deployment.function_of(other).is_ok_and(|function| {
+                replica_name(function).is_ok_and(|name| {
+                    name.is_some_and(|name| deployment.table(&name).is_some_and(|table| table.name == source.name))
+                })
+            })
+    });
+    if feeds {
+        return Ok(Some(format!("changes of the replica {} are replicated back to {}", replica.name, source.name)));
+    }
+    let (Some(of_source), Some(of_replica)) = (source.key_schema.get()?, replica.key_schema.get()?) else {
+        return Ok(None);
+    };
+    Ok((of_source != of_replica)
+        .then(|| format!("the key of the replica {} is {of_replica}, that of the source {of_source}", replica.name)))
+}
+
+/// Protection of a table whose changes are read, and of a replica.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn table_is_unprotected(deployment: &Deployment, table: &TableSettings) -> RuleJudgement {
+    let is_source = deployment
+        .mappings
+        .iter()
+        .any(|mapping| deployment.table_of(mapping).is_ok_and(|source| source.name == table.name));
+    let is_replica = deployment.functions.iter().any(|function| {
+        replica_name(function).is_ok_and(|name| {
+            name.is_some_and(|name| deployment.table(&name).is_some_and(|replica| replica.name == table.name))
+        })
+    });
+    if !is_source && !is_replica {
+        return Ok(None);
+    }
+    let mut missing = Vec::new();
+    if !table.recovery.or_default(false)? {
+        missing.push("point-in-time recovery is off");
+    }
+    if !table.deletion_protection.or_default(false)? {
+        missing.push("deletion protection is off");
+    }
+    if !table.retained.or_default(false)? {
+        missing.push("DeletionPolicy does not retain the table");
+    }
+    Ok((!missing.is_empty()).then(|| missing.join(", ")))
+}

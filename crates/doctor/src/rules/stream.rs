@@ -1,0 +1,39 @@
+//! Rules on the stream that a mapping reads.
+
+use super::RuleJudgement;
+use crate::deployment::{Deployment, StreamMapping};
+
+/// The number of readers of a shard.
+const MOST_READERS: usize = 2;
+/// The number of readers of a shard of a global table, beside the one of the service.
+const MOST_GLOBAL_READERS: usize = 1;
+
+/// A stream ARN that is spelled out.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn arn_is_literal(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    let stream = mapping.stream.get()?.map(String::as_str).unwrap_or_default();
+    Ok(mapping.has_literal_stream.then(|| format!("the stream's ARN is spelled out: {stream}")))
+}
+
+/// More readers than a shard serves.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn has_too_many_readers(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+    let Some(stream) = mapping.stream.get()? else { return Ok(None) };
+    if !mapping.enabled.or_default(true)? {
+        return Ok(None);
+    }
+    let is_global = deployment.table_of(mapping).is_ok_and(|table| table.is_global);
+    let most = if is_global { MOST_GLOBAL_READERS } else { MOST_READERS };
+    let readers = deployment
+        .mappings
+        .iter()
+        .filter(|other| other.stream.known() == Some(stream) && other.enabled.or_default(true).unwrap_or(true));
+    let before = readers.clone().take_while(|other| other.location != mapping.location).count();
+    let count = readers.count();
+    let of = if is_global { "a global table's stream serves" } else { "a stream serves" };
+    Ok((before >= most).then(|| format!("{count} mappings read this stream, and {of} {most}")))
+}

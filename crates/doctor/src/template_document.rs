@@ -1,0 +1,109 @@
+//! A template together with its nested applications, each parsed from its own file: [`TemplateDocument`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::template_error::TemplateError;
+use crate::template_node::TemplateNode;
+
+/// The maximum depth of nested applications; a deeper one contains itself.
+const DEEPEST_APPLICATION: usize = 5;
+/// The maximum number of files of one template: a template that contains others many times is not deployable.
+const MOST_FILES: usize = 200;
+/// The maximum size of a template; `CloudFormation` accepts 1 MB.
+const MOST_BYTES: u64 = 4_000_000;
+
+/// A parsed template and its nested applications.
+#[derive(Debug)]
+pub struct TemplateDocument {
+    /// The tree of the template.
+    pub node: TemplateNode,
+    /// The file, for messages.
+    pub file: String,
+    /// The nested applications by logical ID: those whose template is a local file.
+    pub applications: BTreeMap<String, Self>,
+}
+
+/// Reads the text of a template.
+///
+/// # Errors
+/// A [`TemplateError`] if the file cannot be read, is too large or is not UTF-8.
+pub fn read_text(path: &Path, most_bytes: u64) -> Result<String, TemplateError> {
+    let fail = |problem: String| TemplateError::new(0, problem).in_file(&path.display().to_string());
+    let size = std::fs::metadata(path).map_err(|error| fail(format!("cannot read the file: {error}")))?.len();
+    if size > most_bytes {
+        return Err(fail(format!("the file has {size} bytes: at most {most_bytes} are read")));
+    }
+    std::fs::read_to_string(path).map_err(|error| fail(format!("cannot read the file: {error}")))
+}
+
+impl TemplateDocument {
+    /// Parses a template from the text of a file, and its nested applications from the files in `folder`; without a
+    /// folder, nested applications are not read. Nested applications that cannot be read are reported in `problems`.
+    ///
+    /// # Errors
+    /// A [`TemplateError`] if the text is not a template.
+    pub fn parse(
+        text: &str,
+        file: &str,
+        folder: Option<&Path>,
+        problems: &mut Vec<TemplateError>,
+    ) -> Result<Self, TemplateError> {
+        if text.len() as u64 > MOST_BYTES {
+            let problem = format!("the template has {} bytes: at most {MOST_BYTES} are read", text.len());
+            return Err(TemplateError::new(0, problem).in_file(file));
+        }
+        let mut files = 0;
+        Self::parse_nested(text, file, folder, 0, &mut files, problems)
+    }
+
+    fn parse_nested(
+        text: &str,
+        file: &str,
+        folder: Option<&Path>,
+        depth: usize,
+        files: &mut usize,
+        problems: &mut Vec<TemplateError>,
+    ) -> Result<Self, TemplateError> {
+        let node = TemplateNode::parse(text).map_err(|error| error.in_file(file))?;
+        let resources = node.get("Resources").map_or(&[][..], TemplateNode::entries);
+        if resources.is_empty() {
+            let problem = "no Resources: expected a template of CloudFormation or SAM, or a Terraform plan in JSON";
+            return Err(TemplateError::new(node.line, problem.to_owned()).in_file(file));
+        }
+        let mut applications = BTreeMap::new();
+        for (id, resource) in resources {
+            let Some((location, line)) = local_location(resource) else { continue };
+            let Some(folder) = folder else { continue };
+            let fail = |problem: String| TemplateError::new(line, format!("{id}: {problem}")).in_file(file);
+            *files += 1;
+            if depth == DEEPEST_APPLICATION || *files > MOST_FILES {
+                problems.push(fail(format!("the nested template {location} contains itself")));
+                continue;
+            }
+            let path = folder.join(location);
+            let nested = read_text(&path, MOST_BYTES).map_err(|error| fail(error.to_string())).and_then(|text| {
+                Self::parse_nested(&text, &path.display().to_string(), path.parent(), depth + 1, files, problems)
+            });
+            match nested {
+                Ok(nested) => {
+                    applications.insert(id.clone(), nested);
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        Ok(Self { node, file: file.to_owned(), applications })
+    }
+}
+
+/// Returns the local path of a nested application's template, and its line.
+fn local_location(resource: &TemplateNode) -> Option<(&str, usize)> {
+    let property = match resource.get("Type")?.text()? {
+        "AWS::Serverless::Application" => "Location",
+        "AWS::CloudFormation::Stack" => "TemplateURL",
+        _ => return None,
+    };
+    let location = resource.get("Properties")?.get(property)?;
+    let path = location.text().filter(|path| !path.contains("://"))?;
+    Some((path, location.line))
+}
