@@ -18,6 +18,7 @@ mod repository;
 mod search;
 mod simulation;
 mod sink_contract;
+mod table_shape;
 mod telemetry;
 mod template;
 mod users_api;

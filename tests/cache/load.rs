@@ -8,13 +8,14 @@ use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use futures::{StreamExt, stream};
 use millrace_api::cache::{CacheAside, CacheTimeouts};
 use millrace_local::cache::CacheServer;
-use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::stack::StackOptions;
 use millrace_local::tier::TierServer;
 use millrace_shared::clock::Clock;
 use serde_json::json;
 
 use super::servers::at;
 use crate::maintenance::scene::{MaintenanceScene, SOURCE, SceneItem};
+use crate::table_shape::USERS;
 use crate::users_api::service::{ApiHandle, config};
 
 const CHANGES: u64 = 50_000;
@@ -37,13 +38,8 @@ fn item(n: u64) -> SceneItem {
 async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_nothing_stale() {
     let server = CacheServer::start().await.unwrap();
     let url = server.url();
-    let options = StackOptions {
-        cache: TierServer::At(url.clone()),
-        ttl_interval: Duration::from_hours(24),
-        ..StackOptions::default()
-    };
-    let stack = LocalStack::start(options).await.unwrap();
-    let scene = MaintenanceScene::over(stack);
+    let options = StackOptions { cache: TierServer::At(url.clone()), ..StackOptions::default() };
+    let scene = MaintenanceScene::with(USERS, options).await;
     let patience = CacheTimeouts { call: Duration::from_secs(2), cooldown: Duration::from_millis(1) };
     let cache = CacheAside::new(at(&url), SOURCE, patience);
     let api = ApiHandle(millrace_api::app(&config(SOURCE), scene.dynamodb.clone(), Some(cache), Clock::system()));

@@ -1,6 +1,6 @@
 //! A local stack with its maintenance function, and methods that create differences and failures.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -8,10 +8,12 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt as _, stream};
 use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::template::SourceTable;
 use millrace_local::tier::TierServer;
 use millrace_maintenance::task::TaskResponse;
 use millrace_maintenance::task::summary::is_result;
 use millrace_maintenance::{MaintenanceHandler, TaskError};
+use millrace_shared::change::CanonicalKey;
 use millrace_shared::clock::Clock;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::revision::Revision;
@@ -21,17 +23,23 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::replication::events::EventBuilder;
+use crate::table_shape::{GUARANTEED, ShapeItem, TableShape, USERS};
 
-pub(crate) const SOURCE: &str = "Users";
+pub(crate) const SOURCE: &str = USERS.table;
 pub(crate) const REPLICA: &str = "UsersReplica";
 pub(crate) const FAILURES: &str = "users-failures";
 pub(crate) const ARCHIVE: &str = "users-archive";
 /// The label of a former stream of the source.
 pub(crate) const FORMER: &str = "2020-11-01T08:00:00.000";
 
-pub(crate) type SceneItem = HashMap<String, AttributeValue>;
+pub(crate) type SceneItem = ShapeItem;
 
 pub(crate) struct MaintenanceScene {
+    pub(crate) shape: TableShape,
+    /// The replica, which this machine names after the source table, as it does the buckets.
+    pub(crate) replica: String,
+    pub(crate) archive: String,
+    failures: String,
     pub(crate) stack: LocalStack,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
@@ -56,6 +64,14 @@ impl ArchiveMode {
         match self {
             Self::Separate => "archiver",
             Self::InReplicator => "replicator",
+        }
+    }
+
+    /// The value of the template's parameter `Archive`.
+    fn parameter(self) -> &'static str {
+        match self {
+            Self::Separate => "separate",
+            Self::InReplicator => "in-replicator",
         }
     }
 }
@@ -83,8 +99,7 @@ pub(crate) fn text(text: &str) -> AttributeValue {
 }
 
 pub(crate) fn key(user_id: &str) -> SceneItem {
-    let timestamp = AttributeValue::N("1".to_owned());
-    HashMap::from([("user_id".to_owned(), text(user_id)), ("timestamp".to_owned(), timestamp)])
+    USERS.key(user_id, "1")
 }
 
 pub(crate) fn user(user_id: &str, name: &str) -> SceneItem {
@@ -99,29 +114,103 @@ impl MaintenanceScene {
     }
 
     pub(crate) async fn with_postgres(postgres: TierServer) -> Self {
-        Self::of(StackOptions { postgres, ..StackOptions::default() }, None).await
+        Self::with(USERS, StackOptions { postgres, ..StackOptions::default() }).await
     }
 
     pub(crate) async fn archiving(mode: ArchiveMode) -> Self {
-        match mode {
-            ArchiveMode::Separate => Self::start().await,
-            ArchiveMode::InReplicator => {
-                let templates = templates_with_archive_sink();
-                let template = templates.path().join("template.yaml");
-                Self::of(StackOptions { template, ..StackOptions::default() }, Some(templates)).await
-            }
+        Self::of(USERS, mode).await
+    }
+
+    /// Starts a scene for each table over which the guarantees are tested.
+    pub(crate) async fn of_each_shape() -> Vec<Self> {
+        futures::future::join_all(GUARANTEED.map(|shape| Self::of(shape, ArchiveMode::Separate))).await
+    }
+
+    /// Starts a scene for each table over which the guarantees are tested, and each way to archive its items.
+    pub(crate) async fn of_each_shape_and_mode() -> Vec<(ArchiveMode, Self)> {
+        let scenes = ArchiveMode::BOTH.into_iter().flat_map(|mode| GUARANTEED.map(|shape| (mode, shape)));
+        let start = scenes.map(|(mode, shape)| async move { (mode, Self::of(shape, mode).await) });
+        futures::future::join_all(start).await
+    }
+
+    /// Starts a stack for a table of this shape: the users service, or the replication of another table by itself.
+    pub(crate) async fn of(shape: TableShape, mode: ArchiveMode) -> Self {
+        if shape == USERS {
+            return match mode {
+                ArchiveMode::Separate => Self::start().await,
+                ArchiveMode::InReplicator => {
+                    let templates = templates_with_archive_sink();
+                    let template = templates.path().join("template.yaml");
+                    let scene = Self::with(shape, StackOptions { template, ..StackOptions::default() }).await;
+                    Self { _templates: Some(templates), ..scene }
+                }
+            };
+        }
+        let mut parameters = BTreeMap::from([
+            ("SourceTableName".to_owned(), shape.table.to_owned()),
+            ("Archive".to_owned(), mode.parameter().to_owned()),
+        ]);
+        for ((name, kind), parameter) in shape.key.iter().zip(["PartitionKey", "SortKey"]) {
+            parameters.insert(parameter.to_owned(), format!("{name}:{kind}"));
+        }
+        let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/replication.yaml");
+        let source = SourceTable { description: None, ttl_attribute: Some(shape.ttl_attribute.to_owned()) };
+        Self::with(shape, StackOptions { template, parameters, source, ..StackOptions::default() }).await
+    }
+
+    /// Starts a stack whose TTL removes items only when a test does so.
+    pub(crate) async fn with(shape: TableShape, options: StackOptions) -> Self {
+        let never = Duration::from_hours(24);
+        let stack = Box::pin(LocalStack::start(StackOptions { ttl_interval: never, ..options })).await.unwrap();
+        let bucket = |purpose| format!("{}-{purpose}", shape.table.to_lowercase());
+        Self {
+            shape,
+            replica: format!("{}Replica", shape.table),
+            archive: bucket("archive"),
+            failures: bucket("failures"),
+            dynamodb: stack.dynamodb(),
+            s3: stack.s3(),
+            stack,
+            _templates: None,
         }
     }
 
-    async fn of(options: StackOptions, templates: Option<TempDir>) -> Self {
-        let never = Duration::from_hours(24);
-        let stack = Box::pin(LocalStack::start(StackOptions { ttl_interval: never, ..options })).await.unwrap();
-        Self { _templates: templates, ..Self::over(stack) }
+    /// The name of the source table.
+    pub(crate) fn source(&self) -> &'static str {
+        self.shape.table
     }
 
-    /// A scene over a stack that is running already.
-    pub(crate) fn over(stack: LocalStack) -> Self {
-        Self { dynamodb: stack.dynamodb(), s3: stack.s3(), stack, _templates: None }
+    /// The key of the item that stands for a user.
+    pub(crate) fn key(&self, user_id: &str) -> SceneItem {
+        self.shape.key(user_id, "1")
+    }
+
+    /// The item that stands for a user, with a name.
+    pub(crate) fn user(&self, user_id: &str, name: &str) -> SceneItem {
+        let mut item = self.key(user_id);
+        item.insert("name".to_owned(), text(name));
+        item
+    }
+
+    /// The same item with an expiry 30 days ago.
+    pub(crate) fn expired(&self, user_id: &str, name: &str) -> SceneItem {
+        let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
+        let mut item = self.user(user_id, name);
+        item.insert(self.shape.ttl_attribute.to_owned(), AttributeValue::N(past.to_string()));
+        item
+    }
+
+    /// A record of the source, as its stream with this label delivers it.
+    pub(crate) fn record(&self, told: EventBuilder, label: &str) -> Value {
+        let mut record = record(told, label);
+        self.shape.translate(&mut record);
+        record
+    }
+
+    /// Returns whether DynamoDB JSON is the key of the item that stands for a user.
+    pub(crate) fn is_key(&self, key: &Value, user_id: &str) -> bool {
+        let expected = self.shape.canonical_key(&self.key(user_id));
+        CanonicalKey::parse(&key.to_string()).is_ok_and(|key| key == expected)
     }
 
     pub(crate) async fn put(&self, table: &str, item: SceneItem) {
@@ -131,24 +220,24 @@ impl MaintenanceScene {
     /// Puts this number of users, each with an attribute of the given size, into the source.
     pub(crate) async fn fill(&self, count: usize, filling: usize) {
         let puts = (0..count).map(|n| {
-            let mut item = user(&format!("u{n:05}"), "Filled");
+            let mut item = self.user(&format!("u{n:05}"), "Filled");
             item.insert("filling".to_owned(), text(&"x".repeat(filling)));
-            self.put(SOURCE, item)
+            self.put(self.source(), item)
         });
         stream::iter(puts.collect::<Vec<_>>()).buffer_unordered(32).collect::<()>().await;
     }
 
     pub(crate) async fn delete(&self, table: &str, user_id: &str) {
-        self.dynamodb.delete_item().table_name(table).set_key(Some(key(user_id))).send().await.unwrap();
+        self.dynamodb.delete_item().table_name(table).set_key(Some(self.key(user_id))).send().await.unwrap();
     }
 
     pub(crate) async fn item(&self, table: &str, user_id: &str) -> Option<SceneItem> {
-        let get = self.dynamodb.get_item().table_name(table).set_key(Some(key(user_id)));
+        let get = self.dynamodb.get_item().table_name(table).set_key(Some(self.key(user_id)));
         get.consistent_read(true).send().await.unwrap().item
     }
 
     pub(crate) async fn name(&self, user_id: &str) -> Option<String> {
-        self.item(REPLICA, user_id).await?.get("name").map(|name| name.as_s().unwrap().clone())
+        self.item(&self.replica, user_id).await?.get("name").map(|name| name.as_s().unwrap().clone())
     }
 
     pub(crate) async fn items(&self, table: &str) -> Vec<SceneItem> {
@@ -161,7 +250,7 @@ impl MaintenanceScene {
         let live = self.items(table).await.into_iter().filter(|item| !item.contains_key("_tombstone_expires_at")).map(
             |mut item| {
                 item.remove("_rev");
-                (item["user_id"].as_s().unwrap().clone(), item)
+                (self.shape.user_id(&item), item)
             },
         );
         live.collect()
@@ -169,13 +258,13 @@ impl MaintenanceScene {
 
     /// Deletes everything in the replica, including its tombstones.
     pub(crate) async fn lose_replica(&self) {
-        let users: Vec<String> =
-            self.items(REPLICA).await.into_iter().map(|item| item["user_id"].as_s().unwrap().clone()).collect();
-        stream::iter(&users).map(|user| self.delete(REPLICA, user)).buffer_unordered(32).collect::<()>().await;
+        let keys: Vec<SceneItem> = self.items(&self.replica).await.iter().map(|item| self.shape.key_of(item)).collect();
+        let delete = |key| self.dynamodb.delete_item().table_name(&self.replica).set_key(Some(key)).send();
+        stream::iter(keys).map(delete).buffer_unordered(32).map(Result::unwrap).for_each(async |_| ()).await;
     }
 
     pub(crate) async fn replica_is_source(&self) {
-        assert_eq!(self.live(REPLICA).await, self.live(SOURCE).await);
+        assert_eq!(self.live(&self.replica).await, self.live(self.source()).await);
     }
 
     pub(crate) fn maintenance(&self) -> MaintenanceHandler {
@@ -200,20 +289,20 @@ impl MaintenanceScene {
 
     /// The keys in the failure bucket below a prefix.
     pub(crate) async fn objects(&self, prefix: &str) -> Vec<String> {
-        let listed = self.s3.list_objects_v2().bucket(FAILURES).prefix(prefix).send().await.unwrap();
+        let listed = self.s3.list_objects_v2().bucket(&self.failures).prefix(prefix).send().await.unwrap();
         let mut keys: Vec<String> = listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect();
         keys.sort();
         keys
     }
 
     pub(crate) async fn object(&self, key: &str) -> Vec<u8> {
-        let object = self.s3.get_object().bucket(FAILURES).key(key).send().await.unwrap();
+        let object = self.s3.get_object().bucket(&self.failures).key(key).send().await.unwrap();
         object.body.collect().await.unwrap().to_vec()
     }
 
     pub(crate) async fn put_object(&self, key: &str, body: impl Into<Vec<u8>>) {
         let body = aws_sdk_s3::primitives::ByteStream::from(body.into());
-        self.s3.put_object().bucket(FAILURES).key(key).body(body).send().await.unwrap();
+        self.s3.put_object().bucket(&self.failures).key(key).body(body).send().await.unwrap();
     }
 
     /// Puts the object that Lambda writes for a discarded batch; returns its key.

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, PutRequest, WriteRequest};
 use futures::{StreamExt as _, stream};
-use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::stack::StackOptions;
 use millrace_local::tier::TierServer;
 use serde_json::json;
 
 use super::tcp_proxy::TcpProxy;
 use crate::maintenance::scene::{FAILURES, MaintenanceScene, SOURCE, key, text, user};
 use crate::postgres::{connect, server};
+use crate::table_shape::USERS;
 
 const CHANGES: usize = 50_000;
 const RECORDS: usize = 2_000;
@@ -48,13 +49,8 @@ async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() 
     let server = server().await;
     let url = server.url();
     let wire = TcpProxy::to(&url).await;
-    let options = StackOptions {
-        postgres: TierServer::At(wire.url().to_owned()),
-        ttl_interval: Duration::from_hours(24),
-        ..StackOptions::default()
-    };
-    let stack = LocalStack::start(options).await.unwrap();
-    let scene = MaintenanceScene::over(stack);
+    let options = StackOptions { postgres: TierServer::At(wire.url().to_owned()), ..StackOptions::default() };
+    let scene = MaintenanceScene::with(USERS, options).await;
 
     let written = Arc::new(AtomicUsize::new(0));
     let mortal = {

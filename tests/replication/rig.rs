@@ -21,6 +21,9 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use super::events::{EventBuilder, event};
+use crate::table_shape::{GUARANTEED, TableShape, USERS};
+
 pub(crate) const REPLICA: &str = "UsersReplica";
 pub(crate) const FAILURES: &str = "users-failures";
 /// The time of every invocation, in seconds since the epoch.
@@ -30,6 +33,7 @@ pub(crate) const NOW: i64 = 1_800_000_000;
 pub(crate) type RigItem = HashMap<String, AttributeValue>;
 
 pub(crate) struct ReplicationRig {
+    pub(crate) shape: TableShape,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
     pub(crate) dynamodb_url: String,
@@ -37,19 +41,29 @@ pub(crate) struct ReplicationRig {
 }
 
 impl ReplicationRig {
-    /// Starts two engines with the replica's table, whose key is `user_id` (S) and `timestamp` (N), and the failure
-    /// bucket.
+    /// Starts two engines with the replica of the users table, and the failure bucket.
     pub(crate) async fn start() -> Self {
+        Self::of(USERS).await
+    }
+
+    /// Starts a rig for each table over which the guarantees are tested.
+    pub(crate) async fn of_each_shape() -> Vec<Self> {
+        futures::future::join_all(GUARANTEED.map(Self::of)).await
+    }
+
+    /// Starts two engines with the replica of a table of this shape, and the failure bucket.
+    pub(crate) async fn of(shape: TableShape) -> Self {
         let root = TempDir::new().unwrap();
         let dynamodb = millrace_local::dynamodb::DynamoDbEngine::start(listener().await, None).await.unwrap();
         let s3 = millrace_local::s3::S3Engine::start(listener().await, root.path()).await.unwrap();
         let rig = Self {
+            shape,
             dynamodb: clients::dynamodb(dynamodb.endpoint()),
             s3: clients::s3(s3.endpoint()),
             dynamodb_url: dynamodb.endpoint().to_owned(),
             _engines: (dynamodb, s3, root),
         };
-        rig.create_table(REPLICA, &[("user_id", "S"), ("timestamp", "N")]).await;
+        rig.create_table(REPLICA, shape.key).await;
         rig.s3.create_bucket().bucket(FAILURES).send().await.unwrap();
         rig
     }
@@ -103,8 +117,23 @@ impl ReplicationRig {
     /// The item in a table under the key of a user.
     pub(crate) async fn item_in(&self, table: &str, user_id: &str, timestamp: &str) -> Option<RigItem> {
         let read = self.dynamodb.get_item().table_name(table).consistent_read(true);
-        let read = read.key("user_id", AttributeValue::S(user_id.to_owned()));
-        read.key("timestamp", AttributeValue::N(timestamp.to_owned())).send().await.unwrap().item
+        read.set_key(Some(self.shape.key(user_id, timestamp))).send().await.unwrap().item
+    }
+
+    /// A batch with these changes of users, as changes of the items that stand for them.
+    pub(crate) fn event(&self, told: &[EventBuilder]) -> Box<RawValue> {
+        self.translated(&event(told))
+    }
+
+    /// One of the sample payloads, as changes of the items that stand for its users.
+    pub(crate) fn sample(&self, name: &str) -> Box<RawValue> {
+        self.translated(&sample(name))
+    }
+
+    fn translated(&self, event: &RawValue) -> Box<RawValue> {
+        let mut event: Value = serde_json::from_str(event.get()).unwrap();
+        event["Records"].as_array_mut().unwrap().iter_mut().for_each(|record| self.shape.translate(record));
+        RawValue::from_string(event.to_string()).unwrap()
     }
 
     pub(crate) async fn item_count(&self) -> i32 {
