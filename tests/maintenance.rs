@@ -13,6 +13,7 @@ mod fault_tests;
 mod foreign_tables;
 mod interruptions;
 mod item_lifecycle;
+mod key_shapes;
 mod predictions;
 mod redrives;
 mod refusals;

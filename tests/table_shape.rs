@@ -13,6 +13,11 @@ use serde_json::{Value, json};
 /// An item as the SDK reads it.
 pub(crate) type ShapeItem = HashMap<String, AttributeValue>;
 
+/// The number of keys that [`TableShape::edge_keys`] returns.
+pub(crate) const EDGE_KEYS: usize = 8;
+/// DynamoDB's limits of a partition key and of a sort key, in bytes.
+const KEY_BYTES: [usize; 2] = [2048, 1024];
+
 /// A source table: its name, its key and its TTL attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TableShape {
@@ -87,6 +92,20 @@ impl TableShape {
             record["eventSourceARN"] = json!(arn.replace(":table/Users/", &format!(":table/{}/", self.table)));
         }
     }
+
+    /// Returns keys with values at the limits of what DynamoDB accepts.
+    pub(crate) fn edge_keys(&self) -> Vec<ShapeItem> {
+        let values: Vec<_> =
+            self.key.iter().zip(KEY_BYTES).map(|((name, kind), most)| (*name, edge_values(kind, most))).collect();
+        let key = |index: usize| {
+            // The values of the sort key are taken in another order, so that most pairs are unlike each other.
+            let parts = values.iter().enumerate();
+            parts
+                .map(|(place, (name, values))| ((*name).to_owned(), values[(index + 3 * place) % EDGE_KEYS].clone()))
+                .collect()
+        };
+        (0..EDGE_KEYS).map(key).collect()
+    }
 }
 
 /// Returns a value of this type that stands for a text.
@@ -110,5 +129,44 @@ pub(crate) fn json_of(value: &AttributeValue) -> Value {
         AttributeValue::N(number) => json!({"N": number}),
         AttributeValue::B(bytes) => json!({"B": BASE64.encode(bytes.as_ref())}),
         other => panic!("{other:?} is not a key"),
+    }
+}
+
+fn edge_values(kind: &str, most: usize) -> [AttributeValue; EDGE_KEYS] {
+    match kind {
+        "N" => [
+            "12345678901234567890123456789012345678",
+            "1E125",
+            "-9.9999999999999999999999999999999999999E125",
+            "1E-130",
+            "-0",
+            "0.1",
+            "-7.50",
+            "100000000000000000000000000000000000000000",
+        ]
+        .map(|number| AttributeValue::N(number.to_owned())),
+        "B" => [
+            vec![0],
+            vec![255],
+            vec![0, 255, b'"', b'\\', b'\n'],
+            vec![0; most],
+            vec![255; most],
+            b"{\"S\":\"text\"}".to_vec(),
+            vec![0, 0],
+            vec![0xf0, 0x9f, 0xa6],
+        ]
+        .map(|bytes| AttributeValue::B(Blob::new(bytes))),
+        _ => [
+            "plain".to_owned(),
+            "a#b/c?d%2Fe".to_owned(),
+            "\"quoted\" it's \\ `$HOME` {\"N\":\"1\"}".to_owned(),
+            "🦀 é e\u{301} Größe".to_owned(),
+            "\u{1}\n\t\u{7f}\u{2028}".to_owned(),
+            " ".to_owned(),
+            "x".repeat(most),
+            // Two bytes for each character.
+            "ß".repeat(most / 2),
+        ]
+        .map(AttributeValue::S),
     }
 }
