@@ -3,7 +3,8 @@
 //! and the quarantine exactly the poison records.
 //!
 //! A scenario is generated from one seed number: the writes to the source, how the stream is read and delivered, which
-//! fault occurs at which store, which invocation crashes, and which maintenance tasks run concurrently ([`action`]). It
+//! fault occurs at which store, which invocation crashes, and which maintenance tasks run concurrently ([`action`]). The
+//! number also decides the key schema of the source and the names of its attributes ([`table`]). It
 //! runs against the production functions, which the scheduler polls call by call ([`world`], [`fault_injector`]), and
 //! the final state is checked ([`checker`]). Scenarios run in memory, where one takes a millisecond, and on the
 //! embedded engines. Unique emails ([`emails`]) and idempotent creates with a cache ([`creates`]) have separate
@@ -26,12 +27,13 @@ mod runner;
 mod runs;
 mod source;
 mod stage;
+mod table;
 mod world;
 
 use action::{Scenario, SimAction, SimFeatures};
 use coverage::EXPECTED;
 use millrace_shared::environment::Environment;
-use runner::{RunReport, SimBackend};
+use runner::{RunReport, SimBackend, SimTables};
 use source::WriteKind;
 
 /// The seed of the first scenario in the test suite.
@@ -49,20 +51,22 @@ const ON_CREATES: u32 = 200;
 
 #[test]
 fn every_history_in_memory_ends_right() {
-    let seen = runner::all_end_right(&RunReport { seed: SEED, count: SHARE, threads: 2, on: SimBackend::Memory });
+    let (on, tables) = (SimBackend::Memory, SimTables::Any);
+    let seen = runner::all_end_right(&RunReport { seed: SEED, count: SHARE, threads: 2, on, tables });
     assert_eq!(seen.missing(EXPECTED), [""; 0], "these never occurred:\n{seen}");
 }
 
 #[test]
 fn every_history_on_the_engines_ends_right() {
-    let seen = runner::all_end_right(&RunReport { seed: SEED, count: ON_ENGINES, threads: 6, on: SimBackend::Engines });
+    let (on, tables) = (SimBackend::Engines, SimTables::Any);
+    let seen = runner::all_end_right(&RunReport { seed: SEED, count: ON_ENGINES, threads: 6, on, tables });
     println!("{seen}");
 }
 
 #[test]
 fn every_history_with_a_relational_replica_ends_right() {
-    let seen =
-        runner::all_end_right(&RunReport { seed: SEED, count: ON_POSTGRES, threads: 4, on: SimBackend::Relational });
+    let (on, tables) = (SimBackend::Relational, SimTables::Users);
+    let seen = runner::all_end_right(&RunReport { seed: SEED, count: ON_POSTGRES, threads: 4, on, tables });
     println!("{seen}");
 }
 
@@ -124,7 +128,8 @@ fn a_repair_that_dies_at_any_call_outranks_no_change_of_the_stream_before() {
 /// replica takes a repair.
 #[test]
 fn a_replica_lost_while_a_former_stream_is_read_is_repaired() {
-    runner::all_end_right(&RunReport { seed: 477_246, count: 1, threads: 1, on: SimBackend::Memory });
+    let (on, tables) = (SimBackend::Memory, SimTables::Users);
+    runner::all_end_right(&RunReport { seed: 477_246, count: 1, threads: 1, on, tables });
 }
 
 /// Entry point of `scripts/prove`: runs the number of scenarios that the environment specifies.
@@ -139,6 +144,8 @@ fn as_many_histories_as_asked_for_end_right() {
         Some(_) => SimBackend::Engines,
         None => SimBackend::Memory,
     };
-    let proof = RunReport { seed: number("SEED", SEED), count: number("COUNT", 1_000_000), threads, on };
+    // The relational tier stores users only.
+    let tables = if on == SimBackend::Relational { SimTables::Users } else { SimTables::Any };
+    let proof = RunReport { seed: number("SEED", SEED), count: number("COUNT", 1_000_000), threads, on, tables };
     println!("{}", runner::all_end_right(&proof));
 }

@@ -21,7 +21,7 @@ use millrace_sinks::archive;
 use super::action::SimFunction;
 use super::apply::{BACKFILL, LONG, REDRIVE, REPAIR, VERIFY};
 use super::cloud::{ARCHIVE, FAILURES, SimBucket};
-use super::source::{ITEMS, KEY, PoisonKind, SimRecord, SourceWrite, WriteKind, item_of, key};
+use super::source::{ITEMS, PoisonKind, SimRecord, SourceWrite, WriteKind};
 use super::stage::SimStage;
 use super::world::SimState;
 
@@ -145,7 +145,7 @@ impl<S: SimStage> SimState<'_, S> {
     async fn is_as_the_source(&self, outstanding: &BTreeSet<FailedCheck>, spared: bool, when: &str) -> CheckVerdict {
         for sink in 0..2 {
             let held = self.stage.held(sink).await;
-            if let Some(stranger) = held.keys().find(|key| item_of(key) >= ITEMS) {
+            if let Some(stranger) = held.keys().find(|key| self.source.table.item_of(key).is_none()) {
                 return Err(format!("sink {sink} holds {stranger}"));
             }
             let name = ["wide", "small"][sink];
@@ -159,8 +159,9 @@ impl<S: SimStage> SimState<'_, S> {
                 if spared && (befallen || outstanding.iter().any(failed)) {
                     continue;
                 }
-                let expected = self.source.items[item].map(|kind| RawItem::parse(&kind.image(item)).unwrap());
-                let there = held.get(&key(item));
+                let table = &self.source.table;
+                let expected = self.source.items[item].map(|kind| RawItem::parse(&table.image(item, kind)).unwrap());
+                let there = held.get(table.key(item));
                 let equal = match (&expected, there.and_then(|held| held.item())) {
                     (Some(expected), Some(there)) => expected.eq_by_value(there),
                     (None, None) => true,
@@ -235,7 +236,12 @@ impl<S: SimStage> SimState<'_, S> {
     async fn archive_is_what_ttl_removed(&self) -> CheckVerdict {
         let objects = self.stage.objects(ARCHIVE).await;
         let reader = |(name, object): (&String, &super::cloud::SimObject)| {
-            RowReader::open(name, &object.metadata, KeyNames::new(KEY), Cursor::new(object.bytes.clone()))
+            RowReader::open(
+                name,
+                &object.metadata,
+                KeyNames::new(self.source.table.key_names()),
+                Cursor::new(object.bytes.clone()),
+            )
         };
         let readers: Vec<_> =
             objects.iter().map(reader).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
@@ -246,14 +252,16 @@ impl<S: SimStage> SimState<'_, S> {
             .see_many("archive: a row in two objects", objects.values().map(stated).sum::<usize>() - rows.len());
         let mut archived = BTreeMap::new();
         for row in rows {
-            archived.insert((item_of(&row.key), row.revision), row.item.get().to_owned());
+            let item = self.source.table.item_of(&row.key);
+            let item = item.ok_or_else(|| format!("{} is in the archive, and no item", row.key))?;
+            archived.insert((item, row.revision), row.item.get().to_owned());
         }
         for (place, record) in self.source.records.iter().enumerate().filter(|(_, record)| record.is_expiry()) {
             let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
             let row = archived.remove(&(record.item, Revision::new(label, record.number)));
             let timeless = record.poison == Some(PoisonKind::Timeless);
             let must = self.settled[place][self.archiving_function() as usize] && !timeless;
-            let image = record.before.unwrap().image(record.item);
+            let image = self.source.table.image(record.item, record.before.unwrap());
             match row {
                 Some(row) if timeless || row != image => return Err(format!("{row} is in the archive for {record:?}")),
                 None if must => return Err(format!("{record:?} is not in the archive")),

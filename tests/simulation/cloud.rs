@@ -6,10 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use millrace_shared::change::CanonicalKey;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+
+use super::table::SimTable;
 
 /// The name of the source table.
 pub(super) const SOURCE: &str = "Users";
@@ -32,8 +35,9 @@ pub(super) struct SimObject {
 /// The objects of a bucket by key.
 pub(super) type SimBucket = BTreeMap<String, SimObject>;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SimCloud {
+    pub(super) table: Arc<SimTable>,
     /// The items of the source as DynamoDB JSON.
     pub(super) items: BTreeMap<CanonicalKey, String>,
     /// The label of the source's latest stream.
@@ -77,10 +81,15 @@ impl SimResponse {
 }
 
 impl SimCloud {
+    pub(super) fn new(table: Arc<SimTable>) -> Self {
+        let (items, label) = (BTreeMap::new(), String::new());
+        Self { table, items, label, failures: SimBucket::new(), archive: SimBucket::new() }
+    }
+
     /// Returns the response. With `leave_one`, a read of several keys returns one of them in `UnprocessedKeys`.
     pub(super) fn answer(&mut self, asked: &SimRequest<'_>, leave_one: bool) -> SimResponse {
         match asked.operation {
-            Some("DescribeTable") => SimResponse::json(&describe(&self.label)),
+            Some("DescribeTable") => SimResponse::json(&describe(&self.table, &self.label)),
             Some("BatchGetItem") => SimResponse::json(&self.read(asked.body, leave_one)),
             Some("Scan") => SimResponse::json(&self.scan(asked.body)),
             Some(_) => SimResponse::error(true, 400, "UnknownOperationException"),
@@ -148,13 +157,15 @@ impl SimCloud {
 }
 
 /// The description of the source table, whose latest stream has this label.
-pub(super) fn describe(label: &str) -> Value {
+pub(super) fn describe(table: &SimTable, label: &str) -> Value {
+    let (mut schema, mut definitions) = (Vec::new(), Vec::new());
+    for (name, kind, role) in table.key_schema() {
+        schema.push(json!({"AttributeName": name, "KeyType": role.as_str()}));
+        definitions.push(json!({"AttributeName": name, "AttributeType": kind.as_str()}));
+    }
     json!({"Table": {
         "TableName": SOURCE, "TableArn": SOURCE_ARN, "TableStatus": "ACTIVE", "ItemCount": 0,
-        "KeySchema": [{"AttributeName": "user_id", "KeyType": "HASH"}, {"AttributeName": "timestamp", "KeyType": "RANGE"}],
-        "AttributeDefinitions": [
-            {"AttributeName": "user_id", "AttributeType": "S"}, {"AttributeName": "timestamp", "AttributeType": "N"},
-        ],
+        "KeySchema": schema, "AttributeDefinitions": definitions,
         "LatestStreamLabel": label, "LatestStreamArn": format!("{SOURCE_ARN}/stream/{label}"),
     }})
 }

@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-};
+use aws_sdk_dynamodb::types::{AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement};
 use aws_sdk_s3::primitives::ByteStream;
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::{ReplicaItem, ReservedNames, TOMBSTONE_EXPIRES_AT};
@@ -29,8 +27,8 @@ use super::fault_injector::{FaultInjector, FaultPoint};
 use super::http_connector::{ConnectorTarget, SimHttpConnector};
 use super::memory_replica::MemoryItems;
 use super::relational::FaultyReplica;
-use super::source::{KEY, key};
 use super::stage::{SimClients, SimStage, clients};
+use super::table::SimTable;
 use crate::relational::store;
 
 const REPLICAS: [&str; 2] = ["replica-0", "replica-1"];
@@ -47,7 +45,8 @@ pub(super) struct SimEngines {
     /// The simulation's own clients, which bypass the fault injector.
     dynamodb: aws_sdk_dynamodb::Client,
     s3: aws_sdk_s3::Client,
-    label: Arc<Mutex<String>>,
+    /// The source table, and the label of its latest stream.
+    source: Arc<Mutex<(Arc<SimTable>, String)>>,
     archive_is_sink: Arc<AtomicBool>,
     clients: SimClients,
     injector: FaultInjector,
@@ -68,16 +67,16 @@ impl SimEngines {
         let listener = || TcpListener::bind(("127.0.0.1", 0));
         let dynamodb = millrace_local::dynamodb::DynamoDbEngine::start(listener().await.unwrap(), None).await.unwrap();
         let s3 = millrace_local::s3::S3Engine::start(listener().await.unwrap(), root.path()).await.unwrap();
-        let label = Arc::new(Mutex::new(String::new()));
+        let source = Arc::new(Mutex::new((Arc::new(SimTable::users()), String::new())));
         let archive_is_sink = Arc::default();
-        let behind = ConnectorTarget::engine(REPLICAS, Arc::clone(&label));
+        let behind = ConnectorTarget::engine(REPLICAS, Arc::clone(&source));
         let connector =
             SimHttpConnector { injector: injector.clone(), behind, archive_is_sink: Arc::clone(&archive_is_sink) };
         let engines = Self {
             root,
             dynamodb: millrace_local::clients::dynamodb(dynamodb.endpoint()),
             s3: millrace_local::clients::s3(s3.endpoint()),
-            label,
+            source,
             archive_is_sink,
             clients: clients(&connector, dynamodb.endpoint(), s3.endpoint()),
             injector: injector.clone(),
@@ -92,8 +91,7 @@ impl SimEngines {
 
     async fn create_table(&self, table: &str) {
         let mut create = self.dynamodb.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
-        let parts = [(ScalarAttributeType::S, KeyType::Hash), (ScalarAttributeType::N, KeyType::Range)];
-        for (name, (kind, role)) in KEY.into_iter().zip(parts) {
+        for (name, kind, role) in self.table().key_schema() {
             let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().unwrap();
             let element = KeySchemaElement::builder().attribute_name(name).key_type(role).build().unwrap();
             create = create.attribute_definitions(attribute).key_schema(element);
@@ -101,10 +99,18 @@ impl SimEngines {
         create.send().await.unwrap();
     }
 
-    /// Empties everything for the next scenario.
-    pub(super) async fn reset(&self) {
-        for table in [SOURCE, REPLICAS[0], REPLICAS[1]] {
-            self.delete(table, |_| true).await;
+    /// Empties everything for the next scenario, which has this source table.
+    pub(super) async fn reset(&self, table: &Arc<SimTable>) {
+        let schema = |table: &SimTable| table.key_schema().map(|(name, kind, _)| (name.to_owned(), kind)).collect();
+        let schemas: [Vec<_>; 2] = [schema(&self.table()), schema(table)];
+        let former = std::mem::replace(&mut *self.source.lock().unwrap(), (Arc::clone(table), String::new())).0;
+        for name in [SOURCE, REPLICAS[0], REPLICAS[1]] {
+            if schemas[0] == schemas[1] {
+                self.delete(name, &former, |_| true).await;
+            } else {
+                self.dynamodb.delete_table().table_name(name).send().await.unwrap();
+                self.create_table(name).await;
+            }
         }
         if let Some(sink) = &self.relational {
             rows(sink, "delete from users").await;
@@ -122,10 +128,15 @@ impl SimEngines {
         self.dynamodb.scan().table_name(table).consistent_read(true).send().await.unwrap().items.unwrap_or_default()
     }
 
-    async fn delete(&self, table: &str, which: impl Fn(&HashMap<String, AttributeValue>) -> bool) -> usize {
+    async fn delete(
+        &self,
+        table: &str,
+        shape: &SimTable,
+        which: impl Fn(&HashMap<String, AttributeValue>) -> bool,
+    ) -> usize {
         let doomed: Vec<_> = self.items(table).await.into_iter().filter(which).collect();
         for item in &doomed {
-            let key = KEY.into_iter().map(|name| (name.to_owned(), item[name].clone())).collect();
+            let key = shape.key_names().into_iter().map(|name| (name.clone(), item[&name].clone())).collect();
             self.dynamodb.delete_item().table_name(table).set_key(Some(key)).send().await.unwrap();
         }
         doomed.len()
@@ -161,8 +172,12 @@ impl SimStage for SimEngines {
         self.clients.clone()
     }
 
+    fn table(&self) -> Arc<SimTable> {
+        Arc::clone(&self.source.lock().unwrap().0)
+    }
+
     fn relabel(&self, label: &str) {
-        label.clone_into(&mut self.label.lock().unwrap());
+        label.clone_into(&mut self.source.lock().unwrap().1);
     }
 
     fn deploy(&self, archive_is_sink: bool) {
@@ -174,7 +189,7 @@ impl SimStage for SimEngines {
             let item = RawItem::parse(&image).unwrap().into_attributes();
             self.dynamodb.put_item().table_name(SOURCE).set_item(Some(item)).send().await.unwrap();
         } else {
-            let key = RawItem::parse(key(item).as_str()).unwrap().into_attributes();
+            let key = RawItem::parse(self.table().key(item).as_str()).unwrap().into_attributes();
             self.dynamodb.delete_item().table_name(SOURCE).set_key(Some(key)).send().await.unwrap();
         }
     }
@@ -183,7 +198,7 @@ impl SimStage for SimEngines {
         if let Some(replica) = self.relational(sink) {
             return replica.scan(ScanSegment::WHOLE, None).await.unwrap().held.into_iter().collect();
         }
-        let names = KEY.map(str::to_owned);
+        let names = self.table().key_names();
         let items = self.items(REPLICAS[sink]).await.into_iter().map(RawItem::new);
         items.map(|item| (item.key(&names).unwrap(), ReplicaItem::decode(item, &ReservedNames::default()))).collect()
     }
@@ -191,15 +206,16 @@ impl SimStage for SimEngines {
     async fn lose(&self, sink: usize) {
         match self.relational(sink) {
             Some(replica) => drop(rows(replica, "delete from users").await),
-            None => drop(self.delete(REPLICAS[sink], |_| true).await),
+            None => drop(self.delete(REPLICAS[sink], &self.table(), |_| true).await),
         }
     }
 
     async fn forget_tombstones(&self, sink: usize) -> usize {
-        match self.relational(sink) {
-            Some(replica) => rows(replica, "delete from users where deleted_at is not null").await,
-            None => self.delete(REPLICAS[sink], |item| item.contains_key(TOMBSTONE_EXPIRES_AT)).await,
+        if let Some(replica) = self.relational(sink) {
+            return rows(replica, "delete from users where deleted_at is not null").await;
         }
+        let is_tombstone = |item: &HashMap<_, _>| item.contains_key(TOMBSTONE_EXPIRES_AT);
+        self.delete(REPLICAS[sink], &self.table(), is_tombstone).await
     }
 
     async fn objects(&self, bucket: &str) -> SimBucket {

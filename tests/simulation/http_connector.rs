@@ -25,6 +25,7 @@ use hyper_util::rt::TokioExecutor;
 
 use super::cloud::{ARCHIVE, FAILURES, SOURCE, SimCloud, SimRequest, SimResponse, configuration, describe, mappings};
 use super::fault_injector::{FaultInjector, FaultPoint, InjectedFault};
+use super::table::SimTable;
 
 /// The path of Lambda's event source mappings.
 const MAPPINGS: &str = "/2015-03-31/event-source-mappings";
@@ -49,7 +50,8 @@ pub(super) enum ConnectorTarget {
         client: Box<SimWire>,
         /// The tables of the replicas.
         replicas: [&'static str; 2],
-        label: Arc<Mutex<String>>,
+        /// The source table, and the label of its latest stream.
+        source: Arc<Mutex<(Arc<SimTable>, String)>>,
     },
 }
 
@@ -102,8 +104,8 @@ impl HttpConnector for SimHttpConnector {
 }
 
 impl ConnectorTarget {
-    pub(super) fn engine(replicas: [&'static str; 2], label: Arc<Mutex<String>>) -> Self {
-        Self::Engine { client: Box::new(wire()), replicas, label }
+    pub(super) fn engine(replicas: [&'static str; 2], source: Arc<Mutex<(Arc<SimTable>, String)>>) -> Self {
+        Self::Engine { client: Box::new(wire()), replicas, source }
     }
 
     /// Returns the store that a request is for, whether the request writes, and whether it uses the DynamoDB protocol.
@@ -156,11 +158,12 @@ impl ConnectorTarget {
                 };
                 response(cloud.lock().unwrap().answer(&asked, leave_one))
             }
-            Self::Engine { client, label, .. } => {
+            Self::Engine { client, source, .. } => {
                 let body = request.body().bytes().unwrap_or_default();
                 let of_the_source = String::from_utf8_lossy(body).contains(&format!("\"{SOURCE}\""));
                 if operation(&request) == Some("DescribeTable") && of_the_source {
-                    let body = describe(&label.lock().unwrap()).to_string().into_bytes();
+                    let (table, label) = source.lock().unwrap().clone();
+                    let body = describe(&table, &label).to_string().into_bytes();
                     return response(SimResponse { status: 200, headers: Vec::new(), body });
                 }
                 forward(&client, request).await

@@ -12,7 +12,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::action::{SimFeatures, SimFunction};
-use super::source::{SimSource, key};
+use super::source::SimSource;
 
 #[derive(Debug)]
 pub(super) struct SimMapping {
@@ -57,7 +57,7 @@ impl SimMapping {
                     self.received.insert(place);
                     page.push(RecordEntry {
                         number: record.number,
-                        key_hash: hash_key(key(record.item).as_str()),
+                        key_hash: hash_key(source.table.key(record.item).as_str()),
                         at: Some(record.at),
                         size_bytes: record.json.len(),
                         wanted: self.function == SimFunction::Replicator || record.is_expiry(),

@@ -15,6 +15,7 @@ use super::coverage::Coverage;
 use super::engine::SimEngines;
 use super::fault_injector::FaultInjector;
 use super::stage::{MemoryStage, SimStage};
+use super::table::{SimTable, tables};
 use super::world::SimState;
 
 /// The maximum number of actions in a scenario.
@@ -30,6 +31,16 @@ pub(super) struct RunReport {
     pub(super) count: u64,
     pub(super) threads: usize,
     pub(super) on: SimBackend,
+    pub(super) tables: SimTables,
+}
+
+/// The source tables of scenarios.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SimTables {
+    /// Each scenario draws its key schema and the names of its attributes.
+    Any,
+    /// The users table.
+    Users,
 }
 
 /// Runs scenarios; returns the events that occurred in them.
@@ -39,7 +50,7 @@ pub(super) fn all_end_right(proof: &RunReport) -> Coverage {
     std::thread::scope(|scope| {
         for _ in 0..proof.threads {
             scope.spawn(|| {
-                let simulation = Simulation::new(proof.on);
+                let simulation = Simulation::new(proof.on, proof.tables);
                 loop {
                     let from = next.fetch_add(BUNDLE, Ordering::Relaxed);
                     if from >= proof.count || failed.load(Ordering::Relaxed) {
@@ -62,7 +73,8 @@ pub(super) fn all_end_right(proof: &RunReport) -> Coverage {
 
 /// Runs a handwritten scenario in memory.
 pub(super) fn ends_right(history: &Scenario) {
-    let verdict = Simulation::new(SimBackend::Memory).play(history);
+    let simulation = Simulation::new(SimBackend::Memory, SimTables::Users);
+    let verdict = simulation.play(history, &Arc::new(SimTable::users()));
     verdict.unwrap_or_else(|reason| panic!("{history:?} does not end right: {reason}"));
 }
 
@@ -111,6 +123,7 @@ pub(super) enum SimBackend {
 /// The environment in which one thread runs its scenarios.
 struct Simulation {
     on: SimBackend,
+    tables: SimTables,
     runtime: Runtime,
     injector: FaultInjector,
     host: SimulationHost,
@@ -122,7 +135,7 @@ enum SimulationHost {
 }
 
 impl Simulation {
-    fn new(on: SimBackend) -> Self {
+    fn new(on: SimBackend, tables: SimTables) -> Self {
         let injector = FaultInjector::default();
         let (runtime, host) = match on {
             SimBackend::Memory => {
@@ -136,30 +149,39 @@ impl Simulation {
                 (runtime, SimulationHost::Engines(engines))
             }
         };
-        Self { on, runtime, injector, host }
+        Self { on, tables, runtime, injector, host }
     }
 
     /// Runs the scenario with this number; if it fails, finds a shorter scenario that fails and describes it in the
     /// error.
     fn play_number(&self, number: u64) -> CheckVerdict {
-        let mut runner = runner(number);
+        let mut runner = runner(number, 0);
+        let table = Arc::new(self.table(number));
         let tree = histories(ACTS_MOST).new_tree(&mut runner).unwrap();
-        self.play(&tree.current()).map_err(|reason| {
+        self.play(&tree.current(), &table).map_err(|reason| {
             eprintln!("history {number}: {reason}\nlooking for a shorter one");
             let shrunk = runner.run_one(tree, |history| {
                 // A simulation of its own: the previous scenario may have ended in a panic.
-                Self::new(self.on).play(&history).map_err(TestCaseError::fail)
+                Self::new(self.on, self.tables).play(&history, &table).map_err(TestCaseError::fail)
             });
             let Err(TestError::Fail(reason, history)) = shrunk else { return reason };
             let acts: Vec<String> = history.acts.iter().map(|act| format!("{act:?}")).collect();
             let acts = acts.join("\n    ");
             let replay = format!("scripts/prove --seed {number} --count 1");
-            format!("{reason}\n  {:?}\n    {acts}\n  replay it with: {replay}", history.features)
+            format!("{reason}\n  {:?}\n  {table:?}\n    {acts}\n  replay it with: {replay}", history.features)
         })
     }
 
-    fn play(&self, history: &Scenario) -> CheckVerdict {
-        let played = catch_unwind(AssertUnwindSafe(|| self.play_unguarded(history)));
+    /// Returns the source table of the scenario with this number.
+    fn table(&self, number: u64) -> SimTable {
+        match self.tables {
+            SimTables::Any => tables().new_tree(&mut runner(number, 1)).unwrap().current(),
+            SimTables::Users => SimTable::users(),
+        }
+    }
+
+    fn play(&self, history: &Scenario, table: &Arc<SimTable>) -> CheckVerdict {
+        let played = catch_unwind(AssertUnwindSafe(|| self.play_unguarded(history, table)));
         played.unwrap_or_else(|panic| {
             let said = panic.downcast_ref::<String>().map(String::as_str);
             let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -167,20 +189,20 @@ impl Simulation {
         })
     }
 
-    fn play_unguarded(&self, history: &Scenario) -> CheckVerdict {
+    fn play_unguarded(&self, history: &Scenario, table: &Arc<SimTable>) -> CheckVerdict {
         self.injector.reset();
-        metrics::with_local_recorder(&RunCounts(self.injector.clone()), || self.play_counted(history))
+        metrics::with_local_recorder(&RunCounts(self.injector.clone()), || self.play_counted(history, table))
     }
 
-    fn play_counted(&self, history: &Scenario) -> CheckVerdict {
+    fn play_counted(&self, history: &Scenario, table: &Arc<SimTable>) -> CheckVerdict {
         self.runtime.block_on(async {
             match &self.host {
                 SimulationHost::Memory(memory) => {
-                    memory.reset();
+                    memory.reset(table);
                     play(memory, &self.injector, history).await
                 }
                 SimulationHost::Engines(engines) => {
-                    engines.reset().await;
+                    engines.reset(table).await;
                     play(engines, &self.injector, history).await
                 }
             }
@@ -197,10 +219,11 @@ async fn play<S: SimStage>(stage: &S, injector: &FaultInjector, history: &Scenar
     world.finish().await
 }
 
-/// The generator whose seed is the number of the scenario.
-fn runner(number: u64) -> TestRunner {
+/// The generator whose seed is the number of the scenario; each part of a scenario has another one.
+fn runner(number: u64, part: u8) -> TestRunner {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
+    bytes[8] = part;
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config = Config { failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
     TestRunner::new_with_rng(config, rng)

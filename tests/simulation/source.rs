@@ -1,11 +1,12 @@
 //! The state of the source: its items, its streams, and their records.
 
-use millrace_shared::change::CanonicalKey;
+use std::sync::Arc;
+
 use millrace_shared::revision::SequenceNumber;
 use time::OffsetDateTime;
 
 use super::cloud::SOURCE_ARN;
-use super::memory_replica::LARGE;
+use super::table::SimTable;
 
 /// Items in a scenario.
 pub(super) const ITEMS: usize = 4;
@@ -32,29 +33,6 @@ impl WriteKind {
     pub(super) fn is_unusual(self) -> bool {
         !matches!(self, Self::Plain(_))
     }
-
-    /// The item as DynamoDB JSON.
-    pub(super) fn image(self, item: usize) -> String {
-        let more = match self {
-            Self::Plain(_) => String::new(),
-            Self::Reserved(_) => r#","_rev":{"S":"mine"}"#.to_owned(),
-            Self::Large(_) => format!(r#","{LARGE}":{{"S":"…"}}"#),
-        };
-        format!(r#"{{"user_id":{{"S":"u"}},"timestamp":{{"N":"{item}"}},"v":{{"N":"{}"}}{more}}}"#, self.value())
-    }
-}
-
-/// The key attributes of an item: those of a user record, which every kind of replica can store.
-pub(super) const KEY: [&str; 2] = ["user_id", "timestamp"];
-
-/// The canonical key of an item.
-pub(super) fn key(item: usize) -> CanonicalKey {
-    CanonicalKey::parse(&format!(r#"{{"timestamp":{{"N":"{item}"}},"user_id":{{"S":"u"}}}}"#)).unwrap()
-}
-
-/// The item of a key.
-pub(super) fn item_of(key: &CanonicalKey) -> usize {
-    key.as_str().bytes().filter(u8::is_ascii_digit).fold(0, |item, digit| item * 10 + usize::from(digit - b'0'))
 }
 
 /// The change that a record describes.
@@ -136,6 +114,7 @@ const FIRSTS: [u128; 6] =
 /// The state of the source.
 #[derive(Debug)]
 pub(super) struct SimSource {
+    pub(super) table: Arc<SimTable>,
     pub(super) items: [Option<WriteKind>; ITEMS],
     /// Set for each item that has ever existed.
     pub(super) known: [bool; ITEMS],
@@ -144,8 +123,9 @@ pub(super) struct SimSource {
 }
 
 impl SimSource {
-    pub(super) fn new() -> Self {
-        let mut source = Self { items: [None; ITEMS], known: [false; ITEMS], streams: Vec::new(), records: Vec::new() };
+    pub(super) fn new(table: Arc<SimTable>) -> Self {
+        let (streams, records) = (Vec::new(), Vec::new());
+        let mut source = Self { table, items: [None; ITEMS], known: [false; ITEMS], streams, records };
         source.begin_stream();
         source
     }
@@ -206,13 +186,16 @@ impl SimSource {
         let of = self.stream();
         of.last += 1 + u128::from(gap % 3);
         let (number, shard) = (of.last, of.of_item[item]);
-        let json = json(&of.label, number, item, what, before, poison, at);
+        let label = of.label.clone();
+        let json = json(&self.table, &label, number, item, what, before, poison, at);
         let number = SequenceNumber::parse(&number.to_string()).unwrap();
         self.records.push(SimRecord { stream, shard, number, item, at, what, before, poison, json, trimmed: false });
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "the parts of a record, which are in no type before it is written")]
 fn json(
+    table: &SimTable,
     label: &str,
     number: u128,
     item: usize,
@@ -228,7 +211,7 @@ fn json(
         (SourceWrite::Deleted | SourceWrite::Expired, ..) => "REMOVE",
     };
     let image = |role: &str, kind: Option<WriteKind>| {
-        kind.map(|kind| format!(r#""{role}":{},"#, kind.image(item))).unwrap_or_default()
+        kind.map(|kind| format!(r#""{role}":{},"#, table.image(item, kind))).unwrap_or_default()
     };
     let new = match what {
         SourceWrite::Written(kind) => image("NewImage", Some(kind)),
@@ -240,10 +223,9 @@ fn json(
         ""
     };
     let at = at.unix_timestamp() * if poison == Some(PoisonKind::Timeless) { 1_000 } else { 1 };
-    // The same number in several formats, as clients may write it to a table.
-    let spelled = ["", ".0", "e0"][usize::try_from(number % 3).unwrap()];
+    let keys = table.key_json(item, number);
     format!(
-        r#"{{"eventID":"{number}","eventName":"{name}","eventSource":"aws:dynamodb",{identity}"eventSourceARN":"{SOURCE_ARN}/stream/{label}","dynamodb":{{"ApproximateCreationDateTime":{at},"Keys":{{"user_id":{{"S":"u"}},"timestamp":{{"N":"{item}{spelled}"}}}},{new}{}"SequenceNumber":"{number}","StreamViewType":"NEW_AND_OLD_IMAGES"}}}}"#,
+        r#"{{"eventID":"{number}","eventName":"{name}","eventSource":"aws:dynamodb",{identity}"eventSourceARN":"{SOURCE_ARN}/stream/{label}","dynamodb":{{"ApproximateCreationDateTime":{at},"Keys":{keys},{new}{}"SequenceNumber":"{number}","StreamViewType":"NEW_AND_OLD_IMAGES"}}}}"#,
         image("OldImage", before)
     )
 }

@@ -14,7 +14,7 @@ use super::cloud::{FAILURES, SimBucket, SimCloud, SimObject};
 use super::fault_injector::{FaultInjector, FaultPoint};
 use super::http_connector::{ConnectorTarget, SimHttpConnector};
 use super::memory_replica::{MemoryItems, MemoryReplica};
-use super::source::key;
+use super::table::SimTable;
 
 /// The clients of the source, of the buckets and of Lambda.
 pub(super) type SimClients = (aws_sdk_dynamodb::Client, aws_sdk_s3::Client, aws_sdk_lambda::Client);
@@ -25,6 +25,8 @@ pub(super) trait SimStage {
     fn replicas(&self) -> [Arc<dyn Replica>; 2];
     /// Returns the clients of the source, of the buckets and of Lambda, behind the fault injector.
     fn clients(&self) -> SimClients;
+    /// Returns the source table.
+    fn table(&self) -> Arc<SimTable>;
     /// Sets the label of the source's latest stream.
     fn relabel(&self, label: &str);
     /// Sets whether the archive is a sink of the deployed replicator.
@@ -55,7 +57,7 @@ pub(super) struct MemoryStage {
 
 impl MemoryStage {
     pub(super) fn new(injector: &FaultInjector) -> Self {
-        let cloud = Arc::new(Mutex::new(SimCloud::default()));
+        let cloud = Arc::new(Mutex::new(SimCloud::new(Arc::new(SimTable::users()))));
         let archive_is_sink = Arc::default();
         let line = SimHttpConnector {
             injector: injector.clone(),
@@ -68,8 +70,8 @@ impl MemoryStage {
     }
 
     /// Empties all stores for the next scenario.
-    pub(super) fn reset(&self) {
-        *self.cloud.lock().unwrap() = SimCloud::default();
+    pub(super) fn reset(&self, table: &Arc<SimTable>) {
+        *self.cloud.lock().unwrap() = SimCloud::new(Arc::clone(table));
         self.shelves.iter().for_each(|shelf| shelf.items.lock().unwrap().clear());
     }
 }
@@ -127,6 +129,10 @@ impl SimStage for MemoryStage {
         self.clients.clone()
     }
 
+    fn table(&self) -> Arc<SimTable> {
+        Arc::clone(&self.cloud.lock().unwrap().table)
+    }
+
     fn relabel(&self, label: &str) {
         label.clone_into(&mut self.cloud.lock().unwrap().label);
     }
@@ -136,10 +142,11 @@ impl SimStage for MemoryStage {
     }
 
     async fn write(&self, item: usize, image: Option<String>) {
-        let items = &mut self.cloud.lock().unwrap().items;
+        let mut cloud = self.cloud.lock().unwrap();
+        let key = cloud.table.key(item).clone();
         match image {
-            Some(image) => drop(items.insert(key(item), image)),
-            None => drop(items.remove(&key(item))),
+            Some(image) => drop(cloud.items.insert(key, image)),
+            None => drop(cloud.items.remove(&key)),
         }
     }
 

@@ -153,7 +153,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
             stage,
             injector,
             features,
-            source: SimSource::new(),
+            source: SimSource::new(stage.table()),
             mappings: Vec::new(),
             tasks: Vec::new(),
             now: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
@@ -203,7 +203,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
     ) {
         self.source.report_progress(item, what, poison, gap, self.now);
         self.settled.push([false; 2]);
-        let image = self.source.items[item].map(|kind| kind.image(item));
+        let image = self.source.items[item].map(|kind| self.source.table.image(item, kind));
         self.stage.write(item, image).await;
     }
 
@@ -288,8 +288,9 @@ impl<'s, S: SimStage> SimState<'s, S> {
 
     /// Reconciles some items of a replica without comparing first.
     pub(super) fn repair_all(&mut self, sink: usize, items: Vec<usize>) {
+        let table = &self.source.table;
         let ailing =
-            |item| millrace_maintenance::repair::StaleKey { key: super::source::key(item), record_revision: None };
+            |item| millrace_maintenance::repair::StaleKey { key: table.key(item).clone(), record_revision: None };
         let ailing: Vec<_> = items.into_iter().map(ailing).collect();
         let (replica, table) = (self.replicas[sink].clone(), self.maintenance.source.clone());
         let (injector, invocation) = (self.injector.clone(), self.invocation());
