@@ -400,6 +400,30 @@ impl<'a> StreamSource<'a> {
     }
 }
 
+/// Returns the command that turns the stream of a table on, with all images.
+#[must_use]
+pub fn stream_on_command(table: &str) -> String {
+    format!(
+        "aws dynamodb update-table --table-name {table} \
+         --stream-specification StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES"
+    )
+}
+
+/// Returns the steps that give a table a stream with all images in place of the one with this ARN. The view type of a
+/// stream cannot be changed.
+#[must_use]
+pub fn replace_stream_steps(stream_arn: &str) -> String {
+    let source = StreamSource::parse(stream_arn.into());
+    let table = source.as_ref().map_or("TABLE", StreamSource::table);
+    format!(
+        "the view of a stream cannot be changed, so replace the stream with one of the view NEW_AND_OLD_IMAGES: \
+         aws dynamodb update-table --table-name {table} --stream-specification StreamEnabled=false; then {}; then \
+         deploy with the ARN of the new stream, and run the task repair, since no stream contains the changes in \
+         between",
+        stream_on_command(table)
+    )
+}
+
 /// The effect of a change on its item.
 #[derive(Debug, Clone, Copy)]
 pub enum ChangeKind<'a> {

@@ -68,6 +68,8 @@ pub struct SourceDescription {
     pub key: Vec<(String, String)>,
     /// The ARN of the latest stream, if the table ever had one.
     pub stream_arn: Option<String>,
+    /// The view type of the latest stream; `None` if the stream is disabled.
+    pub stream_view: Option<String>,
     /// The number of items; the service updates it every six hours.
     pub items: u64,
 }
@@ -288,7 +290,9 @@ fn description(table: TableDescription) -> SourceDescription {
         definition.map(|one| one.attribute_type().as_str().to_owned()).unwrap_or_default()
     };
     let names = table.key_schema().iter().map(KeySchemaElement::attribute_name);
+    let stream = table.stream_specification().filter(|stream| stream.stream_enabled());
     SourceDescription {
+        stream_view: stream.and_then(|stream| stream.stream_view_type()).map(|view| view.as_str().to_owned()),
         key: names.map(|name| (name.to_owned(), type_of(name))).collect(),
         items: table.item_count().and_then(|count| u64::try_from(count).ok()).unwrap_or_default(),
         arn: table.table_arn.unwrap_or_default(),

@@ -93,11 +93,17 @@ async fn what_is_unfinished_at_the_time_to_stop_is_reported() {
 #[tokio::test]
 async fn a_stream_without_old_images_fails_the_invocation_and_nothing_is_put_aside() {
     let harness = ArchiverHarness::start().await;
-    let mut keys_only = expired(2, 0);
-    keys_only["dynamodb"]["StreamViewType"] = json!("KEYS_ONLY");
-    keys_only["dynamodb"].as_object_mut().unwrap().remove("OldImage");
-    let fault = harness.handle(&payload([expired(1, 0), keys_only])).await.unwrap_err();
-    assert!(fault.to_string().contains("KEYS_ONLY"), "{fault}");
+    for view in ["KEYS_ONLY", "NEW_IMAGE"] {
+        let mut imageless = expired(2, 0);
+        imageless["dynamodb"]["StreamViewType"] = json!(view);
+        imageless["dynamodb"].as_object_mut().unwrap().remove("OldImage");
+        let fault = harness.handle(&payload([expired(1, 0), imageless])).await.unwrap_err().to_string();
+        for part in
+            [view, "--table-name Users --stream-specification StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES"]
+        {
+            assert!(fault.contains(part), "{part}: {fault}");
+        }
+    }
     assert_eq!((harness.objects().await.len(), harness.quarantined().await.len()), (0, 0));
 }
 

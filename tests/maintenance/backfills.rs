@@ -1,15 +1,17 @@
 //! Backfills: a replica receives the items that it lacks, and nothing else.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Query;
 use axum::routing::get;
 use millrace_maintenance::mapping::ReplicatorMappings;
 use millrace_shared::revision::SequenceNumber;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::scene::{MaintenanceScene, REPLICA, SOURCE, invoke, key, revision, text, user};
+use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, key, revision, text, user};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_replica_lacks_is_filled_in_below_every_change_of_the_stream() {
@@ -98,7 +100,17 @@ async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in()
 
 /// Runs a backfill while Lambda reports these event source mappings; returns the error.
 async fn refused(scene: &MaintenanceScene, mappings: Value) -> (String, &'static str) {
-    let listed = move || async move { axum::Json(json!({"EventSourceMappings": mappings})) };
+    // A mapping that names its stream is listed only for that stream.
+    let listed = move |Query(asked): Query<HashMap<String, String>>| async move {
+        let mut mappings = mappings;
+        let stream = asked.get("EventSourceArn");
+        let is_listed = |mapping: &Value| match (mapping["EventSourceArn"].as_str(), stream) {
+            (Some(reads), Some(stream)) => reads == stream,
+            _ => true,
+        };
+        mappings.as_array_mut().unwrap().retain(is_listed);
+        axum::Json(json!({"EventSourceMappings": mappings}))
+    };
     let router = Router::new().fallback(get(listed));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -119,7 +131,15 @@ async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
         let arn = format!("arn:aws:lambda:us-east-1:000000000000:function:{function}");
         json!([{"UUID": "u-1", "FunctionArn": arn, "State": state, "StartingPosition": position}])
     };
+    let described = scene.dynamodb.describe_table().table_name(SOURCE).send().await.unwrap().table.unwrap();
+    let latest = described.latest_stream_arn.unwrap();
+    let mut former = mapping("replicator:live", "Enabled", "TRIM_HORIZON");
+    former[0]["EventSourceArn"] = json!(format!("{}/stream/{FORMER}", latest.split_once("/stream/").unwrap().0));
+    let mut elsewhere = mapping("replicator", "Enabled", "TRIM_HORIZON");
+    elsewhere[0]["EventSourceArn"] = json!(latest.replace(SOURCE, "Others"));
     for (mappings, said) in [
+        (former, "u-1 of replicator reads"),
+        (elsewhere, "replicator has no event source mapping"),
         (json!([]), "replicator has no event source mapping"),
         (mapping("archiver", "Enabled", "TRIM_HORIZON"), "replicator has no event source mapping"),
         (mapping("replicator", "Disabled", "TRIM_HORIZON"), "u-1 of replicator is Disabled"),
@@ -128,6 +148,9 @@ async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
         let (fault, name) = refused(&scene, mappings).await;
         assert!(fault.contains(said), "{fault}");
         assert_eq!(name, "TaskPreconditionFailed");
+        if said.ends_with("reads") {
+            assert!([FORMER, &latest, "SourceStreamArn"].iter().all(|part| fault.contains(part)), "{fault}");
+        }
     }
     assert_eq!(scene.item(REPLICA, "ada").await, None);
     assert!(

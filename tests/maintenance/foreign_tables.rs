@@ -224,6 +224,32 @@ async fn an_item_that_has_expired_and_is_still_there_is_not_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_expired_by_a_former_ttl_attribute_expires_by_the_present_one() {
+    let table = ForeignTable::new(SCHEMAS[5], Some("ttl")).await;
+    table.archive([1, 2], "former").await;
+    let archived = |number| {
+        let mut item = table.item(number, "archived");
+        item.insert("former".to_owned(), AttributeValue::N("1".to_owned()));
+        item
+    };
+    let [dry, real] = table.restored(json!({"expires_in_seconds": 3600})).await;
+    assert_eq!((dry, real), (counts([("would_restore", 2)]), counts([("restored", 2)])));
+    let [dry, real] = table.restored(json!({"expires_in_seconds": 7200})).await;
+    assert_eq!((dry, real), (counts([("already_restored", 2)]), counts([("already_restored", 2)])));
+    let mut restored = table.stored(1).await.unwrap();
+    let ends: i64 = restored.remove("ttl").unwrap().as_n().unwrap().parse().unwrap();
+    assert!(ends > Clock::system().now().unix_timestamp() + 3_000, "{ends}");
+    let former = restored.insert("former".to_owned(), AttributeValue::N("1".to_owned())).unwrap();
+    assert!(former.as_n().unwrap().parse::<i64>().unwrap() > 1_700_000_000, "unchanged: {former:?}");
+    assert_eq!(restored, archived(1));
+    assert_eq!(
+        table.scene.stack.run_ttl_sweep().await.unwrap(),
+        0,
+        "the former attribute is in the past, and no expiry"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fields_that_the_table_cannot_have_are_refused_before_anything_is_read() {
     let table = ForeignTable::new(SCHEMAS[3], None).await;
     table.archive([1], "ttl").await;

@@ -1,8 +1,8 @@
 //! Everything that is done with a table, over tables of every key schema: its items are replicated, quarantined,
 //! expired, archived, verified, repaired, redriven, backfilled, compacted, exported and restored.
 //!
-//! One story per key schema. Its keys are at the limits of what DynamoDB accepts, and its items have attributes that are
-//! named like the attributes of users and like those of replication.
+//! One story per key schema. Its keys are at the limits of what DynamoDB accepts, and its items have attributes that
+//! are named like the attributes of users and like those of replication.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read as _, Write as _};
@@ -442,7 +442,8 @@ impl ShapeStory {
         let mut items = 0;
         for segment in 0..2 {
             let order = json!({
-                "task": "export-import-table", "run_id": "import", "table": "Imported", "segment": segment, "segments": 2,
+                "task": "export-import-table", "run_id": "import", "table": "Imported",
+                "segment": segment, "segments": 2,
             });
             items += self.task(order).await.progress.get("export-import-table.items");
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::{StreamSpecification, StreamViewType};
 use millrace_maintenance::MaintenanceHandler;
 use millrace_maintenance::failure_bucket::FailureBucket;
 use millrace_shared::table_reader::TableReader;
@@ -66,7 +67,11 @@ async fn a_source_without_a_stream_is_refused_by_name() {
     for order in [json!({"task": "backfill"}), json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})]
     {
         let (name, fault) = refused(&streamless, order).await;
-        assert!(fault.contains("has no stream"), "{fault}");
+        assert!(fault.contains("UsersReplica has no stream"), "{fault}");
+        assert!(
+            fault.contains("update-table --table-name UsersReplica --stream-specification StreamEnabled=true"),
+            "{fault}"
+        );
         assert_eq!(name, "TaskPreconditionFailed");
     }
 }
@@ -102,5 +107,59 @@ async fn archive_tasks_are_refused_without_an_archive_and_the_others_run() {
     for order in [json!({"task": "verify", "recheck_after_seconds": 0}), json!({"task": "backfill"})] {
         let done = to_its_end(&off, order, Duration::from_mins(1)).await.unwrap();
         assert_eq!((done.differences, done.problems), (0, 0), "{}", done.progress);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_from_a_stream_without_new_images_is_refused_with_the_commands() {
+    let scene = MaintenanceScene::start().await;
+    create_table(&scene.dynamodb, "Orders", &[("user_id", "S"), ("timestamp", "N")]).await;
+    let mut maintenance = scene.maintenance();
+    maintenance.source = TableReader::new(scene.dynamodb.clone(), "Orders");
+    let stream = async |view: Option<StreamViewType>| {
+        let stream = StreamSpecification::builder().stream_enabled(view.is_some()).set_stream_view_type(view);
+        let update = scene.dynamodb.update_table().table_name("Orders");
+        update.stream_specification(stream.build().unwrap()).send().await.unwrap();
+    };
+    let on =
+        "update-table --table-name Orders --stream-specification StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES";
+    for view in [StreamViewType::KeysOnly, StreamViewType::OldImage] {
+        stream(Some(view.clone())).await;
+        let (name, fault) = refused(&maintenance, json!({"task": "backfill"})).await;
+        let off = "update-table --table-name Orders --stream-specification StreamEnabled=false";
+        for part in ["SOURCE_TABLE", view.as_str(), off, on] {
+            assert!(fault.contains(part), "{part}: {fault}");
+        }
+        assert_eq!(name, "TaskPreconditionFailed");
+        stream(None).await;
+        let (name, fault) = refused(&maintenance, json!({"task": "backfill"})).await;
+        assert!(fault.contains("table Orders has no stream") && fault.contains(on), "{fault}");
+        assert_eq!(name, "TaskPreconditionFailed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_of_another_key_schema_is_refused_with_both_schemas() {
+    let scene = MaintenanceScene::start().await;
+    scene.put(SOURCE, user("ada", "Ada")).await;
+    scene.stack.wait_until_drained().await;
+    for (table, key, named) in [
+        ("Single", &[("user_id", "S")][..], "user_id (S), but"),
+        ("Other", &[("pk", "S"), ("sk", "N")], "pk (S), sk (N), but"),
+        ("Types", &[("user_id", "S"), ("timestamp", "S")], "user_id (S), timestamp (S), but"),
+        ("Swapped", &[("timestamp", "N"), ("user_id", "S")], "timestamp (N), user_id (S), but"),
+    ] {
+        create_table(&scene.dynamodb, table, key).await;
+        let mut maintenance = scene.maintenance();
+        maintenance.replicas =
+            vec![Box::new(DynamoDbSink::new(scene.dynamodb.clone(), table, 1, time::Duration::days(8)))];
+        for task in ["backfill", "verify", "repair", "redrive"] {
+            let (name, fault) = refused(&maintenance, json!({"task": task})).await;
+            for part in [named, "the source's key is user_id (S), timestamp (N)", "set REPLICA_TABLE"] {
+                assert!(fault.contains(part), "{task}: {fault}");
+            }
+            assert_eq!(name, "TaskPreconditionFailed");
+        }
+        assert_eq!(scene.items(table).await.len(), 0);
     }
 }

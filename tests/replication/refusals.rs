@@ -43,11 +43,21 @@ async fn a_failed_invocation_is_named_by_words_of_our_own() {
 #[tokio::test]
 async fn a_stream_without_new_images_is_named_and_nothing_is_put_aside() {
     let rig = ReplicationRig::start().await;
-    let fault = rig.replicator().handle(&sample("keys-only"), &invocation()).await.unwrap_err().to_string();
-    for part in ["table/Users/stream", "KEYS_ONLY", "NEW_AND_OLD_IMAGES"] {
-        assert!(fault.contains(part), "{fault}");
+    for view in ["KEYS_ONLY", "OLD_IMAGE"] {
+        let event = sample("keys-only").get().replace("KEYS_ONLY", view);
+        let event = RawValue::from_string(event).unwrap();
+        let fault = rig.replicator().handle(&event, &invocation()).await.unwrap_err().to_string();
+        for part in [
+            "table/Users/stream",
+            view,
+            "aws dynamodb update-table --table-name Users --stream-specification StreamEnabled=false",
+            "StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES",
+            "run the task repair",
+        ] {
+            assert!(fault.contains(part), "{part}: {fault}");
+        }
+        assert!(rig.quarantined().await.is_empty());
     }
-    assert!(rig.quarantined().await.is_empty());
 }
 
 #[tokio::test]

@@ -166,6 +166,7 @@ pub(super) fn describe(table: &SimTable, label: &str) -> Value {
     json!({"Table": {
         "TableName": SOURCE, "TableArn": SOURCE_ARN, "TableStatus": "ACTIVE", "ItemCount": 0,
         "KeySchema": schema, "AttributeDefinitions": definitions,
+        "StreamSpecification": {"StreamEnabled": true, "StreamViewType": "NEW_AND_OLD_IMAGES"},
         "LatestStreamLabel": label, "LatestStreamArn": format!("{SOURCE_ARN}/stream/{label}"),
     }})
 }

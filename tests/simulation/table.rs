@@ -1,4 +1,5 @@
-//! The source table of a scenario ([`SimTable`]): its key schema, the keys of its items, and the names of its attributes.
+//! The source table of a scenario ([`SimTable`]): its key schema, the keys of its items, and the names of its
+//! attributes.
 //!
 //! They are drawn from the number of the scenario and not together with its actions, so that a number stands for the
 //! same actions whatever the table is.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use millrace_shared::change::{CanonicalKey, Change, ChangeKind, ItemImage};
+use millrace_shared::change::{CanonicalKey, Change, ChangeKind, ItemImage, replace_stream_steps};
 use millrace_shared::revision::Revision;
 use millrace_shared::stream::{CONTRADICTION, StreamRecord, is_same_change};
 use time::OffsetDateTime;
@@ -54,16 +54,12 @@ pub struct RejectedRecord {
 /// record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the stream {stream} does not include old images (StreamViewType {view}), so TTL deletes cannot be archived: \
-     set the table's StreamViewType to NEW_AND_OLD_IMAGES or OLD_IMAGE"
+    "the stream {stream} does not include old images (StreamViewType {view}), so TTL deletes cannot be archived: {}",
+    replace_stream_steps(stream)
 )]
 pub struct MissingOldImageError {
-    /// The stream's ARN.
-    pub stream: String,
-    /// The name of the stream's table.
-    pub table: String,
-    /// The stream's view type, as stated in its records.
-    pub view: String,
+    stream: String,
+    view: String,
 }
 
 /// Partitions a batch by how each record is processed, as [`rows_from_changes`] does. A record that cannot be parsed is
@@ -189,7 +185,6 @@ fn shows_old_images(change: &Change<'_>) -> bool {
 fn no_old_image(change: &Change<'_>) -> MissingOldImageError {
     MissingOldImageError {
         stream: change.source.arn().to_owned(),
-        table: change.source.table().to_owned(),
         view: change.view.as_deref().unwrap_or("unknown").to_owned(),
     }
 }

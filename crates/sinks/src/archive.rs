@@ -95,15 +95,8 @@ fn misconfigured(reason: String) -> SinkMisconfiguredError {
     SinkMisconfiguredError { sink: NAME.to_owned(), reason }
 }
 
-/// The view of a stream cannot be changed: a table gets a new stream with the other view.
 fn wrong_view(error: &MissingOldImageError) -> String {
-    let MissingOldImageError { stream, table, view } = error;
-    let update = format!("aws dynamodb update-table --table-name {table} --stream-specification");
-    format!(
-        "the stream {stream} does not include old images (StreamViewType {view}), so TTL deletes cannot be archived: \
-         end the stream with `{update} StreamEnabled=false`, create another with \
-         `{update} StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES`, and map the function to it; or unset {SETTING}"
-    )
+    format!("{error}; or unset {SETTING}")
 }
 
 impl Sink for ArchiveSink {

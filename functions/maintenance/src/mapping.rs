@@ -18,6 +18,22 @@ pub enum MappingNotReady {
         /// The stream's ARN.
         stream: String,
     },
+    /// The replicator's mapping reads a former stream of the table.
+    #[error(
+        "the event source mapping {uuid} of {function} reads {reads}, a former stream of the table: deploy with the \
+         latest stream {stream} (parameter SourceStreamArn of infra/replication.yaml), or changes are lost. The former \
+         stream can be read for 24 hours"
+    )]
+    FormerStream {
+        /// The mapping's UUID.
+        uuid: String,
+        /// The replicator's name.
+        function: String,
+        /// The ARN of the stream that the mapping reads.
+        reads: String,
+        /// The ARN of the table's latest stream.
+        stream: String,
+    },
     /// The mapping is not enabled.
     #[error(
         "the event source mapping {uuid} of {function} is {state}: enable it before a backfill, \
@@ -105,7 +121,29 @@ impl ReplicatorMappings {
                 };
             }
         }
-        Err(MappingNotReady::Missing { function: self.function.clone(), stream: stream_arn.to_owned() })
+        let (function, stream) = (self.function.clone(), stream_arn.to_owned());
+        Err(match self.mapping_of_former_stream(stream_arn).await? {
+            Some((uuid, reads)) => MappingNotReady::FormerStream { uuid, function, reads, stream },
+            None => MappingNotReady::Missing { function, stream },
+        })
+    }
+
+    /// Returns the UUID and the stream of a mapping of the replicator that reads another stream of the same table.
+    async fn mapping_of_former_stream(&self, stream_arn: &str) -> Result<Option<(String, String)>, MappingNotReady> {
+        let table = |arn: &str| arn.split_once("/stream/").map(|(table, _)| table.to_owned());
+        let mut pages = self.client.list_event_source_mappings().function_name(&self.function).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let unknown = |reason| MappingNotReady::Unknown { stream: stream_arn.to_owned(), reason };
+            let page = page.map_err(|error| unknown(error_chain(&error)))?;
+            for mapping in page.event_source_mappings() {
+                let is_ours = mapping.function_arn().is_some_and(|arn| is_of(arn, &self.function));
+                let reads = mapping.event_source_arn().filter(|arn| is_ours && *arn != stream_arn);
+                if let Some(reads) = reads.filter(|reads| table(reads) == table(stream_arn)) {
+                    return Ok(Some((mapping.uuid().unwrap_or_default().to_owned(), reads.to_owned())));
+                }
+            }
+        }
+        Ok(None)
     }
 }
 

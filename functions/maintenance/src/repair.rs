@@ -105,7 +105,7 @@ async fn carry_out(
             break;
         }
         let keys: Vec<CanonicalKey> = open.iter().map(|place| stale[*place].key.clone()).collect();
-        let (label, _) = source.stream().await?;
+        let label = source.stream().await?.label;
         let held = replica.read(&keys).await?.held;
         let (items, _) = source.read(&keys).await?;
 

@@ -1,6 +1,6 @@
 //! The table that the replicas mirror: its items, and the label of its latest stream.
 
-use millrace_shared::change::CanonicalKey;
+use millrace_shared::change::{CanonicalKey, replace_stream_steps, stream_on_command};
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::revision::StreamLabel;
 use millrace_shared::table_reader::{ScanPage, ScanSegment, SourceDescription, TableReadError, TableReader};
@@ -12,8 +12,53 @@ pub enum SourceTableError {
     #[error("SOURCE_TABLE: {0}")]
     Table(#[from] TableReadError),
     /// The table has never had a stream, so its changes have no revisions.
-    #[error("SOURCE_TABLE: table {0} has no stream: enable a stream with StreamViewType NEW_AND_OLD_IMAGES")]
+    #[error("SOURCE_TABLE: table {0} has no stream: turn it on with {command}", command = stream_on_command(.0))]
     NoStream(String),
+    /// The stream is disabled, so no change reaches the replicas.
+    #[error(
+        "SOURCE_TABLE: the latest stream {0} is disabled: turn a new one on with {command}, and deploy with its ARN",
+        command = stream_on_command(table_of(.0))
+    )]
+    StreamDisabled(String),
+    /// The stream contains no new images, so no change can be applied to a replica.
+    #[error("SOURCE_TABLE: stream {arn} has the view {view}, without new images: {}", replace_stream_steps(arn))]
+    StreamWithoutImages {
+        /// The stream's ARN.
+        arn: String,
+        /// The stream's view type.
+        view: String,
+    },
+}
+
+/// Returns the name of the table of a stream.
+fn table_of(stream_arn: &str) -> &str {
+    let name = stream_arn.split_once(":table/").and_then(|(_, rest)| rest.split('/').next());
+    name.unwrap_or(stream_arn)
+}
+
+/// The latest stream of the source table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceStream {
+    /// The stream's label.
+    pub label: StreamLabel,
+    /// The stream's ARN.
+    pub arn: String,
+    /// The stream's view type; `None` if the stream is disabled.
+    view: Option<String>,
+}
+
+impl SourceStream {
+    /// Verifies that changes can be applied to replicas: the stream is enabled, with new images.
+    ///
+    /// # Errors
+    /// [`SourceTableError`], whose message says how to replace the stream.
+    pub fn ensure_new_images(&self) -> Result<(), SourceTableError> {
+        match self.view.as_deref() {
+            Some("NEW_IMAGE" | "NEW_AND_OLD_IMAGES") => Ok(()),
+            Some(view) => Err(SourceTableError::StreamWithoutImages { arn: self.arn.clone(), view: view.to_owned() }),
+            None => Err(SourceTableError::StreamDisabled(self.arn.clone())),
+        }
+    }
 }
 
 /// The source table.
@@ -47,14 +92,16 @@ impl SourceTable {
         self.description.arn.split_once(":table/").map_or(self.table.name(), |(_, name)| name)
     }
 
-    /// Reads the label of the latest stream, as of now, and its ARN.
+    /// Reads the latest stream, as of now.
     ///
     /// # Errors
     /// [`SourceTableError`] if the description cannot be read, or the table has no stream.
-    pub async fn stream(&self) -> Result<(StreamLabel, String), SourceTableError> {
+    pub async fn stream(&self) -> Result<SourceStream, SourceTableError> {
         let description = self.table.describe().await?;
+        let view = description.stream_view.clone();
         let stream = description.stream_label().zip(description.stream_arn);
-        stream.ok_or_else(|| SourceTableError::NoStream(self.table.name().to_owned()))
+        let stream = stream.map(|(label, arn)| SourceStream { label, arn, view });
+        stream.ok_or_else(|| SourceTableError::NoStream(self.table_name().to_owned()))
     }
 
     /// Reads the name of the attribute by which TTL removes items; `None` if TTL is not enabled.
@@ -80,5 +127,30 @@ impl SourceTable {
     /// [`SourceTableError`] if the page cannot be read.
     pub async fn scan(&self, segment: ScanSegment, after: Option<&CanonicalKey>) -> Result<ScanPage, SourceTableError> {
         Ok(self.table.scan(segment, after, &self.key_names, None).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_is_disabled_or_without_new_images_is_refused_with_the_commands() {
+        let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/Orders/stream/2026-11-01T08:00:00.000";
+        let label = StreamLabel::parse("2026-11-01T08:00:00.000").unwrap();
+        let refusal = |view: Option<&str>| {
+            let stream = SourceStream { label, arn: arn.to_owned(), view: view.map(str::to_owned) };
+            stream.ensure_new_images().map_err(|error| error.to_string())
+        };
+        for view in ["NEW_IMAGE", "NEW_AND_OLD_IMAGES"] {
+            assert_eq!(refusal(Some(view)), Ok(()));
+        }
+        let on = stream_on_command("Orders");
+        assert!(on.contains("--table-name Orders") && on.contains("StreamViewType=NEW_AND_OLD_IMAGES"), "{on}");
+        for (view, named) in [(None, "is disabled"), (Some("KEYS_ONLY"), "KEYS_ONLY"), (Some("OLD_IMAGE"), "OLD_IMAGE")]
+        {
+            let said = refusal(view).unwrap_err();
+            assert!([arn, named, &on].iter().all(|part| said.contains(part)), "{said}");
+        }
     }
 }

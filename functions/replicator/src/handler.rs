@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{join, join_all};
-use millrace_shared::change::{CanonicalKey, Change, ChangeKind};
+use millrace_shared::change::{CanonicalKey, Change, ChangeKind, replace_stream_steps};
 use millrace_shared::checkpoint::{self, MissingSequenceNumber};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
@@ -47,10 +47,7 @@ pub enum ReplicatorError {
     #[error(transparent)]
     NotAStreamEvent(#[from] EventParseError),
     /// The stream carries no new images, so nothing can be replicated from it.
-    #[error(
-        "stream {stream} has the view {view}, without new images: set the table's StreamViewType to \
-         NEW_AND_OLD_IMAGES or NEW_IMAGE"
-    )]
+    #[error("stream {stream} has the view {view}, without new images: {}", replace_stream_steps(stream))]
     View {
         /// The stream's ARN.
         stream: String,

@@ -116,7 +116,9 @@ impl ClassifiedError for SourceTableError {
     fn kind(&self) -> TaskErrorKind {
         match self {
             Self::Table(_) => TaskErrorKind::Failed,
-            Self::NoStream(_) => TaskErrorKind::PreconditionFailed,
+            Self::NoStream(_) | Self::StreamDisabled(_) | Self::StreamWithoutImages { .. } => {
+                TaskErrorKind::PreconditionFailed
+            }
         }
     }
 }

@@ -4,8 +4,8 @@
 //! read back twice: row by row before it is uploaded, and byte by byte afterwards. The last file of a run records the
 //! number of files. The files that the day had before are deleted only when this last file exists. At every point in
 //! time, the former files of a day, its new files or both are therefore present, and readers deduplicate. Files are
-//! named by their inputs and their schema, so a day with unchanged objects is skipped, and an interrupted day is restarted and
-//! overwrites its own files.
+//! named by their inputs and their schema, so a day with unchanged objects is skipped, and an interrupted day is
+//! restarted and overwrites its own files.
 //!
 //! Objects that the archiver has written and no compaction has merged yet are not converted. They are counted, and
 //! converted by the next run after the next compaction.

@@ -238,15 +238,16 @@ impl PageFetcher<'_> {
     /// Reads a page: the label before the items, so that changes in between are streamed under this label or a later
     /// one.
     async fn page(&mut self, after: Option<&CanonicalKey>) -> Result<FetchedPage, BackfillError> {
-        let (label, stream_arn) = self.source.stream().await?;
+        let stream = self.source.stream().await?;
         // Another stream has another event source mapping, which must be checked as well.
-        if self.fed.as_ref() != Some(&stream_arn) {
-            self.mappings.ensure_delivers_all(&stream_arn).await?;
-            self.fed = Some(stream_arn);
+        if self.fed.as_ref() != Some(&stream.arn) {
+            stream.ensure_new_images()?;
+            self.mappings.ensure_delivers_all(&stream.arn).await?;
+            self.fed = Some(stream.arn);
         }
         let page = self.source.scan(self.segment, after).await?;
         self.pace.spend(page.units, Instant::now());
-        Ok(FetchedPage { revision: Revision::floor(label), page })
+        Ok(FetchedPage { revision: Revision::floor(stream.label), page })
     }
 }
 
