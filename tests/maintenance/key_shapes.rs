@@ -1,8 +1,9 @@
 //! Everything that is done with a table, over tables of every key schema: its items are replicated, quarantined,
 //! expired, archived, verified, repaired, redriven, backfilled, compacted, exported and restored.
 //!
-//! One story per key schema. Its keys are at the limits of what DynamoDB accepts, and its items have attributes that
-//! are named like the attributes of users and like those of replication.
+//! One story per key schema, with an archiver and with the archive as a sink of the replicator. Its keys are at the
+//! limits of what DynamoDB accepts, and its items have attributes that are named like the attributes of users and like
+//! those of replication.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read as _, Write as _};
@@ -14,6 +15,7 @@ use arrow_array::{Array as _, RecordBatch};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
+use futures::future::join_all;
 use millrace_archive::{ArchivedRow, KeyNames, MergeIterator, RowReader};
 use millrace_maintenance::task::TaskResponse;
 use millrace_shared::change::CanonicalKey;
@@ -34,6 +36,7 @@ use crate::table_shape::{EDGE_KEYS, TableShape, json_of};
 struct ShapeStory {
     scene: MaintenanceScene,
     shape: TableShape,
+    mode: ArchiveMode,
     keys: Vec<SceneItem>,
 }
 
@@ -41,8 +44,8 @@ struct ShapeStory {
 type ItemsByKey = BTreeMap<CanonicalKey, RawItem>;
 
 impl ShapeStory {
-    async fn start(shape: TableShape) -> Self {
-        Self { scene: MaintenanceScene::of(shape, ArchiveMode::Separate).await, shape, keys: shape.edge_keys() }
+    async fn start(shape: TableShape, mode: ArchiveMode) -> Self {
+        Self { scene: MaintenanceScene::of(shape, mode).await, shape, mode, keys: shape.edge_keys() }
     }
 
     /// An item under the key of this number.
@@ -296,14 +299,14 @@ impl ShapeStory {
     }
 
     /// Batches of the table's former stream, which Lambda discarded: the records of the replicator are older than what
-    /// the replica has, and one of the archiver's is a removal that is not in the archive.
+    /// the replica has, and a record of the function that archives is a removal that is not in the archive.
     async fn discarded_batches_are_redriven(&self) {
         let before = self.items(&self.scene.replica).await;
         let replicated = vec![self.former_record(1, 5, None), self.former_record(2, 6, None)];
         self.scene.give_up("replicator", replicated, true).await;
         let by_ttl = Some("dynamodb.amazonaws.com");
         let removals = vec![self.former_record(6, 7, by_ttl)];
-        self.scene.give_up("archiver", removals, false).await;
+        self.scene.give_up(self.mode.function(), removals, false).await;
         let dry = self.task(json!({"task": "redrive"})).await;
         let redriven = self.task(json!({"task": "redrive", "dry_run": false})).await;
         for (response, name, rows) in [(dry, "redrive.would_redrive", 0), (redriven, "redrive.redriven", 1)] {
@@ -528,7 +531,12 @@ fn shell_arguments(command: &str) -> Vec<String> {
 }
 
 async fn passes_every_task(key: &'static [(&'static str, &'static str)], ttl_attribute: &'static str) {
-    let story = ShapeStory::start(TableShape { table: "Orders", key, ttl_attribute }).await;
+    let shape = TableShape { table: "Orders", key, ttl_attribute };
+    join_all(ArchiveMode::BOTH.map(|mode| passes_every_task_in(shape, mode))).await;
+}
+
+async fn passes_every_task_in(shape: TableShape, mode: ArchiveMode) {
+    let story = ShapeStory::start(shape, mode).await;
     story.is_replicated().await;
     story.is_read_page_by_page().await;
     story.poison_is_quarantined_and_redriven().await;
