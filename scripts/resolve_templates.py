@@ -6,8 +6,8 @@ same way as AWS SAM does, and the templates nested in them, each with its condit
 
 PACKAGED is infra/replication.yaml as scripts/packaged_template.py prints it.
 The result is nine folders of template.yaml, one for each pair of RelationalTier and CacheTier, three more for the other
-choices of authentication and CORS, and some of infra/replication.yaml deployed by itself (ALONE), once with the code of
-a release (RELEASED). cfn-lint reads them, so it also finds errors in parts that depend on a condition. This script checks rules that no linter covers, for every
+choices of authentication and CORS, and two more for the other choices of Archive; and some of infra/replication.yaml
+deployed by itself (ALONE), once with the code of a release (RELEASED). cfn-lint reads them, so it also finds errors in parts that depend on a condition. This script checks rules that no linter covers, for every
 choice:
 
 - everything that Ref, GetAtt, Sub or DependsOn refers to is created, across the nested stacks too;
@@ -65,6 +65,7 @@ ALONE = {
     "alone+in-replicator": {"Archive": "in-replicator"},
     "alone+off": {"Archive": "off", "ReplicaTableArn": f"{TABLE}OrdersReplica"},
     "alone+document": DOCUMENT,
+    "alone+prefix": {"ReservedPrefix": "mr_"},
     "alone+inline": {"Replication": INLINE, "ReplicaTableArns": f"{TABLE}OrdersStaging", "Archive": "in-replicator"},
     "alone+roles": {"Replication": INLINE, "ReplicaRoleArns": DOCUMENT["ReplicaRoleArns"], "Archive": "off"},
     "alone+foreign": {
@@ -73,6 +74,7 @@ ALONE = {
         "SourceKeyArn": KEY.replace(ACCOUNT, "999999999999"),
     },
     "alone+sort+keys": {"SortKey": "sk:N", "SourceKeyArn": KEY, "KeyArn": KEY, "DeploymentName": "orders"},
+    "alone+colons": {"PartitionKey": "urn%3Aorder%3A100%25:S", "SortKey": "%253A:B"},
     "alone+replica": {"PartitionKey": "_id:B", "ReplicaTableArn": f"{TABLE}OrdersReplica", "ReplicaKeyArn": KEY},
     "alone+elsewhere": {
         "PartitionKey": "Größe:N",
@@ -130,6 +132,13 @@ REFUSED = [
 # The values that the pattern of a parameter refuses.
 MALFORMED = [
     {"Archive": "on"},
+    # Its name would end at the first colon.
+    {"PartitionKey": "urn:order:S"},
+    {"SortKey": "urn:order:S"},
+    {"PartitionKey": "pk"},
+    {"PartitionKey": "pk:X"},
+    {"ReservedPrefix": "my rev"},
+    {"ReservedPrefix": "none_" * 7},
     {"Replication": "orders.json"},
     {"Replication": "s3://millrace-config"},
     # The grant of the object would be a grant of every object.
@@ -251,6 +260,8 @@ class Template:
             return parts[index] if index < len(parts) else ""
         if function == "Fn::Split":
             return str(self.value(argument[1])).split(argument[0])
+        if function == "Fn::Join":
+            return argument[0].join(map(str, self.value(argument[1])))
         if function == "Fn::Sub":
             return re.sub(r"\$\{(\w+)\}", lambda found: str(self.value({"Ref": found[1]})), argument)
         if side == {"Ref": "AWS::AccountId"}:
@@ -388,10 +399,16 @@ def check_replication(template, values):
         raise Wrong(f"{template.name}: creates {sorted(tables)} and {sorted(keys)}")
     for table in tables.values():
         properties = table["Properties"]
-        count = 2 if is_given["SortKey"] else 1
-        if (len(properties["KeySchema"]), len(properties["AttributeDefinitions"])) != (count, count):
-            raise Wrong(f"{template.name}: the replica has the key {properties['KeySchema']}")
-    archive = values.get("Archive", "separate")
+        given = [template.values[name] for name in ("PartitionKey", "SortKey") if is_given[name]]
+        expected = [(unescape(name), kind) for name, kind in (key.split(":") for key in given)]
+        declared = [
+            (template.value(each["AttributeName"]), template.value(each["AttributeType"]))
+            for each in properties["AttributeDefinitions"]
+        ]
+        keys_declared = [template.value(each["AttributeName"]) for each in properties["KeySchema"]]
+        if declared != expected or keys_declared != [name for name, _ in expected]:
+            raise Wrong(f"{template.name}: the replica has the key {keys_declared} of {declared}")
+    archive = template.values["Archive"]
     needed = {
         "SourceKey": is_given["SourceKeyArn"],
         "Replica": not is_given["Replication"] or is_given["ReplicaTableArns"],
@@ -423,6 +440,11 @@ def check_replication(template, values):
         settings = variables(template, function)
         if ("REPLICATION" in settings, "REPLICA_TABLE" in settings) != (is_given["Replication"], not is_given["Replication"]):
             raise Wrong(f"{template.name}: {function} is told {sorted(settings)}")
+
+
+def unescape(name):
+    """Returns the name of a key attribute as the parameter's escapes mean it."""
+    return re.sub("%3A|%25", lambda found: {"%3A": ":", "%25": "%"}[found[0]], name)
 
 
 def check_grants(template, role, grants):
@@ -467,6 +489,17 @@ def check_archive(template, archive):
     ):
         if (variable in told[function]) != is_told:
             raise Wrong(f"{template.name}: with Archive={archive}, {function} is told {sorted(told[function])}")
+
+
+def check_outputs(root, archive):
+    """Checks that template.yaml returns the names of exactly what the choice of Archive creates."""
+    for output, is_given in (
+        ("ArchiveBucketName", archive != "off"),
+        ("ArchiveDatabaseName", archive != "off"),
+        ("ArchiverFunctionName", archive == "separate"),
+    ):
+        if (output in root.body["Outputs"]) != is_given:
+            raise Wrong(f"{root.name}: with Archive={archive}, the outputs are {sorted(root.body['Outputs'])}")
 
 
 def check_api(root, access):
@@ -524,17 +557,21 @@ def main(path, alone, released, target):
     choices = {tier: expanded["Parameters"][tier]["AllowedValues"] for tier in TIERS}
     count = 0
     everything = tuple(values[-1] for values in choices.values())
-    for chosen, (access_name, access) in itertools.product(itertools.product(*choices.values()), ACCESS.items()):
+    archives = expanded["Parameters"]["Archive"]["AllowedValues"]
+    for chosen, (access_name, access), archive in itertools.product(
+        itertools.product(*choices.values()), ACCESS.items(), archives
+    ):
         tiers = dict(zip(choices, chosen))
-        name = "+".join(chosen) + access_name
-        root = Template(name, expanded, tiers | access)
+        name = "+".join(chosen) + access_name + ("" if archive == archives[0] else f"+{archive}")
+        root = Template(name, expanded, tiers | access | {"Archive": archive})
         stacks = nested(root, folder, name)
         check_tiers(root, stacks, tiers)
         check_api(root, access)
         _, replication = stacks["Replication"]
         check_replication(replication, replication.values)
+        check_outputs(root, archive)
         count += 1
-        if access and chosen != everything:
+        if (access or archive != archives[0]) and (chosen != everything or (access and archive != archives[0])):
             continue
         write(os.path.join(target, name, "template.json"), root.body)
         for place, template in stacks.values():
@@ -549,7 +586,7 @@ def main(path, alone, released, target):
         check_code(template, prefix)
         check_replication(template, template.values)
         write(os.path.join(target, f"released+{number}", "replication.yaml"), template.body)
-    print(f"{count} choices of {' and '.join(choices)}, and of who may call, resolved into {target}")
+    print(f"{count} choices of {', '.join(choices)}, Archive, and of who may call, resolved into {target}")
     for values in REFUSED:
         try:
             Template("refused", expand_nested(alone), SOURCE | values)

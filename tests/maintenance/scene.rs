@@ -1,7 +1,6 @@
 //! A local stack with its maintenance function, and methods that create differences and failures.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,7 +18,6 @@ use millrace_shared::invocation::Invocation;
 use millrace_shared::revision::Revision;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::replication::events::EventBuilder;
@@ -43,8 +41,6 @@ pub(crate) struct MaintenanceScene {
     pub(crate) stack: LocalStack,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
-    /// The folder of the templates, if they are not those of the workspace.
-    _templates: Option<TempDir>,
 }
 
 /// The function that archives the items that TTL removes.
@@ -59,14 +55,6 @@ pub(crate) enum ArchiveMode {
 impl ArchiveMode {
     pub(crate) const BOTH: [Self; 2] = [Self::Separate, Self::InReplicator];
 
-    /// The function whose failures concern the archive.
-    pub(crate) fn function(self) -> &'static str {
-        match self {
-            Self::Separate => "archiver",
-            Self::InReplicator => "replicator",
-        }
-    }
-
     /// The value of the template's parameter `Archive`.
     fn parameter(self) -> &'static str {
         match self {
@@ -74,24 +62,14 @@ impl ArchiveMode {
             Self::InReplicator => "in-replicator",
         }
     }
-}
 
-/// A copy of the workspace's templates in which the archive is a sink of the replicator and the archiver has no mapping.
-fn templates_with_archive_sink() -> TempDir {
-    let (root, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), TempDir::new().unwrap());
-    fs::create_dir(folder.path().join("infra")).unwrap();
-    fs::copy(root.join("template.yaml"), folder.path().join("template.yaml")).unwrap();
-    for entry in fs::read_dir(root.join("infra")).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, folder.path().join("infra").join(path.file_name().unwrap())).unwrap();
+    /// The function whose failures concern the archive.
+    pub(crate) fn function(self) -> &'static str {
+        match self {
+            Self::Separate => "archiver",
+            Self::InReplicator => "replicator",
+        }
     }
-    let path = folder.path().join("infra/replication.yaml");
-    let text = fs::read_to_string(&path).unwrap();
-    // The users service has no parameter for it.
-    let (separate, sink) = ("    Default: separate\n", "    Default: in-replicator\n");
-    assert_eq!(text.matches(separate).count(), 1);
-    fs::write(&path, text.replace(separate, sink)).unwrap();
-    folder
 }
 
 pub(crate) fn text(text: &str) -> AttributeValue {
@@ -136,15 +114,8 @@ impl MaintenanceScene {
     /// Starts a stack for a table of this shape: the users service, or the replication of another table by itself.
     pub(crate) async fn of(shape: TableShape, mode: ArchiveMode) -> Self {
         if shape == USERS {
-            return match mode {
-                ArchiveMode::Separate => Self::start().await,
-                ArchiveMode::InReplicator => {
-                    let templates = templates_with_archive_sink();
-                    let template = templates.path().join("template.yaml");
-                    let scene = Self::with(shape, StackOptions { template, ..StackOptions::default() }).await;
-                    Self { _templates: Some(templates), ..scene }
-                }
-            };
+            let parameters = [("Archive".to_owned(), mode.parameter().to_owned())].into();
+            return Self::with(shape, StackOptions { parameters, ..StackOptions::default() }).await;
         }
         let mut parameters = BTreeMap::from([
             ("SourceTableName".to_owned(), shape.table.to_owned()),
@@ -171,7 +142,6 @@ impl MaintenanceScene {
             dynamodb: stack.dynamodb(),
             s3: stack.s3(),
             stack,
-            _templates: None,
         }
     }
 

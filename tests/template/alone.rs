@@ -31,6 +31,7 @@ fn functions_start_with_the_environment_for_a_table_of_any_key() {
         &[("PartitionKey", "pk:S")][..],
         &[("PartitionKey", "a.b:N"), ("SortKey", "_sort key:B")],
         &[("PartitionKey", "größe:B"), ("SortKey", "status:N")],
+        &[("PartitionKey", "urn%3Aorder:S"), ("SortKey", "100% %253A:N")],
     ] {
         let template = alone(&[&[("SourceTableName", "Orders")], keys].concat());
         let function = |name: &str| template.functions.iter().find(|function| function.name == name).unwrap().clone();
@@ -48,6 +49,34 @@ fn functions_start_with_the_environment_for_a_table_of_any_key() {
         let [source, replica] = template.tables.as_slice() else { panic!("{:?}", template.tables) };
         assert_eq!((&source.keys, &source.attributes), (&replica.keys, &replica.attributes));
         assert!(template.routes.is_empty());
+        every_variable_is_read(template);
+    }
+}
+
+#[test]
+fn colon_in_the_name_of_a_key_attribute_is_escaped_in_the_parameter() {
+    let template = alone(&[("PartitionKey", "urn%3Aorder%3A100%25:S"), ("SortKey", "%253A:B")]);
+    for table in &template.tables {
+        let names: Vec<&str> = table.keys.iter().map(|key| key.name.as_str()).collect();
+        assert_eq!(names, ["urn:order:100%", "%3A"], "{}", table.name);
+        let kinds: Vec<&str> = table.attributes.iter().map(|attribute| attribute.kind.as_str()).collect();
+        assert_eq!(kinds, ["S", "B"], "{}", table.name);
+    }
+    let path = workspace().join(PATH);
+    let refused = SamTemplate::load_with(&path, &overrides(&[("PartitionKey", "urn:order:S")])).unwrap_err();
+    assert!(refused.to_string().contains("with %3A for a colon in the name"), "{refused}");
+}
+
+#[test]
+fn reserved_prefix_is_that_of_both_functions_and_of_the_replica_s_ttl() {
+    for (chosen, prefix) in [(&[][..], "_"), (&[("ReservedPrefix", "mr_")], "mr_")] {
+        let template = alone(&[&[("PartitionKey", "pk:S")], chosen].concat());
+        let replica = template.tables.iter().find(|table| table.name == "SourceReplica").unwrap();
+        assert_eq!(replica.ttl_attribute, Some(format!("{prefix}tombstone_expires_at")));
+        for name in ["replicator", "maintenance"] {
+            let function = template.functions.iter().find(|function| function.name == name).unwrap();
+            assert_eq!(function.environment["RESERVED_PREFIX"], prefix, "{name}");
+        }
         every_variable_is_read(template);
     }
 }

@@ -177,3 +177,22 @@ fn every_other_method_is_the_api_s_and_preflight_is_api_gateway_s() {
         }
     }
 }
+
+#[test]
+fn users_service_has_the_archive_that_its_parameter_chooses() {
+    let names = |parameters: &[(&'static str, &'static str)]| {
+        let template = chosen(parameters);
+        let functions: Vec<String> = template.functions.iter().map(|function| function.name.clone()).collect();
+        let replicator = template.functions.iter().find(|function| function.name == "replicator").unwrap();
+        let archives = replicator.environment.contains_key("ARCHIVE_BUCKET");
+        let has_bucket = template.buckets.iter().any(|bucket| bucket.name == "users-archive");
+        every_variable_is_read(template);
+        (functions.contains(&"archiver".to_owned()), archives, has_bucket)
+    };
+    for (archive, expected) in
+        [("separate", (true, false, true)), ("in-replicator", (false, true, true)), ("off", (false, false, false))]
+    {
+        assert_eq!(names(&[("Archive", archive)]), expected, "{archive}");
+    }
+    assert_eq!(names(&[]), names(&[("Archive", "separate")]));
+}

@@ -143,9 +143,6 @@ impl AttachPlan {
 /// # Errors
 /// The reason why the template or SAM CLI does not accept the name.
 pub(super) fn key_parameter(key: &KeyAttribute) -> Result<String, &'static str> {
-    if key.name.contains(':') {
-        return Err("contains a colon, which separates name and type in the template's parameters");
-    }
     if key.name.contains(char::is_control) {
         return Err("contains a control character, which SAM CLI does not pass on");
     }
@@ -153,8 +150,8 @@ pub(super) fn key_parameter(key: &KeyAttribute) -> Result<String, &'static str> 
     if key.name.contains("\\\"") {
         return Err("contains a backslash before a quotation mark, which SAM CLI does not pass on");
     }
-    let value = key.to_string();
-    let is_plain = |letter: char| letter.is_alphanumeric() || "_.:-".contains(letter);
+    let value = key.to_parameter();
+    let is_plain = |letter: char| letter.is_alphanumeric() || "_.:%-".contains(letter);
     Ok(if value.chars().all(is_plain) { value } else { format!("\"{}\"", value.replace('"', "\\\"")) })
 }
 

@@ -71,7 +71,7 @@ type ObservationChange = fn(&mut TableObservation);
 
 #[test]
 fn a_table_that_cannot_be_attached_is_refused_with_the_fix() {
-    let cases: [(ObservationChange, &str, &[&str]); 13] = [
+    let cases: [(ObservationChange, &str, &[&str]); 12] = [
         (|o| o.table.status = "UPDATING".to_owned(), "status", &["UPDATING", "aws dynamodb wait table-exists"]),
         (|o| o.table.status = "ARCHIVED".to_owned(), "status", &["ARCHIVED, not ACTIVE"]),
         (
@@ -101,7 +101,6 @@ fn a_table_that_cannot_be_attached_is_refused_with_the_fix() {
             "stream",
             &["NEW_IMAGE", "lacks the item to archive", "StreamEnabled=false", "--archive off"],
         ),
-        (|o| o.table.partition_key.name = "a:b".to_owned(), "keys", &["\"a:b\"", "colon"]),
         (|o| o.table.partition_key.name = "_rev".to_owned(), "keys", &["_rev", "reserve"]),
         (|o| o.table.partition_key.name = "a\nb".to_owned(), "keys", &["\"a\\nb\"", "control character"]),
         (
@@ -276,6 +275,9 @@ fn a_key_is_a_parameter_as_sam_cli_reads_it() {
         ("sk", "sk:N"),
         ("_a.b-c", "_a.b-c:N"),
         ("größe", "größe:N"),
+        ("a:b", "a%3Ab:N"),
+        ("100%", "100%:N"),
+        ("a: %3A", "\"a%3A %253A:N\""),
         ("order id", "\"order id:N\""),
         ("a\"b", "\"a\\\"b:N\""),
         ("a\\b", "\"a\\b:N\""),
@@ -283,7 +285,7 @@ fn a_key_is_a_parameter_as_sam_cli_reads_it() {
     ] {
         assert_eq!(parameter(name), Ok(expected.to_owned()));
     }
-    for name in ["a:b", "a\tb", "a\\\"b"] {
+    for name in ["a\tb", "a\\\"b"] {
         assert!(parameter(name).is_err(), "{name}");
     }
 }

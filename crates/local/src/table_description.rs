@@ -94,6 +94,12 @@ pub enum KeyType {
 }
 
 impl KeyType {
+    /// Parses the type as DynamoDB writes it; `None` if it is another text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::String, Self::Number, Self::Binary].into_iter().find(|kind| kind.as_str() == text)
+    }
+
     /// Returns the type as DynamoDB writes it: `S`, `N` or `B`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -105,13 +111,37 @@ impl KeyType {
     }
 }
 
-/// An attribute of the primary key. Displays as `name:S`, the format of the template's parameters.
+/// The characters of a name that a template's parameter contains escaped, in the order of decoding.
+const PARAMETER_ESCAPES: [(&str, &str); 2] = [("%3A", ":"), ("%25", "%")];
+
+/// An attribute of the primary key. Displays as `name:S`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyAttribute {
     /// The attribute's name.
     pub name: String,
     /// The attribute's type.
     pub kind: KeyType,
+}
+
+impl KeyAttribute {
+    /// Parses the value of the template's parameter `PartitionKey` or `SortKey`: `name:S`, in whose name `%3A` is a
+    /// colon and `%25` a percent sign. `None` if the text is not such a value.
+    #[must_use]
+    pub fn from_parameter(text: &str) -> Option<Self> {
+        let (name, kind) = text.split_once(':').filter(|(name, _)| !name.is_empty())?;
+        let decoded = |name: String, (escape, text): (&str, &str)| name.replace(escape, text);
+        let name = PARAMETER_ESCAPES.into_iter().fold(name.to_owned(), decoded);
+        Some(Self { name, kind: KeyType::parse(kind)? })
+    }
+
+    /// Returns the value of the template's parameter. A percent sign is escaped only if the name would read as an
+    /// escape otherwise.
+    #[must_use]
+    pub fn to_parameter(&self) -> String {
+        let is_ambiguous = PARAMETER_ESCAPES.into_iter().any(|(escape, _)| self.name.contains(escape));
+        let name = if is_ambiguous { self.name.replace('%', "%25") } else { self.name.clone() };
+        format!("{}:{}", name.replace(':', "%3A"), self.kind.as_str())
+    }
 }
 
 impl fmt::Display for KeyAttribute {

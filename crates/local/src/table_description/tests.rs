@@ -322,3 +322,24 @@ fn the_sdk_s_response_gives_the_same_description_as_the_cli_s_output() {
     let error = TableDescription::from_sdk(&incomplete).unwrap_err();
     assert_eq!(error.pointer.as_deref(), Some("/Table/TableArn"));
 }
+
+#[test]
+fn key_parameter_escapes_colons_and_what_would_read_as_an_escape() {
+    for (name, parameter) in [
+        ("pk", "pk:S"),
+        ("a.b", "a.b:S"),
+        ("_größe (cm)", "_größe (cm):S"),
+        ("urn:order", "urn%3Aorder:S"),
+        (":", "%3A:S"),
+        ("100%", "100%:S"),
+        ("a%3Ab", "a%253Ab:S"),
+        ("%25:%3A", "%2525%3A%253A:S"),
+        ("%3a", "%3a:S"),
+    ] {
+        let key = KeyAttribute { name: name.to_owned(), kind: KeyType::String };
+        assert_eq!((key.to_parameter(), KeyAttribute::from_parameter(parameter)), (parameter.to_owned(), Some(key)));
+    }
+    for text in ["pk", ":S", "pk:X", "a:b:S", "pk:", ""] {
+        assert_eq!(KeyAttribute::from_parameter(text), None, "{text}");
+    }
+}

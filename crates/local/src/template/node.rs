@@ -25,9 +25,6 @@ pub(super) enum NodeValue {
     Call(String, Box<TemplateNode>),
     /// The stream of a table, by local name: the value of `GetAtt StreamArn`. Never parsed from a file.
     Stream(String),
-    /// A key attribute of the source table as `name:S`: the value of `PartitionKey` or `SortKey`, whose name may
-    /// contain colons on this machine. Never parsed from a file.
-    Key(String),
 }
 
 /// Parses a YAML text with one document.

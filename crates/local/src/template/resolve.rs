@@ -61,7 +61,8 @@ impl<'a> ResolveScope<'a> {
             given.insert("SourceTableName".to_owned(), Ok(NodeValue::Text(name.clone())));
             given.insert("SourceTableArn".to_owned(), Ok(NodeValue::Text(table_arn(name))));
             given.insert("SourceStreamArn".to_owned(), Ok(NodeValue::Stream(name.clone())));
-            given.extend(key_parameters(table).map(|(parameter, key)| (parameter.to_owned(), Ok(NodeValue::Key(key)))));
+            given
+                .extend(key_parameters(table).map(|(parameter, key)| (parameter.to_owned(), Ok(NodeValue::Text(key)))));
         }
         let missing = |name: &str| {
             template.node.fault(format!("Parameters.{name}: the template has no such parameter: {NO_SUCH}"))
@@ -209,8 +210,8 @@ impl<'a> ResolveScope<'a> {
             ("Join", NodeValue::List(items)) if items.len() == 2 => {
                 let wanted = || shape(argument, path, "Join", "a separator and a list");
                 let separator = items[0].text().ok_or_else(wanted)?;
-                let NodeValue::List(parts) = &items[1].value else { return Err(wanted()) };
-                let parts = self.resolve_list(parts, path)?;
+                let parts = self.resolve(&items[1], path)?.map(|parts| parts.value);
+                let Some(NodeValue::List(parts)) = parts else { return Err(wanted()) };
                 let parts: Option<Vec<&str>> = parts.iter().map(TemplateNode::text).collect();
                 text(parts.ok_or_else(wanted)?.join(separator))
             }
@@ -219,15 +220,8 @@ impl<'a> ResolveScope<'a> {
                 let separator = items[0].text().filter(|separator| !separator.is_empty()).ok_or_else(wanted)?;
                 let whole = self.resolve(&items[1], path)?.map(|whole| whole.value);
                 let part = |part: &str| TemplateNode { line: argument.line, value: NodeValue::Text(part.to_owned()) };
-                let value = NodeValue::List(match &whole {
-                    // The type is after the last colon; the name may contain others.
-                    Some(NodeValue::Key(key)) if separator == ":" => {
-                        let (name, kind) = key.rsplit_once(':').ok_or_else(wanted)?;
-                        [name, kind].map(part).to_vec()
-                    }
-                    Some(NodeValue::Text(whole) | NodeValue::Key(whole)) => whole.split(separator).map(part).collect(),
-                    _ => return Err(wanted()),
-                });
+                let Some(NodeValue::Text(whole)) = whole else { return Err(wanted()) };
+                let value = NodeValue::List(whole.split(separator).map(part).collect());
                 Ok(Some(TemplateNode { line: argument.line, value }))
             }
             ("Select", NodeValue::List(items)) if items.len() == 2 => {
@@ -372,7 +366,7 @@ impl<'a> ResolveScope<'a> {
         path: &str,
     ) -> Result<String, PropertyError> {
         let plain = |value: &NodeValue| match value {
-            NodeValue::Text(text) | NodeValue::Key(text) => Ok(text.clone()),
+            NodeValue::Text(text) => Ok(text.clone()),
             _ => Err(at.fault(format!("{path}: ${{{name}}} is not a string here"))),
         };
         if let Some((_, node)) = own.iter().find(|(key, _)| key == name) {

@@ -235,7 +235,7 @@ fn variables(place: &ResolvedMapping) -> Result<BTreeMap<String, String>, Proper
     let Some(environment) = place.within("Environment", &["Variables"])? else { return Ok(BTreeMap::new()) };
     let Some(variables) = environment.get("Variables") else { return Ok(BTreeMap::new()) };
     let text = |(name, node): &(String, TemplateNode)| match &node.value {
-        NodeValue::Text(text) | NodeValue::Key(text) => Ok((name.clone(), text.clone())),
+        NodeValue::Text(text) => Ok((name.clone(), text.clone())),
         NodeValue::Stream(_) => Err(node.fault(format!("{name}: a stream's arn is known only when the engine runs"))),
         _ => Err(node.fault(format!("{name}: expected a string"))),
     };

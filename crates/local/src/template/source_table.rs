@@ -8,7 +8,7 @@
 use super::document::TemplateDocument;
 use super::node::TemplateNode;
 use super::{AttributeType, KeyDefinition, ParameterOverrides, PropertyError, SourceTable, TableResource};
-use crate::table_description::{TableDescription, is_table_name};
+use crate::table_description::{KeyAttribute, KeyType, TableDescription, is_table_name};
 
 /// The logical ID of the table, which is in no template.
 const ID: &str = "SourceTable";
@@ -55,7 +55,8 @@ pub(super) fn source_table(
 pub(super) fn key_parameters(table: &TableResource) -> impl Iterator<Item = (&'static str, String)> {
     ["PartitionKey", "SortKey"].into_iter().zip(&table.keys).map(|(parameter, key)| {
         let attribute = table.attributes.iter().find(|attribute| attribute.name == key.name);
-        (parameter, format!("{}:{}", key.name, attribute.map_or("S", |attribute| attribute.kind.as_str())))
+        let kind = attribute.and_then(|attribute| KeyType::parse(&attribute.kind)).unwrap_or(KeyType::String);
+        (parameter, KeyAttribute { name: key.name.clone(), kind }.to_parameter())
     })
 }
 
@@ -112,18 +113,15 @@ fn parameter_table(parameters: &TemplateNode, choices: &ParameterOverrides) -> R
     };
     for (parameter, role, text) in [("PartitionKey", "HASH", Some(partition)), ("SortKey", "RANGE", sort)] {
         let Some(text) = text else { continue };
-        let malformed = || {
-            fault(
-                parameter,
-                &format!("{text:?} is not a name and a type (S, N or B): write it as NAME:TYPE, such as pk:S"),
-            )
-        };
-        let (attribute, kind) = text.split_once(':').ok_or_else(malformed)?;
-        if attribute.is_empty() || !["S", "N", "B"].contains(&kind) {
-            return Err(malformed());
-        }
-        table.keys.push(KeyDefinition { name: attribute.to_owned(), role: role.to_owned() });
-        table.attributes.push(AttributeType { name: attribute.to_owned(), kind: kind.to_owned() });
+        let key = KeyAttribute::from_parameter(text).ok_or_else(|| {
+            let problem = format!(
+                "{text:?} is not a name and a type (S, N or B): write it as NAME:TYPE, such as pk:S, with %3A for a \
+                 colon in the name"
+            );
+            fault(parameter, &problem)
+        })?;
+        table.keys.push(KeyDefinition { name: key.name.clone(), role: role.to_owned() });
+        table.attributes.push(AttributeType { name: key.name, kind: key.kind.as_str().to_owned() });
     }
     Ok(table)
 }

@@ -74,6 +74,7 @@ Conditions:
         ),
         ("!Sub ['${A}/${Stage}', {A: !Ref Days}]", "8/test"),
         ("!Join [',', [a, !Ref Stage, !Ref AWS::NoValue]]", "a,test"),
+        ("!Join ['_', !Split ['/', !GetAtt UsersTable.Arn]]", "arn:aws:dynamodb:dynoxide:000000000000:table_Users"),
         ("!If [IsTest, yes, no]", "yes"),
         ("!If [IsLive, yes, !Ref Stage]", "test"),
         ("!If [Both, both, no]", "both"),

@@ -31,8 +31,9 @@ const REVISION_TEXT_BYTES: usize = 44;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EncodeError {
     #[error(
-        "the image contains the attribute {0}, which is reserved for replicas: rename it in the source, or set \
-         RESERVED_PREFIX to another prefix for an empty replica, such as mr_, for the replicator and maintenance alike"
+        "the image contains the attribute {0}, which is reserved for replicas: rename it in the source, or set the \
+         parameter ReservedPrefix (RESERVED_PREFIX of the replicator and of maintenance alike) to another prefix for \
+         an empty replica, such as mr_"
     )]
     Reserved(String),
     #[error("the image is not a map of attributes")]
