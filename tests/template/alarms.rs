@@ -1,4 +1,5 @@
-//! The alarms. Alarms on the functions' own metrics name metrics that the functions emit, of their own stack only. Each
+//! The alarms. Each has an urgency and a drill, with which its description and docs/operations.md agree. Alarms on the
+//! functions' own metrics name metrics that the functions emit, of their own stack only. Each
 //! event source mapping has an alarm that goes off when nothing is delivered, although no invocation can fail then.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,15 +8,131 @@ use millrace_shared::telemetry;
 use serde_json::{Value, json};
 
 use super::tiers::section;
-use super::{FunctionResource, TEMPLATES, source};
+use super::{FunctionResource, source};
 use crate::telemetry::metrics::printed_by;
+
+/// The templates with alarms, and the names of their composite alarms without the urgency.
+const WITH_ALARMS: [(&str, &str); 4] = [
+    ("template.yaml", "Api"),
+    ("infra/replication.yaml", "Replication"),
+    ("infra/relational.yaml", "Database"),
+    ("infra/cache.yaml", "Cache"),
+];
+const URGENCIES: [&str; 2] = ["Page", "Ticket"];
+/// The address of the drills.
+const DRILLS: &str = "https://github.com/millrace/millrace/blob/main/docs/operations.md#";
+
+/// The resources of a type in a template, by id.
+fn of_type(file: &str, kind: &str) -> BTreeMap<String, Value> {
+    section(file, "Resources").into_iter().filter(|(_, resource)| resource["Type"] == kind).collect()
+}
 
 /// Every alarm of the template and of the nested templates, by its id.
 fn alarms() -> BTreeMap<String, Value> {
-    let nested = ["infra/network.yaml", "infra/relational.yaml", "infra/cache.yaml"];
-    let resources = TEMPLATES.into_iter().chain(nested).flat_map(|file| section(file, "Resources"));
-    let alarms = resources.filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
+    let alarms = WITH_ALARMS.into_iter().flat_map(|(file, _)| of_type(file, "AWS::CloudWatch::Alarm"));
     alarms.map(|(id, alarm)| (id, alarm["Properties"].clone())).collect()
+}
+
+/// The alarms that a composite alarm combines, each with the condition under which it exists.
+fn combined(composite: &Value) -> BTreeMap<String, Option<String>> {
+    let [separator, rule] = &composite["Properties"]["AlarmRule"].as_array().unwrap()[..] else {
+        panic!("{composite}: a rule joins its alarms")
+    };
+    assert_eq!(separator, " OR ");
+    let name = |text: &Value| {
+        let text = text.as_str().and_then(|text| text.strip_prefix("!Sub ALARM(\"${")?.strip_suffix("}\")"));
+        text.unwrap_or_else(|| panic!("{composite}: ALARM(\"${{Name}}\")")).to_owned()
+    };
+    let entry = |entry: &Value| match entry.as_array().map(Vec::as_slice) {
+        None => (name(entry), None),
+        Some([condition, then, otherwise]) => {
+            assert_eq!(otherwise, "FALSE", "{composite}");
+            (name(then), condition.as_str().map(str::to_owned))
+        }
+        Some(other) => panic!("{composite}: {other:?}"),
+    };
+    rule.as_array().unwrap().iter().map(entry).collect()
+}
+
+#[test]
+fn every_alarm_has_one_urgency_whose_topic_is_notified() {
+    for (file, name) in WITH_ALARMS {
+        let own = of_type(file, "AWS::CloudWatch::Alarm");
+        let mut seen = BTreeSet::new();
+        for (id, composite) in of_type(file, "AWS::CloudWatch::CompositeAlarm") {
+            let urgency = URGENCIES.into_iter().find(|urgency| id == format!("{name}{urgency}Alarm"));
+            let urgency = urgency.unwrap_or_else(|| panic!("{file}: {id} has no urgency"));
+            let actions =
+                json!([format!("Has{urgency}Topic"), [format!("!Ref {urgency}TopicArn")], "!Ref AWS::NoValue"]);
+            assert_eq!(composite["Properties"]["AlarmActions"], actions, "{file}: {id}");
+            let description = composite["Properties"]["AlarmDescription"].as_str().unwrap();
+            assert!(description.ends_with(&format!("{DRILLS}urgency")), "{file}: {id}");
+            for (alarm, condition) in combined(&composite) {
+                assert!(seen.insert(alarm.clone()), "{file}: {alarm} has two urgencies");
+                let alarm =
+                    own.get(&alarm).unwrap_or_else(|| panic!("{file}: {id} names {alarm}, which does not exist"));
+                assert_eq!(alarm["Condition"].as_str(), condition.as_deref(), "{file}: {id}");
+            }
+        }
+        let missing: Vec<&String> = own.keys().filter(|alarm| !seen.contains(*alarm)).collect();
+        assert!(missing.is_empty(), "{file}: {missing:?} have no urgency");
+    }
+}
+
+/// The drills of docs/operations.md: title and text.
+fn drills() -> Vec<(String, String)> {
+    let document = source("docs/operations.md");
+    let (_, drills) = document.split_once("\n## Drills\n").unwrap();
+    let drills = drills.split("\n## ").next().unwrap();
+    let drills = drills.split("\n### ").skip(1).map(|drill| drill.split_once('\n').unwrap());
+    drills.map(|(title, text)| (title.to_owned(), text.trim().to_owned())).collect()
+}
+
+/// The anchor of a heading on GitHub.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|letter| letter.is_alphanumeric() || *letter == '-' || *letter == '_').collect()
+}
+
+#[test]
+fn every_alarm_has_a_drill_that_begins_with_it_and_that_its_description_links_to() {
+    let mut led: BTreeMap<String, String> = BTreeMap::new();
+    for (title, text) in drills() {
+        let begin = text.lines().next().unwrap();
+        assert!(
+            begin.starts_with("**Alarm.** "),
+            "the drill {title:?} begins with its alarms, or says that none leads to it"
+        );
+        let names: Vec<&str> = begin.split('`').skip(1).step_by(2).filter(|name| name.ends_with("Alarm")).collect();
+        assert_eq!(names.is_empty(), begin.starts_with("**Alarm.** None"), "{title}");
+        for name in names {
+            assert_eq!(led.insert(name.to_owned(), anchor(&title)), None, "{name} leads to two drills");
+        }
+    }
+    for (id, alarm) in alarms() {
+        let description = alarm["AlarmDescription"].as_str().unwrap();
+        let drill = led.remove(&id).unwrap_or_else(|| panic!("no drill begins with {id}"));
+        let (what, to) = description.split_once(DRILLS).unwrap_or_else(|| panic!("{id} links to no drill"));
+        assert_eq!(to, drill, "{id}");
+        assert!(what.matches(". ").count() >= 2, "{id}: the description says what happens and what to do");
+        // The limit of CloudWatch.
+        assert!(description.len() <= 1024, "{id}");
+    }
+    assert_eq!(led, BTreeMap::new(), "drills begin with alarms that do not exist");
+}
+
+#[test]
+fn every_drill_ends_with_a_command_that_checks_the_result() {
+    let drills = drills();
+    assert!(drills.len() > 10, "{drills:?}");
+    for (title, text) in drills {
+        assert!(text.ends_with("\n```"), "the drill {title:?} ends with a command");
+        let (_, check) = text.rsplit_once("**Check.** ").unwrap_or_else(|| panic!("the drill {title:?} has no check"));
+        assert_eq!(check.matches("```sh\n").count(), 1, "the drill {title:?} checks with one block of commands");
+        let (_, commands) = check.split_once("```sh\n").unwrap();
+        let is_command = |line: &str| ["aws ", "task ", "sam "].iter().any(|program| line.starts_with(program));
+        assert!(commands.lines().next().is_some_and(is_command), "{title}: {commands}");
+    }
 }
 
 /// The metrics of an alarm: namespace, name and dimensions.
