@@ -124,7 +124,8 @@ impl SourceFile {
     /// Returns whether the file is part of a deployed function.
     pub(crate) fn is_deployed(&self) -> bool {
         self.folder.starts_with("functions/")
-            || ["shared", "crates/http", "crates/archive", "crates/sinks"].contains(&self.folder.as_str())
+            || ["shared", "crates/http", "crates/archive", "crates/sinks", "crates/transform"]
+                .contains(&self.folder.as_str())
     }
 
     /// Returns whether the file is in this module of this crate.
