@@ -1,8 +1,8 @@
 //! Paths of attributes, as in DynamoDB's `ProjectionExpression`: [`AttributePath`].
 //!
-//! `address.city` is the member `city` of the map `address`, and `lines[0].sku` a member of the first element of a list.
-//! A dot, bracket or backslash that is part of a name is written with a backslash before it: `a\.b` is one attribute
-//! with the name `a.b`. There are no placeholders such as `#name`: every other character stands for itself.
+//! `address.city` is the member `city` of the map `address`, and `lines[0].sku` a member of the first element of a
+//! list. A dot, bracket or backslash that is part of a name is written with a backslash before it: `a\.b` is one
+//! attribute with the name `a.b`. There are no placeholders such as `#name`: every other character stands for itself.
 //!
 //! # Example
 //!
@@ -26,8 +26,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use millrace_shared::change::ItemImage;
-use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 /// The maximum number of steps: DynamoDB nests values up to 32 levels deep.
@@ -134,14 +134,39 @@ impl AttributePath {
         }
     }
 
+    /// Returns the path of the same value after its last name was replaced; a path that ends with an element of a list
+    /// is returned unchanged.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Self {
+        let mut renamed = self.clone();
+        match renamed.inner.last_mut() {
+            None => name.clone_into(&mut renamed.attribute),
+            Some(PathStep::Member(last)) => name.clone_into(last),
+            Some(PathStep::Element(_)) => {}
+        }
+        renamed
+    }
+
+    /// Returns the value that one of two paths uses as a map and the other as a list, if there is one.
+    #[must_use]
+    pub fn differing_container(&self, other: &Self) -> Option<Self> {
+        if self.attribute != other.attribute {
+            return None;
+        }
+        let common = self.inner.iter().zip(&other.inner).take_while(|(one, other)| one == other).count();
+        let (one, other) = (self.inner.get(common)?, other.inner.get(common)?);
+        let is_same_kind = matches!(one, PathStep::Member(_)) == matches!(other, PathStep::Member(_));
+        (!is_same_kind).then(|| Self { attribute: self.attribute.clone(), inner: self.inner[..common].to_vec() })
+    }
+
     /// Returns whether `other` is this path or is inside the value that it names.
     #[must_use]
     pub fn contains(&self, other: &Self) -> bool {
         self.attribute == other.attribute && other.inner.starts_with(&self.inner)
     }
 
-    /// Returns the value at this path in DynamoDB JSON, such as `{"S":"Ada"}`, with its text in the image; `None` if the
-    /// image has no such value. Of two attributes with the same name, the last one counts.
+    /// Returns the value at this path in DynamoDB JSON, such as `{"S":"Ada"}`, with its text in the image; `None` if
+    /// the image has no such value. Of two attributes with the same name, the last one counts.
     ///
     /// # Errors
     /// [`ImageSyntaxError`] if the part of the image that the path concerns is not DynamoDB JSON.
@@ -152,8 +177,8 @@ impl AttributePath {
         }
     }
 
-    /// Returns the value at this path inside the value of its attribute ([`AttributePath::attribute`]), for a caller that
-    /// reads several paths in one pass over the attributes of an image.
+    /// Returns the value at this path inside the value of its attribute ([`AttributePath::attribute`]), for a caller
+    /// that reads several paths in one pass over the attributes of an image.
     ///
     /// # Errors
     /// As [`AttributePath::find`].
@@ -174,6 +199,13 @@ impl AttributePath {
             value = found;
         }
         Ok(Some(value))
+    }
+}
+
+/// Serializes the text of the path.
+impl Serialize for AttributePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -265,7 +297,7 @@ impl PathParser<'_> {
 
 /// An attribute's name, borrowed unless it contains an escape.
 #[derive(Deserialize)]
-struct AttributeName<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(crate) struct AttributeName<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 /// Returns the member of a JSON object with this name.
 fn member<'i>(object: &'i str, name: &str) -> Result<Option<&'i RawValue>, ImageSyntaxError> {

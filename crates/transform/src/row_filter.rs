@@ -1,0 +1,396 @@
+//! Selection of items by patterns over their images: [`RowFilter`].
+//!
+//! The patterns are those of `EventBridge`, matched by the crate `quamina`, over the image in DynamoDB JSON. An item
+//! matches if any pattern matches. `{"status": {"S": ["paid", "shipped"]}}` selects the items whose attribute `status`
+//! is one of two strings.
+//!
+//! A pattern that could never match, or that `quamina` would understand differently, is rejected by name: a filter that
+//! selects nothing leaves a replica empty, and one that selects too much publishes items.
+
+use std::fmt;
+
+use quamina::Quamina;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use millrace_shared::change::ItemImage;
+
+/// The types of `DynamoDB` JSON.
+const TYPES: [&str; 10] = ["S", "N", "B", "BOOL", "NULL", "SS", "NS", "BS", "M", "L"];
+/// The operators of a pattern that apply to DynamoDB JSON.
+const OPERATORS: [&str; 8] =
+    ["anything-but", "equals-ignore-case", "exists", "prefix", "suffix", "wildcard", "regexp", "cidr"];
+
+/// The reason against a pattern with a quote: with it, `quamina` matches other texts than those that contain it.
+const QUOTE: &str = "contains a double quote, which patterns cannot match exactly: filter by another value";
+
+/// A problem of a list of patterns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatternProblem {
+    /// The JSON Pointer of the value inside the list.
+    pub pointer: String,
+    /// The problem and the fix.
+    pub reason: String,
+}
+
+/// An image that the patterns cannot be evaluated on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnmatchableImage;
+
+/// Selects the items whose image matches any of its patterns.
+#[derive(Clone)]
+pub struct RowFilter {
+    patterns: Vec<Value>,
+    matcher: Quamina<()>,
+}
+
+impl RowFilter {
+    /// Parses a list of patterns.
+    ///
+    /// # Errors
+    /// Every problem of the patterns.
+    pub fn parse(patterns: &[Value]) -> Result<Self, Vec<PatternProblem>> {
+        let mut reader = PatternReader::default();
+        if patterns.is_empty() {
+            reader.add("", "is empty, so that no item would be replicated: add a pattern, or remove the member");
+        }
+        let mut matcher = Quamina::new();
+        for (index, pattern) in patterns.iter().enumerate() {
+            let pointer = format!("/{index}");
+            let before = reader.problems.len();
+            match pattern {
+                Value::Object(attributes) if !attributes.is_empty() => reader.attributes(&pointer, pattern),
+                _ => reader.add(&pointer, "is not a pattern: write one such as {\"status\":{\"S\":[\"paid\"]}}"),
+            }
+            if reader.problems.len() == before
+                && let Err(error) = matcher.add_pattern((), &pattern.to_string())
+            {
+                reader.add(&pointer, &format!("is rejected ({error}): correct the pattern"));
+            }
+        }
+        if reader.problems.is_empty() {
+            Ok(Self { patterns: patterns.to_vec(), matcher })
+        } else {
+            Err(reader.problems)
+        }
+    }
+
+    /// Returns whether an item with this image is selected.
+    ///
+    /// # Errors
+    /// [`UnmatchableImage`] if the image cannot be read: the item is then neither selected nor left out.
+    pub fn matches(&self, image: ItemImage<'_>) -> Result<bool, UnmatchableImage> {
+        self.matcher.has_matches(image.get().as_bytes()).map_err(|_| UnmatchableImage)
+    }
+
+    /// Returns the patterns in canonical form, sorted: filters with the same result of this function select the same
+    /// items.
+    #[must_use]
+    pub fn canonical(&self) -> Vec<String> {
+        let mut patterns: Vec<String> = self.patterns.iter().map(canonical_json).collect();
+        patterns.sort_unstable();
+        patterns.dedup();
+        patterns
+    }
+}
+
+impl fmt::Debug for RowFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RowFilter").field(&self.canonical()).finish()
+    }
+}
+
+impl PartialEq for RowFilter {
+    fn eq(&self, other: &Self) -> bool {
+        self.canonical() == other.canonical()
+    }
+}
+
+impl Eq for RowFilter {}
+
+/// Serializes the patterns.
+impl Serialize for RowFilter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.patterns.serialize(serializer)
+    }
+}
+
+/// Returns JSON with the members of each object sorted, whatever order the parser keeps.
+pub(crate) fn canonical_json(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_unstable_by_key(|(name, _)| name.as_str());
+            let members =
+                members.iter().map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), canonical_json(value)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        }
+        Value::Array(elements) => format!("[{}]", elements.iter().map(canonical_json).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
+}
+
+/// Checks the structure of patterns, and collects the problems.
+#[derive(Default)]
+struct PatternReader {
+    problems: Vec<PatternProblem>,
+}
+
+impl PatternReader {
+    fn add(&mut self, pointer: &str, reason: &str) {
+        self.problems.push(PatternProblem { pointer: pointer.to_owned(), reason: reason.to_owned() });
+    }
+
+    /// Checks a map from the names of attributes to conditions of their values.
+    fn attributes(&mut self, pointer: &str, value: &Value) {
+        let Some(members) = value.as_object().filter(|members| !members.is_empty()) else {
+            return self.add(pointer, "is not a map of attributes: write one such as {\"city\":{\"S\":[\"Paris\"]}}");
+        };
+        for (name, value) in members {
+            let pointer = member(pointer, name);
+            if name.starts_with("$or") {
+                self.add(&pointer, "is not supported: write each alternative as a pattern of its own");
+            } else if name.contains(['.', '\n']) {
+                self.add(
+                    &pointer,
+                    "contains a dot or a line break, which patterns cannot match: filter by another attribute",
+                );
+            } else {
+                self.types(&pointer, value);
+            }
+        }
+    }
+
+    /// Checks the conditions of a value, by its type.
+    fn types(&mut self, pointer: &str, value: &Value) {
+        let members = match value {
+            Value::Object(members) if !members.is_empty() => members,
+            Value::Array(_) => {
+                let reason = "is a list, but an image contains the type of each value: write {\"S\":[…]} for strings, \
+                              {\"N\":[…]} for numbers";
+                return self.add(pointer, reason);
+            }
+            _ => {
+                return self
+                    .add(pointer, "is not a condition: write the type and the values, such as {\"S\":[\"paid\"]}");
+            }
+        };
+        for (kind, value) in members {
+            let place = member(pointer, kind);
+            match kind.as_str() {
+                "M" => self.attributes(&place, value),
+                "L" => self.types(&place, value),
+                kind if TYPES.contains(&kind) => self.values(&place, kind, value),
+                name if name.starts_with("$or") => {
+                    self.add(&place, "is not supported: write each alternative as a pattern of its own");
+                }
+                _ => {
+                    let reason =
+                        format!("is not a type of DynamoDB: use {} (a member of a map is below M)", TYPES.join(", "));
+                    self.add(&place, &reason);
+                }
+            }
+        }
+    }
+
+    /// Checks a list of values and operators.
+    fn values(&mut self, pointer: &str, kind: &str, value: &Value) {
+        let Some(values) = value.as_array().filter(|values| !values.is_empty()) else {
+            return self.add(pointer, "is not a list of values: write at least one in brackets, such as [\"paid\"]");
+        };
+        for (index, value) in values.iter().enumerate() {
+            let place = format!("{pointer}/{index}");
+            match value {
+                Value::Object(operator) => match operator.iter().next() {
+                    Some((name, operand)) if operator.len() == 1 => {
+                        self.operator(&member(&place, name), kind, name, operand);
+                    }
+                    _ => self.add(&place, "is not one operator: write each operator in an object of its own"),
+                },
+                other => self.exact(&place, kind, other),
+            }
+        }
+    }
+
+    fn operator(&mut self, pointer: &str, kind: &str, name: &str, operand: &Value) {
+        match name {
+            "exists" if operand.is_boolean() => {}
+            "exists" => self.add(pointer, "is not true or false"),
+            "numeric" => {
+                let reason = "is not supported: DynamoDB's numbers are strings in an image, and are compared only with \
+                              exact values and anything-but; store what you filter by in a string attribute";
+                self.add(pointer, reason);
+            }
+            "anything-but" => match operand {
+                Value::Array(values) if !values.is_empty() => {
+                    for (index, value) in values.iter().enumerate() {
+                        self.exact(&format!("{pointer}/{index}"), kind, value);
+                    }
+                }
+                Value::Object(_) => {
+                    self.add(pointer, "is not supported with an operator: list the values, such as [\"draft\"]");
+                }
+                value => self.exact(pointer, kind, value),
+            },
+            _ if !OPERATORS.contains(&name) => {
+                self.add(pointer, &format!("is not an operator: use {}", OPERATORS.join(", ")));
+            }
+            _ if !matches!(kind, "S" | "SS") => {
+                self.add(pointer, &format!("is not supported for {kind}: use exact values, anything-but or exists"));
+            }
+            _ if !operand.is_string() => self.add(pointer, "is not a string"),
+            _ if has_quote(operand) => self.add(pointer, QUOTE),
+            _ => {}
+        }
+    }
+
+    /// Checks a value that is compared as it is written.
+    fn exact(&mut self, pointer: &str, kind: &str, value: &Value) {
+        match (kind, value) {
+            (_, value) if has_quote(value) => self.add(pointer, QUOTE),
+            ("BOOL" | "NULL", Value::Bool(_)) | ("S" | "SS" | "B" | "BS", Value::String(_)) => {}
+            ("BOOL" | "NULL", _) => self.add(pointer, "is not true or false, the values of this type"),
+            ("N" | "NS", Value::String(number)) if is_plain_number(number) => {}
+            ("N" | "NS", Value::String(_)) => {
+                let reason =
+                    "is not a number as DynamoDB writes it: leave out the exponent, a plus sign and needless zeros";
+                self.add(pointer, reason);
+            }
+            ("N" | "NS", Value::Number(number)) => {
+                self.add(pointer, &format!("is a JSON number, but an image contains strings: write \"{number}\""));
+            }
+            _ => self.add(pointer, &format!("is not a string, the JSON type of {kind}")),
+        }
+    }
+}
+
+/// Returns whether a text contains the quote that delimits it in `quamina`'s automaton.
+fn has_quote(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.contains('"'))
+}
+
+/// Returns whether a number has the format in which `DynamoDB` returns it.
+fn is_plain_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = unsigned.split_once('.').map_or((unsigned, None), |(whole, part)| (whole, Some(part)));
+    let is_whole = digits(whole) && (whole == "0" || !whole.starts_with('0'));
+    is_whole && fraction.is_none_or(|part| digits(part) && !part.ends_with('0')) && text != "-0"
+}
+
+fn member(parent: &str, name: &str) -> String {
+    format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn matches(pattern: &Value, image: &str) -> bool {
+        let filter = RowFilter::parse(std::slice::from_ref(pattern)).unwrap();
+        filter.matches(ItemImage::parse(serde_json::from_str::<&RawValue>(image).unwrap()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn any_pattern_selects_an_item() {
+        let image = r#"{"id":{"S":"1"},"status":{"S":"paid"},"total":{"N":"7.5"},"vip":{"BOOL":true},
+            "tags":{"SS":["a","b"]},
+            "address":{"M":{"city":{"S":"Par\u0069s"}}},"lines":{"L":[{"M":{"sku":{"S":"x"}}}]}}"#;
+        for (pattern, expected) in [
+            (json!({"status": {"S": ["paid", "shipped"]}}), true),
+            (json!({"status": {"S": [{"anything-but": ["draft"]}]}}), true),
+            (json!({"status": {"S": [{"anything-but": ["paid"]}]}}), false),
+            (json!({"missing": {"S": [{"anything-but": ["draft"]}]}}), false),
+            (json!({"missing": {"S": [{"exists": false}]}}), true),
+            (json!({"status": {"S": [{"exists": true}]}}), true),
+            (json!({"total": {"N": ["7.5"]}}), true),
+            (json!({"total": {"N": ["7"]}}), false),
+            (json!({"vip": {"BOOL": [true]}}), true),
+            (json!({"vip": {"BOOL": [false]}}), false),
+            (json!({"tags": {"SS": ["b"]}}), true),
+            (json!({"address": {"M": {"city": {"S": [{"prefix": "Pari"}]}}}}), true),
+            (json!({"lines": {"L": {"M": {"sku": {"S": ["x"]}}}}}), true),
+            (json!({"status": {"S": ["paid"]}, "vip": {"BOOL": [false]}}), false),
+        ] {
+            assert_eq!(matches(&pattern, image), expected, "{pattern}");
+        }
+        let two = [json!({"status": {"S": ["draft"]}}), json!({"vip": {"BOOL": [true]}})];
+        let image = ItemImage::parse(serde_json::from_str::<&RawValue>(image).unwrap()).unwrap();
+        assert_eq!(RowFilter::parse(&two).unwrap().matches(image), Ok(true));
+    }
+
+    #[test]
+    fn pattern_that_cannot_be_evaluated_is_rejected_by_name() {
+        for (pattern, pointer, part) in [
+            (json!({"$or": [{"a": {"S": ["x"]}}]}), "/0/$or", "pattern of its own"),
+            (json!({"a": {"S": [{"anything-but": {"prefix": "x"}}]}}), "/0/a/S/0/anything-but", "with an operator"),
+            (json!({"a": {"N": [{"numeric": [">", 5]}]}}), "/0/a/N/0/numeric", "numbers are strings"),
+            (json!({"a": {"N": [5]}}), "/0/a/N/0", "write \"5\""),
+            (json!({"a": {"N": ["5.0"]}}), "/0/a/N/0", "as DynamoDB writes it"),
+            (json!({"a": ["x"]}), "/0/a", "type of each value"),
+            (json!({"a": {"city": {"S": ["x"]}}}), "/0/a/city", "below M"),
+            (json!({"a": {"S": []}}), "/0/a/S", "at least one"),
+            (json!({"a": {"S": "x"}}), "/0/a/S", "at least one"),
+            (json!({"a": {"S": [{"prefix": "x", "suffix": "y"}]}}), "/0/a/S/0", "object of its own"),
+            (json!({"a": {"S": [{"like": "x"}]}}), "/0/a/S/0/like", "is not an operator"),
+            (json!({"a": {"S": [{"prefix": 1}]}}), "/0/a/S/0/prefix", "is not a string"),
+            (json!({"a": {"N": [{"prefix": "1"}]}}), "/0/a/N/0/prefix", "not supported for N"),
+            (json!({"a": {"S": [null]}}), "/0/a/S/0", "is not a string"),
+            (json!({"a": {"BOOL": ["true"]}}), "/0/a/BOOL/0", "true or false"),
+            (json!({"a": {"S": ["\""]}}), "/0/a/S/0", "double quote"),
+            (json!({"a": {"S": [{"prefix": "\""}]}}), "/0/a/S/0/prefix", "double quote"),
+            (json!({"a.b": {"S": ["x"]}}), "/0/a.b", "contains a dot"),
+            (json!({"a": {"S": [{"regexp": "("}]}}), "/0", "is rejected (invalid pattern"),
+            (json!({}), "/0", "is not a pattern"),
+            (json!([]), "/0", "is not a pattern"),
+        ] {
+            let problems = RowFilter::parse(std::slice::from_ref(&pattern)).unwrap_err();
+            assert_eq!(problems.len(), 1, "{pattern}: {problems:?}");
+            assert_eq!(problems[0].pointer, pointer, "{pattern}");
+            assert!(problems[0].reason.contains(part), "{pattern}: {}", problems[0].reason);
+        }
+        assert!(RowFilter::parse(&[]).unwrap_err()[0].reason.contains("no item would be replicated"));
+        assert_eq!(RowFilter::parse(&[json!({"a": [], "b": 1}), json!(1)]).unwrap_err().len(), 3);
+    }
+
+    #[test]
+    fn filters_are_equal_by_their_patterns() {
+        let parse = |patterns: &[Value]| RowFilter::parse(patterns).unwrap();
+        let (a, b) = (json!({"a": {"S": ["x"]}, "b": {"S": ["y"]}}), json!({"c": {"S": ["z"]}}));
+        let swapped: Value = serde_json::from_str(r#"{"b":{"S":["y"]},"a":{"S":["x"]}}"#).unwrap();
+        assert_eq!(parse(&[a.clone(), b.clone()]), parse(&[b.clone(), swapped]));
+        assert_ne!(parse(&[a]), parse(&[b]));
+    }
+
+    /// Any character that JSON may write in several ways, and some that it may not.
+    const TEXT: &str = r#"[ab"\\/é\n\t𝄞*.]{0,4}"#;
+    /// The same without the quote, which patterns may not contain.
+    const LISTED: &str = r"[ab\\/é\n\t𝄞*.]{0,4}";
+
+    proptest! {
+        #[test]
+        fn exact_values_match_as_texts_however_json_escapes_them(
+            value in TEXT, listed in proptest::collection::vec(LISTED, 1..4), nested: bool,
+        ) {
+            let escaped = value.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat();
+            for text in [json!(value).to_string(), format!("\"{escaped}\"")] {
+                let typed = format!(r#"{{"S":{text}}}"#);
+                let inner = format!(r#"{{"a":{typed}}}"#);
+                let image = if nested { format!(r#"{{"m":{{"M":{inner}}}}}"#) } else { inner };
+                let pattern = |condition: Value| {
+                    let inner = json!({"a": {"S": condition}});
+                    if nested { json!({"m": {"M": inner}}) } else { inner }
+                };
+                prop_assert_eq!(matches(&pattern(json!(listed)), &image), listed.contains(&value));
+                let other_than = pattern(json!([{"anything-but": listed}]));
+                prop_assert_eq!(matches(&other_than, &image), !listed.contains(&value));
+                let prefix = pattern(json!([{"prefix": listed[0]}]));
+                prop_assert_eq!(matches(&prefix, &image), value.starts_with(&listed[0]));
+            }
+        }
+    }
+}
