@@ -21,6 +21,8 @@ use crate::user::expiry::whole_seconds;
 
 use visit::ColumnValue;
 
+pub use visit::first_attribute_with_nul;
+
 /// The maximum length of an indexed text, in bytes. PostgreSQL limits an index entry to a third of a page of 8 KB, and
 /// some entries contain two texts and numbers.
 pub const TEXT_BYTES: usize = 1_024;

@@ -29,6 +29,15 @@ pub fn object(map: &RawValue) -> Result<Option<String>, RowError> {
     }
 }
 
+/// Converts a value of any type to JSON. A NULL is `Some(None)`; the result is `None` if the value contains an unknown
+/// type or a number that is not valid.
+#[must_use]
+pub fn any(value: &RawValue) -> Option<Option<String>> {
+    let mut json = String::with_capacity(value.get().len());
+    PlainJson(&mut json).deserialize(&mut serde_json::Deserializer::from_str(value.get())).ok()?;
+    Some((json != "null").then_some(json))
+}
+
 /// Appends a typed value as JSON.
 struct PlainJson<'j>(&'j mut String);
 

@@ -115,7 +115,10 @@ fn malformed(error: &serde_json::Error) -> RowError {
 
 /// Returns the name of the first top-level attribute that contains U+0000. Only an item with the escape of that
 /// character, or with one that may be an unpaired surrogate, is parsed a second time; such items are rare.
-pub(super) fn first_attribute_with_nul(item: &str) -> Result<Option<String>, RowError> {
+///
+/// # Errors
+/// [`RowError::Malformed`] if such an item is not valid JSON text.
+pub fn first_attribute_with_nul(item: &str) -> Result<Option<String>, RowError> {
     if !["\\u0000", "\\ud", "\\uD"].iter().any(|escape| item.contains(escape)) {
         return Ok(None);
     }
