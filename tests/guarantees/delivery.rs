@@ -137,7 +137,8 @@ async fn guarantee_06_a_poison_record_blocks_nothing_and_is_not_lost() {
         let objects = scene.objects("quarantine/").await;
         let body: serde_json::Value = serde_json::from_slice(&scene.object(&objects[0]).await).unwrap();
         assert_eq!((objects.len(), &body["record"]["dynamodb"]["NewImage"]["name"]["S"]), (1, &json!("Mallory")));
-        assert!(body["reason"].as_str().unwrap().contains("_rev"), "{body}");
+        let reason = body["reason"].as_str().unwrap();
+        assert!(reason.contains("the attribute _rev,") && reason.contains("RESERVED_PREFIX"), "{body}");
     }
 }
 

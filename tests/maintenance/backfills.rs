@@ -151,6 +151,9 @@ async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
         if said.ends_with("reads") {
             assert!([FORMER, &latest, "SourceStreamArn"].iter().all(|part| fault.contains(part)), "{fault}");
         }
+        if said.ends_with("Disabled") {
+            assert!(fault.contains("aws lambda update-event-source-mapping --uuid u-1 --enabled"), "{fault}");
+        }
     }
     assert_eq!(scene.item(REPLICA, "ada").await, None);
     assert!(

@@ -80,8 +80,8 @@ impl ReplicaTable {
         let partition = table.table.partition().or(table.role_arn.as_ref().map(RoleArn::partition))?;
         let its = source.partition().filter(|its| *its != partition)?;
         Some(format!(
-            "{setting} or its role is in the partition {partition}, but {variable} is in {its}: a function cannot \
-             reach a table of another partition"
+            "{setting} or its role is in the partition {partition}, but {variable} is in {its}, and a function cannot \
+             reach a table of another partition: name a table and a role in {its}"
         ))
     }
 }
@@ -347,8 +347,8 @@ fn only_replica(read: &mut VariableReader<'_>) -> Option<Vec<ReplicaTable>> {
         && its != role.partition()
     {
         read.add_error(format!(
-            "REPLICA_ROLE_ARN is in the partition {}, but the ARN in {REPLICA_TABLE} is in {its}: a role cannot be \
-             used in another partition",
+            "REPLICA_ROLE_ARN is in the partition {}, but the ARN in {REPLICA_TABLE} is in {its}, and a role cannot \
+             be used in another partition: set REPLICA_ROLE_ARN to a role in {its}, or correct {REPLICA_TABLE}",
             role.partition()
         ));
     }
@@ -431,7 +431,8 @@ mod tests {
         let role = ("REPLICA_ROLE_ARN", "arn:aws-cn:iam::111122223333:role/replication");
         let said = parse(&[("REPLICA_TABLE", arn), role]).unwrap_err().to_string();
         assert!(
-            said.contains("REPLICA_ROLE_ARN is in the partition aws-cn") && said.contains("REPLICA_TABLE"),
+            said.contains("REPLICA_ROLE_ARN is in the partition aws-cn, but the ARN in REPLICA_TABLE is in aws,")
+                && said.contains("set REPLICA_ROLE_ARN to a role in aws, or correct REPLICA_TABLE"),
             "{said}"
         );
     }
@@ -466,6 +467,7 @@ mod tests {
         let source = ("SOURCE_TABLE_ARN", "arn:aws-cn:dynamodb:cn-north-1:111122223333:table/Orders");
         let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
         assert!(said.contains("partition aws,") && said.contains("SOURCE_TABLE_ARN is in aws-cn"), "{said}");
+        assert!(said.contains("name a table and a role in aws-cn"), "{said}");
         let said = parse(&[("REPLICA_TABLE", "UsersReplica"), ("SOURCE_TABLE_ARN", "Users")]).unwrap_err().to_string();
         assert!(said.contains("SOURCE_TABLE_ARN is \"Users\": set it to arn:aws:dynamodb:"), "{said}");
     }

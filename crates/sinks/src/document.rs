@@ -392,7 +392,8 @@ impl DocumentReader {
             && let Some(its) = table.partition().filter(|its| *its != role.partition())
         {
             let reason = format!(
-                "is in the partition {}, but the table's ARN is in {its}: a role cannot be used in another partition",
+                "is in the partition {}, but the table's ARN is in {its}, and a role cannot be used in another \
+                 partition: name a role in {its}, or correct the table",
                 role.partition()
             );
             self.add(place("role_arn"), reason);

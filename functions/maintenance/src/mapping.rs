@@ -36,8 +36,8 @@ pub enum MappingNotReady {
     },
     /// The mapping is not enabled.
     #[error(
-        "the event source mapping {uuid} of {function} is {state}: enable it before a backfill, \
-         or concurrent changes are lost"
+        "the event source mapping {uuid} of {function} is {state}: enable it before a backfill with \
+         aws lambda update-event-source-mapping --uuid {uuid} --enabled, or concurrent changes are lost"
     )]
     NotEnabled {
         /// The mapping's UUID.

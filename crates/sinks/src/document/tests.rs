@@ -111,7 +111,7 @@ fn a_wrong_member_names_its_value_and_the_fix() {
         ("region", json!("Ireland"), "set it to a Region such as eu-west-1"),
         ("region", json!("us-east-2"), "but the table's ARN is in eu-west-1"),
         ("role_arn", json!("replicator"), "set it to arn:aws:iam::<account>:role/<name>"),
-        ("role_arn", json!("arn:aws-cn:iam::111122223333:role/r"), "another partition"),
+        ("role_arn", json!("arn:aws-cn:iam::111122223333:role/r"), "another partition: name a role in aws,"),
         ("max_concurrency", json!(901), "set it to a number from 1 to 900"),
         ("max_concurrency", json!("64"), "is \"64\": set it to a number from 1 to 900"),
         ("max_concurrency", json!(1.5), "is 1.5: set it to a number from 1 to 900"),
