@@ -56,6 +56,36 @@ fn every_guarantee_names_existing_tests_and_has_one_of_its_number() {
     assert_eq!(of_a_number, numbers, "each guarantee has one test of its number, and each of those its guarantee");
 }
 
+/// Returns the numbers in a text such as "1–3, 5 and 7".
+fn numbers(text: &str) -> BTreeSet<usize> {
+    let parts = text.split(|letter: char| !letter.is_ascii_digit() && letter != '–').filter(|part| !part.is_empty());
+    let range = |part: &str| {
+        let (first, last) = part.split_once('–').unwrap_or((part, part));
+        first.parse::<usize>().unwrap()..=last.parse().unwrap()
+    };
+    parts.flat_map(range).collect()
+}
+
+#[test]
+fn guarantees_for_any_table_are_tested_over_a_second_key_schema() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join("docs/GUARANTEES.md")).unwrap();
+    let mut lines = text.lines().skip_while(|line| !line.contains(" hold for any table: "));
+    let any_table = numbers(lines.next().unwrap().split(" hold for any table").next().unwrap());
+    let of_users = numbers(lines.next().unwrap());
+    let mut tested: [BTreeSet<usize>; 2] = Default::default();
+    for entry in fs::read_dir(root.join("tests/guarantees")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for test in text.split("async fn ").filter_map(|test| test.strip_prefix("guarantee_")) {
+            let body = test.split("\n}\n").next().unwrap();
+            let over_each_shape = ["::of_each_shape()", "::of_each_shape_and_mode()"];
+            let is_over_each = over_each_shape.iter().any(|scenes| body.contains(scenes));
+            tested[usize::from(is_over_each)].insert(test[..2].parse().unwrap());
+        }
+    }
+    assert_eq!(tested, [of_users, any_table], "the guarantees of the users service, and those for any table");
+}
+
 /// The items of a numbered list; an item begins on a line that starts with its number.
 fn paragraphs(block: &str) -> Vec<String> {
     let mut items: Vec<String> = Vec::new();
