@@ -109,9 +109,8 @@ fn every_variable_is_read(template: SamTemplate) {
     for FunctionResource { name, environment, .. } in template.functions {
         // The settings that functions share are parsed in a library.
         let libraries: &[&str] = match name.as_str() {
-            "replicator" => &["sinks"],
+            "replicator" | "maintenance" => &["sinks", "archive"],
             "archiver" => &["archive"],
-            "maintenance" => &["sinks", "archive"],
             _ => &[],
         };
         let mut config = source(&format!("functions/{name}/src/config.rs"));
