@@ -200,11 +200,12 @@ impl TableReader {
             let answer = answer.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
             let answer = answer.map_err(|error| self.fault("cannot be read", &error))?;
             units += answer.consumed_capacity().iter().map(cost).sum::<f64>();
-            let items = answer.responses.and_then(|mut tables| tables.remove(&self.name)).unwrap_or_default();
+            // The request has one table, whose name in the response may be the name or the ARN.
+            let items = answer.responses.and_then(|tables| tables.into_values().next()).unwrap_or_default();
             for item in items.into_iter().map(RawItem::new) {
                 by_key.insert(self.key_of(&item, &names)?, item);
             }
-            let left = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&self.name));
+            let left = answer.unprocessed_keys.and_then(|tables| tables.into_values().next());
             asked = left.map(|left| left.keys).unwrap_or_default();
             if asked.is_empty() {
                 return Ok(BatchGetOutput { items: keys.iter().map(|key| by_key.get(key).cloned()).collect(), units });

@@ -28,7 +28,10 @@ mod file;
 mod front;
 mod schema;
 mod streams;
+mod table_arn;
 mod ttl;
+
+pub(crate) use table_arn::table_arn;
 
 /// Time limit for requests in progress at a stop; afterwards they are cut off.
 const STOP_WITHIN: Duration = Duration::from_secs(5);

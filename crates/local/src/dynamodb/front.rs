@@ -1,17 +1,18 @@
 //! HTTP proxy of the engine's own server: implements operations that the engine lacks or whose results differ from AWS.
 //!
 //! Operations on streams are implemented in [`super::streams`], and `DescribeContinuousBackups` here. Descriptions of
-//! tables are returned with the stream's label rewritten; all other requests and responses are forwarded unchanged.
+//! tables are returned with the stream's label rewritten, and tables that a request names by ARN are forwarded by name
+//! ([`TableArns`]); all other requests and responses are forwarded unchanged.
 
 use std::convert::Infallible;
 
 use axum::body::Body;
 use bytes::Bytes;
 use dynoxide::{Database, DynoxideError};
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -19,6 +20,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
 use super::streams;
+use super::table_arn::TableArns;
 
 const PREFIX: &str = "DynamoDB_20120810.";
 const JSON: &str = "application/x-amz-json-1.0";
@@ -53,7 +55,7 @@ impl ErrorResponse {
 pub(super) struct EngineFront {
     database: Database,
     engine: Authority,
-    client: Client<HttpConnector, Incoming>,
+    client: Client<HttpConnector, Full<Bytes>>,
 }
 
 impl EngineFront {
@@ -68,7 +70,11 @@ impl EngineFront {
         let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
         let answer = if let Some(operation) = target.strip_prefix(streams::PREFIX) {
             let operation = operation.to_owned();
-            self.own(request, |database, body| Ok(streams::answer(database, &operation, body)?)).await
+            self.own(request, |database, body| {
+                let by_name = TableArns::of_request(body).map(|(body, _)| body);
+                Ok(streams::answer(database, &operation, by_name.as_deref().unwrap_or(body))?)
+            })
+            .await
         } else {
             match target.strip_prefix(PREFIX) {
                 Some("DescribeContinuousBackups") => self.own(request, backups).await,
@@ -109,15 +115,30 @@ impl EngineFront {
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(self.engine.clone());
         parts.uri = Uri::from_parts(uri).map_err(|error| ErrorResponse::internal(&error))?;
-        let answer = self.client.request(Request::from_parts(parts, body)).await;
+        let body = body.collect().await.map_err(|error| ErrorResponse::internal(&error))?.to_bytes();
+        let (body, arns) = match TableArns::of_request(&body) {
+            Some((by_name, arns)) => {
+                parts.headers.remove(TRANSFER_ENCODING);
+                parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(by_name.len()));
+                (Bytes::from(by_name), Some(arns))
+            }
+            None => (body, None),
+        };
+        let answer = self.client.request(Request::from_parts(parts, Full::new(body))).await;
         let answer = answer.map_err(|error| ErrorResponse::internal(&error))?;
-        Ok(answer.map(Body::new))
+        let Some(arns) = arns else { return Ok(answer.map(Body::new)) };
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await.map_err(|error| ErrorResponse::internal(&error))?.to_bytes();
+        Ok(match arns.restored(&body) {
+            Some(restored) => with_body(parts, restored.into()),
+            None => Response::from_parts(parts, Body::from(body)),
+        })
     }
 }
 
 /// Returns a description of a table with its stream's label in AWS's format.
 async fn relabelled(answer: Response<Body>) -> Response<Body> {
-    let (mut parts, body) = answer.into_parts();
+    let (parts, body) = answer.into_parts();
     let body = match body.collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => return ErrorResponse::internal(&error).into_response(),
@@ -126,7 +147,11 @@ async fn relabelled(answer: Response<Body>) -> Response<Body> {
         return Response::from_parts(parts, Body::from(body));
     };
     streams::relabel(&mut value);
-    let body = Bytes::from(value.to_string());
+    with_body(parts, value.to_string().into())
+}
+
+/// Returns a response of the engine with another body.
+fn with_body(mut parts: http::response::Parts, body: Bytes) -> Response<Body> {
     parts.headers.remove(CRC32);
     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     Response::from_parts(parts, Body::from(body))

@@ -15,10 +15,9 @@ use super::node::{NodeValue, TemplateNode};
 use super::source_table::key_parameters;
 use super::{ParameterOverrides, PropertyError, TableResource};
 use crate::clients;
+use crate::dynamodb::table_arn;
 use crate::lambda::function_arn;
 
-/// The prefix of ARNs with the account and region that the DynamoDB engine uses.
-const ENGINE: &str = "arn:aws:dynamodb:dynoxide:000000000000";
 /// The fix of an option for something that the template does not have.
 const NO_SUCH: &str = "omit the option, or choose another template with --template";
 /// The maximum depth of a condition; a deeper one refers to itself.
@@ -417,11 +416,6 @@ impl<'a> ResolveScope<'a> {
             _ => Err(node.fault("Conditions: not a condition")),
         }
     }
-}
-
-/// Returns the engine's ARN of a table.
-fn table_arn(name: &str) -> String {
-    format!("{ENGINE}:table/{name}")
 }
 
 /// Returns the local name of a function.
