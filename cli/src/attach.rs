@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use millrace_local::table_description::{TableArn, TableDescription, TimeToLive, is_table_name};
+use millrace_shared::replica_item::ReservedNames;
+use millrace_sinks::document::RoleArn;
 
 use crate::options::refuse;
 
@@ -32,9 +34,6 @@ use files::AttachFiles;
 use findings::{ArchiveMode, AttachChoices, AttachPlan};
 use observation::TableObservation;
 
-/// The value of `--ttl-attribute` for a table without TTL.
-const NO_TTL: &str = "none";
-
 /// The arguments of `millrace attach`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct AttachCommand {
@@ -45,11 +44,21 @@ pub(crate) struct AttachCommand {
     #[arg(long, value_name = "PATH", conflicts_with_all = ["endpoint_url", "profile", "region"])]
     from: Option<PathBuf>,
     /// TTL attribute of the table, which the file of --from does not contain; `none` if TTL is off
-    #[arg(long, value_name = "NAME", requires = "from")]
-    ttl_attribute: Option<String>,
+    #[arg(long, value_name = "NAME", requires = "from", value_parser = TimeToLive::from_option)]
+    ttl_attribute: Option<TimeToLive>,
     /// ARN of an existing table that becomes the replica (default: the stack creates the replica)
     #[arg(long, value_name = "ARN", value_parser = table_arn)]
-    replica: Option<TableArn>,
+    replica_table: Option<TableArn>,
+    /// ARN of the role that the functions assume for the existing replica, such as a role of the replica's account
+    #[arg(long, value_name = "ARN", requires = "replica_table", value_parser = role_arn)]
+    replica_role_arn: Option<RoleArn>,
+    /// Region of the existing replica, which is that of its ARN
+    #[arg(long, value_name = "NAME", requires = "replica_table")]
+    replica_region: Option<String>,
+    /// Prefix of the attributes that replication adds to the items of the replica (default: _), for a table whose items
+    /// have such attributes
+    #[arg(long, value_name = "TEXT", default_value = "_", hide_default_value = true, value_parser = reserved_prefix)]
+    reserved_prefix: String,
     /// Where items that TTL removes are archived (default: separate if the stream has two free readers, in-replicator
     /// if it has one, off if TTL is off)
     #[arg(long, value_name = "separate|in-replicator|off", hide_possible_values = true)]
@@ -126,6 +135,16 @@ fn table_arn(text: &str) -> Result<TableArn, String> {
     TableArn::parse(text).map_err(|_| "expected arn:PARTITION:dynamodb:REGION:ACCOUNT:table/NAME".to_owned())
 }
 
+fn role_arn(text: &str) -> Result<RoleArn, String> {
+    RoleArn::parse(text).map_err(|_| "expected arn:PARTITION:iam::ACCOUNT:role/NAME".to_owned())
+}
+
+fn reserved_prefix(text: &str) -> Result<String, String> {
+    ReservedNames::parse(text)
+        .map(|_| text.to_owned())
+        .map_err(|_| "expected 1 to 32 letters, digits, _ or -, such as mr_".to_owned())
+}
+
 fn stack_name(text: &str) -> Result<String, String> {
     let is_name = text.len() <= 128
         && text.starts_with(|letter: char| letter.is_ascii_alphabetic())
@@ -157,6 +176,11 @@ impl AttachCommand {
     }
 
     async fn attach(&self) -> Result<ExitCode, String> {
+        if let (Some(replica), Some(region)) = (&self.replica_table, &self.replica_region)
+            && replica.region != *region
+        {
+            return Err(format!("--replica-region {region} is not the Region of {replica}: omit --replica-region"));
+        }
         let observation = match &self.from {
             Some(path) => self.read_file(path)?,
             None => self.read_account().await?,
@@ -166,6 +190,8 @@ impl AttachCommand {
             stack_name: self.stack_name.clone().unwrap_or_else(|| default_stack_name(&table.name)),
             stack_account: self.stack_account.clone(),
             archive: self.archive,
+            replica_role: self.replica_role_arn.clone(),
+            reserved_prefix: self.reserved_prefix.clone(),
         };
         let plan = AttachPlan::new(&observation, &choices);
         let files = (!plan.is_blocked()).then(|| AttachFiles::new(&self.out, &observation, &plan, &choices));
@@ -189,12 +215,10 @@ impl AttachCommand {
         if let Some(named) = self.table.as_ref().filter(|named| !named.matches(&table)) {
             return Err(format!("{file} describes {}, not {named}: omit TABLE or change --from", table.arn));
         }
-        match self.ttl_attribute.as_deref() {
-            Some(NO_TTL) => table.time_to_live = TimeToLive::Disabled,
-            Some(attribute) => table.time_to_live = TimeToLive::Enabled { attribute: attribute.to_owned() },
-            None => {}
+        if let Some(time_to_live) = &self.ttl_attribute {
+            table.time_to_live = time_to_live.clone();
         }
-        Ok(TableObservation::offline(table, self.replica.clone()))
+        Ok(TableObservation::offline(table, self.replica_table.clone()))
     }
 
     async fn read_account(&self) -> Result<TableObservation, String> {
@@ -208,6 +232,6 @@ impl AttachCommand {
         };
         let options = AccountOptions { region, profile: self.profile.clone(), endpoint_url: self.endpoint_url.clone() };
         let connection = AccountConnection::open(options).await?;
-        connection.observe(&table.to_string(), self.replica.as_ref()).await
+        connection.observe(&table.to_string(), self.replica_table.as_ref()).await
     }
 }

@@ -25,6 +25,7 @@ use crate::demo::DuckDb;
 use millrace_local::env_file;
 use millrace_local::import::{ImportOutcome, ImportSource};
 use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::table_description::TimeToLive;
 use millrace_local::tier::TierServer;
 use millrace_local::token::LocalAuth;
 
@@ -81,9 +82,9 @@ struct UpArguments {
     /// its keys and indexes
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
-    /// Attribute with the time at which an item of the source table expires; needs --table or another template whose
-    /// source table is not part of it
-    #[arg(long, value_name = "NAME")]
+    /// Attribute with the time at which an item of the source table expires, or `none` if TTL is off (default: that of
+    /// the description, if it has one); needs --table or another template whose source table is not part of it
+    #[arg(long, value_name = "NAME", value_parser = ttl_attribute)]
     ttl_attribute: Option<String>,
     /// Import items into the source table: an export of DynamoDB to S3 in DynamoDB JSON (its folder or a data file), or
     /// a file with one item in DynamoDB JSON on each line
@@ -371,6 +372,11 @@ fn options(line: UpArguments) -> Result<(StackSource, StackOptions), String> {
     Ok((source, options))
 }
 
+/// Checks the value of `--ttl-attribute`, which a data folder remembers as it is given.
+fn ttl_attribute(text: &str) -> Result<String, String> {
+    TimeToLive::from_option(text).map(|_| text.to_owned())
+}
+
 pub(crate) fn parameter(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
     pair.map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -417,6 +423,7 @@ mod tests {
             (&["--port", "1", "demo"], "demo"),
             (&["--postgres", "on"], "--postgres"),
             (&["--cache", "on"], "--cache"),
+            (&["--ttl-attribute", ""], "--ttl-attribute"),
             (&["--scope-claim", "scp roles"], "--scope-claim"),
             (&["--scope-prefix", "a b"], "--scope-prefix"),
             (&["task"], "--request"),

@@ -114,6 +114,7 @@ fn a_table_that_cannot_be_attached_yet_exits_with_1_and_writes_no_file() {
 fn rejected_arguments_and_files_exit_with_2_and_one_line() {
     let orders = from("orders.json");
     let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/Orders";
+    let (copy, role) = ("arn:aws:dynamodb:us-east-1:123456789012:table/Copy", "arn:aws:iam::123456789012:role/replica");
     for (arguments, parts) in [
         (&[][..], ["<TABLE>", "--help"]),
         (&["Orders", "--from", "absent.json"], ["absent.json", "--from"]),
@@ -125,7 +126,15 @@ fn rejected_arguments_and_files_exit_with_2_and_one_line() {
         (&["arn:aws:s3:::orders"], ["arn:aws:s3:::orders", "table/NAME"]),
         (&["Orders", "--ttl-attribute", "ttl"], ["--from", "--help"]),
         (&["Orders", "--from", &orders, "--region", "eu-west-1"], ["--region", "--from"]),
-        (&["Orders", "--replica", "Copy"], ["--replica", "table/NAME"]),
+        (&["Orders", "--replica-table", "Copy"], ["--replica-table", "table/NAME"]),
+        (&["Orders", "--replica-role-arn", role], ["--replica-table", "--help"]),
+        (&["Orders", "--replica-region", "us-east-1"], ["--replica-table", "--help"]),
+        (&["Orders", "--replica-table", copy, "--replica-role-arn", "replica"], ["--replica-role-arn", "role/NAME"]),
+        (
+            &["Orders", "--replica-table", copy, "--replica-region", "eu-west-1"],
+            ["--replica-region eu-west-1", "omit --replica-region"],
+        ),
+        (&["Orders", "--reserved-prefix", "my rev"], ["--reserved-prefix", "such as mr_"]),
         (&["Orders", "--archive", "on"], ["--archive", "in-replicator"]),
         (&["Orders", "--stack-name", "a b"], ["--stack-name", "letter"]),
         (&["Orders", "--stack-account", "12"], ["--stack-account", "12 digits"]),
@@ -212,7 +221,10 @@ fn serve(mut stream: TcpStream, respond: &FakeResponses, seen: &Mutex<Vec<String
     let path = head.split(' ').nth(1).unwrap().to_owned();
     let target = header(&head, "x-amz-target").map(|target| target.rsplit('.').next().unwrap().to_owned());
     let call = target.unwrap_or_else(|| {
-        if path.contains("/functions/") { "GetFunctionConfiguration" } else { "ListEventSourceMappings" }.to_owned()
+        let calls =
+            [("/functions/", "GetFunctionConfiguration"), ("/event-source-mappings", "ListEventSourceMappings")];
+        let call = calls.into_iter().find(|(part, _)| path.contains(part));
+        call.map_or("GetObject", |(_, call)| call).to_owned()
     });
     seen.lock().unwrap().push(call.clone());
     let body = if bytes.is_empty() { path } else { String::from_utf8(bytes).unwrap() };
@@ -320,10 +332,10 @@ fn a_refused_call_is_reported_with_the_action_to_allow() {
     assert!(stderr.contains("Orders in eu-west-1") && stderr.contains("--region or --profile"), "{stderr}");
 }
 
-#[test]
-fn a_replica_that_feeds_the_table_is_refused() {
-    let copy = "arn:aws:dynamodb:eu-west-1:123456789012:table/Copy";
-    let respond = |call: &str, body: &str| match call {
+/// The responses of an account in which a function with these variables reads the stream of the table Copy; S3 returns
+/// the document, or denies the request.
+fn account_with_reader(variables: Value, document: Option<Value>) -> FakeAccount {
+    let respond = move |call: &str, body: &str| match call {
         "DescribeTable" if body.contains("table/Copy") => {
             let text = table_document().to_string().replace("table/Orders", "table/Copy");
             let mut document: Value = serde_json::from_str(&text).unwrap();
@@ -335,15 +347,57 @@ fn a_replica_that_feeds_the_table_is_refused() {
         }
         "GetFunctionConfiguration" => {
             assert!(body.contains("back-ReplicatorFunction-1"), "{body}");
-            (200, json!({"FunctionName": "back", "Environment": {"Variables": {"REPLICA_TABLE": "Orders"}}}))
+            (200, json!({"FunctionName": "back", "Environment": {"Variables": variables}}))
+        }
+        "GetObject" => {
+            assert!(body.starts_with("/config/back.json"), "{body}");
+            document.clone().map_or_else(denied, |document| (200, document))
         }
         _ => full_account(call, body),
     };
-    let account = FakeAccount::start(Arc::new(respond));
-    let arguments = ["Orders", "--replica", copy, "--endpoint-url", &account.url];
+    FakeAccount::start(Arc::new(respond))
+}
+
+const COPY: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/Copy";
+
+#[test]
+fn a_replica_that_feeds_the_table_is_refused() {
+    let orders = "arn:aws:dynamodb:eu-west-1:123456789012:table/Orders";
+    let document = |table: &str| json!({"version": 1, "replicas": [{"name": "a", "sink": "dynamodb", "table": table}]});
+    let object = json!({"REPLICATION": "s3://config/back.json"});
+    for (variables, stored) in [
+        (json!({"REPLICA_TABLE": "Orders"}), None),
+        (json!({"REPLICA_TABLE": orders}), None),
+        (json!({"REPLICATION": document(orders).to_string()}), None),
+        (object.clone(), Some(document("Orders"))),
+        (object.clone(), Some(document(orders))),
+    ] {
+        let account = account_with_reader(variables.clone(), stored);
+        let arguments = ["Orders", "--replica-table", COPY, "--endpoint-url", &account.url];
+        let (code, report) = AttachProgram::with_credentials().report(&arguments);
+        assert_eq!((code, &report["findings"][0]["subject"]), (Some(1), &json!("replica")), "{variables}: {report}");
+        assert!(report["findings"][0]["text"].as_str().unwrap().contains("round in a circle"), "{report}");
+    }
+    let account = account_with_reader(object, Some(document("Elsewhere")));
+    let arguments = ["Orders", "--replica-table", COPY, "--endpoint-url", &account.url];
     let (code, report) = AttachProgram::with_credentials().report(&arguments);
-    assert_eq!((code, &report["findings"][0]["subject"]), (Some(1), &json!("replica")), "{report}");
-    assert!(report["findings"][0]["text"].as_str().unwrap().contains("round in a circle"), "{report}");
+    assert_eq!((code, &report["not_checked"]), (Some(0), &json!([])), "{report}");
+}
+
+#[test]
+fn a_document_that_cannot_be_read_is_not_checked() {
+    let object = json!({"REPLICATION": "s3://config/back.json"});
+    let invalid = json!({"version": 1, "replicas": [{"name": "a", "sink": "kafka"}]});
+    for (stored, part) in [(None, "allow s3:GetObject"), (Some(invalid), "kafka")] {
+        let account = account_with_reader(object.clone(), stored);
+        let arguments = ["Orders", "--replica-table", COPY, "--endpoint-url", &account.url];
+        let (code, report) = AttachProgram::with_credentials().report(&arguments);
+        assert_eq!(code, Some(0), "{report}");
+        let call = &report["not_checked"][0];
+        assert_eq!(call["action"], "s3:GetObject", "{report}");
+        assert!(call["call"].as_str().unwrap().starts_with("GetObject of the replication document"), "{call}");
+        assert!(call["reason"].as_str().unwrap().contains(part), "{call}");
+    }
 }
 
 #[cfg(unix)]

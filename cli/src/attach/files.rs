@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use millrace_local::table_description::{TableCapacity, TableDescription};
+use millrace_local::table_description::{TableArn, TableCapacity, TableDescription};
 use serde_json::{Value, json};
 
 use super::findings::{ArchiveMode, AttachChoices, AttachPlan, backfill_read_units, key_parameter};
@@ -89,12 +89,12 @@ impl AttachFiles {
         let table = &observation.table;
         let folder = out.join(&table.name);
         let commands = AttachCommands::new(&folder, table, &choices.stack_name);
-        let parameters = parameters(observation, plan);
+        let parameters = parameters(observation, plan, choices);
         let files = vec![
             ("samconfig.toml", samconfig(table, &parameters, &choices.stack_name)),
-            ("replication.json", pretty(&replication(observation, plan))),
-            ("policies.json", pretty(&policies(table, plan, choices))),
-            ("README.md", readme(&folder, table, plan, choices, &commands)),
+            ("replication.json", pretty(&replication(observation, plan, choices))),
+            ("policies.json", pretty(&policies(observation, plan, choices))),
+            ("README.md", readme(&folder, observation, plan, choices, &commands)),
         ];
         Self { folder, files, commands, parameters }
     }
@@ -150,7 +150,11 @@ fn pretty(document: &Value) -> String {
 }
 
 /// Returns the parameters of infra/replication.yaml, as SAM CLI reads them.
-fn parameters(observation: &TableObservation, plan: &AttachPlan) -> Vec<(&'static str, String)> {
+fn parameters(
+    observation: &TableObservation,
+    plan: &AttachPlan,
+    choices: &AttachChoices,
+) -> Vec<(&'static str, String)> {
     let table = &observation.table;
     let unset = || UNSET.to_owned();
     let key = |key| key_parameter(key).unwrap_or_default();
@@ -167,7 +171,8 @@ fn parameters(observation: &TableObservation, plan: &AttachPlan) -> Vec<(&'stati
         ("ReplicaTableArn", replica.map_or_else(unset, ToString::to_string)),
         ("ReplicaKeyArn", plan.replica_key_arn.clone().unwrap_or_else(unset)),
         ("ReplicaRegion", other_region.unwrap_or_else(unset)),
-        ("ReplicaRoleArn", unset()),
+        ("ReplicaRoleArn", choices.replica_role.as_ref().map_or_else(unset, |role| role.as_str().to_owned())),
+        ("ReservedPrefix", choices.reserved_prefix.clone()),
         ("AlarmTopicArn", unset()),
         ("Architecture", "arm64".to_owned()),
     ]
@@ -209,7 +214,7 @@ fn toml_string(text: &str) -> String {
 }
 
 /// Returns the replication document of the deployment.
-fn replication(observation: &TableObservation, plan: &AttachPlan) -> Value {
+fn replication(observation: &TableObservation, plan: &AttachPlan, choices: &AttachChoices) -> Value {
     let table = &observation.table;
     let replica = observation.replica.as_ref().map(|replica| replica.arn.clone());
     let replica = replica.unwrap_or_else(|| {
@@ -223,6 +228,9 @@ fn replication(observation: &TableObservation, plan: &AttachPlan) -> Value {
         "table": replica.to_string(),
         "region": replica.region,
     })];
+    if let Some(role) = &choices.replica_role {
+        replicas[0]["role_arn"] = role.as_str().into();
+    }
     if plan.archive == ArchiveMode::InReplicator {
         replicas.push(json!({"name": "archive", "sink": "archive", "records": "expired"}));
     }
@@ -231,12 +239,13 @@ fn replication(observation: &TableObservation, plan: &AttachPlan) -> Value {
 
 fn readme(
     folder: &Path,
-    table: &TableDescription,
+    observation: &TableObservation,
     plan: &AttachPlan,
     choices: &AttachChoices,
     commands: &AttachCommands,
 ) -> String {
     let AttachCommands { build, deploy, backfill, verify } = commands;
+    let table = &observation.table;
     let (name, stack) = (&table.name, &choices.stack_name);
     let mut text = format!(
         "# Replication of {name}\n\n\
@@ -274,6 +283,9 @@ fn readme(
          `ReplicaTableArn=none`.\n\n"
     );
     text.push_str(&policies_section(folder, table, plan, choices));
+    if let Some(replica) = &observation.replica {
+        text.push_str(&replica_section(folder, &replica.arn, table, choices));
+    }
     text.push_str("The parameters are described in docs/configuration.md, the tasks in docs/maintenance.md.\n");
     text
 }
@@ -321,4 +333,36 @@ fn policies_section(folder: &Path, table: &TableDescription, plan: &AttachPlan, 
         );
     }
     text
+}
+
+/// Returns what the owner of the existing replica, or of its role, adds before the deployment.
+fn replica_section(folder: &Path, replica: &TableArn, table: &TableDescription, choices: &AttachChoices) -> String {
+    let policies = folder.join("policies.json");
+    let policies = policies.display();
+    let stack_account = choices.account_of_stack(table);
+    if let Some(role) = &choices.replica_role {
+        let name = role.as_str().rsplit('/').next().unwrap_or_default();
+        return format!(
+            "## The role of the replica\n\nThe functions write to `{replica}` as `{role}`, in account {account}. Its \
+             owner adds the statement of the trust policy to the one that the role has, since \
+             `update-assume-role-policy` replaces it, and the policy:\n\n```sh\n\
+             aws iam update-assume-role-policy --role-name {name} \\\n  \
+             --policy-document \"$(jq -c .replica_role.trust_policy '{policies}')\"\n\
+             aws iam put-role-policy --role-name {name} --policy-name millrace-replica \\\n  \
+             --policy-document \"$(jq -c .replica_role.policy '{policies}')\"\n```\n\n\
+             If the replica is encrypted with a key of its owner, the role must be allowed to use it, too.\n\n",
+            role = role.as_str(),
+            account = role.account(),
+        );
+    }
+    if replica.account == stack_account {
+        return String::new();
+    }
+    format!(
+        "## The policy of the replica\n\n`{replica}` is in another account than the stack, {stack_account}. Its owner \
+         adds a resource policy; `put-resource-policy` replaces one that exists:\n\n```sh\n\
+         aws dynamodb put-resource-policy --region {} --resource-arn '{replica}' \\\n  \
+         --policy \"$(jq -c .replica.policy '{policies}')\"\n```\n\n",
+        replica.region
+    )
 }

@@ -3,9 +3,12 @@
 //! A finding that blocks prevents the deployment, so no files are written; a warning names something that will be lost
 //! or slow; a note is for information. Each has a fix, as commands where there are any.
 
-use millrace_local::table_description::{KeyAttribute, StreamViewType, TableCapacity, TableDescription, TimeToLive};
+use millrace_local::table_description::{
+    KeyAttribute, StreamViewType, TableArn, TableCapacity, TableDescription, TimeToLive,
+};
 
-use millrace_shared::replica_item::{RESERVED, TOMBSTONE_EXPIRES_AT};
+use millrace_shared::replica_item::ReservedNames;
+use millrace_sinks::document::RoleArn;
 
 use super::observation::{CheckResult, SkipReason, StreamReader, TableObservation};
 
@@ -24,9 +27,23 @@ pub(super) struct AttachChoices {
     pub(super) stack_account: Option<String>,
     /// Where items that TTL removes are archived; `None` to decide by the stream's readers.
     pub(super) archive: Option<ArchiveMode>,
+    /// The role that the functions assume for the existing replica.
+    pub(super) replica_role: Option<RoleArn>,
+    /// The prefix of the attributes that replication adds, which [`ReservedNames::parse`] accepts.
+    pub(super) reserved_prefix: String,
 }
 
 impl AttachChoices {
+    /// Returns the names of the attributes that replication adds.
+    pub(super) fn reserved_names(&self) -> ReservedNames {
+        ReservedNames::parse(&self.reserved_prefix).unwrap_or_default()
+    }
+
+    /// Returns the account of the stack.
+    pub(super) fn account_of_stack<'c>(&'c self, table: &'c TableDescription) -> &'c str {
+        self.stack_account.as_deref().unwrap_or(&table.arn.account)
+    }
+
     /// Returns whether the stack is known to be in another account than the table.
     pub(super) fn is_cross_account(&self, table: &TableDescription) -> bool {
         self.stack_account.as_ref().is_some_and(|account| *account != table.arn.account)
@@ -271,9 +288,9 @@ impl<'o> TableReview<'o> {
                 let text = format!("the name of the key attribute {:?} {reason}", key.name);
                 self.blocks("keys", text, "infra/replication.yaml cannot describe this table's key");
             }
-            if RESERVED.contains(&key.name.as_str()) {
+            if self.choices.reserved_names().all().contains(&key.name.as_str()) {
                 let text = format!("the key attribute {} has a name that replicas reserve", key.name);
-                self.blocks("keys", text, "a table with this key cannot be replicated");
+                self.blocks("keys", text, "set --reserved-prefix to another prefix, such as mr_");
             }
         }
     }
@@ -360,12 +377,15 @@ impl<'o> TableReview<'o> {
     }
 
     fn time_to_live(&mut self, archive: ArchiveMode) {
+        let names = self.choices.reserved_names();
         match &self.table().time_to_live {
-            TimeToLive::Enabled { attribute } if attribute == TOMBSTONE_EXPIRES_AT => {
+            TimeToLive::Enabled { attribute } if *attribute == names.tombstone_expires_at => {
                 let text = format!(
-                    "TTL reads {TOMBSTONE_EXPIRES_AT}: the table is a replica of Millrace, whose items carry _rev"
+                    "TTL reads {attribute}: the table is a replica of Millrace, whose items carry {}",
+                    names.revision
                 );
-                self.blocks("TTL", text, "attach the source of that replica, or a table without _rev");
+                let fix = "attach the source of that replica, or set --reserved-prefix to another prefix, such as mr_";
+                self.blocks("TTL", text, fix);
             }
             TimeToLive::Enabled { attribute } if archive == ArchiveMode::Off => {
                 let text = format!("TTL removes items by {attribute}, and Archive=off: they are not archived");
@@ -381,7 +401,7 @@ impl<'o> TableReview<'o> {
                 if self.observation.skipped_ttl.as_ref().is_some_and(|call| call.reason == SkipReason::Offline) =>
             {
                 let text = "the file does not contain the TTL attribute";
-                let fix = "add it with --ttl-attribute NAME, or none";
+                let fix = "add it with --ttl-attribute NAME, or --ttl-attribute none if TTL is off";
                 self.add(FindingSeverity::Notes, "TTL", text, fix, Vec::new());
             }
             _ => {}
@@ -429,13 +449,14 @@ impl<'o> TableReview<'o> {
         let replica = self.observation.replica.as_ref()?;
         let (source, arn) = (self.table(), &replica.arn);
         if *arn == source.arn {
-            self.blocks("replica", "--replica is the table itself", "name another table");
+            self.blocks("replica", "--replica-table is the table itself", "name another table");
             return None;
         }
         if arn.partition != source.arn.partition {
-            let text = format!("--replica {arn} is in another partition than the table");
+            let text = format!("--replica-table {arn} is in another partition than the table");
             self.blocks("replica", text, "name a table in the same partition");
         }
+        self.replica_access(arn);
         for function in replica.feeding_functions.known().into_iter().flatten() {
             let text = format!("{function} replicates {arn} to this table: changes would go round in a circle");
             self.blocks("replica", text, "name a table that does not feed this one");
@@ -445,22 +466,58 @@ impl<'o> TableReview<'o> {
             table.key_attributes().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
         };
         if keys(table) != keys(source) {
-            let text = format!("the key of --replica is {}, that of the table is {}", keys(table), keys(source));
+            let text = format!("the key of --replica-table is {}, that of the table is {}", keys(table), keys(source));
             self.blocks("replica", text, "name a table with the same key");
         }
         if table.status != "ACTIVE" {
-            let text = format!("--replica is {}, not ACTIVE", table.status);
+            let text = format!("--replica-table is {}, not ACTIVE", table.status);
             self.blocks("replica", text, "attach the table when both are ACTIVE");
         }
         let fix = "run this, otherwise tombstones of deleted items stay in the replica";
+        let attribute = self.choices.reserved_names().tombstone_expires_at;
         let command = format!(
             "aws dynamodb update-time-to-live --region {} --table-name {} \
-             --time-to-live-specification Enabled=true,AttributeName={TOMBSTONE_EXPIRES_AT}",
+             --time-to-live-specification Enabled=true,AttributeName={attribute}",
             arn.region, arn.table
         );
-        let text = format!("the replica needs TTL by {TOMBSTONE_EXPIRES_AT}");
+        let text = format!("the replica needs TTL by {attribute}");
         self.add(FindingSeverity::Notes, "replica", text, fix, vec![command]);
-        table.encryption.as_ref().and_then(|encryption| encryption.key_arn.clone())
+        // The role has the permissions for the key.
+        let encryption = table.encryption.as_ref().filter(|_| self.choices.replica_role.is_none());
+        encryption.and_then(|encryption| encryption.key_arn.clone())
+    }
+
+    /// Reviews by whose permissions the functions write to the existing replica.
+    fn replica_access(&mut self, arn: &TableArn) {
+        let stack_account = self.choices.account_of_stack(self.table()).to_owned();
+        let Some(role) = self.choices.replica_role.clone() else {
+            if arn.account != stack_account {
+                let text = format!(
+                    "--replica-table is in account {}, the stack in {stack_account}, and no role is named",
+                    arn.account
+                );
+                let fix = "name a role of that account with --replica-role-arn, or the owner of the replica adds \
+                           `replica.policy` of policies.json to it";
+                self.warns("replica", text, fix);
+            }
+            return;
+        };
+        if role.partition() != arn.partition {
+            let text = format!("--replica-role-arn {} is in another partition than {arn}", role.as_str());
+            self.blocks("replica", text, "name a role in the same partition");
+        } else if role.account() != arn.account {
+            let text = format!(
+                "--replica-role-arn is in account {}, --replica-table in {}: the role has no access to the table unless \
+                 a resource policy of the table allows it",
+                role.account(),
+                arn.account
+            );
+            self.warns("replica", text, format!("name a role of account {}", arn.account));
+        }
+        let text = format!("the functions write to the replica as {}", role.as_str());
+        let fix =
+            "the owner of the role adds `replica_role.trust_policy` and `replica_role.policy` of policies.json to it";
+        self.add(FindingSeverity::Notes, "replica", text, fix, Vec::new());
     }
 
     fn safety(&mut self) {

@@ -31,7 +31,13 @@ fn observation() -> TableObservation {
 }
 
 fn choices() -> AttachChoices {
-    AttachChoices { stack_name: "orders-replication".to_owned(), stack_account: None, archive: None }
+    AttachChoices {
+        stack_name: "orders-replication".to_owned(),
+        stack_account: None,
+        archive: None,
+        replica_role: None,
+        reserved_prefix: "_".to_owned(),
+    }
 }
 
 fn plan(change: impl FnOnce(&mut TableObservation)) -> AttachPlan {
@@ -256,6 +262,68 @@ fn a_replica_that_cannot_be_one_is_refused() {
 }
 
 #[test]
+fn replica_of_another_account_needs_a_role_or_a_policy() {
+    let arn = TableArn::parse("arn:aws:dynamodb:us-east-1:999988887777:table/Copy").unwrap();
+    let mut table = orders();
+    (table.name, table.arn) = (arn.table.clone(), arn.clone());
+    let feeding_functions = CheckResult::Known(Vec::new());
+    let mut observation = observation();
+    observation.replica = Some(ReplicaObservation { arn, table: CheckResult::Known(table), feeding_functions });
+    let with = |role: Option<&str>, stack_account: Option<&str>| {
+        let choices = AttachChoices {
+            replica_role: role.map(|role| RoleArn::parse(role).unwrap()),
+            stack_account: stack_account.map(str::to_owned),
+            ..choices()
+        };
+        let plan = AttachPlan::new(&observation, &choices);
+        let texts: Vec<String> =
+            plan.findings.iter().map(|finding| format!("{} {}", finding.text, finding.fix)).collect();
+        (policies::policies(&observation, &plan, &choices), texts.join("\n"), plan, choices)
+    };
+    let (document, texts, plan, _) = with(None, None);
+    assert!(texts.contains("in account 999988887777, the stack in 123456789012, and no role is named"), "{texts}");
+    assert!(texts.contains("--replica-role-arn") && !plan.is_blocked() && plan.replica_key_arn.is_some(), "{texts}");
+    let statement = &document["replica"]["policy"]["Statement"][0];
+    assert_eq!(statement["Principal"]["AWS"], "arn:aws:iam::123456789012:root");
+    assert_eq!(statement["Resource"], "arn:aws:dynamodb:us-east-1:999988887777:table/Copy");
+
+    let role = "arn:aws:iam::999988887777:role/replica";
+    let (document, texts, plan, choices) = with(Some(role), Some("111122223333"));
+    assert!(!texts.contains("no role is named") && plan.replica_key_arn.is_none(), "{texts}");
+    assert_eq!((document.get("replica"), &document["replica_role"]["role_arn"]), (None, &role.into()));
+    let trust = &document["replica_role"]["trust_policy"]["Statement"][0];
+    assert_eq!((&trust["Action"], trust.get("Resource")), (&serde_json::json!(["sts:AssumeRole"]), None));
+    assert_eq!(trust["Principal"]["AWS"], "arn:aws:iam::111122223333:root", "the stack's account");
+    let files = AttachFiles::new(Path::new("attach"), &observation, &plan, &choices);
+    let parameter = |name| files.parameters().iter().find(|(own, _)| *own == name).unwrap().1.clone();
+    assert_eq!((parameter("ReplicaRoleArn"), parameter("ReplicaRegion")), (role.to_owned(), "us-east-1".to_owned()));
+
+    assert!(with(None, Some("999988887777")).0.get("replica").is_none(), "the replica is in the stack's account");
+    let (_, texts, plan, _) = with(Some("arn:aws:iam::111122223333:role/replica"), None);
+    assert!(texts.contains("is in account 111122223333, --replica-table in 999988887777"), "{texts}");
+    assert!(!plan.is_blocked(), "a resource policy may allow it");
+    let (_, texts, plan, _) = with(Some("arn:aws-cn:iam::999988887777:role/replica"), None);
+    assert!(plan.is_blocked() && texts.contains("in another partition than"), "{texts}");
+}
+
+#[test]
+fn another_prefix_reserves_other_names() {
+    let chosen = |change: ObservationChange| {
+        let mut observation = observation();
+        change(&mut observation);
+        AttachPlan::new(&observation, &AttachChoices { reserved_prefix: "mr_".to_owned(), ..choices() })
+    };
+    assert!(!chosen(|o| o.table.partition_key.name = "_rev".to_owned()).is_blocked());
+    assert!(
+        blocking(&chosen(|o| o.table.partition_key.name = "mr_rev".to_owned()))[0].fix.contains("--reserved-prefix")
+    );
+    let of_replica = |o: &mut TableObservation| {
+        o.table.time_to_live = TimeToLive::Enabled { attribute: "_tombstone_expires_at".to_owned() };
+    };
+    assert!(!chosen(of_replica).is_blocked(), "a chain has a prefix for each link");
+}
+
+#[test]
 fn what_was_not_checked_is_never_in_order() {
     let mut observation = observation();
     observation.recovery = CheckResult::NotChecked(skipped("DescribeContinuousBackups", "dynamodb:DescribeBackups"));
@@ -348,7 +416,7 @@ fn the_policies_contain_what_the_roles_of_the_template_do_with_the_source() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/replication.yaml");
     let template = std::fs::read_to_string(path).unwrap();
     let actions = policies::STREAM_ACTIONS.iter().chain(&policies::TABLE_ACTIONS).chain(&policies::KEY_ACTIONS);
-    for action in actions {
+    for action in actions.chain(&policies::REPLICA_ACTIONS) {
         assert!(template.contains(action), "{action}");
     }
 }

@@ -248,6 +248,23 @@ pub enum TimeToLive {
     },
 }
 
+/// The text that means that TTL is off, where an option names its attribute.
+const NO_TTL: &str = "none";
+
+impl TimeToLive {
+    /// Parses the value of an option `--ttl-attribute`: the name of the attribute, or `none` if TTL is off.
+    ///
+    /// # Errors
+    /// The allowed values if the text is empty or longer than a name.
+    pub fn from_option(text: &str) -> Result<Self, String> {
+        match text {
+            NO_TTL => Ok(Self::Disabled),
+            _ if (1..=255).contains(&text.len()) => Ok(Self::Enabled { attribute: text.to_owned() }),
+            _ => Err("expected the name of an attribute, 1 to 255 bytes, or none if TTL is off".to_owned()),
+        }
+    }
+}
+
 /// Description of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableDescription {

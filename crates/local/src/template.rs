@@ -72,7 +72,7 @@ pub struct ParameterOverrides {
 pub struct SourceTable {
     /// The description of a table that exists; without it, the template's parameters describe the table.
     pub description: Option<TableDescription>,
-    /// The TTL attribute; `None` for that of the description, if it has one.
+    /// The TTL attribute, or `none` if TTL is off; `None` for that of the description, if it has one.
     pub ttl_attribute: Option<String>,
 }
 

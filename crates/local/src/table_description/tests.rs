@@ -343,3 +343,14 @@ fn key_parameter_escapes_colons_and_what_would_read_as_an_escape() {
         assert_eq!(KeyAttribute::from_parameter(text), None, "{text}");
     }
 }
+
+#[test]
+fn ttl_option_is_a_name_or_none() {
+    assert_eq!(TimeToLive::from_option("none"), Ok(TimeToLive::Disabled));
+    for name in ["ttl", "None", "läuft ab", &"a".repeat(255)] {
+        assert_eq!(TimeToLive::from_option(name), Ok(TimeToLive::Enabled { attribute: name.to_owned() }));
+    }
+    for text in [String::new(), "a".repeat(256)] {
+        assert!(TimeToLive::from_option(&text).unwrap_err().contains("or none if TTL is off"));
+    }
+}

@@ -8,7 +8,7 @@
 use super::document::TemplateDocument;
 use super::node::TemplateNode;
 use super::{AttributeType, KeyDefinition, ParameterOverrides, PropertyError, SourceTable, TableResource};
-use crate::table_description::{KeyAttribute, KeyType, TableDescription, is_table_name};
+use crate::table_description::{KeyAttribute, KeyType, TableDescription, TimeToLive, is_table_name};
 
 /// The logical ID of the table, which is in no template.
 const ID: &str = "SourceTable";
@@ -47,7 +47,12 @@ pub(super) fn source_table(
         Some(description) => described_table(parameters, choices, description)?,
         None => parameter_table(parameters, choices)?,
     };
-    let ttl_attribute = source.ttl_attribute.clone().or(table.ttl_attribute);
+    let chosen = source.ttl_attribute.as_deref().map(TimeToLive::from_option).transpose();
+    let ttl_attribute = match chosen.map_err(|problem| document.node.fault(format!("--ttl-attribute: {problem}")))? {
+        None | Some(TimeToLive::Unknown) => table.ttl_attribute,
+        Some(TimeToLive::Disabled) => None,
+        Some(TimeToLive::Enabled { attribute }) => Some(attribute),
+    };
     Ok(Some(TableResource { ttl_attribute, ..table }))
 }
 

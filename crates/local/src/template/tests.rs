@@ -1,6 +1,7 @@
 //! Tests with small templates, and with the real one.
 
 use super::*;
+use crate::table_description::TimeToLive;
 use crate::tier::TierUrls;
 
 const TABLE: &str = "
@@ -479,6 +480,16 @@ fn described_source_table_has_its_keys_indexes_and_ttl_attribute() {
     assert_eq!(buckets, ["orders-archive", "orders-failures"]);
     let described = SourceTable { ttl_attribute: None, ..described };
     assert_eq!(load_for(&described, &[]).unwrap().tables[0].ttl_attribute, None);
+    let mut described = described;
+    described.description.as_mut().unwrap().time_to_live = TimeToLive::Enabled { attribute: "ends".to_owned() };
+    for (chosen, expected) in [(None, Some("ends")), (Some("ttl"), Some("ttl")), (Some("none"), None)] {
+        described.ttl_attribute = chosen.map(str::to_owned);
+        let template = load_for(&described, &[]).unwrap();
+        assert_eq!(template.tables[0].ttl_attribute.as_deref(), expected, "--ttl-attribute {chosen:?}");
+    }
+    described.ttl_attribute = Some(String::new());
+    let refused = load_for(&described, &[]).unwrap_err();
+    assert!(refused.contains("--ttl-attribute: expected the name") && refused.contains("none if TTL"), "{refused}");
 }
 
 #[test]
