@@ -17,7 +17,9 @@ choice:
 - a role grants the use of the source's key, of the replicas' tables, keys and roles, and of the replication document
   only if they are given;
 - the archiver, its mapping, its alarms, the archive bucket and the tables over it exist only in the choices of Archive
-  that need them, and a function receives the settings of exactly those.
+  that need them, and a function receives the settings of exactly those;
+- the schedule of verify, its role and its alarm exist only in the choices of VerifySchedule that need them, and a
+  composite alarm combines exactly the alarms that exist.
 """
 
 import copy
@@ -83,6 +85,8 @@ ALONE = {
         "ReplicaRegion": "us-east-1",
         "ReplicaRoleArn": "arn:aws:iam::999999999999:role/replica",
     },
+    "alone+hourly": {"VerifySchedule": "hourly"},
+    "alone+weekly": {"VerifySchedule": "weekly", "Archive": "off"},
     "alone+tiers": NETWORK
     | {
         "EmailsTableArn": f"{TABLE}Emails",
@@ -139,6 +143,7 @@ MALFORMED = [
     {"PartitionKey": "pk:X"},
     {"ReservedPrefix": "my rev"},
     {"ReservedPrefix": "none_" * 7},
+    {"VerifySchedule": "rate(1 day)"},
     {"Replication": "orders.json"},
     {"Replication": "s3://millrace-config"},
     # The grant of the object would be a grant of every object.
@@ -432,6 +437,7 @@ def check_replication(template, values):
             raise Wrong(f"{template.name}: {role} grants {sorted(grants)} and not {sorted(expected)}")
         check_grants(template, role, grants)
     check_archive(template, archive)
+    check_schedule(template, values.get("VerifySchedule", "off"))
     is_foreign = template.values["SourceTableArn"].split(":")[4] != ACCOUNT
     source = variables(template, "MaintenanceFunction")["SOURCE_TABLE"]
     if source != {"Ref": "SourceTableArn" if is_foreign else "SourceTableName"}:
@@ -500,6 +506,29 @@ def check_outputs(root, archive):
     ):
         if (output in root.body["Outputs"]) != is_given:
             raise Wrong(f"{root.name}: with Archive={archive}, the outputs are {sorted(root.body['Outputs'])}")
+
+
+def check_schedule(template, schedule):
+    """Checks the schedule of verify, and that the composite alarms combine exactly the alarms that exist."""
+    resources = template.body["Resources"]
+    expected = {
+        "ScheduledVerification": schedule != "off",
+        "ScheduledVerificationRole": schedule != "off",
+        "VerifyOverdueAlarm": schedule in ("hourly", "daily"),
+    }
+    for name, exists in expected.items():
+        if (name in resources) != exists:
+            raise Wrong(f"{template.name}: VerifySchedule={schedule} and {name}")
+    composites = template.of_type("AWS::CloudWatch::CompositeAlarm").values()
+    combined = [
+        name
+        for composite in composites
+        for entry in composite["Properties"]["AlarmRule"]["Fn::Join"][1]
+        if entry != "FALSE"
+        for name in re.findall(r"\$\{(\w+)\}", entry["Fn::Sub"])
+    ]
+    if sorted(combined) != sorted(template.of_type("AWS::CloudWatch::Alarm")):
+        raise Wrong(f"{template.name}: the composite alarms combine {sorted(combined)}")
 
 
 def check_api(root, access):

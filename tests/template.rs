@@ -334,9 +334,16 @@ fn a_role_names_each_action_that_it_allows() {
     let actions = actions();
     let roles: BTreeSet<&str> = actions.iter().map(|(role, _)| role.as_str()).collect();
     let (roles, shared): (Vec<&str>, Vec<&str>) = roles.iter().partition(|id| id.ends_with("Role"));
-    let functions =
-        ["ApiRole", "ArchiverRole", "MaintenanceMachineRole", "MaintenanceRole", "ReplicatorRole", "SearchRole"];
-    assert_eq!(roles, functions, "one role a function, and one of the state machine");
+    let owners = [
+        "ApiRole",
+        "ArchiverRole",
+        "MaintenanceMachineRole",
+        "MaintenanceRole",
+        "ReplicatorRole",
+        "ScheduledVerificationRole",
+        "SearchRole",
+    ];
+    assert_eq!(roles, owners, "one role for each function, the state machine and the schedule");
     assert_eq!(shared, ["CacheLogin", "MasterLogin", "NetworkInterfaces", "RelationalLogin"], "what a tier takes");
     for (role, action) in &actions {
         assert!(!action.contains('*'), "{role} allows {action}");
@@ -382,6 +389,7 @@ fn a_role_allows_what_its_function_calls() {
     let buckets = ["s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"];
     assert_eq!(allowed("MaintenanceRole"), expected(&[&tables[..], &buckets].concat()));
     assert_eq!(allowed("MaintenanceMachineRole"), expected(&[]), "the machine sees no data but what it carries");
+    assert_eq!(allowed("ScheduledVerificationRole"), expected(&[]), "it starts the state machine alone");
     assert_eq!(allowed("SearchRole"), expected(&[]), "it reads PostgreSQL alone");
     let of_lambda = actions().into_iter().filter(|(_, action)| action.starts_with("lambda:"));
     let of_lambda: Vec<(String, String)> = of_lambda.collect();

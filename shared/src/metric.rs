@@ -119,6 +119,8 @@ registry! {
         "compressed bytes written to the archive";
     DIFFERENCES: Counter, "Differences", Count, [],
         "differences that a verify found, or rows that an audit found missing, per completed segment";
+    VERIFIED_SEGMENTS: Counter, "VerifiedSegments", Count, [],
+        "segments that a verify compared completely";
     REQUESTS: Counter, "Requests", Count, ["route", "status_class"],
         "HTTP requests";
     REQUEST_DURATION: Histogram, "RequestDuration", Milliseconds, ["route"],

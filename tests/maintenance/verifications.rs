@@ -68,19 +68,21 @@ async fn every_real_difference_is_told_by_its_kind_and_by_names_without_values()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn differences_are_in_the_answer_and_in_a_metric_and_a_repair_s_are_not() {
-    let counted = || {
+    let of_metric = |name: &str| {
         let text = millrace_local::metrics::recorded().render();
-        let line =
-            text.lines().find(|line| line.starts_with(millrace_shared::metric::DIFFERENCES.name())).unwrap_or("0");
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or("0");
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };
+    let counted = || of_metric(millrace_shared::metric::DIFFERENCES.name());
+    let verified = || of_metric(millrace_shared::metric::VERIFIED_SEGMENTS.name());
     let scene = replicated(&["ada", "bob", "cleo"]).await;
     scene.delete(REPLICA, "ada").await;
     scene.delete(REPLICA, "bob").await;
-    let before = counted();
+    let (before, verified_before) = (counted(), verified());
     let found = scene.task(json!({"task": "verify", "run_id": "found", "recheck_after_seconds": 0})).await;
     assert_eq!((found.differences, found.problems, found.sinks), (2, 2, vec!["dynamodb".to_owned()]));
     assert!(counted() >= before + 2, "other tests of this process count as well");
+    assert!(verified() > verified_before);
     let order = json!({"task": "summary", "run_id": "found", "of_task": "verify"});
     let sum = scene.task(order).await;
     assert_eq!((sum.differences, sum.sinks, sum.of_task.as_deref()), (2, vec!["dynamodb".to_owned()], Some("verify")));

@@ -417,6 +417,32 @@ fn differences_end_it_in_a_state_of_their_own_and_nothing_else_does() {
     assert_eq!(alarm["MetricName"], millrace_shared::metric::DIFFERENCES.name());
 }
 
+#[test]
+fn schedule_starts_the_state_machine_with_a_verify_and_its_alarm_misses_two() {
+    let properties = alarm_of("ScheduledVerification");
+    let target = &properties["Target"];
+    assert_eq!(target["Arn"], "!Ref MaintenanceMachine");
+    assert_eq!(target["RoleArn"], "!GetAtt ScheduledVerificationRole.Arn");
+    let mut request: Value = serde_json::from_str(target["Input"].as_str().unwrap()).unwrap();
+    let definition = request.as_object_mut().unwrap();
+    definition.extend([("run_id".to_owned(), json!("scheduled")), ("segment".to_owned(), json!(0))]);
+    let request = parsed(&request);
+    assert_eq!((request.definition.name, request.segment.total_segments), ("verify", 8));
+    let role = alarm_of("ScheduledVerificationRole");
+    let statement = &role["Policies"][0]["PolicyDocument"]["Statement"][0];
+    assert_eq!((&statement["Action"], &statement["Resource"]), (&"states:StartExecution".into(), &target["Arn"]));
+    assert_eq!(role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"], "scheduler.amazonaws.com");
+    let alarm = alarm_of("VerifyOverdueAlarm");
+    assert_eq!(alarm["MetricName"], millrace_shared::metric::VERIFIED_SEGMENTS.name());
+    assert_eq!((&alarm["EvaluationPeriods"], &alarm["TreatMissingData"]), (&2.into(), &"breaching".into()));
+    assert_eq!(alarm["Period"], json!(["VerifiesHourly", 3600, 86400]));
+    let expression = &properties["ScheduleExpression"];
+    assert_eq!(
+        *expression,
+        json!(["VerifiesHourly", "rate(1 hour)", ["VerifiesDaily", "rate(1 day)", "rate(7 days)"]])
+    );
+}
+
 fn alarm_of(id: &str) -> Value {
     let text = source("infra/replication.yaml");
     let documents = Yaml::load_from_str(&text).unwrap();

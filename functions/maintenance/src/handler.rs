@@ -19,7 +19,8 @@ use crate::parquet::ColumnDefinition;
 use crate::source::SourceTable;
 use crate::task::context::TaskContext;
 use crate::task::error::TaskError;
-use crate::task::registry::{SegmentTask, TaskDefinition};
+use crate::task::registry::{MaintenanceTask as _, SegmentTask, TaskDefinition};
+use crate::task::replica::verify::VerifyTask;
 use crate::task::replicas::{self, NoReplicaError};
 use crate::task::task_run::TaskRun;
 use crate::task::{TaskRequest, TaskResponse};
@@ -78,6 +79,9 @@ impl MaintenanceHandler {
             && TaskDefinition::find(task).is_ok_and(|definition| definition.reports_differences)
         {
             metric::DIFFERENCES.increment([], *differences);
+            if task == VerifyTask::NAME {
+                metric::VERIFIED_SEGMENTS.increment([], 1);
+            }
         }
         answer
     }
