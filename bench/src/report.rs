@@ -64,7 +64,7 @@ async fn replicas(binary: &Path, endpoint: &str) -> Result<(), BenchError> {
     let mut functions = Vec::new();
     for replicas in [1, 2] {
         let document = document(replicas);
-        let variables = [("REPLICA_TABLE", ""), ("ARCHIVE_BUCKET", ""), ("REPLICATION", document.as_str())];
+        let variables = [("REPLICA_TABLE", ""), ("REPLICATION", document.as_str())];
         let mut function = FunctionProcess::start_with(binary, endpoint, &variables).await?;
         acknowledged(&function.invoke(payload.clone()).await?)?;
         functions.push((function, Vec::new()));
