@@ -19,6 +19,7 @@ pub(crate) mod alarms;
 mod alone;
 mod cache_user;
 mod choices;
+mod dashboards;
 mod glue;
 mod retention;
 mod rotation;

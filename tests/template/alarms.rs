@@ -12,7 +12,7 @@ use super::{FunctionResource, source};
 use crate::telemetry::metrics::printed_by;
 
 /// The templates with alarms, and the names of their composite alarms without the urgency.
-const WITH_ALARMS: [(&str, &str); 4] = [
+pub(super) const WITH_ALARMS: [(&str, &str); 4] = [
     ("template.yaml", "Api"),
     ("infra/replication.yaml", "Replication"),
     ("infra/relational.yaml", "Database"),
@@ -23,7 +23,7 @@ const URGENCIES: [&str; 2] = ["Page", "Ticket"];
 const DRILLS: &str = "https://github.com/millrace/millrace/blob/main/docs/operations.md#";
 
 /// The resources of a type in a template, by id.
-fn of_type(file: &str, kind: &str) -> BTreeMap<String, Value> {
+pub(super) fn of_type(file: &str, kind: &str) -> BTreeMap<String, Value> {
     section(file, "Resources").into_iter().filter(|(_, resource)| resource["Type"] == kind).collect()
 }
 
@@ -136,7 +136,7 @@ fn every_drill_ends_with_a_command_that_checks_the_result() {
 }
 
 /// The metrics of an alarm: namespace, name and dimensions.
-fn metrics_of(alarm: &Value) -> Vec<(String, String, BTreeMap<String, Value>)> {
+pub(super) fn metrics_of(alarm: &Value) -> Vec<(String, String, BTreeMap<String, Value>)> {
     let listed = alarm["Metrics"].as_array().into_iter().flatten();
     let mut looked_at: Vec<&Value> =
         listed.map(|entry| &entry["MetricStat"]["Metric"]).filter(|metric| !metric.is_null()).collect();
