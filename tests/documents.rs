@@ -105,6 +105,10 @@ fn documented_parameters_of_nested_templates_are_those_of_the_templates() {
     let document = read("docs/configuration.md");
     for entry in fs::read_dir(architecture::root().join("infra")).unwrap() {
         let path = format!("infra/{}", entry.unwrap().file_name().into_string().unwrap());
+        // The Terraform module has the parameters of infra/replication.yaml.
+        if path == "infra/terraform" {
+            continue;
+        }
         let documented = rows_by_name(section(&document, &format!("### `{path}`")));
         let declared = parameters(&path);
         assert_eq!(documented.keys().collect::<Vec<_>>(), declared.keys().collect::<Vec<_>>(), "{path}");
