@@ -1,6 +1,6 @@
 //! The command line of Millrace: [`options`] parses the arguments and runs the command. The commands `attach`,
-//! `plan` and `task` have modules of their own, and so have the options that select what a stack replicates and the
-//! messages about invalid arguments.
+//! `doctor`, `plan` and `task` have modules of their own, and so have the options that select what a stack replicates and
+//! the messages about invalid arguments.
 //!
 //! [`banner`] is the text that a started stack prints, and [`demo`] the story that checks itself. Everything else is in
 //! the crate `millrace-local`, the stack on one machine, and in the functions that it runs.
@@ -9,6 +9,7 @@ mod attach;
 pub mod banner;
 mod cost;
 pub mod demo;
+mod doctor;
 pub mod options;
 mod plan;
 mod stack_source;

@@ -30,6 +30,7 @@ use millrace_local::tier::TierServer;
 use millrace_local::token::LocalAuth;
 
 use crate::attach::AttachCommand;
+use crate::doctor::DoctorCommand;
 use crate::plan::PlanCommand;
 use crate::stack_source::StackSource;
 use crate::task_command::TaskCommand;
@@ -155,6 +156,9 @@ enum MillraceCommand {
     Attach(AttachCommand),
     /// Compute capacity, cost per month and the first limit of the replication of a table from its size and its load
     Plan(PlanCommand),
+    /// Report the settings of a deployment that lose the records of a DynamoDB stream, for a function in any language;
+    /// only reads files
+    Doctor(DoctorCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -216,7 +220,10 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Task(_) => (LevelFilter::ERROR, LevelFilter::OFF),
         // The report and the one line of an error contain what the SDK would log.
         MillraceCommand::Attach(_) => (LevelFilter::OFF, LevelFilter::OFF),
-        MillraceCommand::Demo(_) | MillraceCommand::Plan(_) | MillraceCommand::Completions { .. } => {
+        MillraceCommand::Demo(_)
+        | MillraceCommand::Doctor(_)
+        | MillraceCommand::Plan(_)
+        | MillraceCommand::Completions { .. } => {
             (LevelFilter::ERROR, LevelFilter::ERROR)
         }
     };
@@ -227,6 +234,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Task(line) => line.run().await,
         MillraceCommand::Attach(line) => Box::pin(line.run()).await,
         MillraceCommand::Plan(line) => line.run(),
+        MillraceCommand::Doctor(line) => line.run(),
         MillraceCommand::Completions { shell } => match std::io::stdout().write_all(&completions(shell)) {
             // The reader has all that it wanted.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

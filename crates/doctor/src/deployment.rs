@@ -30,9 +30,21 @@ pub struct IgnoredRule {
     pub reason: String,
 }
 
+/// The form of a deployment's files, and so of a fix.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeploymentForm {
+    /// A template of `CloudFormation` or SAM.
+    #[default]
+    CloudFormation,
+    /// Terraform.
+    Terraform,
+}
+
 /// A deployment, as far as its rules concern it.
 #[derive(Debug, Default)]
 pub struct Deployment {
+    /// The form of its files.
+    pub form: DeploymentForm,
     /// The event source mappings of DynamoDB streams.
     pub mappings: Vec<StreamMapping>,
     /// Event source mappings whose source is not resolved, with the reason.

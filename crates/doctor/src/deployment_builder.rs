@@ -100,7 +100,7 @@ pub fn parse_ignored(
                     let resource = member("resource").or_else(|| resource.map(str::to_owned));
                     ignored.push(IgnoredRule { rule, resource, reason });
                 } else {
-                    problems.push(format!("{at}: ignore: unknown rule {rule:?}: --explain without a rule lists them"));
+                    problems.push(format!("{at}: ignore: unknown rule {rule:?}: --list-rules lists them"));
                 }
             }
             (Some(rule), None) => problems.push(format!("{at}: ignore: {rule} has no reason: add reason")),

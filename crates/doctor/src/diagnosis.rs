@@ -1,7 +1,7 @@
 //! Applies the rules to a deployment: [`diagnose`].
 
-use crate::deployment::{Deployment, IgnoredRule, SourceLocation};
-use crate::rule_table::{DoctorRule, RULES, RuleCheck};
+use crate::deployment::{Deployment, DeploymentForm, IgnoredRule, SourceLocation};
+use crate::rule_table::{DoctorRule, RULES, RuleCheck, RuleSeverity};
 
 /// A setting that loses or blocks records, or weakens their protection.
 #[derive(Debug, Clone)]
@@ -12,6 +12,19 @@ pub struct RuleFinding {
     pub location: SourceLocation,
     /// What is set there.
     pub problem: String,
+    /// The form of the deployment's files.
+    pub form: DeploymentForm,
+}
+
+impl RuleFinding {
+    /// Returns the fix in the form of the deployment's files.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self.form {
+            DeploymentForm::CloudFormation => self.rule.fix,
+            DeploymentForm::Terraform => self.rule.fix_hcl,
+        }
+    }
 }
 
 /// A rule that could not be judged, which is not the same as a good result.
@@ -42,6 +55,24 @@ pub struct Diagnosis {
     pub mappings: usize,
 }
 
+impl Diagnosis {
+    /// Adds the diagnosis of another deployment.
+    pub fn add(&mut self, other: Self) {
+        self.findings.extend(other.findings);
+        self.ignored.extend(other.ignored);
+        self.unchecked.extend(other.unchecked);
+        self.unused_ignores.extend(other.unused_ignores);
+        self.unread.extend(other.unread);
+        self.mappings += other.mappings;
+    }
+
+    /// Returns whether a finding is at least as severe.
+    #[must_use]
+    pub fn has_finding(&self, least: RuleSeverity) -> bool {
+        self.findings.iter().any(|finding| finding.rule.severity <= least)
+    }
+}
+
 /// Applies every rule to a deployment.
 #[must_use]
 pub fn diagnose(deployment: &Deployment) -> Diagnosis {
@@ -57,7 +88,7 @@ pub fn diagnose(deployment: &Deployment) -> Diagnosis {
                 match judgement {
                     Ok(None) => {}
                     Ok(Some(problem)) => {
-                        let finding = RuleFinding { rule, location, problem };
+                        let finding = RuleFinding { rule, location, problem, form: deployment.form };
                         match deployment.ignored.iter().position(|ignored| concerns(ignored, &finding)) {
                             Some(index) => {
                                 used[index] = true;

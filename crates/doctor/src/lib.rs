@@ -1,8 +1,9 @@
 //! Finds the settings of a DynamoDB-stream deployment that lose records: the library of `millrace doctor`.
 //!
-//! [`template_reader`] reads a template of `CloudFormation` or SAM to a [`deployment::Deployment`], in which each setting
-//! is known, absent or unresolved. [`diagnosis::diagnose`] applies the rules of [`rule_table::RULES`] to it, which are
-//! pure functions. Nothing is called in an account.
+//! [`template_reader`] reads a template of `CloudFormation` or SAM to a [`deployment::Deployment`], in which each
+//! setting is known, absent or unresolved. [`diagnosis::diagnose`] applies the rules of [`rule_table::RULES`] to it,
+//! which are pure functions, and [`report`] formats the result. [`explanation`] shows in the simulator of the event
+//! source mapping which records a setting loses. Nothing is called in an account.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -20,7 +21,8 @@
 //!       StartingPosition: LATEST
 //!       MaximumRetryAttempts: 3
 //! ";
-//! let reading = millrace_doctor::template_reader::read(template, "t.yaml", None, &BTreeMap::new()).expect("a template");
+//! let reading = millrace_doctor::template_reader::read(template, "t.yaml", None, &BTreeMap::new());
+//! let reading = reading.expect("a template");
 //! let diagnosis = millrace_doctor::diagnosis::diagnose(&reading.deployment);
 //! let rules: Vec<&str> = diagnosis.findings.iter().map(|finding| finding.rule.id).collect();
 //! assert!(rules.contains(&"discarded-without-destination") && rules.contains(&"starts-at-latest"));
@@ -28,9 +30,13 @@
 
 pub mod deployment;
 pub mod deployment_builder;
+pub mod deployment_file;
 pub mod diagnosis;
+pub mod explanation;
 pub mod filter_pattern;
 pub mod iam_policy;
+pub mod replay;
+pub mod report;
 pub mod resource_entry;
 pub mod rule_table;
 pub mod rules;

@@ -1,4 +1,5 @@
-//! The table of the rules: [`RULES`]. `--explain`, the pages in docs/doctor/ and the metadata of SARIF are made from it.
+//! The table of the rules: [`RULES`]. `--explain`, the pages in docs/doctor/ and the metadata of SARIF are made from
+//! it.
 
 use std::fmt;
 
@@ -152,8 +153,10 @@ pub const RULES: &[DoctorRule] = &[
         loss: "When the retries are used up, Lambda discards the whole batch: one record that never succeeds takes up \
                to BatchSize records with it that would have.",
         offline: "MaximumRetryAttempts, BisectBatchOnFunctionError and BatchSize of the mapping.",
-        fix: "BisectBatchOnFunctionError: true",
-        fix_hcl: "bisect_batch_on_function_error = true",
+        fix: "BisectBatchOnFunctionError: true\nDestinationConfig:\n  OnFailure:\n    Type: S3\n    Destination: \
+              !GetAtt FailureBucket.Arn",
+        fix_hcl: "bisect_batch_on_function_error = true\ndestination_config {\n  on_failure {\n    destination_arn = \
+                  aws_s3_bucket.failures.arn\n  }\n}",
         source: ERRORS,
         checks: &[RuleCheck::Mapping(delivery::batch_is_discarded_whole)],
     },
@@ -193,8 +196,8 @@ pub const RULES: &[DoctorRule] = &[
                redriven, and without versions a deletion or an overwrite by mistake is final.",
         offline: "LifecycleConfiguration and VersioningConfiguration of the destination bucket; Lambda's objects have \
                   the prefix aws/lambda/.",
-        fix: "VersioningConfiguration:\n  Status: Enabled\nLifecycleConfiguration:\n  Rules:\n    - Status: Enabled\n      \
-              Prefix: redriven/\n      ExpirationInDays: 30",
+        fix: "VersioningConfiguration:\n  Status: Enabled\nLifecycleConfiguration:\n  Rules:\n    - Status: \
+              Enabled\n      Prefix: redriven/\n      ExpirationInDays: 30",
         fix_hcl: "rule {\n  status = \"Enabled\"\n  filter { prefix = \"redriven/\" }\n  expiration { days = 30 }\n}",
         source: "https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lifecycle-mgmt.html",
         checks: &[RuleCheck::Mapping(destination::objects_expire)],
@@ -240,8 +243,8 @@ pub const RULES: &[DoctorRule] = &[
         title: "The stream's view lacks the image that the function needs",
         loss: "A replicator cannot apply a change without the new image, and the item that TTL removed is only in the \
                old image. What the view does not contain is not stored anywhere.",
-        offline: "StreamViewType of the table, for functions that are known or declared to replicate or archive, and for \
-                  filters on removals by TTL.",
+        offline: "StreamViewType of the table, for functions that are known or declared to replicate or archive, and \
+                  for filters on removals by TTL.",
         fix: "StreamSpecification:\n  StreamViewType: NEW_AND_OLD_IMAGES",
         fix_hcl: "stream_enabled   = true\nstream_view_type = \"NEW_AND_OLD_IMAGES\"",
         source: STREAMS,
@@ -278,7 +281,8 @@ pub const RULES: &[DoctorRule] = &[
         title: "The replica has another key, is the source, or feeds the source",
         loss: "With another key, items overwrite each other in the replica or are rejected. A replica that is the \
                source, or whose changes are replicated back, overwrites newer items with older ones, without end.",
-        offline: "KeySchema of the source and of the replica (REPLICA_TABLE of a replicator), and the mappings of both.",
+        offline: "KeySchema of the source and of the replica (REPLICA_TABLE of a replicator), and the mappings of \
+                  both.",
         fix: "KeySchema:\n  - {AttributeName: user_id, KeyType: HASH}\n  - {AttributeName: timestamp, KeyType: RANGE}",
         fix_hcl: "hash_key  = \"user_id\"\nrange_key = \"timestamp\"",
         source: "https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.CoreComponents.html",
@@ -325,8 +329,8 @@ pub const RULES: &[DoctorRule] = &[
         id: "key-not-usable",
         severity: RuleSeverity::Blocks,
         title: "The KMS key is disabled, or the role may not use it",
-        loss: "Reading the stream of a table that a customer managed key encrypts requires kms:Decrypt of the function's \
-               role. Without it, or with a disabled key, nothing is delivered.",
+        loss: "Reading the stream of a table that a customer managed key encrypts requires kms:Decrypt of the \
+               function's role. Without it, or with a disabled key, nothing is delivered.",
         offline: "Enabled of each key, and the role's statements for the key of the table.",
         fix: "- Effect: Allow\n  Action: kms:Decrypt\n  Resource: !GetAtt DataKey.Arn",
         fix_hcl: "statement {\n  actions   = [\"kms:Decrypt\"]\n  resources = [aws_kms_key.data.arn]\n}",
@@ -337,14 +341,15 @@ pub const RULES: &[DoctorRule] = &[
         id: "network-without-route",
         severity: RuleSeverity::Blocks,
         title: "The function is in a VPC without a route to what it calls",
-        loss: "A function in a VPC reaches DynamoDB and S3 only through a VPC endpoint or a NAT gateway. Without either \
-               every invocation times out, and the records are retried until they expire.",
-        offline: "VpcConfig of the function, if its subnets are part of the template, with the template's endpoints and \
-                  gateways.",
+        loss: "A function in a VPC reaches DynamoDB and S3 only through a VPC endpoint or a NAT gateway. Without \
+               either every invocation times out, and the records are retried until they expire.",
+        offline: "VpcConfig of the function, if its subnets are part of the template, with the template's endpoints \
+                  and gateways.",
         fix: "DynamoDbEndpoint:\n  Type: AWS::EC2::VPCEndpoint\n  Properties:\n    VpcId: !Ref Vpc\n    \
-              VpcEndpointType: Gateway\n    ServiceName: !Sub com.amazonaws.${AWS::Region}.dynamodb\n    RouteTableIds: \
-              [!Ref Routes]",
-        fix_hcl: "resource \"aws_vpc_endpoint\" \"dynamodb\" {\n  vpc_id          = aws_vpc.main.id\n  service_name    = \
+              VpcEndpointType: Gateway\n    ServiceName: !Sub com.amazonaws.${AWS::Region}.dynamodb\n    \
+              RouteTableIds: [!Ref Routes]",
+        fix_hcl: "resource \"aws_vpc_endpoint\" \"dynamodb\" {\n  vpc_id          = aws_vpc.main.id\n  \
+                  service_name    = \
                   \"com.amazonaws.${var.region}.dynamodb\"\n  route_table_ids = [aws_route_table.main.id]\n}",
         source: "https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc-internet.html",
         checks: &[RuleCheck::Mapping(function::network_has_no_route)],
@@ -366,13 +371,13 @@ pub const RULES: &[DoctorRule] = &[
         id: "ttl-filter-incomplete",
         severity: RuleSeverity::Diverges,
         title: "A filter on removals by TTL also selects others",
-        loss: "Only type and principalId together identify TTL. With one of them, or with REMOVE alone, items that a user \
-               deleted are treated as expired and archived.",
+        loss: "Only type and principalId together identify TTL. With one of them, or with REMOVE alone, items that a \
+               user deleted are treated as expired and archived.",
         offline: "eventName and userIdentity of each pattern; REMOVE alone only for an archiver.",
         fix: "FilterCriteria:\n  Filters:\n    - Pattern: >-\n        \
               {\"eventName\":[\"REMOVE\"],\"userIdentity\":{\"type\":[\"Service\"],\"principalId\":[\"dynamodb.amazonaws.com\"]}}",
-        fix_hcl: "pattern = jsonencode({\n  eventName    = [\"REMOVE\"]\n  userIdentity = { type = [\"Service\"], principalId \
-                  = [\"dynamodb.amazonaws.com\"] }\n})",
+        fix_hcl: "pattern = jsonencode({\n  eventName    = [\"REMOVE\"]\n  userIdentity = { type = [\"Service\"], \
+                  principalId = [\"dynamodb.amazonaws.com\"] }\n})",
         source: TTL_STREAMS,
         checks: &[RuleCheck::Mapping(filter::selects_user_deletes)],
     },
@@ -380,8 +385,8 @@ pub const RULES: &[DoctorRule] = &[
         id: "replica-expires-items",
         severity: RuleSeverity::Diverges,
         title: "TTL of the replica uses the source's attribute",
-        loss: "The replica removes items on its own schedule: some before the source, and some whose expiry was extended \
-               in the source meanwhile.",
+        loss: "The replica removes items on its own schedule: some before the source, and some whose expiry was \
+               extended in the source meanwhile.",
         offline: "TimeToLiveSpecification of the source and of the replica.",
         fix: "TimeToLiveSpecification:\n  Enabled: true\n  AttributeName: _tombstone_expires_at",
         fix_hcl: "ttl {\n  enabled        = true\n  attribute_name = \"_tombstone_expires_at\"\n}",
@@ -425,8 +430,8 @@ pub const RULES: &[DoctorRule] = &[
         id: "timeout-too-short",
         severity: RuleSeverity::Weakens,
         title: "The function's timeout is too short for a full batch",
-        loss: "An invocation that times out fails the whole batch, however much of it was applied. After an outage, when \
-               batches are full, none succeeds.",
+        loss: "An invocation that times out fails the whole batch, however much of it was applied. After an outage, \
+               when batches are full, none succeeds.",
         offline: "Timeout and BatchSize: less than 5 ms for each record.",
         fix: "Timeout: 60",
         fix_hcl: "timeout = 60",
@@ -437,8 +442,8 @@ pub const RULES: &[DoctorRule] = &[
         id: "log-filter-drops-metrics",
         severity: RuleSeverity::Weakens,
         title: "Lambda's log filter drops metrics",
-        loss: "A metric in embedded metric format is a log line without a level, which Lambda treats as INFO. At WARN and \
-               above it is dropped, and the alarms on it have no data.",
+        loss: "A metric in embedded metric format is a log line without a level, which Lambda treats as INFO. At \
+               WARN and above it is dropped, and the alarms on it have no data.",
         offline: "LogFormat and ApplicationLogLevel of the function.",
         fix: "LoggingConfig:\n  LogFormat: JSON\n  ApplicationLogLevel: INFO",
         fix_hcl: "logging_config {\n  log_format            = \"JSON\"\n  application_log_level = \"INFO\"\n}",
@@ -451,7 +456,8 @@ pub const RULES: &[DoctorRule] = &[
         title: "No alarm on lag, dropped records or the destination",
         loss: "A loss is noticed only when somebody misses the records, mostly after the stream has trimmed them.",
         offline: "Alarms on IteratorAge, DroppedEventCount and, with a destination, \
-                  OnFailureDestinationDeliveredEventCount and DestinationDeliveryFailures; MetricsConfig of the mapping.",
+                  OnFailureDestinationDeliveredEventCount and DestinationDeliveryFailures; MetricsConfig of the \
+                  mapping.",
         fix: "MetricsConfig:\n  Metrics: [EventCount]",
         fix_hcl: "metrics_config {\n  metrics = [\"EventCount\"]\n}",
         source: METRICS,
@@ -461,10 +467,10 @@ pub const RULES: &[DoctorRule] = &[
         id: "table-not-protected",
         severity: RuleSeverity::Weakens,
         title: "A table without recovery or protection against deletion",
-        loss: "A mistake in the source is replicated. Without point-in-time recovery, and with a table that a deployment \
-               may delete, there is no way back.",
-        offline: "PointInTimeRecoverySpecification, DeletionProtectionEnabled and DeletionPolicy of tables whose stream is \
-                  read, and of replicas.",
+        loss: "A mistake in the source is replicated. Without point-in-time recovery, and with a table that a \
+               deployment may delete, there is no way back.",
+        offline: "PointInTimeRecoverySpecification, DeletionProtectionEnabled and DeletionPolicy of tables whose \
+                  stream is read, and of replicas.",
         fix: "DeletionPolicy: RetainExceptOnCreate\nProperties:\n  DeletionProtectionEnabled: true\n  \
               PointInTimeRecoverySpecification:\n    PointInTimeRecoveryEnabled: true",
         fix_hcl: "deletion_protection_enabled = true\npoint_in_time_recovery {\n  enabled = true\n}",

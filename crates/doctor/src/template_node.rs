@@ -65,7 +65,8 @@ impl TemplateNode {
     /// Parses a text with one document in YAML or JSON.
     ///
     /// # Errors
-    /// A [`TemplateError`] with the line, if the text is neither, has an unknown tag or an alias, or is nested too deeply.
+    /// A [`TemplateError`] with the line, if the text is neither, has an unknown tag or an alias, or is nested too
+    /// deeply.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         match TreeBuilder::default().build(text) {
             // Escapes and tabs that only JSON allows.

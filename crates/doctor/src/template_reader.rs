@@ -26,6 +26,8 @@ pub struct DeploymentReading {
     pub deployment: Deployment,
     /// Problems that make a part unusable, each as one line that names the place.
     pub problems: Vec<String>,
+    /// Parameters that were given and that the template does not have.
+    pub unknown_parameters: Vec<String>,
 }
 
 /// Reads a template from the text of a file. `folder` is the folder of nested templates and of source code; without it,
@@ -43,9 +45,8 @@ pub fn read(
     let document = TemplateDocument::parse(text, file, folder, &mut unread)?;
     let mut problems: Vec<String> = unread.iter().map(ToString::to_string).collect();
     let declared = document.node.get("Parameters").map_or(&[][..], TemplateNode::entries);
-    for name in parameters.keys().filter(|name| !declared.iter().any(|(declared, _)| declared == *name)) {
-        problems.push(format!("{file}: --parameter {name}: the template has no such parameter"));
-    }
+    let is_unknown = |name: &&String| !declared.iter().any(|(declared, _)| declared == *name);
+    let unknown_parameters = parameters.keys().filter(is_unknown).cloned().collect();
     let scopes = TemplateScopes::new(&document, parameters);
     let mut reader = TemplateReader { scopes: &scopes, folder, entries: Vec::new(), unread: Vec::new() };
     for scope in 0..scopes.scopes.len() {
@@ -55,7 +56,7 @@ pub fn read(
     problems.extend(scopes.problems());
     let mut deployment = deployment_builder::build(&entries, &mut problems);
     deployment.unread.extend(unread);
-    Ok(DeploymentReading { deployment, problems })
+    Ok(DeploymentReading { deployment, problems, unknown_parameters })
 }
 
 struct TemplateReader<'s, 'a> {

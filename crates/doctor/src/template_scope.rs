@@ -76,6 +76,21 @@ impl ResolvedNode {
         if let ResolvedValue::List(items) = &self.value { items.iter().collect() } else { vec![self] }
     }
 
+    /// Converts a node that is not part of a template: intrinsic functions are not resolved.
+    #[must_use]
+    pub fn from_node(node: &TemplateNode) -> Self {
+        let value = match &node.value {
+            NodeValue::Null => ResolvedValue::Null,
+            NodeValue::Text(text) => ResolvedValue::Text(text.clone()),
+            NodeValue::List(items) => ResolvedValue::List(items.iter().map(Self::from_node).collect()),
+            NodeValue::Map(entries) => {
+                ResolvedValue::Map(entries.iter().map(|(name, node)| (name.clone(), Self::from_node(node))).collect())
+            }
+            NodeValue::Call(name, _) => ResolvedValue::Unresolved(format!("line {}: {name}", node.line)),
+        };
+        Self { line: node.line, value }
+    }
+
     /// Returns a text at a line.
     #[must_use]
     pub fn of_text(line: usize, text: impl Into<String>) -> Self {
@@ -165,6 +180,14 @@ impl<'a> TemplateScopes<'a> {
         problem.to_owned()
     }
 
+    /// Returns file and line, for the reason of an unresolved value, which may be used in another file.
+    fn place(&self, scope: usize, line: usize) -> String {
+        match line {
+            0 => self.scopes[scope].document.file.clone(),
+            line => format!("{}:{line}", self.scopes[scope].document.file),
+        }
+    }
+
     fn section(&self, scope: usize, section: &str, name: &str) -> Option<&'a TemplateNode> {
         self.scopes[scope].document.node.get(section)?.get(name)
     }
@@ -236,7 +259,7 @@ impl<'a> TemplateScopes<'a> {
         match self.value(scope, node, depth).map(|node| node.value) {
             Some(ResolvedValue::Text(text)) => Ok(text),
             Some(ResolvedValue::Unresolved(reason)) => Err(reason),
-            _ => Err(format!("line {}: expected a string", node.line)),
+            _ => Err(format!("{}: expected a string", self.place(scope, node.line))),
         }
     }
 
@@ -244,7 +267,7 @@ impl<'a> TemplateScopes<'a> {
         match self.value(scope, node, depth).map(|node| node.value) {
             Some(ResolvedValue::List(items)) => Ok(items),
             Some(ResolvedValue::Unresolved(reason)) => Err(reason),
-            _ => Err(format!("line {}: expected a list", node.line)),
+            _ => Err(format!("{}: expected a list", self.place(scope, node.line))),
         }
     }
 
@@ -265,11 +288,11 @@ impl<'a> TemplateScopes<'a> {
             "Ref" => match argument.text() {
                 Some("AWS::NoValue") => return None,
                 Some(name) => Ok(self.reference(scope, name, depth)),
-                None => Err(format!("line {line}: Ref expects a name")),
+                None => Err(format!("{}: Ref expects a name", self.place(scope, line))),
             },
             "GetAtt" => match attribute_of(argument) {
                 Some((name, attribute)) => Ok(self.attribute(scope, name, &attribute, depth)),
-                None => Err(format!("line {line}: GetAtt expects a resource and an attribute")),
+                None => Err(format!("{}: GetAtt expects a resource and an attribute", self.place(scope, line))),
             },
             "If" => match argument.items() {
                 [condition, yes, no] => match self.condition(scope, condition, depth) {
@@ -284,7 +307,7 @@ impl<'a> TemplateScopes<'a> {
                         Err(reason)
                     }
                 },
-                _ => Err(format!("line {line}: If expects a condition and two values")),
+                _ => Err(format!("{}: If expects a condition and two values", self.place(scope, line))),
             },
             "Sub" => self.substitute(scope, argument, depth).map(ResolvedValue::Text),
             "Join" => self.join(scope, argument, depth).map(ResolvedValue::Text),
@@ -292,33 +315,33 @@ impl<'a> TemplateScopes<'a> {
                 [separator, whole] => self.text(scope, separator, depth).and_then(|separator| {
                     let whole = self.text(scope, whole, depth)?;
                     if separator.is_empty() {
-                        return Err(format!("line {line}: Split expects a separator"));
+                        return Err(format!("{}: Split expects a separator", self.place(scope, line)));
                     }
                     let part = |part: &str| ResolvedNode::of_text(line, part);
                     Ok(ResolvedValue::List(whole.split(&separator).map(part).collect()))
                 }),
-                _ => Err(format!("line {line}: Split expects a separator and a string")),
+                _ => Err(format!("{}: Split expects a separator and a string", self.place(scope, line))),
             },
             "Select" => match argument.items() {
                 [index, list] => self.text(scope, index, depth).and_then(|index| {
                     let mut list = self.list(scope, list, depth)?;
                     match index.parse::<usize>() {
                         Ok(index) if index < list.len() => Ok(list.swap_remove(index).value),
-                        _ => Err(format!("line {line}: Select: there is no element {index}")),
+                        _ => Err(format!("{}: Select: there is no element {index}", self.place(scope, line))),
                     }
                 }),
-                _ => Err(format!("line {line}: Select expects an index and a list")),
+                _ => Err(format!("{}: Select expects an index and a list", self.place(scope, line))),
             },
             "FindInMap" => self.find_in_map(scope, argument, line, depth),
-            "ImportValue" => Err(format!("line {line}: imported from another stack")),
-            other => Err(format!("line {line}: {other} is not resolved")),
+            "ImportValue" => Err(format!("{}: imported from another stack", self.place(scope, line))),
+            other => Err(format!("{}: {other} is not resolved", self.place(scope, line))),
         };
         Some(result.unwrap_or_else(ResolvedValue::Unresolved))
     }
 
     fn join(&self, scope: usize, argument: &'a TemplateNode, depth: usize) -> Result<String, String> {
         let [separator, list] = argument.items() else {
-            return Err(format!("line {}: Join expects a separator and a list", argument.line));
+            return Err(format!("{}: Join expects a separator and a list", self.place(scope, argument.line)));
         };
         let separator = self.text(scope, separator, depth)?;
         let mut text = String::new();
@@ -329,7 +352,7 @@ impl<'a> TemplateScopes<'a> {
                     text.push_str(&part);
                 }
                 ResolvedValue::Unresolved(reason) => return Err(reason),
-                _ => return Err(format!("line {}: Join expects strings", argument.line)),
+                _ => return Err(format!("{}: Join expects strings", self.place(scope, argument.line))),
             }
             check_length(&text)?;
         }
@@ -344,28 +367,30 @@ impl<'a> TemplateScopes<'a> {
         depth: usize,
     ) -> Result<ResolvedValue, String> {
         let [map, first, second, ..] = argument.items() else {
-            return Err(format!("line {line}: FindInMap expects a mapping and two keys"));
+            return Err(format!("{}: FindInMap expects a mapping and two keys", self.place(scope, line)));
         };
         let (map, first) = (self.text(scope, map, depth)?, self.text(scope, first, depth)?);
         let second = self.text(scope, second, depth)?;
         let found =
             self.section(scope, "Mappings", &map).and_then(|map| map.get(&first)).and_then(|keys| keys.get(&second));
         let found = found.and_then(|node| self.value(scope, node, depth)).map(|node| node.value);
-        found.ok_or_else(|| format!("line {line}: Mappings.{map} has no {first}.{second} before the deployment"))
+        found.ok_or_else(|| {
+            format!("{}: Mappings.{map} has no {first}.{second} before the deployment", self.place(scope, line))
+        })
     }
 
     fn substitute(&self, scope: usize, argument: &'a TemplateNode, depth: usize) -> Result<String, String> {
         let (pattern, own) = match (&argument.value, argument.items()) {
             (NodeValue::Text(pattern), _) => (pattern.as_str(), &[][..]),
             (_, [pattern, own]) => (pattern.text().unwrap_or_default(), own.entries()),
-            _ => return Err(format!("line {}: Sub expects a string", argument.line)),
+            _ => return Err(format!("{}: Sub expects a string", self.place(scope, argument.line))),
         };
         let mut text = String::new();
         let mut rest = pattern;
         while let Some(start) = rest.find("${") {
             text.push_str(&rest[..start]);
             let Some(end) = rest[start..].find('}') else {
-                return Err(format!("line {}: Sub: ${{ without }}", argument.line));
+                return Err(format!("{}: Sub: ${{ without }}", self.place(scope, argument.line)));
             };
             let name = rest[start + 2..start + end].trim();
             rest = &rest[start + end + 1..];
@@ -386,7 +411,7 @@ impl<'a> TemplateScopes<'a> {
                 Some(ResolvedValue::Text(value)) => text.push_str(&value),
                 Some(ResolvedValue::Unresolved(reason)) => return Err(reason),
                 None => {}
-                Some(_) => return Err(format!("line {}: Sub: {name} is not a string", argument.line)),
+                Some(_) => return Err(format!("{}: Sub: {name} is not a string", self.place(scope, argument.line))),
             }
             check_length(&text)?;
         }
@@ -521,7 +546,7 @@ impl<'a> TemplateScopes<'a> {
                 ("Condition", _) => self.condition(scope, argument, depth),
                 ("Equals", [left, right]) => {
                     let value = |side| self.value(scope, side, depth).map(|node| node.value);
-                    equal(value(left), value(right), node.line)
+                    equal(value(left), value(right), &self.place(scope, node.line))
                 }
                 ("Not", [one]) => self.condition(scope, one, depth).not(),
                 ("And", many) => self.all(scope, many, depth),
@@ -580,7 +605,7 @@ impl<'a> TemplateScopes<'a> {
 }
 
 /// Compares the sides of `Equals`. Texts with different tokens may be equal after the deployment.
-fn equal(left: Option<ResolvedValue>, right: Option<ResolvedValue>, line: usize) -> ConditionValue {
+fn equal(left: Option<ResolvedValue>, right: Option<ResolvedValue>, place: &str) -> ConditionValue {
     match (left, right) {
         (Some(ResolvedValue::Unresolved(reason)), _) | (_, Some(ResolvedValue::Unresolved(reason))) => {
             ConditionValue::Unknown(reason)
@@ -589,7 +614,7 @@ fn equal(left: Option<ResolvedValue>, right: Option<ResolvedValue>, line: usize)
         (Some(ResolvedValue::Text(left)), Some(ResolvedValue::Text(right)))
             if left.contains("${AWS.") || right.contains("${AWS.") =>
         {
-            ConditionValue::Unknown(format!("line {line}: known only after the deployment"))
+            ConditionValue::Unknown(format!("{place}: known only after the deployment"))
         }
         _ => ConditionValue::False,
     }

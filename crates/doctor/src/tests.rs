@@ -7,7 +7,11 @@ use crate::rule_table::RULES;
 use crate::template_reader;
 
 mod fuzz_tests;
+mod own_templates;
+mod page_tests;
 mod reader_tests;
+mod replay_tests;
+mod report_tests;
 
 /// A template in which every setting is sound.
 pub(crate) const SOUND: &str = include_str!("tests/sound.yaml");
@@ -15,7 +19,11 @@ pub(crate) const SOUND: &str = include_str!("tests/sound.yaml");
 /// A second mapping of the stream, which a table that is not global serves.
 const TWICE: (&str, &str) = (
     "      Events:\n        Changes:\n          Type: DynamoDB\n",
-    "      Events:\n        Other:\n          Type: DynamoDB\n          Properties:\n            Stream: !GetAtt Users.StreamArn\n            StartingPosition: TRIM_HORIZON\n            MaximumRecordAgeInSeconds: 21600\n            BisectBatchOnFunctionError: true\n            FunctionResponseTypes: [ReportBatchItemFailures]\n            DestinationConfig: {OnFailure: {Type: S3, Destination: !GetAtt Failures.Arn}}\n            MetricsConfig: {Metrics: [EventCount]}\n        Changes:\n          Type: DynamoDB\n",
+    "      Events:\n        Other:\n          Type: DynamoDB\n          Properties:\n            Stream: !GetAtt \
+     Users.StreamArn\n            StartingPosition: TRIM_HORIZON\n            MaximumRecordAgeInSeconds: \
+     21600\n            BisectBatchOnFunctionError: true\n            FunctionResponseTypes: \
+     [ReportBatchItemFailures]\n            DestinationConfig: {OnFailure: {Type: S3, Destination: !GetAtt \
+     Failures.Arn}}\n            MetricsConfig: {Metrics: [EventCount]}\n        Changes:\n          Type: DynamoDB\n",
 );
 
 /// For each rule that is judged offline: texts to replace in the sound template.

@@ -61,7 +61,8 @@ fn an_unresolved_setting_is_not_checked_and_is_no_finding() {
 #[test]
 fn functions_and_conditions_are_resolved() {
     let sections = "Parameters:\n  Stage: {Type: String, Default: prod}\nMappings:\n  Sizes:\n    prod: {Batch: 500}\n\
-                    Conditions:\n  IsProd: !Equals [!Ref Stage, prod]\n  Both: !And [!Condition IsProd, !Not [!Equals [a, b]]]\n  \
+                    Conditions:\n  IsProd: !Equals [!Ref Stage, prod]\n  Both: !And [!Condition IsProd, !Not \
+                    [!Equals [a, b]]]\n  \
                     Either: !Or [!Equals [a, b], {Condition: Both}]\n  Here: !Equals [!Ref AWS::Region, eu-west-1]\n";
     let template = with_mapping(
         sections,
@@ -115,13 +116,14 @@ fn json_as_the_cdk_writes_it_is_read() {
 #[test]
 fn nested_templates_are_read_with_the_values_that_they_are_given() {
     let folder = tempfile::tempdir().unwrap();
-    let nested = "Parameters:\n  Stream: {Type: String}\n  Retries: {Type: Number, Default: -1}\nResources:\n  Changes:\n    \
-                  Type: AWS::Lambda::EventSourceMapping\n    Properties:\n      FunctionName: f\n      EventSourceArn: !Ref \
+    let nested = "Parameters:\n  Stream: {Type: String}\n  Retries: {Type: Number, Default: -1}\nResources:\n  \
+    Changes:\n    Type: AWS::Lambda::EventSourceMapping\n    Properties:\n      FunctionName: f\n      \
+                  EventSourceArn: !Ref \
                   Stream\n      MaximumRetryAttempts: !Ref Retries\nOutputs:\n  Name: {Value: !Ref Changes}\n";
     std::fs::write(folder.path().join("nested.yaml"), nested).unwrap();
     let template = "Transform: AWS::Serverless-2016-10-31\nResources:\n  Users: {Type: AWS::DynamoDB::Table}\n  \
-                    Replication:\n    Type: AWS::Serverless::Application\n    Properties:\n      Location: nested.yaml\n      \
-                    Parameters: {Stream: !GetAtt Users.StreamArn, Retries: 7}\n";
+                    Replication:\n    Type: AWS::Serverless::Application\n    Properties:\n      Location: \
+                    nested.yaml\n      Parameters: {Stream: !GetAtt Users.StreamArn, Retries: 7}\n";
     let read = read(template, "t.yaml", Some(folder.path()), &BTreeMap::new()).unwrap();
     assert_eq!(read.problems, Vec::<String>::new());
     let mapping = &read.deployment.mappings[0];
@@ -159,17 +161,17 @@ fn problems_name_the_place_and_the_rest_is_read() {
 }
 
 #[test]
-fn an_unknown_parameter_on_the_command_line_is_a_problem() {
-    let read = reading(&with_mapping("", ""), &[("Retires", "3")]);
-    assert_eq!(read.problems, ["t.yaml: --parameter Retires: the template has no such parameter"]);
+fn a_parameter_that_the_template_does_not_have_is_reported() {
+    let read = reading(&with_mapping("Parameters: {Retries: {Default: 3}}", ""), &[("Retires", "3"), ("Retries", "4")]);
+    assert_eq!(read.unknown_parameters, ["Retires"]);
 }
 
 #[test]
 fn findings_with_a_reason_are_ignored_for_their_resource_only() {
     let template = with_mapping("", "      StartingPosition: LATEST").replace(
         "    Properties:\n      EventSourceArn",
-        "    Metadata: {millrace: {ignore: [{rule: starts-at-latest, reason: a cache}, {rule: mapping-disabled, reason: x}]}}\n    \
-         Properties:\n      EventSourceArn",
+        "    Metadata: {millrace: {ignore: [{rule: starts-at-latest, reason: a cache}, {rule: mapping-disabled, \
+         reason: x}]}}\n    Properties:\n      EventSourceArn",
     );
     let diagnosis = diagnose(&reading(&template, &[]).deployment);
     assert!(diagnosis.findings.iter().all(|finding| finding.rule.id != "starts-at-latest"));

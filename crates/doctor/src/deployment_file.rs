@@ -1,0 +1,39 @@
+//! Reads a deployment from a file: [`read_file`]; and a file of ignored findings: [`read_ignored`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::deployment::{IgnoredRule, SourceLocation};
+use crate::deployment_builder;
+use crate::template_document::read_text;
+use crate::template_error::TemplateError;
+use crate::template_node::TemplateNode;
+use crate::template_reader::{self, DeploymentReading};
+use crate::template_scope::ResolvedNode;
+
+/// The maximum size of a file; a template has a limit of its own.
+const MOST_BYTES: u64 = 64_000_000;
+
+/// Reads a deployment from a template of `CloudFormation` or SAM.
+///
+/// # Errors
+/// A [`TemplateError`], if the file cannot be read or is none of these.
+pub fn read_file(path: &Path, parameters: &BTreeMap<String, String>) -> Result<DeploymentReading, TemplateError> {
+    let text = read_text(path, MOST_BYTES)?;
+    let folder =
+        path.parent().map_or(Path::new("."), |folder| if folder == Path::new("") { Path::new(".") } else { folder });
+    template_reader::read(&text, &path.display().to_string(), Some(folder), parameters)
+}
+
+/// Reads a list of `{rule, resource, reason}`. The result contains the problems of entries that are not usable.
+///
+/// # Errors
+/// A [`TemplateError`], if the file cannot be read or is not YAML.
+pub fn read_ignored(path: &Path) -> Result<(Vec<IgnoredRule>, Vec<String>), TemplateError> {
+    let file = path.display().to_string();
+    let list = TemplateNode::parse(&read_text(path, MOST_BYTES)?).map_err(|error| error.in_file(&file))?;
+    let mut problems = Vec::new();
+    let location = SourceLocation { file, line: list.line, resource: String::new() };
+    let ignored = deployment_builder::parse_ignored(&ResolvedNode::from_node(&list), &location, None, &mut problems);
+    Ok((ignored, problems))
+}
