@@ -1,0 +1,399 @@
+#!/usr/bin/env python3
+"""Deploys infra/replication.yaml with SAM on ministack, an AWS emulator that is not part of Millrace.
+
+The table of examples/orders-table.json has items before it has a stream: `millrace attach` writes the files, `sam deploy`
+creates the stack, and every maintenance task runs through the deployed state machine. The local stack runs the same tasks
+over the same changes, and the counts are compared.
+
+The functions are debug builds, which run as processes of the emulator with the credentials of their roles. The emulator
+checks every call against the policies of the roles: a denied call fails the story. scripts/ministack_server.py lists
+what the emulator lacks.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import boto3
+from botocore.exceptions import ClientError
+from packaged_template import BUILD
+from story import FEATURES, MILLRACE, ROOT, Local, Program, check, eventually
+
+DESCRIPTION = os.path.join("examples", "orders-table.json")
+FUNCTIONS = ("api", "search", "replicator", "archiver", "maintenance")
+BIN = os.path.dirname(sys.executable)
+REGION = "eu-west-1"
+ACCOUNT = "000000000000"
+ITEMS = 300
+# Calls that the story causes, by role.
+ROLES = {
+    "ReplicatorRole": ("dynamodb:PutItem", "s3:PutObject"),
+    "ArchiverRole": ("s3:PutObject",),
+    "MaintenanceRole": ("dynamodb:Scan", "dynamodb:PutItem", "lambda:ListEventSourceMappings", "s3:DeleteObject"),
+}
+
+
+def run(*command, codes=(0,), **options):
+    """Runs a program in the repository's root; returns its output. Fails if its exit code is not expected."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+    if done.returncode not in codes:
+        sys.exit(f"  FAILED  {' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def built_functions(folder):
+    """Builds the functions with the features and the profile of the tests, and writes `<function>/bootstrap`."""
+    bins = [part for function in FUNCTIONS for part in ("--bin", function)]
+    messages = run("cargo", "build", "--locked", "--profile", "test", *FEATURES, *bins, "--message-format", "json")
+    built = {}
+    for line in messages.splitlines():
+        message = json.loads(line) if line.startswith("{") else {}
+        if message.get("executable"):
+            built[message["target"]["name"]] = message["executable"]
+    for function in FUNCTIONS:
+        os.makedirs(os.path.join(folder, function))
+        # Symbols are half of the size, and every byte is packed, uploaded and unpacked.
+        run("strip", "-o", os.path.join(folder, function, "bootstrap"), built[function])
+
+
+def built_template(folder, path):
+    """Writes a template as `sam build` leaves it: the code of each function is the folder with its bootstrap."""
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        text = file.read()
+    up = "../" * path.count("/")
+    text, codes = re.subn(r"\n    CodeUri: \.\.?\n", "\n", text)
+    text, count = BUILD.subn(lambda found: f"    Properties:\n      CodeUri: {up}{found[1]}\n", text)
+    functions = text.count("Type: AWS::Serverless::Function\n")
+    check(f"{path} takes the code of {functions} functions from folders", (codes, count) == (1, functions))
+    with open(os.path.join(folder, path), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+class Emulator(Program):
+    """A running emulator, whose caller is the root user."""
+
+    def __init__(self, folder):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port = str(listener.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.decisions = os.path.join(folder, "decisions")
+        self.credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
+        server = os.path.join("scripts", "ministack_server.py")
+        env = self.credentials | {"TMPDIR": folder}
+        super().__init__(sys.executable, server, self.port, self.decisions, env=env)
+        self.wait_for("Running on http", 120)
+        self.session = boto3.Session("test", "test", region_name=REGION)
+        for gap in self.lines:
+            if gap.startswith("gap "):
+                print(f"          {gap.rstrip()}")
+
+    def __exit__(self, kind, *details):
+        if kind:
+            print(f"the last lines of the emulator:\n{''.join(self.lines[-80:])}")
+        super().__exit__(kind, *details)
+
+    def client(self, service):
+        """Returns a new client of the root user."""
+        return self.session.client(service, endpoint_url=self.url)
+
+    def deploy(self, template, *options):
+        """Deploys a template with SAM."""
+        command = [os.path.join(BIN, "sam"), "deploy", "--template-file", template, "--no-confirm-changeset", *options]
+        env = os.environ | self.credentials | {"AWS_ENDPOINT_URL": self.url, "SAM_CLI_TELEMETRY": "0"}
+        return run(*command, env=env)
+
+    def outputs(self, stack):
+        """Returns the outputs of a stack."""
+        described = self.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+        return {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
+
+    def checked_calls(self):
+        """Returns the calls that the emulator has checked: caller, action, resource, and the denial or None."""
+        with open(self.decisions, encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+
+class DeployedTasks:
+    """The maintenance tasks of a deployed stack, through its state machine."""
+
+    def __init__(self, emulator, outputs):
+        self.states = emulator.client("stepfunctions")
+        self.machine = outputs["MaintenanceStateMachineArn"]
+
+    def run(self, **request):
+        """Runs a task to completion; returns its counters and its number of differences."""
+        arguments = {"stateMachineArn": self.machine, "input": json.dumps(request)}
+        execution = self.states.start_execution(**arguments)["executionArn"]
+        deadline = time.monotonic() + 120
+        while True:
+            state = self.states.describe_execution(executionArn=execution)
+            if state["status"] == "SUCCEEDED":
+                output = json.loads(state["output"])
+                return output["progress"], output["differences"]
+            if state["status"] != "RUNNING":
+                return self.differences(request, state)
+            if time.monotonic() > deadline:
+                sys.exit(f"  FAILED  {request} is done within 120 s")
+            time.sleep(0.2)
+
+    @staticmethod
+    def differences(request, state):
+        found = re.fullmatch(r"\w+ found (\d+) differences: (\{.*\}); the report is below .*", state.get("cause", ""))
+        if state.get("error") != "DifferencesFound" or not found:
+            sys.exit(f"  FAILED  {request}: {state['status']} {state.get('error')}: {state.get('cause')}")
+        return json.loads(found[2]), int(found[1])
+
+
+class LocalTasks:
+    """The maintenance tasks of a local stack, through `millrace task`."""
+
+    def __init__(self, local):
+        self.ports = [part for option, port in local.ports.items() for part in (option, port)]
+
+    def run(self, **request):
+        """Runs a task to completion; returns its counters and its number of differences."""
+        command = [*MILLRACE, "task", "--request", json.dumps(request), "--output", "json", *self.ports]
+        # The exit code of differences is 1.
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, 1) or not done.stdout:
+            sys.exit(f"  FAILED  {' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        outcome = json.loads(done.stdout)
+        return outcome["progress"], outcome["differences"]
+
+
+class OrdersStory:
+    """The changes of the orders and the tasks, on one of the two stacks; the counts of each task are recorded."""
+
+    def __init__(self, dynamodb, s3, tasks, replica, archive, failures):
+        self.dynamodb = dynamodb
+        self.s3 = s3
+        self.tasks = tasks
+        self.replica = replica
+        self.archive = archive
+        self.failures = failures
+        self.counts = []
+
+    def task(self, name, **fields):
+        """Runs a task; returns its counters with its number of differences."""
+        progress, differences = self.tasks.run(task=name, **fields)
+        counts = progress | {"differences": differences}
+        recorded = {name: value for name, value in counts.items() if "bytes" not in name}
+        # The stream may bring an item to the replica first.
+        brought = recorded.pop("dynamodb.written", 0) + recorded.pop("dynamodb.skipped", 0)
+        self.counts.append((name, recorded | {"dynamodb.written or skipped": brought}))
+        return counts
+
+    def items(self, table):
+        pages = self.dynamodb.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
+        return [item for page in pages for item in page["Items"]]
+
+    def live(self):
+        """Returns the replica's items without tombstones and revisions, by key."""
+        found = (item for item in self.items(self.replica) if "_tombstone_expires_at" not in item)
+        return by_key({name: value for name, value in item.items() if name != "_rev"} for item in found)
+
+    def is_equal(self):
+        return self.live() == by_key(self.items("Orders"))
+
+    def objects(self, bucket, prefix):
+        return [one["Key"] for one in self.s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])]
+
+    def rows(self):
+        """Returns the number of archived rows that are not compacted."""
+        keys = self.objects(self.archive, "archive/Orders/")
+        return sum(int(self.s3.head_object(Bucket=self.archive, Key=key)["Metadata"]["rows"]) for key in keys)
+
+    def set(self, number, name, value):
+        self.dynamodb.update_item(
+            TableName="Orders",
+            Key=key(number),
+            UpdateExpression="SET #name = :value",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={":value": value},
+        )
+
+    def follow(self):
+        """Backfill, changes, a poison record, expiry, damage of the replica, the archive's tasks and a restore."""
+        counts = self.task("backfill", segments=2)
+        written = counts.get("dynamodb.written", 0) + counts.get("dynamodb.skipped", 0)
+        check("a backfill copies the items that are older than the stream", written == ITEMS and self.is_equal())
+        counts = self.task("verify", segments=2)
+        check("verify finds no difference", counts["differences"] == 0 and counts["dynamodb.equal"] == ITEMS)
+
+        for number in range(ITEMS, ITEMS + 20):
+            self.dynamodb.put_item(TableName="Orders", Item=key(number) | {"status": {"S": "draft"}})
+        for number in range(20):
+            self.set(number, "status", {"S": "cancelled"})
+        for number in range(20, 30):
+            self.dynamodb.delete_item(TableName="Orders", Key=key(number))
+        eventually("the replica follows creates, changes and deletes", self.is_equal, 60)
+
+        self.set(40, "_rev", {"S": "poison"})
+        self.set(41, "status", {"S": "after the poison"})
+        quarantine = lambda: self.objects(self.failures, "quarantine/replicator/")
+        eventually("a record that cannot be applied is quarantined", lambda: len(quarantine()) == 1, 60)
+        behind = lambda: self.live().get(("customer-00013", "41"), {}).get("status") == {"S": "after the poison"}
+        eventually("and the records behind it are applied", behind, 60)
+        names = {"#rev": "_rev"}
+        remove = {"UpdateExpression": "REMOVE #rev", "ExpressionAttributeNames": names}
+        self.dynamodb.update_item(TableName="Orders", Key=key(40), **remove)
+        eventually("the item is mended in the table", self.is_equal, 60)
+        counts = self.task("redrive", dry_run=False)
+        check("the record is redriven", counts["redrive.redriven"] == 1 and not quarantine())
+
+        past = {"N": str(int(time.time()) - 60)}
+        for number in range(50, 60):
+            self.set(number, "ttl", past)
+        expired = {(f"customer-{number // 3:05}", str(number)) for number in range(50, 60)}
+        gone = lambda: expired.isdisjoint(by_key(self.items("Orders")))
+        eventually("expired items are removed", gone, 60)
+        eventually("and archived", lambda: self.rows() == 10, 90)
+        removed = lambda: sum("_deleted_by_ttl" in item for item in self.items(self.replica))
+        eventually("and the replica knows that they expired", lambda: removed() == 10, 60)
+        counts = self.task("audit")
+        check("audit finds the row of each", counts["audit.found"] == 10 and counts["differences"] == 0)
+
+        for number in range(60, 65):
+            self.dynamodb.delete_item(TableName=self.replica, Key=key(number))
+        counts = self.task("verify", segments=2, recheck_after_seconds=0)
+        lost = (counts["differences"], counts["dynamodb.missing"])
+        check("verify fails for items that the replica has lost", lost == (5, 5))
+        self.task("repair", segments=2, dry_run=False, recheck_after_seconds=0)
+        check("repair writes them", self.is_equal())
+
+        today = time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(time.time() - 86400))
+        tomorrow = time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(time.time() + 86400))
+        days = {"from": today, "to": tomorrow}
+        self.task("compact", **days)
+        self.task("export-parquet", **days)
+        self.task("export-import-table", table="OrdersOfBefore")
+        counts = self.task("restore", expires_in_seconds=3600, dry_run=False, **{"from": today})
+        check("the archived items are restored", counts["restore.restored"] == 10 and not gone())
+        expiries = [float(item["ttl"]["N"]) for item in self.items("Orders") if "ttl" in item]
+        soon = [expiry for expiry in expiries if abs(expiry - time.time()) < 4000]
+        check("and expire by the table's TTL attribute", len(soon) == 10)
+        eventually("and reach the replica", self.is_equal, 60)
+        counts = self.task("verify", segments=2)
+        found = (counts["differences"], counts["dynamodb.equal"])
+        check("a last verify finds no difference", found == (0, ITEMS + 10))
+
+
+def key(number):
+    return {"pk": {"S": f"customer-{number // 3:05}"}, "sk": {"N": str(number)}}
+
+
+def by_key(items):
+    """Returns items by key; the order of a set has no meaning."""
+    ordered = lambda item: item | {"tags": sorted(item["tags"]["SS"])} if "tags" in item else item
+    return {(item["pk"]["S"], item["sk"]["N"]): ordered(item) for item in items}
+
+
+def orders():
+    """Returns the items that the table has before it is attached."""
+    lines = run(sys.executable, os.path.join("examples", "orders.py"), str(ITEMS)).splitlines()
+    return [json.loads(line)["Item"] for line in lines]
+
+
+def attach(emulator, folder, built):
+    """Creates the table, attaches it and deploys; returns the story of the deployed stack."""
+    dynamodb = emulator.client("dynamodb")
+    with open(os.path.join(ROOT, DESCRIPTION), encoding="utf-8") as file:
+        table = json.load(file)["Table"]
+    # The index has the attributes of the description that CreateTable accepts.
+    accepted = ("IndexName", "KeySchema", "Projection")
+    indexes = [{name: index[name] for name in accepted} for index in table["GlobalSecondaryIndexes"]]
+    same = {name: table[name] for name in ("TableName", "AttributeDefinitions", "KeySchema")}
+    dynamodb.create_table(**same, BillingMode="PAY_PER_REQUEST", GlobalSecondaryIndexes=indexes)
+    ttl = {"AttributeName": "ttl", "Enabled": True}
+    dynamodb.update_time_to_live(TableName="Orders", TimeToLiveSpecification=ttl)
+    for item in orders():
+        dynamodb.put_item(TableName="Orders", Item=item)
+
+    out = os.path.join(folder, "attach")
+    command = [*MILLRACE, "attach", "Orders", "--endpoint-url", emulator.url, "--region", REGION, "--out", out]
+    env = os.environ | emulator.credentials
+    said = run(*command, codes=(1,), env=env)
+    check("attach reports the table's missing stream with the command", "aws dynamodb update-table" in said)
+    stream = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+    dynamodb.update_table(TableName="Orders", StreamSpecification=stream)
+    said = run(*command, env=env)
+    found = all(text in said for text in ("TTL           ttl", "pk (string), sk (number)"))
+    check("attach finds the TTL attribute and the keys", found)
+
+    config = os.path.join(out, "Orders", "samconfig.toml")
+    emulator.deploy(os.path.join(built, "infra", "replication.yaml"), "--config-file", config)
+    outputs = emulator.outputs("orders-replication")
+    check("sam deploy creates the stack with the files of attach", "MaintenanceStateMachineArn" in outputs)
+    tasks = DeployedTasks(emulator, outputs)
+    stores = (outputs["ReplicaTableName"], outputs["ArchiveBucketName"], outputs["FailureBucketName"])
+    return OrdersStory(dynamodb, emulator.client("s3"), tasks, *stores)
+
+
+def local_counts(folder):
+    """Runs the same story on a local stack; returns the counts of its tasks."""
+    path = os.path.join(folder, "items.ndjson")
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"Item": item}) + "\n" for item in orders())
+    with Local("--table", DESCRIPTION, "--ttl-attribute", "ttl", "--import", path) as local:
+        stores = ("OrdersReplica", "orders-archive", "orders-failures")
+        story = OrdersStory(local.dynamodb, local.s3, LocalTasks(local), *stores)
+        eventually("the local stack replicates the imported items", story.is_equal, 60)
+        story.follow()
+    return story.counts
+
+
+def compare(counts, local):
+    """Checks that each task counted on the emulator what it counted on the local stack."""
+    for (task, deployed), (_, expected) in zip(counts, local, strict=True):
+        if deployed != expected:
+            sys.exit(f"  FAILED  {task} counts {deployed} on the emulator and {expected} on the local stack")
+    check(f"the counts of {len(counts)} tasks are those of the local stack", len(counts) == len(local))
+
+
+def calls(emulator):
+    """Checks that the calls of every role are checked, and that none is denied."""
+    iam = emulator.client("iam")
+    iam.create_user(UserName="stranger")
+    stranger = iam.create_access_key(UserName="stranger")["AccessKey"]
+    session = boto3.Session(stranger["AccessKeyId"], stranger["SecretAccessKey"], region_name=REGION)
+    try:
+        session.client("dynamodb", endpoint_url=emulator.url).scan(TableName="Orders")
+        error = None
+    except ClientError as denied:
+        error = denied.response["Error"]["Code"]
+    check("a caller without permissions is denied", error == "AccessDeniedException")
+    checked = [call for call in emulator.checked_calls() if ":assumed-role/" in call["caller"]]
+    denied = "".join(f"\n{call}" for call in checked if call["denied"])
+    check(f"none of the {len(checked)} calls of the functions is denied{denied}", not denied)
+    made = {(role, call["action"]) for call in checked for role in ROLES if f"-{role}-" in call["caller"]}
+    for role, actions in ROLES.items():
+        missing = [action for action in actions if (role, action) not in made]
+        check(f"among them those of {role}{''.join(missing)}", not missing)
+
+
+def main():
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        built = os.path.join(folder, "built")
+        os.makedirs(os.path.join(built, "infra"))
+        built_functions(built)
+        built_template(built, os.path.join("infra", "replication.yaml"))
+        local = local_counts(folder)
+        with Emulator(folder) as emulator:
+            story = attach(emulator, folder, built)
+            story.follow()
+            compare(story.counts, local)
+            calls(emulator)
+    print(f"  took    {time.monotonic() - started:.0f} s, built")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
