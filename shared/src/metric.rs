@@ -109,6 +109,8 @@ registry! {
         "changes of a redelivered batch that were not sent again to a sink that had confirmed them";
     TOMBSTONES: Counter, "Tombstones", Count, ["sink"],
         "deletes written as tombstones, included in `AppliedChanges`";
+    UNFIT_VALUES: Counter, "UnfitValues", Count, ["sink"],
+        "values that a typed column of a replica cannot store, written as null";
     QUARANTINED: Counter, "Quarantined", Count, [],
         "records written to the failure bucket because they can never be applied";
     PARTIAL_BATCH_FAILURES: Counter, "PartialBatchFailures", Count, [],

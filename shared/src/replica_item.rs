@@ -76,6 +76,9 @@ pub struct ReplicaItem {
     pub revision: Option<Result<Revision, RevisionError>>,
     /// The stored item or tombstone.
     pub state: ReplicaState,
+    /// Whether the replica stores, in addition to the item, columns that do not have the values which the item gives. A
+    /// replica without such columns has none that differ.
+    pub columns_differ: bool,
 }
 
 /// The state of a stored key in a replica.
@@ -100,7 +103,8 @@ impl ReplicaItem {
         });
         let gone = item.take(&names.tombstone_expires_at).is_some();
         let expired = matches!(item.take(&names.deleted_by_ttl), Some(AttributeValue::Bool(true)));
-        Self { revision, state: if gone { ReplicaState::Tombstone { expired } } else { ReplicaState::Item(item) } }
+        let state = if gone { ReplicaState::Tombstone { expired } } else { ReplicaState::Item(item) };
+        Self { revision, state, columns_differ: false }
     }
 
     /// Returns the item; `None` for a tombstone, which counts as absent.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use millrace_maintenance::MaintenanceHandler;
 use millrace_maintenance::task::TaskResponse;
 use millrace_sinks::Sink as _;
-use millrace_sinks::postgres::grant_app_role;
+use millrace_sinks::postgres::{PostgresSchema, grant_app_role};
 use serde_json::{Value, json};
 
 use super::store::{RelationalStore, empty, sink, soon};
@@ -122,6 +122,7 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
 
     // The owner is a different role than the one that the functions log in as.
     let owner = sink(&url.replace("millrace@", "postgres@"));
+    maintenance.postgres_schema = PostgresSchema { has_users: true, tables: Vec::new() };
     maintenance.admin_database = Some(settings(&url.replace("millrace@", "postgres@")).owned(None));
     let answer = task(&maintenance, json!({"task": "migrate", "run_id": "first"})).await;
     assert!(answer.progress.to_string().contains("postgres.migrations_applied"), "{}", answer.progress);

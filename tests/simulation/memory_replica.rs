@@ -67,7 +67,7 @@ impl MemoryReplica {
             let held_off =
                 matches!(done, MemoryWrite::Stale) && matches!(items[&key].state, ReplicaState::Tombstone { .. });
             if let MemoryWrite::Applied { .. } = done {
-                items.insert(key, ReplicaItem { revision: Some(Ok(revision)), state });
+                items.insert(key, ReplicaItem { revision: Some(Ok(revision)), state, columns_differ: false });
             }
             (done, held_off)
         };
@@ -106,7 +106,7 @@ impl MemoryReplica {
                 ReplicaCondition::Revision(expected) => stands == expected,
             };
             if may {
-                items.insert(key, ReplicaItem { revision: Some(Ok(revision)), state });
+                items.insert(key, ReplicaItem { revision: Some(Ok(revision)), state, columns_differ: false });
             }
             may
         };

@@ -31,6 +31,7 @@ use millrace_shared::revision::SequenceNumber;
 use millrace_shared::table::RestoreTable;
 use millrace_shared::table_reader::TableReader;
 use millrace_sinks::archive::ArchiveSink;
+use millrace_sinks::postgres::PostgresSchema;
 use millrace_sinks::{Replica, Sink, SinkSetting};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -133,6 +134,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
         let maintenance = |known: &[BoundedKey]| MaintenanceHandler {
             admin_database: None,
+            postgres_schema: PostgresSchema::default(),
             source: TableReader::new(dynamodb.clone(), SOURCE),
             restore_table: RestoreTable::new(dynamodb.clone(), SOURCE.to_owned()),
             replicas: known.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),

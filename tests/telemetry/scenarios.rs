@@ -14,6 +14,7 @@ use millrace_shared::telemetry;
 use millrace_sinks::Sink;
 use millrace_sinks::archive::ArchiveSink;
 use millrace_sinks::dynamodb::DynamoDbSink;
+use millrace_sinks::postgres::PostgresSink;
 use serde_json::{Value, json};
 
 use super::{FUNCTIONS, printed};
@@ -21,6 +22,7 @@ use crate::archival::harness::{self, ArchiverHarness, expired, payload};
 use crate::cache::servers::at;
 use crate::faults::troubled::{FaultySink, SinkFault};
 use crate::maintenance::scene::{self, MaintenanceScene, user};
+use crate::relational::any_table::{declared, table_sink};
 use crate::replication::events::{EventBuilder, event, event_of};
 use crate::replication::rig::{self, ReplicationRig, deliver_batch, invocation, sample};
 use crate::search::scene::{nobody, over};
@@ -79,7 +81,14 @@ async fn search() {
     assert_eq!(search.get("/search/users").await.status, 503);
 }
 
-/// Every outcome of a change, a removal by TTL that is archived, a sink that fails, a batch that is redelivered, and a failure bucket that is unavailable.
+/// A table in a database that is unavailable, whose column stores no name.
+async fn unfit() -> PostgresSink {
+    let columns = json!({"name": {"path": "name", "type": "bigint"}});
+    table_sink(&nobody().await, &declared("orders", &columns, "null"))
+}
+
+/// Every outcome of a change, a removal by TTL that is archived, a value that no column stores, a sink that fails, a
+/// batch that is redelivered, and a failure bucket that is unavailable.
 async fn replicator() {
     const SECOND: &str = "SecondReplica";
     let rig = ReplicationRig::start().await;
@@ -95,6 +104,10 @@ async fn replicator() {
     let archive = ArchiveSink::new(ArchiveWriter::new(store, Compression::default()));
     let archiving = rig.replicator_with(vec![Box::new(archive)]);
     assert_eq!(deliver_batch(&archiving, &event(&[EventBuilder::expired("ada", 9)])).await.identifier(), None);
+
+    let relational = rig.replicator_with(vec![Box::new(unfit().await)]);
+    let batch = event(&[EventBuilder::named("zoe", 9, "Zoe")]);
+    assert_eq!(deliver_batch(&relational, &batch).await.identifier(), Some("9"));
 
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
@@ -134,9 +147,14 @@ async fn archiver() {
     assert!(harness.handle(&payload([nameless])).await.is_err());
 }
 
-/// A difference, and a task that does not exist.
+/// A value that no column stores, a difference, and a task that does not exist.
 async fn maintenance() {
     let scene = MaintenanceScene::start().await;
+    scene.put(scene::SOURCE, user("zoe", "Zoe")).await;
+    let mut relational = scene.maintenance();
+    relational.replicas.push(Box::new(unfit().await));
+    let backfill = json!({"task": "backfill", "replica": "sql"});
+    assert!(scene::to_its_end(&relational, backfill, Duration::from_secs(30)).await.is_err());
     scene.put(scene::REPLICA, user("ghost", "Extra")).await;
     scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     let unknown = json!({"task": "unknown"});

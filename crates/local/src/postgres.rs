@@ -115,7 +115,8 @@ impl PlannedServer {
         let Self { programs, port, folder, user } = self;
         let mut server = PostgresServer { programs, user, port, data, running: None, folder };
         server.start().await?;
-        let own = format!("create role {NAME} login");
+        // Like the owner of a database on AWS, it creates the roles of the tables.
+        let own = format!("create role {NAME} login createrole");
         server.owner(OWNER, &own).await?;
         server.create_database(NAME).await?;
         Ok(server)

@@ -225,7 +225,7 @@ impl LocalStack {
         let s3 = s3::S3Engine::start(s3, &folder).await?;
         dynamodb.create_tables(&template.tables)?;
         s3.create_buckets(&template.buckets)?;
-        let servers = tiers.start().await?;
+        let servers = tiers.start(&wiring::postgres_schema(&template, s3.endpoint()).await?).await?;
 
         let wiring = FunctionWiring { options: &options, dynamodb: dynamodb.endpoint(), s3: s3.endpoint() };
         let mut mappings = Vec::new();

@@ -18,12 +18,12 @@ use time::Duration;
 use crate::archive::{self, ArchiveSink};
 use crate::cache::CacheSink;
 use crate::document::{
-    ArchivedRecords, DEFAULT_CONCURRENCY, DocumentLocation, MAX_CONCURRENCY, REPLICATION, ReplicationDocument, RoleArn,
-    SinkSettings, TableAddress, TableSettings,
+    ArchivedRecords, DEFAULT_CONCURRENCY, DocumentLocation, MAX_CONCURRENCY, PostgresTable, REPLICATION,
+    ReplicationDocument, RoleArn, SinkSettings, TableAddress, TableSettings,
 };
 use crate::document_object::read_document;
 use crate::dynamodb::{self, AssumedRole, DynamoDbSink};
-use crate::postgres::{self, PostgresSink};
+use crate::postgres::{self, PostgresSchema, PostgresSink};
 use crate::{Replica, Sink, SinkName};
 
 /// The default retention of tombstones. A stream retains records for one day; the other week is for records that wait
@@ -37,8 +37,8 @@ const TOMBSTONE_RETENTION_DAYS_LIMIT: u16 = 3_650;
 
 /// The variable that names the only replica if there is no document.
 const REPLICA_TABLE: &str = "REPLICA_TABLE";
-/// The variables of the sinks that depend on the attributes of a user, and the names of these sinks.
-const USERS_ONLY: [(&str, &str); 2] = [(postgres::SETTING, "PostgreSQL"), ("CACHE_URL", "a cache")];
+/// The table of the users service in PostgreSQL, which a document must not name for that service's table.
+const USERS_TABLE: &str = "users";
 /// The variables that configure the only replica if there is no document.
 const REPLICA_VARIABLES: [&str; 4] = [REPLICA_TABLE, "REPLICA_REGION", "REPLICA_ROLE_ARN", "REPLICA_MAX_CONCURRENCY"];
 
@@ -53,8 +53,12 @@ pub struct SinksConfig {
     tombstone: Duration,
     /// The cache in front of the source, if configured.
     cache: Option<CacheSettings>,
-    /// The PostgreSQL replica, if configured.
+    /// The PostgreSQL database, if configured.
     postgres: Option<PostgresSettings>,
+    /// Whether the database has the table of the users service.
+    has_users_table: bool,
+    /// The tables of the document in that database.
+    tables: Vec<RelationalTable>,
     /// The archive, if its bucket is configured.
     archive: Option<ArchiveConfig>,
 }
@@ -66,6 +70,22 @@ struct ReplicaTable {
     /// The setting that names the table, for errors.
     setting: String,
     table: TableSettings,
+}
+
+/// A table of the PostgreSQL database that the document declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct RelationalTable {
+    name: SinkName,
+    /// The place in the document, for errors.
+    setting: String,
+    table: PostgresTable,
+}
+
+/// The replicas of a document, or the only replica of the variables.
+#[derive(Debug, Default)]
+struct ConfiguredReplicas {
+    dynamodb: Vec<ReplicaTable>,
+    postgres: Vec<RelationalTable>,
 }
 
 impl ReplicaTable {
@@ -95,11 +115,11 @@ impl SinksConfig {
         let mut read = environment.read();
         let replicas = match environment.get(REPLICATION) {
             Some(text) => document(text, environment, &mut read),
-            None => only_replica(&mut read),
+            None => only_replica(&mut read).map(|dynamodb| ConfiguredReplicas { dynamodb, postgres: Vec::new() }),
         };
         let source_arn = read.optional("SOURCE_TABLE_ARN", table_arn);
         if let (Some(source), Some(replicas)) = (&source_arn, &replicas) {
-            let refusals = replicas.iter().filter_map(|replica| replica.refusal("SOURCE_TABLE_ARN", source));
+            let refusals = replicas.dynamodb.iter().filter_map(|replica| replica.refusal("SOURCE_TABLE_ARN", source));
             refusals.for_each(|problem| read.add_error(problem));
         }
         let reserved = read.optional("RESERVED_PREFIX", ReservedNames::parse).unwrap_or_default();
@@ -110,11 +130,27 @@ impl SinksConfig {
         let postgres = read.collect_optional(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
         let archive = environment.get(archive::SETTING).and_then(|_| read.collect(ArchiveConfig::parse(environment)));
         let schema = read.optional("SOURCE_SCHEMA", SourceSchema::parse).unwrap_or_default();
-        for (variable, kind) in USERS_ONLY.into_iter().filter(|(variable, _)| environment.get(variable).is_some()) {
-            if schema != SourceSchema::Users {
+        let is_users = schema == SourceSchema::Users;
+        let has_tables = replicas.as_ref().is_none_or(|replicas| !replicas.postgres.is_empty());
+        if environment.get(postgres::SETTING).is_some() && !is_users && !has_tables {
+            read.add_error(format!(
+                "{} is set, but the table of PostgreSQL is not declared: add a replica with \"sink\": \"postgres\" and \
+                 its table to {REPLICATION}; set SOURCE_SCHEMA to users if the source is the table of the users \
+                 service, otherwise remove the variable",
+                postgres::SETTING
+            ));
+        }
+        if environment.get("CACHE_URL").is_some() && !is_users {
+            read.add_error(
+                "CACHE_URL is set, but a cache is available only for the table of the users service: set SOURCE_SCHEMA \
+                 to users if the source is that table, otherwise remove CACHE_URL"
+                    .to_owned(),
+            );
+        }
+        for RelationalTable { setting, table, .. } in replicas.iter().flat_map(|replicas| &replicas.postgres) {
+            if is_users && table.table.as_str() == USERS_TABLE {
                 read.add_error(format!(
-                    "{variable} is set, but {kind} is available only for the table of the users service: set \
-                     SOURCE_SCHEMA to users if the source is that table, otherwise remove {variable}"
+                    "{setting}/table is {USERS_TABLE:?}, the table of the users service: choose another name"
                 ));
             }
         }
@@ -122,7 +158,9 @@ impl SinksConfig {
         let (Some(replicas), true) = (replicas, problems.is_empty()) else {
             return Err(problems);
         };
-        Ok(Self { replicas, archive, source_arn, reserved, tombstone: Duration::days(days.into()), cache, postgres })
+        let ConfiguredReplicas { dynamodb: replicas, postgres: tables } = replicas;
+        let (tombstone, has_users_table) = (Duration::days(days.into()), is_users && postgres.is_some());
+        Ok(Self { replicas, archive, source_arn, reserved, tombstone, cache, postgres, has_users_table, tables })
     }
 
     /// Creates the clients of the replicas. A replica without a Region and a role of its own uses the function's.
@@ -154,22 +192,26 @@ impl SinksConfig {
     pub fn sinks(
         &self,
         clients: &ReplicaClients,
-        postgres: Option<PostgresSink>,
+        postgres: impl IntoIterator<Item = PostgresSink>,
         cache: Option<Cache>,
     ) -> Vec<Box<dyn Sink>> {
         let tables = self.dynamodb_sinks(clients).map(|sink| Box::new(sink) as Box<dyn Sink>);
         let mut sinks: Vec<Box<dyn Sink>> = tables.collect();
-        sinks.extend(postgres.map(|postgres| Box::new(postgres) as Box<dyn Sink>));
+        sinks.extend(postgres.into_iter().map(|postgres| Box::new(postgres) as Box<dyn Sink>));
         sinks.extend(cache.map(|cache| Box::new(CacheSink::new(cache)) as Box<dyn Sink>));
         sinks
     }
 
     /// Returns the sinks that store items, which can be read back and repaired.
     #[must_use]
-    pub fn replicas(&self, clients: &ReplicaClients, postgres: Option<PostgresSink>) -> Vec<Box<dyn Replica>> {
+    pub fn replicas(
+        &self,
+        clients: &ReplicaClients,
+        postgres: impl IntoIterator<Item = PostgresSink>,
+    ) -> Vec<Box<dyn Replica>> {
         let tables = self.dynamodb_sinks(clients).map(|sink| Box::new(sink) as Box<dyn Replica>);
         let mut replicas: Vec<Box<dyn Replica>> = tables.collect();
-        replicas.extend(postgres.map(|postgres| Box::new(postgres) as Box<dyn Replica>));
+        replicas.extend(postgres.into_iter().map(|postgres| Box::new(postgres) as Box<dyn Replica>));
         replicas
     }
 
@@ -181,17 +223,31 @@ impl SinksConfig {
         self.replicas.iter().filter_map(|replica| replica.refusal(variable, &source)).collect()
     }
 
-    /// Returns the PostgreSQL replica, if configured; not yet connected. Without a signer, it logs in with a password.
+    /// Returns the PostgreSQL replicas, each with a connection of its own; not yet connected. Without a signer, they
+    /// log in with a password.
     #[must_use]
-    pub fn postgres(&self, signer: Option<TokenSigner>) -> Option<PostgresSink> {
-        self.postgres.as_ref().map(|settings| PostgresSink::new(settings, signer, self.tombstone))
+    pub fn postgres(&self, signer: Option<&TokenSigner>) -> Vec<PostgresSink> {
+        let Some(settings) = &self.postgres else { return Vec::new() };
+        let sink = || PostgresSink::new(settings, signer.cloned(), self.tombstone);
+        let users = self.has_users_table.then(sink);
+        let tables = self.tables.iter().map(|RelationalTable { name, setting, table }| {
+            sink().of_table(name.clone(), setting.clone(), table.clone())
+        });
+        users.into_iter().chain(tables).collect()
     }
 
-    /// Returns the settings of the PostgreSQL replica, if configured. Creating its tables requires them; the replicator
-    /// does not create tables.
+    /// Returns the settings of the PostgreSQL database, if configured. Creating its tables requires them; the
+    /// replicator does not create tables.
     #[must_use]
     pub fn postgres_settings(&self) -> Option<&PostgresSettings> {
         self.postgres.as_ref()
+    }
+
+    /// Returns the tables that the PostgreSQL database has.
+    #[must_use]
+    pub fn postgres_schema(&self) -> PostgresSchema {
+        let tables = self.tables.iter().map(|replica| replica.table.clone()).collect();
+        PostgresSchema { has_users: self.has_users_table, tables }
     }
 
     /// Returns the cache in front of the source, if configured; not yet connected.
@@ -284,7 +340,7 @@ pub async fn load_document(environment: Environment, s3: &aws_sdk_s3::Client) ->
 }
 
 /// Reads the replicas from the document `text`.
-fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>) -> Option<Vec<ReplicaTable>> {
+fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>) -> Option<ConfiguredReplicas> {
     for name in REPLICA_VARIABLES.into_iter().filter(|name| environment.get(name).is_some()) {
         read.add_error(format!("{name} is set in addition to {REPLICATION}, which replaces it: remove one of them"));
     }
@@ -306,13 +362,24 @@ fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>
             return None;
         }
     };
-    let mut replicas = Vec::new();
+    let mut replicas = ConfiguredReplicas::default();
     for (index, entry) in document.replicas().iter().enumerate() {
         let (name, pointer) = (entry.name.clone(), format!("/replicas/{index}"));
         match &entry.sink {
             SinkSettings::DynamoDb(table) => {
                 let setting = format!("{REPLICATION} {pointer}/table");
-                replicas.push(ReplicaTable { name, setting, table: table.clone() });
+                replicas.dynamodb.push(ReplicaTable { name, setting, table: table.clone() });
+            }
+            SinkSettings::Postgres(table) => {
+                if environment.get(postgres::SETTING).is_none() {
+                    read.add_error(format!(
+                        "{REPLICATION} {pointer}/sink is \"postgres\", but {} is not set: set it to the URL of the \
+                         database, or remove this entry",
+                        postgres::SETTING
+                    ));
+                }
+                let setting = format!("{REPLICATION} {pointer}");
+                replicas.postgres.push(RelationalTable { name, setting, table: table.clone() });
             }
             SinkSettings::Archive { records: ArchivedRecords::Expired } => {
                 if environment.get(archive::SETTING).is_none() {
@@ -481,11 +548,31 @@ mod tests {
             for schema in [&[][..], &[("SOURCE_SCHEMA", "any")]] {
                 let said = parse(&[&[table, sink], schema].concat()).unwrap_err().to_string();
                 assert!(said.contains("1 problem(s)") && said.contains(&format!("{} is set, but", sink.0)), "{said}");
-                assert!(said.contains("set SOURCE_SCHEMA to users") && said.contains("otherwise remove"), "{said}");
+                assert!(said.contains("SOURCE_SCHEMA") && said.contains("otherwise remove"), "{said}");
                 assert!(!said.contains("s3cret"), "{said}");
             }
             parse(&[table, sink, ("SOURCE_SCHEMA", "users")]).unwrap();
         }
+    }
+
+    #[test]
+    fn a_table_of_postgres_is_declared_for_any_source() {
+        let document = r#"{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"orders"},
+            {"name":"lines","sink":"postgres","table":"users"}]}"#;
+        let (document, url) = (("REPLICATION", document), ("POSTGRES_URL", "postgres://millrace@db:5432/shop"));
+        let names = |variables: &[(&str, &str)]| -> Vec<String> {
+            let config = parse(variables).unwrap();
+            assert!(config.postgres_settings().is_some());
+            config.postgres(None).iter().map(|sink| sink.name().to_owned()).collect()
+        };
+        assert_eq!(names(&[document, url]), ["sql", "lines"]);
+        let said = parse(&[document]).unwrap_err().to_string();
+        assert!(said.contains("2 problem(s)") && said.contains("/replicas/0/sink is \"postgres\", but POSTGRES_URL"));
+        let users = ("SOURCE_SCHEMA", "users");
+        let said = parse(&[document, url, users]).unwrap_err().to_string();
+        assert!(said.contains("/replicas/1/table is \"users\", the table of the users service"), "{said}");
+        let orders = ("REPLICATION", r#"{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"orders"}]}"#);
+        assert_eq!(names(&[orders, url, users]), ["postgres", "sql"]);
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //!   "replicas": [
 //!     {"name": "staging", "sink": "dynamodb", "table": "arn:aws:dynamodb:eu-west-1:111122223333:table/Orders-staging",
 //!      "role_arn": "arn:aws:iam::111122223333:role/replication"},
+//!     {"name": "sql", "sink": "postgres", "table": "orders",
+//!      "columns": {"city": {"path": "address.city", "type": "text"}}, "otherwise": "null"},
 //!     {"name": "archive", "sink": "archive", "records": "expired"}
 //!   ]
 //! }
@@ -17,7 +19,9 @@
 //! Architecture invariant: parsing has no side effects and never panics, for any text.
 
 mod address;
+mod identifier;
 mod json;
+mod postgres_table;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,8 +30,11 @@ use serde::Serialize;
 
 use crate::name::SinkName;
 use json::{JsonValue, member_pointer};
+use postgres_table::POSTGRES_MEMBERS;
 
 pub use address::{RoleArn, TableAddress, region};
+pub use identifier::SqlIdentifier;
+pub use postgres_table::PostgresTable;
 
 /// The variable that contains the document or its location.
 pub const REPLICATION: &str = "REPLICATION";
@@ -55,9 +62,9 @@ const DYNAMODB_MEMBERS: [&str; 6] = ["name", "sink", "table", "region", "role_ar
 /// The members of an archive.
 const ARCHIVE_MEMBERS: [&str; 3] = ["name", "sink", "records"];
 /// The kinds of sinks.
-const SINKS: [&str; 2] = ["dynamodb", "archive"];
+const SINKS: [&str; 3] = ["dynamodb", "postgres", "archive"];
 /// Members that later versions will have.
-const LATER_MEMBERS: [&str; 5] = ["where", "attributes", "columns", "otherwise", "hash_keys"];
+const LATER_MEMBERS: [&str; 3] = ["where", "attributes", "hash_keys"];
 
 /// A valid replication document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -82,6 +89,8 @@ pub struct ReplicaEntry {
 pub enum SinkSettings {
     /// A `DynamoDB` table.
     DynamoDb(TableSettings),
+    /// A table of the PostgreSQL database.
+    Postgres(PostgresTable),
     /// The archive of removed items in S3.
     Archive {
         /// The records that are archived.
@@ -289,12 +298,10 @@ impl DocumentReader {
                 Some(ReplicaEntry { name: name?, sink: SinkSettings::Archive { records: records? } })
             }
             Some(JsonValue::Text(kind)) if kind == "postgres" => {
-                self.add(
-                    place,
-                    "is \"postgres\", which is not available for any table yet: remove the replica (the users service \
-                     sets POSTGRES_URL instead)",
-                );
-                None
+                let members = self.members(pointer, value, &POSTGRES_MEMBERS, "a postgres replica")?;
+                let name = self.name(pointer, &members, false);
+                let table = self.postgres_table(pointer, &members);
+                Some(ReplicaEntry { name: name?, sink: SinkSettings::Postgres(table?) })
             }
             Some(other) => {
                 let text = if let JsonValue::Text(text) = other { text.as_str() } else { "" };
@@ -425,16 +432,18 @@ impl DocumentReader {
                     format!("is {:?}, which is the name of /replicas/{at}: choose another name", entry.name.as_str());
                 self.add(format!("/replicas/{index}/name"), reason);
             }
-            // Two archives have the same name.
-            let SinkSettings::DynamoDb(settings) = &entry.sink else { continue };
-            sum += settings.max_concurrency;
-            let same = |other: &ReplicaEntry| match &other.sink {
-                SinkSettings::DynamoDb(other) => other.is_same_table(settings),
-                SinkSettings::Archive { .. } => false,
+            let table = match &entry.sink {
+                SinkSettings::DynamoDb(settings) => {
+                    sum += settings.max_concurrency;
+                    settings.table.as_str()
+                }
+                SinkSettings::Postgres(settings) => settings.table.as_str(),
+                // Two archives have the same name.
+                SinkSettings::Archive { .. } => continue,
             };
-            if let Some((at, _)) = earlier().find(|(_, other)| same(other)) {
-                let table = settings.table.as_str();
-                let reason = format!("is {table:?}, the table of /replicas/{at}: remove one of the two replicas");
+            if let Some((at, _)) = earlier().find(|(_, other)| other.sink.has_same_table(&entry.sink)) {
+                let reason =
+                    format!("is {table:?}, the table or view of /replicas/{at}: remove one of the two replicas");
                 self.add(format!("/replicas/{index}/table"), reason);
             }
         }
@@ -444,6 +453,19 @@ impl DocumentReader {
                  default is {DEFAULT_CONCURRENCY} each)"
             );
             self.add("/replicas", reason);
+        }
+    }
+}
+
+impl SinkSettings {
+    /// Returns whether both settings certainly name the same table, or one the view of the other.
+    fn has_same_table(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::DynamoDb(one), Self::DynamoDb(other)) => one.is_same_table(other),
+            (Self::Postgres(one), Self::Postgres(other)) => {
+                one.table == other.table || one.view() == other.table || other.view() == one.table
+            }
+            _ => false,
         }
     }
 }

@@ -1,24 +1,32 @@
-//! The PostgreSQL replica: one row for each user record, written by one conditional statement per batch.
+//! The PostgreSQL replica: one row for each item, written by one conditional statement per batch.
+//!
+//! A replication document gives a table its name and its typed columns ([`PostgresSink::of_table`]); without one, the
+//! table is that of the users service ([`PostgresSink::new`]). The form of a table (`form`) converts an item to the
+//! values of its columns; everything else is the same for every table.
 //!
 //! The statement (`statement`) writes every row whose key has no row or one with a lower revision, and counts the
-//! results, in one round trip. A removed record leaves a tombstone: its row with `deleted_at`, its key and its
+//! results, in one round trip. A removed item leaves a tombstone: its row with `deleted_at`, its key and its
 //! revision, and nothing else; after `TOMBSTONE_RETENTION_DAYS` it is deleted, 1,000 at a time, along with a batch
 //! every few minutes.
 //!
 //! A statement fails as a whole, so a single row that the server cannot store would hold up the other rows. A row that
 //! is known to be invalid is never sent (`row`). If the server reports an error about a value, the row is located by
-//! bisection; and before that row is treated as poison, a probe checks whether the table accepts any row at all.
+//! bisection; and before that row is treated as poison, a probe checks whether the table accepts any row at all. If no
+//! item fits the typed columns, the columns are misconfigured, and no item is poison.
 //!
 //! Pitfalls: treating any other error as permanent (an outage would empty a stream into the failure bucket), writing
 //! rows in another order than that of their keys (two invocations would wait for each other), or using a plan that was
 //! made for an empty table (see `statement::SETUP`).
 
+mod form;
 mod migrations;
 mod replica;
 mod row;
 mod statement;
+mod table_migration;
 mod write;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -29,18 +37,22 @@ use millrace_shared::change::Change;
 use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::item::columns::RowError;
+use millrace_shared::metric;
 use millrace_shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind, PostgresSettings};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
 
-use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
-use row::{RowEncodeError, UserRow};
-use write::{RowFailure, UpsertCounts, UpsertMode, UpsertOutput};
+use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome};
+use crate::document::PostgresTable;
+use form::{RowEncodeError, TableForm};
+use row::TableRow;
+use write::{RowFailure, UpsertCounts, UpsertMode, UpsertOutput, is_row_error};
 
 pub use migrations::{MigrationError, grant_app_role, migrate, pending};
+pub use table_migration::{PostgresSchema, migrate_table};
 
-/// The sink's name.
+/// The name of the sink of the users service.
 pub const NAME: &str = "postgres";
 
 /// The variable that contains the database URL.
@@ -54,23 +66,50 @@ const PURGE_PAUSE_SECONDS: i64 = 600;
 /// The maximum number of tombstones deleted at once: this takes a few milliseconds.
 const PURGE_ROWS: i64 = 1_000;
 
-/// A sink that mirrors the source's users in a table.
+/// A sink that mirrors the source's items in a table.
 #[derive(Debug)]
 pub struct PostgresSink {
+    name: SinkName,
+    form: TableForm,
+    /// The table of a replication document.
+    declared: Option<DeclaredTable>,
     database: PostgresDatabase,
     tombstone: time::Duration,
     /// The time of the next purge, in epoch seconds.
     purge_at: AtomicI64,
-    /// The stream of which a key has been a user's key.
+    /// The stream of which an item or a key has fitted the table.
     fitting: Mutex<Option<Box<str>>>,
 }
 
+/// The table of a replication document, and its place in the document.
+#[derive(Debug)]
+struct DeclaredTable {
+    setting: String,
+    table: PostgresTable,
+}
+
 impl PostgresSink {
-    /// Creates a sink for the database in `settings`, with tombstones that are retained for `tombstone`; no I/O.
+    /// Creates the sink of the users service for the database in `settings`, with tombstones that are retained for
+    /// `tombstone`; no I/O.
     #[must_use]
     pub fn new(settings: &PostgresSettings, signer: Option<TokenSigner>, tombstone: time::Duration) -> Self {
         let database = settings.database(signer, statement::SETUP);
-        Self { database, tombstone, purge_at: AtomicI64::new(i64::MIN), fitting: Mutex::default() }
+        Self {
+            name: SinkName::of_default(NAME),
+            form: TableForm::users(),
+            declared: None,
+            database,
+            tombstone,
+            purge_at: AtomicI64::new(i64::MIN),
+            fitting: Mutex::default(),
+        }
+    }
+
+    /// Replaces the table of the users service by one of a replication document. `name` is the replica's name, and
+    /// `setting` its place in the document, for errors.
+    #[must_use]
+    pub fn of_table(self, name: SinkName, setting: String, table: PostgresTable) -> Self {
+        Self { name, form: TableForm::of_document(&table), declared: Some(DeclaredTable { setting, table }), ..self }
     }
 
     /// Returns the database client.
@@ -84,19 +123,18 @@ impl PostgresSink {
         if settled.is_empty() {
             return SinkOutcome::default();
         }
-        let (mut rows, refused) = rows(settled, invocation.now);
-        if let Some(reason) = wrong_table_error(&rows, &refused)
-            && !self.has_fitted(settled[0])
-        {
-            return SinkOutcome::all_failed(settled, &reason);
-        }
-        if !rows.is_empty() {
+        let (mut rows, refused) = self.rows(settled, invocation.now);
+        let unfit = self.misconfiguration(settled[0], &rows, &refused, invocation.deadline).await;
+        if unfit.is_none() && self.is_fit(&rows) {
             self.fits(settled[0]);
         }
-        UserRow::sort(&mut rows);
+        self.count_replaced(&rows);
+        TableRow::sort(&mut rows);
         let UpsertOutput { counts, left, .. } = self.write(&rows, UpsertMode::Lower, invocation.deadline).await;
         let UpsertCounts { applied, tombstones, duplicate, stale } = counts;
-        let refused = refused.into_iter().map(|(place, refused)| (place, refused.into()));
+        let refused = refused
+            .into_iter()
+            .map(|(place, refused)| (place, unfit.clone().map_or_else(|| refused.into(), FailureKind::Transient)));
         let failures = refused.chain(left.into_iter().map(|(place, left)| (place, left.into())));
         let failures = failures.map(|(place, kind)| FailedChange { index: settled[place].index, kind }).collect();
         if applied > 0 {
@@ -105,8 +143,88 @@ impl PostgresSink {
         SinkOutcome { applied, duplicate, stale, tombstones, failures }
     }
 
-    /// Returns whether an earlier batch has shown that this stream contains users. All keys of a stream have the same
-    /// schema, so a key that is not a user's is then the record's error, even if the batch contains no user's key.
+    /// Returns the rows of these changes, and the changes that cannot be encoded as rows.
+    fn rows<'c>(
+        &self,
+        settled: &[&'c Change<'_>],
+        now: OffsetDateTime,
+    ) -> (Vec<TableRow<'c>>, Vec<(usize, RowEncodeError)>) {
+        let (mut rows, mut refused) = (Vec::with_capacity(settled.len()), Vec::new());
+        for (place, change) in settled.iter().enumerate() {
+            match TableRow::of_change(&self.form, place, change, now) {
+                Ok(row) => rows.push(row),
+                Err(reason) => refused.push((place, reason)),
+            }
+        }
+        (rows, refused)
+    }
+
+    /// Returns whether these rows show that the source fits the table: any key of a user, or any item that fits the
+    /// typed columns.
+    fn is_fit(&self, rows: &[TableRow<'_>]) -> bool {
+        match self.declared {
+            None => !rows.is_empty(),
+            Some(_) => rows.iter().any(TableRow::has_item),
+        }
+    }
+
+    /// Returns the error of the configuration if nothing of the batch fits and nothing has fitted before: no key is a
+    /// user's key, or no item fits the typed columns. That is not the error of any record, so none is quarantined.
+    async fn misconfiguration(
+        &self,
+        change: &Change<'_>,
+        rows: &[TableRow<'_>],
+        refused: &[(usize, RowEncodeError)],
+        until: Instant,
+    ) -> Option<String> {
+        let (_, first) = refused.first()?;
+        let is_unfit = |(_, refused): &(usize, RowEncodeError)| match self.declared {
+            None => *refused == RowEncodeError::NoRow(RowError::Key),
+            Some(_) => matches!(refused, RowEncodeError::Column(_)),
+        };
+        if self.is_fit(rows) || !refused.iter().all(is_unfit) || self.has_fitted(change) {
+            return None;
+        }
+        let Some(DeclaredTable { setting, .. }) = &self.declared else {
+            return Some(format!("{SETTING} accepts only user records, but {}: leave it unset", RowError::Key));
+        };
+        // An execution environment that has just started has seen nothing, but the table shows what has fitted.
+        let sql = self.form.statements.any_item.as_str();
+        let asked = self.database.run(until, |session| async move { session.client().query_one(sql, &[]).await });
+        match asked.await {
+            Ok(row) if row.try_get(0).unwrap_or(false) => None,
+            Ok(_) => Some(format!(
+                "{setting}: no item fits the columns, so they are misconfigured: {first}; correct the column, or set \
+                 otherwise to \"null\""
+            )),
+            Err(fault) => Some(fault.reason),
+        }
+    }
+
+    /// Counts the values that are null because their columns cannot store them.
+    fn count_replaced(&self, rows: &[TableRow<'_>]) {
+        let Some(columns) = self.form.declared_columns() else { return };
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        for column in rows.iter().flat_map(TableRow::replaced_by_null) {
+            *counts.entry(*column).or_default() += 1;
+        }
+        let count: usize = counts.values().sum();
+        if count == 0 {
+            return;
+        }
+        metric::UNFIT_VALUES.increment([&*self.name], count as u64);
+        let name = |column: usize| columns.definitions().get(column).map_or("", |column| column.name.as_str());
+        let columns: Vec<String> = counts.iter().map(|(column, count)| format!("{}: {count}", name(*column))).collect();
+        tracing::warn!(
+            sink = &*self.name,
+            columns.unfit = columns.join(", "),
+            "values that do not fit their columns are stored as null"
+        );
+    }
+
+    /// Returns whether an earlier batch has shown that the items of this stream fit the table. All keys of a stream
+    /// have the same schema, so a key that is not a user's is then the record's error, even if the batch contains no
+    /// user's key.
     fn has_fitted(&self, change: &Change<'_>) -> bool {
         self.fitting.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(change.source.arn())
     }
@@ -127,7 +245,7 @@ impl PostgresSink {
         }
         let before = invocation.now - self.tombstone;
         let purged = self.database.run(invocation.deadline, |session| async move {
-            let statement = session.statement(statement::PURGE).await?;
+            let statement = session.statement(&self.form.statements.purge).await?;
             session.client().execute(&statement, &[&before, &PURGE_ROWS]).await
         });
         let pause = match purged.await {
@@ -135,7 +253,11 @@ impl PostgresSink {
             Ok(rows) if i64::try_from(rows).is_ok_and(|rows| rows >= PURGE_ROWS) => 0,
             Ok(_) => PURGE_PAUSE_SECONDS,
             Err(fault) => {
-                tracing::warn!(sink = NAME, error = %fault, "cannot delete expired tombstones: a later batch retries");
+                tracing::warn!(
+                    sink = &*self.name,
+                    error = %fault,
+                    "cannot delete expired tombstones: a later batch retries"
+                );
                 PURGE_PAUSE_SECONDS
             }
         };
@@ -145,11 +267,24 @@ impl PostgresSink {
     async fn ask(&self, until: Instant) -> Result<(), ServingError> {
         let asked =
             self.database.run(until, |session| async move { session.client().query_one(statement::CHECK, &[]).await });
-        if asked.await?.try_get::<_, bool>(0).unwrap_or_default() {
+        let server = asked.await?;
+        if server.try_get::<_, bool>(0).unwrap_or_default() {
             let reason = "is read-only: it is a replica, not the writer; set the URL to the writer's endpoint";
             return Err(ServingError::Broken(format!("{SETTING} {} {reason}", self.database.address())));
         }
-        let pending = pending(&self.database, until).await?;
+        let pending = match &self.declared {
+            None => pending(&self.database, until).await?,
+            Some(DeclaredTable { table, .. }) => {
+                let encoding: &str = server.try_get(1).unwrap_or_default();
+                if encoding != "UTF8" {
+                    let address = self.database.address();
+                    let reason =
+                        format!("{SETTING} {address} has the encoding {encoding}: create a database with UTF8");
+                    return Err(ServingError::Broken(reason));
+                }
+                table_migration::pending(&self.database, table, until).await?
+            }
+        };
         if !pending.is_empty() {
             let (address, steps) = (self.database.address(), pending.join(", "));
             let reason = format!("{SETTING} {address} is not migrated ({steps}): run the maintenance task migrate");
@@ -160,14 +295,15 @@ impl PostgresSink {
 
     /// Checks whether the table accepts a row that is certainly valid.
     async fn probe_insert(&self, until: Instant) -> Result<(), ServingError> {
-        let probed =
-            self.database.run(until, |session| async move { session.client().batch_execute(statement::PROBE).await });
+        let sql = self.form.statements.probe.as_str();
+        let probed = self.database.run(until, |session| async move { session.client().batch_execute(sql).await });
         match probed.await {
             Err(fault) if matches!(&fault.kind, PostgresErrorKind::Refused(code) if code.code() == statement::PROBED) => {
                 Ok(())
             }
-            Err(fault) if fault.is_data_error() => {
-                let reason = format!("{fault}: the table users rejects every row; check it for added constraints");
+            Err(fault) if is_row_error(&fault) => {
+                let table = &self.form.table;
+                let reason = format!("{fault}: the table {table} rejects every row; check it for added constraints");
                 Err(ServingError::Broken(reason))
             }
             Err(fault) => Err(fault.into()),
@@ -229,8 +365,8 @@ impl From<MigrationError> for ServingError {
 }
 
 impl Sink for PostgresSink {
-    fn name(&self) -> &'static str {
-        NAME
+    fn name(&self) -> &str {
+        &self.name
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
@@ -238,13 +374,13 @@ impl Sink for PostgresSink {
             let reason = match timeout(CHECK_TIMEOUT, self.ask(Instant::now() + CHECK_TIMEOUT)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(ServingError::Broken(reason))) => {
-                    return Err(SinkMisconfiguredError { sink: NAME.to_owned(), reason });
+                    return Err(SinkMisconfiguredError { sink: self.name.to_string(), reason });
                 }
                 Ok(Err(ServingError::Transient(reason))) => reason,
                 Err(_) => format!("{SETTING} {} did not respond in time", self.database.address()),
             };
             tracing::warn!(
-                sink = NAME,
+                sink = &*self.name,
                 error = reason,
                 "the replica was not checked at start: the first batch repeats the check"
             );
@@ -260,24 +396,4 @@ impl Sink for PostgresSink {
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         self.apply_all(decided, invocation).map(Ok).boxed()
     }
-}
-
-/// Returns the rows of these changes, and the changes that cannot be encoded as rows.
-fn rows<'c>(settled: &[&'c Change<'_>], now: OffsetDateTime) -> (Vec<UserRow<'c>>, Vec<(usize, RowEncodeError)>) {
-    let (mut rows, mut refused) = (Vec::with_capacity(settled.len()), Vec::new());
-    for (place, change) in settled.iter().enumerate() {
-        match UserRow::of_change(place, change, now) {
-            Ok(row) => rows.push(row),
-            Err(reason) => refused.push((place, reason)),
-        }
-    }
-    (rows, refused)
-}
-
-/// Returns an error if no record's key is a user's key: then the source is not a table of users, which is not the error
-/// of any record.
-fn wrong_table_error(rows: &[UserRow<'_>], refused: &[(usize, RowEncodeError)]) -> Option<String> {
-    let other = |(_, refused): &(usize, RowEncodeError)| *refused == RowEncodeError::NoRow(RowError::Key);
-    let all = rows.is_empty() && refused.iter().all(other);
-    all.then(|| format!("{SETTING} accepts only user records, but {}: leave it unset", RowError::Key))
 }

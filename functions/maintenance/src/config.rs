@@ -117,9 +117,10 @@ pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHa
         .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(Clock::system()));
     MaintenanceHandler {
         admin_database: owned,
+        postgres_schema: config.sinks.postgres_schema(),
         source: TableReader::new(source, config.source.clone()),
         restore_table: restored,
-        replicas: config.sinks.replicas(&replicas, config.sinks.postgres(signer)),
+        replicas: config.sinks.replicas(&replicas, config.sinks.postgres(signer.as_ref())),
         mappings: ReplicatorMappings::new(lambda.clone(), config.functions.replicator.clone()),
         deployment: DeployedReplicator::new(lambda, config.functions.replicator.clone(), SINK_SETTINGS.to_vec())
             .with_documents(s3.clone()),

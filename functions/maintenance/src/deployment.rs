@@ -8,7 +8,7 @@ use aws_sdk_lambda::error::ProvideErrorMetadata as _;
 use millrace_shared::error_chain::error_chain;
 use millrace_sinks::document::{DocumentLocation, REPLICATION, ReplicaEntry, ReplicationDocument, SinkSettings};
 use millrace_sinks::document_object::read_document;
-use millrace_sinks::{SinkName, SinkSetting};
+use millrace_sinks::{SinkName, SinkSetting, postgres};
 
 /// The sinks of the deployment cannot be determined.
 #[derive(Debug, thiserror::Error)]
@@ -126,10 +126,21 @@ impl DeployedReplicator {
     /// [`SinksUnknownError`] if the deployment's configuration cannot be read.
     pub async fn unserved(&self, known: &[&str]) -> Result<Vec<UnknownSink>, SinksUnknownError> {
         let variables = self.variables().await?;
-        let mut unserved = unserved(&self.settings, |name| variables.contains_key(name), known);
-        if let Some(text) = variables.get(REPLICATION) {
-            let document = self.document(text).await?;
-            let stores_items = |entry: &&ReplicaEntry| matches!(entry.sink, SinkSettings::DynamoDb(_));
+        let document = match variables.get(REPLICATION) {
+            Some(text) => Some(self.document(text).await?),
+            None => None,
+        };
+        // The database of a document's tables has the table of the users service only for the source of that service.
+        let is_users = variables.get("SOURCE_SCHEMA").is_some_and(|schema| schema == "users");
+        let has_tables = document.as_ref().is_some_and(|document| {
+            document.replicas().iter().any(|entry| matches!(entry.sink, SinkSettings::Postgres(_)))
+        });
+        let is_set =
+            |name: &str| variables.contains_key(name) && (name != postgres::SETTING || is_users || !has_tables);
+        let mut unserved = unserved(&self.settings, is_set, known);
+        if let Some(document) = &document {
+            let stores_items =
+                |entry: &&ReplicaEntry| matches!(entry.sink, SinkSettings::DynamoDb(_) | SinkSettings::Postgres(_));
             let lacking = document.replicas().iter().filter(stores_items).map(|entry| &entry.name);
             unserved.extend(lacking.filter(|name| !known.contains(&name.as_str())).map(UnknownSink::of_document));
         }

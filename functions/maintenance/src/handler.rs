@@ -9,6 +9,7 @@ use millrace_shared::postgres::PostgresDatabase;
 use millrace_shared::table::RestoreTable;
 use millrace_shared::table_reader::TableReader;
 use millrace_sinks::Replica;
+use millrace_sinks::postgres::PostgresSchema;
 use serde_json::value::RawValue;
 
 use crate::deployment::DeployedReplicator;
@@ -35,6 +36,8 @@ pub struct MaintenanceHandler {
     pub replicas: Vec<Box<dyn Replica>>,
     /// The database of the relational replica, accessed as its owner.
     pub admin_database: Option<PostgresDatabase>,
+    /// The tables that this database has.
+    pub postgres_schema: PostgresSchema,
     /// The event source mappings that feed the replicas.
     pub mappings: ReplicatorMappings,
     /// The deployed replicator, whose sinks must be among the replicas.

@@ -61,11 +61,12 @@ pub fn plan_repair(
     ReconcileAction::Write { revision: highest.next_reconciled(), over: current }
 }
 
-/// Returns whether the replica matches the source; a tombstone counts as no item.
+/// Returns whether the replica matches the source; a tombstone counts as no item. An item whose columns differ from
+/// what the item gives does not match.
 #[must_use]
 pub fn is_in_sync(replica: Option<&ReplicaItem>, source: Option<&RawItem>) -> bool {
     match (replica.and_then(ReplicaItem::item), source) {
-        (Some(held), Some(item)) => held.eq_by_value(item),
+        (Some(held), Some(item)) => held.eq_by_value(item) && !replica.is_some_and(|held| held.columns_differ),
         (None, None) => true,
         _ => false,
     }
@@ -93,7 +94,7 @@ mod tests {
 
     fn holding(revision: Option<Revision>, name: Option<&str>) -> ReplicaItem {
         let state = name.map_or(ReplicaState::Tombstone { expired: false }, |name| ReplicaState::Item(item(name)));
-        ReplicaItem { revision: revision.map(Ok), state }
+        ReplicaItem { revision: revision.map(Ok), state, columns_differ: false }
     }
 
     fn written(verdict: ReconcileAction) -> (Revision, Option<Revision>) {
@@ -116,6 +117,14 @@ mod tests {
             ReconcileAction::Settled
         );
         assert_eq!(plan_repair(label(1), None, None, None), ReconcileAction::Settled);
+    }
+
+    #[test]
+    fn columns_that_differ_are_written_again() {
+        let outdated = ReplicaItem { columns_differ: true, ..holding(Some(revision(1, 5)), Some("Ada")) };
+        let (at, over) = written(plan_repair(label(1), None, Some(&outdated), Some(&item("Ada"))));
+        assert_eq!(over, Some(revision(1, 5)));
+        assert!(at > revision(1, 5) && at < revision(1, 6));
     }
 
     #[test]
@@ -146,8 +155,11 @@ mod tests {
 
     #[test]
     fn a_foreign_item_is_left_and_one_without_a_revision_is_taken() {
-        let invalid =
-            ReplicaItem { revision: Some(Err(RevisionError::Bytes(3))), state: ReplicaState::Item(item("Ada")) };
+        let invalid = ReplicaItem {
+            revision: Some(Err(RevisionError::Bytes(3))),
+            state: ReplicaState::Item(item("Ada")),
+            columns_differ: false,
+        };
         assert_eq!(
             plan_repair(label(1), None, Some(&invalid), None),
             ReconcileAction::Unmanaged(RevisionError::Bytes(3))
@@ -185,7 +197,7 @@ mod tests {
                     // number.
                     prop_assert_eq!((revision.label(), revision.sequence()), (highest.label(), highest.sequence()));
                     let state = source.clone().map_or(ReplicaState::Tombstone { expired: false }, ReplicaState::Item);
-                    let now = ReplicaItem { revision: Some(Ok(revision)), state };
+                    let now = ReplicaItem { revision: Some(Ok(revision)), state, columns_differ: false };
                     prop_assert_eq!(plan_repair(label(of), record_revision, Some(&now), source.as_ref()), ReconcileAction::Settled);
                 }
                 ReconcileAction::Unmanaged(_) => prop_assert!(false, "every revision here is one"),

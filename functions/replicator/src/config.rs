@@ -46,7 +46,7 @@ impl ReplicatorConfig {
 pub fn connect(
     config: &ReplicatorConfig,
     replicas: impl Into<ReplicaClients>,
-    postgres: Option<PostgresSink>,
+    postgres: impl IntoIterator<Item = PostgresSink>,
     cache: Option<Cache>,
     s3: aws_sdk_s3::Client,
 ) -> ReplicatorHandler {

@@ -20,7 +20,7 @@ async fn main() -> Result<(), Error> {
     let (config, sdk) = (&process.config, &process.sdk);
     let replicas = config.sinks.replica_clients(sdk).await;
     let signer = Some(TokenSigner::new(sdk, Clock::system()));
-    let (postgres, cache) = (config.sinks.postgres(signer.clone()), config.sinks.cache(signer));
+    let (postgres, cache) = (config.sinks.postgres(signer.as_ref()), config.sinks.cache(signer));
     let replicator = millrace_replicator::connect(config, replicas, postgres, cache, process.s3());
     replicator.check().await.inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let handle = async |event: &RawValue, invocation: &Invocation| replicator.handle(event, invocation).await;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use millrace_shared::postgres::PostgresSettings;
-use millrace_sinks::postgres::{SETTING, migrate};
+use millrace_sinks::postgres::{PostgresSchema, SETTING};
 use tokio::time::Instant;
 
 use super::{StackOptions, StartError};
@@ -53,7 +53,7 @@ impl EnabledTiers {
     }
 
     /// Starts the planned servers and creates the tables, as the task `migrate` does on AWS.
-    pub(super) async fn start(self) -> Result<TierServers, StartError> {
+    pub(super) async fn start(self, schema: &PostgresSchema) -> Result<TierServers, StartError> {
         let server = match self.postgres {
             Some(planned) => Some(planned.start().await?),
             None => None,
@@ -62,7 +62,7 @@ impl EnabledTiers {
             let settings = PostgresSettings::parse(SETTING, |name| (name == SETTING).then_some(url.as_str()));
             let settings = settings.map_err(|problems| StartError::Tables(problems.join("; ")))?;
             if let Some(settings) = settings {
-                let migrated = migrate(&settings.database(None, ""), Instant::now() + MIGRATED_WITHIN).await;
+                let migrated = schema.migrate(&settings.database(None, ""), Instant::now() + MIGRATED_WITHIN).await;
                 migrated.map_err(|unmigrated| StartError::Tables(unmigrated.to_string()))?;
             }
         }

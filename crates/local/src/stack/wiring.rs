@@ -12,7 +12,8 @@ use millrace_shared::clock::Clock;
 use millrace_shared::environment::{Environment, EnvironmentError};
 use millrace_shared::http::caller::ScopeMapping;
 use millrace_shared::s3::S3Bucket;
-use millrace_sinks::config::load_document;
+use millrace_sinks::config::{SinksConfig, load_document};
+use millrace_sinks::postgres::PostgresSchema;
 use tower::ServiceExt;
 
 use super::embedded::{EmbeddedArchiver, EmbeddedReplicator};
@@ -49,6 +50,17 @@ fn without_auth(function: &FunctionResource) -> impl Iterator<Item = (String, St
         _ => value.to_owned(),
     };
     function.environment.iter().map(move |(name, value)| (name.clone(), open(name, value)))
+}
+
+/// Returns the tables that the functions of the template expect in PostgreSQL. Without a replicator, they are those of
+/// the users service.
+pub(super) async fn postgres_schema(template: &SamTemplate, s3: &str) -> Result<PostgresSchema, StartError> {
+    let Some(replicator) = template.functions.iter().find(|function| function.name == "replicator") else {
+        return Ok(PostgresSchema { has_users: true, tables: Vec::new() });
+    };
+    let environment = environment(replicator, &clients::s3(s3)).await?;
+    let sinks = SinksConfig::parse(&environment).map_err(misconfigured(replicator))?;
+    Ok(sinks.postgres_schema())
 }
 
 /// Returns the API's router with the search function's routes added, each at its path in the template.

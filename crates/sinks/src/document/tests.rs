@@ -1,3 +1,5 @@
+use millrace_transform::AttributePath;
+use millrace_transform::columns::{ColumnDefinition, ColumnType, OtherwiseRule, TableColumns, TimestampFormat};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -33,7 +35,7 @@ fn problem_of(member: &str, value: serde_json::Value) -> (String, String) {
 fn dynamodb(entry: &ReplicaEntry) -> &TableSettings {
     match &entry.sink {
         SinkSettings::DynamoDb(settings) => settings,
-        SinkSettings::Archive { .. } => panic!("{entry:?}"),
+        SinkSettings::Postgres(_) | SinkSettings::Archive { .. } => panic!("{entry:?}"),
     }
 }
 
@@ -60,7 +62,11 @@ fn every_problem_is_reported_at_once_by_its_pointer() {
     let found = problems(
         r#"{"version": 2, "replica": [], "hash_keys": {}, "replicas": [
             {"name": "Staging", "sink": "dynamodb", "tables": "Orders", "region": "ireland", "max_concurrency": 0},
-            {"sink": "postgres", "name": "sql", "table": "orders"},
+            {"sink": "postgres", "name": "sql", "table": "shop.orders", "otherwise": "drop", "columns": {
+                "key": {"path": "id", "type": "text"}, "city": {"path": "address..city", "type": "varchar"},
+                "city": {}, "paid": {"path": "paid", "type": "bool", "format": "rfc3339"}, "n": 7,
+                "at": {"path": "at", "type": "timestamptz", "format": "epoch"}, "d/d": {"type": "date", "format":
+                "rfc3339", "unit": "s"}}},
             {"name": "archive", "sink": "archive", "records": "all"},
             7
         ]}"#,
@@ -77,13 +83,36 @@ fn every_problem_is_reported_at_once_by_its_pointer() {
             "/replicas/0/table",
             "/replicas/0/region",
             "/replicas/0/max_concurrency",
-            "/replicas/1/sink",
+            "/replicas/1/table",
+            "/replicas/1/columns/key",
+            "/replicas/1/columns/city/path",
+            "/replicas/1/columns/city/type",
+            "/replicas/1/columns/city",
+            "/replicas/1/columns/paid/type",
+            "/replicas/1/columns/n",
+            "/replicas/1/columns/at/format",
+            "/replicas/1/columns/d~1d/unit",
+            "/replicas/1/columns/d~1d/path",
+            "/replicas/1/columns/d~1d/format",
+            "/replicas/1/otherwise",
             "/replicas/2/records",
             "/replicas/3",
         ]
     );
     assert!(found[0].1.contains("did you mean \"replicas\"?"), "{}", found[0].1);
     assert!(found[3].1.contains("did you mean \"table\"?"), "{}", found[3].1);
+    for (pointer, part) in [
+        ("table", "without a schema"),
+        ("columns/city/path", "at character 9"),
+        ("columns/city/type", "set it to one of text, numeric"),
+        ("columns/paid/type", "did you mean \"boolean\"?"),
+        ("columns/d~1d/format", "is only for the type timestamptz, not for date"),
+        ("otherwise", "set it to \"null\" or \"quarantine\""),
+    ] {
+        let place = format!("/replicas/1/{pointer}");
+        let (_, reason) = found.iter().find(|(pointer, _)| *pointer == place).unwrap();
+        assert!(reason.contains(part), "{pointer}: {reason}");
+    }
     let text = ReplicationDocument::parse(r#"{"version":1}"#).unwrap_err().to_string();
     assert_eq!(text, "REPLICATION /replicas is missing: set it to a list of replicas");
 }
@@ -97,10 +126,9 @@ fn a_wrong_member_names_its_value_and_the_fix() {
         ("name", json!("read"), "reserved"),
         ("name", json!("postgres"), "reserved"),
         ("name", json!("archive"), "reserved"),
-        ("sink", json!(null), "set it to \"dynamodb\" or \"archive\""),
+        ("sink", json!(null), "set it to \"dynamodb\" or \"postgres\" or \"archive\""),
         ("sink", json!("dynamo"), "did you mean \"dynamodb\"?"),
         ("sink", json!({}), "is an object: set it to \"dynamodb\""),
-        ("sink", json!("postgres"), "POSTGRES_URL"),
         ("table", json!(null), "is missing: set it to a table name or ARN"),
         ("table", json!("x"), "3 to 255 characters"),
         (
@@ -124,7 +152,7 @@ fn a_wrong_member_names_its_value_and_the_fix() {
 
 #[test]
 fn members_of_later_versions_are_refused_by_pointer() {
-    for member in ["where", "attributes", "columns", "otherwise", "hash_keys"] {
+    for member in ["where", "attributes", "hash_keys"] {
         let (pointer, reason) = problem_of(member, json!({"include": ["pk"]}));
         assert_eq!(pointer, format!("/replicas/0/{member}"));
         assert!(reason.contains("not supported by this version: remove it"), "{reason}");
@@ -137,12 +165,24 @@ fn replicas_are_compared_with_each_other() {
     for (replicas, pointer, reason) in [
         (json!([]), "/replicas", "is empty"),
         (json!([replica("a", "One"), replica("a", "Two")]), "/replicas/1/name", "the name of /replicas/0"),
-        (json!([replica("a", "One"), replica("b", "One")]), "/replicas/1/table", "the table of /replicas/0"),
+        (json!([replica("a", "One"), replica("b", "One")]), "/replicas/1/table", "the table or view of /replicas/0"),
         (
             json!([replica("a", STAGING), {"name": "b", "sink": "dynamodb", "table": "Orders-staging",
                 "region": "eu-west-1", "role_arn": ROLE}]),
             "/replicas/1/table",
-            "the table of /replicas/0",
+            "the table or view of /replicas/0",
+        ),
+        (
+            json!([{"name": "a", "sink": "postgres", "table": "orders"},
+                {"name": "b", "sink": "postgres", "table": "orders"}]),
+            "/replicas/1/table",
+            "the table or view of /replicas/0",
+        ),
+        (
+            json!([{"name": "a", "sink": "postgres", "table": "orders"},
+                {"name": "b", "sink": "postgres", "table": "orders_live"}]),
+            "/replicas/1/table",
+            "the table or view of /replicas/0",
         ),
         (
             json!([{"name": "archive", "sink": "archive", "records": "expired"},
@@ -177,6 +217,27 @@ fn replicas_are_compared_with_each_other() {
     let elsewhere =
         json!([replica("a", "One"), {"name": "b", "sink": "dynamodb", "table": "One", "region": "us-east-2"}]);
     assert!(ReplicationDocument::parse(&document(&elsewhere)).is_ok(), "a table of that name in another Region");
+}
+
+#[test]
+fn a_table_of_postgres_has_its_columns_in_their_order() {
+    let text = r#"{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"order items","columns":{
+        "b":{"path":"x.y[0]","type":"text"},"a\"b":{"path":"t","type":"timestamptz","format":"epoch_seconds"},
+        "select":{"path":"s","type":"text[]"},"größe":{"path":"g","type":"numeric"}},"otherwise":"quarantine"}]}"#;
+    let document = ReplicationDocument::parse(text).unwrap();
+    let SinkSettings::Postgres(table) = &document.replicas()[0].sink else { panic!("a table") };
+    assert_eq!(table.view().quoted(), "\"order items_live\"");
+    assert_eq!(table.reader_role().as_str(), "millrace_order items_reader");
+    let names: Vec<&str> = table.columns.definitions().iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["b", "a\"b", "select", "größe"]);
+    assert_eq!(ReplicationDocument::parse(&document.to_json()).unwrap(), document);
+    let long = |length: usize| document_of_table(&"t".repeat(length));
+    assert!(ReplicationDocument::parse(&long(47)).is_ok());
+    assert!(problems(&long(48))[0].1.contains("at most 47"));
+}
+
+fn document_of_table(table: &str) -> String {
+    document(&json!([{"name": "sql", "sink": "postgres", "table": table}]))
 }
 
 #[test]
@@ -218,6 +279,9 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
     let texts = prop_oneof![
         Just("dynamodb"),
         Just("archive"),
+        Just("postgres"),
+        Just("numeric"),
+        Just("timestamptz"),
         Just("expired"),
         Just("staging"),
         Just("Orders"),
@@ -236,12 +300,32 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
     ];
     leaf.prop_recursive(4, 32, 6, |inner| {
         let names = DOCUMENT_MEMBERS.iter().chain(&DYNAMODB_MEMBERS).chain(&ARCHIVE_MEMBERS).chain(&LATER_MEMBERS);
+        let names = names.chain(&POSTGRES_MEMBERS).chain(&postgres_table::COLUMN_MEMBERS);
         let names: Vec<String> = names.map(|name| (*name).to_owned()).collect();
         let name = prop_oneof![proptest::sample::select(names), ".{0,6}"];
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..5).prop_map(|values| json!(values)),
             proptest::collection::hash_map(name, inner, 0..6).prop_map(|members| json!(members)),
         ]
+    })
+}
+
+fn valid_table() -> impl Strategy<Value = PostgresTable> {
+    let kind = proptest::sample::select(ColumnType::NAMES.to_vec()).prop_map(|name| ColumnType::parse(name).unwrap());
+    let time = proptest::sample::select(TimestampFormat::NAMES.to_vec());
+    let time = time.prop_map(|name| ColumnType::Timestamp(TimestampFormat::parse(name).unwrap()));
+    let column = (r"[a-zé.\[\]\\]{1,6}", prop_oneof![kind, time])
+        .prop_map(|(attribute, kind)| (AttributePath::of_attribute(attribute), kind));
+    let columns = proptest::collection::btree_map("[a-zé \"']{1,12}", column, 0..6);
+    (r#"[a-z "é$]{1,20}"#, columns, any::<bool>()).prop_map(|(table, columns, quarantines)| {
+        let is_free = |name: &String| !["key", "revision", "item", "expired", "xmin", "cmin"].contains(&name.as_str());
+        let columns = columns.into_iter().filter(|(name, _)| is_free(name));
+        let columns = columns.map(|(name, (path, kind))| ColumnDefinition { name, path, kind }).collect();
+        let otherwise = if quarantines { OtherwiseRule::Quarantine } else { OtherwiseRule::Null };
+        PostgresTable {
+            table: SqlIdentifier::parse(&table, 47).unwrap(),
+            columns: TableColumns::new(columns, otherwise),
+        }
     })
 }
 
@@ -258,9 +342,11 @@ fn valid_document() -> impl Strategy<Value = ReplicationDocument> {
             ReplicaEntry { name, sink: SinkSettings::DynamoDb(settings) }
         })
     };
-    (1..=8_usize, any::<bool>()).prop_flat_map(move |(count, archives)| {
+    (1..=8_usize, any::<bool>(), valid_table()).prop_flat_map(move |(count, archives, relational)| {
         let tables: Vec<_> = (0..count).map(table).collect();
         tables.prop_map(move |mut replicas| {
+            let name = SinkName::parse("sql").unwrap();
+            replicas.push(ReplicaEntry { name, sink: SinkSettings::Postgres(relational.clone()) });
             if archives {
                 let name = SinkName::parse("archive").unwrap();
                 replicas.push(ReplicaEntry { name, sink: SinkSettings::Archive { records: ArchivedRecords::Expired } });

@@ -22,7 +22,7 @@ const STEPS: [(&str, &str); 4] = [
 const HISTORY: &str = "select version from refinery_schema_history";
 
 /// An advisory lock, so that two concurrent tasks apply each migration once. The number is arbitrary.
-const ONE_AT_A_TIME: &str = "select pg_advisory_lock(5926110247031844701)";
+pub(super) const ONE_AT_A_TIME: &str = "select pg_advisory_lock(5926110247031844701)";
 
 /// A migration that failed, or whose state cannot be read.
 #[derive(Debug, thiserror::Error)]

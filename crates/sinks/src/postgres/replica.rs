@@ -4,7 +4,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::invocation::Invocation;
-use millrace_shared::item::columns;
 use millrace_shared::postgres::{PostgresError, PostgresErrorKind};
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::{ReplicaItem, ReplicaState};
@@ -12,11 +11,13 @@ use millrace_shared::revision::Revision;
 use millrace_shared::table_reader::ScanSegment;
 use time::OffsetDateTime;
 use tokio::time::{Duration, Instant};
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::row::UserRow;
+use super::PostgresSink;
+use super::form::KeyValues;
+use super::row::{RowArrays, TableRow};
 use super::write::{RowFailure, UpsertMode};
-use super::{NAME, PostgresSink, statement};
 use crate::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult};
 
 /// With items of 400 KB, the maximum, this is some 100 MB.
@@ -27,31 +28,38 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 impl Replica for PostgresSink {
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async move {
-            // A key that is not a user's cannot be in this table.
-            let (mut places, mut users, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
-            for (index, key) in keys.iter().enumerate() {
-                if let Ok((user, second)) = columns::key(key) {
-                    places.push(index);
-                    users.push(user);
-                    seconds.push(second);
-                }
-            }
-            let (users, seconds) = (&users, &seconds);
+            // A key that this table cannot store is not in it.
+            let known: Vec<(usize, KeyValues<'_>)> = keys
+                .iter()
+                .enumerate()
+                .filter_map(|(index, key)| self.form.key_values(key).ok().map(|values| (index, values)))
+                .collect();
+            let lists: Vec<Vec<&str>> = (0..self.form.key_columns)
+                .map(|column| known.iter().map(|(_, values)| values.get(column)).collect())
+                .collect();
+            let lists = &lists;
             let asked = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
-                let statement = session.statement(statement::READ).await?;
-                session.client().query(&statement, &[users, seconds]).await
+                let statement = session.statement(&self.form.statements.read).await?;
+                let parameters: Vec<&(dyn ToSql + Sync)> = lists.iter().map(|list| list as _).collect();
+                session.client().query(&statement, &parameters).await
             });
-            let rows = asked.await.map_err(unread)?;
-            let mut held: Vec<Option<ReplicaItem>> = keys.iter().map(|_| None).collect();
+            let rows = asked.await.map_err(|fault| self.unread_fault(fault))?;
+            let mut held = Vec::with_capacity(rows.len());
+            let mut places = Vec::with_capacity(rows.len());
             for row in &rows {
-                let index: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
-                let index = usize::try_from(index - 1).ok().and_then(|index| places.get(index));
-                let index = index.and_then(|index| held.get_mut(*index));
-                if let Some(index) = index {
-                    *index = Some(self.held(row, 1)?);
+                let place: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
+                let place = usize::try_from(place - 1).ok().and_then(|place| known.get(place));
+                if let Some((index, _)) = place {
+                    places.push(*index);
+                    held.push((keys[*index].clone(), self.held(row, 1)?));
                 }
             }
-            Ok(ReplicaReadOutput { held, units: 0.0 })
+            self.mark_differing(&mut held, &rows, 2).await?;
+            let mut found: Vec<Option<ReplicaItem>> = keys.iter().map(|_| None).collect();
+            for (place, (_, held)) in places.into_iter().zip(held) {
+                found[place] = Some(held);
+            }
+            Ok(ReplicaReadOutput { held: found, units: 0.0 })
         }
         .boxed()
     }
@@ -63,26 +71,28 @@ impl Replica for PostgresSink {
     ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
         async move {
             let (from, to) = hashes(segment);
-            let after = after.and_then(|key| columns::key(key).ok());
+            let after = after.and_then(|key| self.form.key_values(key).ok());
+            let after: Option<Vec<&str>> =
+                after.as_ref().map(|values| (0..self.form.key_columns).map(|column| values.get(column)).collect());
             let after = &after;
             let asked = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
                 let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&from, &to, &PAGE_ROWS];
                 let statement = match after {
-                    Some((user, second)) => {
-                        parameters.extend([user as &(dyn ToSql + Sync), second]);
-                        session.statement(statement::SCAN_NEXT_PAGE).await?
+                    Some(values) => {
+                        parameters.extend(values.iter().map(|value| value as &(dyn ToSql + Sync)));
+                        session.statement(&self.form.statements.scan_next_page).await?
                     }
-                    None => session.statement(statement::SCAN).await?,
+                    None => session.statement(&self.form.statements.scan).await?,
                 };
                 session.client().query(&statement, &parameters).await
             });
-            let rows = asked.await.map_err(unread)?;
+            let rows = asked.await.map_err(|fault| self.unread_fault(fault))?;
+            let keys = self.form.key_columns;
             let mut held = Vec::with_capacity(rows.len());
             for row in &rows {
-                let told = row.try_get::<_, &str>(0).and_then(|user| Ok((user, row.try_get::<_, &str>(1)?)));
-                let (user, second) = told.map_err(|error| self.unread(&error))?;
-                held.push((key_of(user, second)?, self.held(row, 2)?));
+                held.push((self.key_of(row)?, self.held(row, keys)?));
             }
+            self.mark_differing(&mut held, &rows, keys + 1).await?;
             let full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= PAGE_ROWS);
             let next = if full { held.last().map(|(key, _)| key.clone()) } else { None };
             Ok(ReplicaPage { held, next, units: 0.0 })
@@ -91,7 +101,7 @@ impl Replica for PostgresSink {
     }
 
     fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
-        UserRow::of_write(0, write, now).err().map(|refused| refused.to_string())
+        TableRow::of_write(&self.form, 0, write, now).err().map(|refused| refused.to_string())
     }
 
     fn put<'s>(
@@ -108,13 +118,14 @@ impl PostgresSink {
         let mut puts = vec![WriteResult::ConditionFailed; writes.len()];
         let mut rows = Vec::with_capacity(writes.len());
         for (index, write) in writes.iter().enumerate() {
-            match UserRow::of_write(index, write, invocation.now) {
+            match TableRow::of_write(&self.form, index, write, invocation.now) {
                 Ok(row) => rows.push(row),
                 Err(refused) => puts[index] = WriteResult::Permanent(refused.to_string()),
             }
         }
-        UserRow::sort(&mut rows);
-        let (expecting, fresh): (Vec<_>, Vec<_>) = rows.into_iter().partition(UserRow::is_conditional);
+        self.count_replaced(&rows);
+        TableRow::sort(&mut rows);
+        let (expecting, fresh): (Vec<_>, Vec<_>) = rows.into_iter().partition(TableRow::is_conditional);
         for (rows, over) in [(&fresh, UpsertMode::IfAbsent), (&expecting, UpsertMode::Expected)] {
             let written = self.write(rows, over, invocation.deadline).await;
             for index in written.places {
@@ -131,7 +142,7 @@ impl PostgresSink {
     }
 
     /// Reads the revision, the item and the expired flag of a row, from the column `from` on.
-    fn held(&self, row: &tokio_postgres::Row, from: usize) -> Result<ReplicaItem, ReplicaReadError> {
+    fn held(&self, row: &Row, from: usize) -> Result<ReplicaItem, ReplicaReadError> {
         let wrong = |error: tokio_postgres::Error| self.unread(&error);
         let revision: &[u8] = row.try_get(from).map_err(wrong)?;
         let item: Option<&str> = row.try_get(from + 1).map_err(wrong)?;
@@ -139,14 +150,80 @@ impl PostgresSink {
             None => ReplicaState::Tombstone { expired: row.try_get(from + 2).map_err(wrong)? },
             Some(item) => {
                 let item = RawItem::parse(item);
-                ReplicaState::Item(item.map_err(|_| malformed("an item that is not valid DynamoDB JSON"))?)
+                ReplicaState::Item(item.map_err(|_| self.malformed("an item that is not valid DynamoDB JSON"))?)
             }
         };
-        Ok(ReplicaItem { revision: Some(Revision::decode(revision)), state })
+        Ok(ReplicaItem { revision: Some(Revision::decode(revision)), state, columns_differ: false })
+    }
+
+    /// Reads the key in the first columns of a row.
+    pub(super) fn key_of(&self, row: &Row) -> Result<CanonicalKey, ReplicaReadError> {
+        let texts: Result<Vec<&str>, _> = (0..self.form.key_columns).map(|column| row.try_get(column)).collect();
+        let key = self.form.key_of(&texts.map_err(|error| self.unread(&error))?);
+        key.ok_or_else(|| self.malformed("a key that is not valid"))
+    }
+
+    /// Marks the items whose typed columns do not have the values that the item gives, such as a column that was added
+    /// after the row was written. `rows` are the rows of `held`; the column `item` contains the item.
+    ///
+    /// The server compares the columns, because it knows when two values of a type are equal.
+    async fn mark_differing(
+        &self,
+        held: &mut [(CanonicalKey, ReplicaItem)],
+        rows: &[Row],
+        item: usize,
+    ) -> Result<(), ReplicaReadError> {
+        let (Some(sql), Some(_)) = (&self.form.statements.differing, self.form.declared_columns()) else {
+            return Ok(());
+        };
+        let (mut differing, mut compared) = (Vec::new(), Vec::new());
+        for (index, ((key, held), row)) in held.iter().zip(rows).enumerate() {
+            let (Some(Ok(revision)), Some(_)) = (&held.revision, held.item()) else { continue };
+            let text: &str = row.try_get(item).map_err(|error| self.unread(&error))?;
+            match TableRow::of_stored(&self.form, index, key, *revision, text) {
+                Ok(row) => compared.push(row),
+                // The document has changed: this item would be rejected today.
+                Err(_) => differing.push(index),
+            }
+        }
+        if compared.is_empty() {
+            differing.into_iter().for_each(|index| held[index].1.columns_differ = true);
+            return Ok(());
+        }
+        let lists = &RowArrays::of(&self.form, &compared);
+        let asked = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
+            let statement = session.statement(sql).await?;
+            session.client().query(&statement, &lists.comparing()).await
+        });
+        for row in &asked.await.map_err(|fault| self.unread_fault(fault))? {
+            let place: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
+            let row = usize::try_from(place - 1).ok().and_then(|place| compared.get(place));
+            differing.extend(row.map(|row| row.index));
+        }
+        for index in differing {
+            held[index].1.columns_differ = true;
+        }
+        Ok(())
     }
 
     fn unread(&self, error: &tokio_postgres::Error) -> ReplicaReadError {
-        unread(self.database.fault(error))
+        self.unread_fault(self.database.fault(error))
+    }
+
+    fn unread_fault(&self, fault: PostgresError) -> ReplicaReadError {
+        let reason = match fault.kind {
+            // The reason is for the log, and this error may quote the requested values.
+            PostgresErrorKind::Refused(code) => {
+                format!("{} rejected a query (SQLSTATE {})", super::SETTING, code.code())
+            }
+            _ => fault.reason,
+        };
+        ReplicaReadError { sink: self.name.to_string(), reason }
+    }
+
+    fn malformed(&self, what: &str) -> ReplicaReadError {
+        let reason = format!("{} contains {what} in the table {}", super::SETTING, self.form.table);
+        ReplicaReadError { sink: self.name.to_string(), reason }
     }
 }
 
@@ -155,24 +232,6 @@ fn hashes(ScanSegment { segment, total_segments: of }: ScanSegment) -> (i64, i64
     let bound = |part: u32| i128::from(i64::MIN) + (i128::from(u64::MAX) + 1) * i128::from(part) / i128::from(of);
     let whole = |bound: i128| i64::try_from(bound).unwrap_or(i64::MAX);
     (whole(bound(segment)), whole(bound(segment + 1) - 1))
-}
-
-fn key_of(user: &str, second: &str) -> Result<CanonicalKey, ReplicaReadError> {
-    let json = serde_json::json!({"user_id": {"S": user}, "timestamp": {"N": second}});
-    CanonicalKey::parse(&json.to_string()).map_err(|_| malformed("a key that is not valid"))
-}
-
-fn unread(fault: PostgresError) -> ReplicaReadError {
-    let reason = match fault.kind {
-        // The reason is for the log, and this error may quote the requested values.
-        PostgresErrorKind::Refused(code) => format!("{} rejected a query (SQLSTATE {})", super::SETTING, code.code()),
-        _ => fault.reason,
-    };
-    ReplicaReadError { sink: NAME.to_owned(), reason }
-}
-
-fn malformed(what: &str) -> ReplicaReadError {
-    ReplicaReadError { sink: NAME.to_owned(), reason: format!("{} contains {what} in the table users", super::SETTING) }
 }
 
 #[cfg(test)]

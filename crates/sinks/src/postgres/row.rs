@@ -1,36 +1,26 @@
-//! Table rows, encoded from changes and writes, and the arrays that carry many of them in one statement.
+//! Table rows, encoded from changes and writes, and the lists that carry many of them in one statement.
 
 use std::borrow::Cow;
 
 use millrace_shared::change::{CanonicalKey, Change, ChangeKind};
-use millrace_shared::item::columns::{self, RowError, UserColumns};
 use millrace_shared::revision::{Revision, RevisionBytes};
-use time::OffsetDateTime;
+use millrace_transform::columns::{ColumnType, ColumnValue, ColumnValues};
+use time::{Date, OffsetDateTime};
 use tokio_postgres::types::ToSql;
 
+use super::form::{KeyValues, RowEncodeError, TableForm};
 use crate::{ReplicaCondition, ReplicaWrite, WriteTarget};
-
-/// A change that cannot be encoded as a row.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RowEncodeError {
-    #[error(transparent)]
-    NoRow(#[from] RowError),
-    #[error("the image contains the attribute {0}, which is reserved for replicas: rename it in the source")]
-    Reserved(&'static str),
-    #[error("the stream contains no new images: set its view type to NEW_IMAGE or NEW_AND_OLD_IMAGES")]
-    View,
-}
 
 /// A row to be written.
 #[derive(Debug)]
-pub(super) struct UserRow<'a> {
+pub(super) struct TableRow<'a> {
     /// The index of the change or write that the row was encoded from.
     pub(super) index: usize,
-    key: &'a CanonicalKey,
-    user_id: Cow<'a, str>,
-    second: Cow<'a, str>,
+    pub(super) key: &'a CanonicalKey,
+    names: KeyValues<'a>,
     revision: RevisionBytes,
-    columns: UserColumns<'a>,
+    /// The typed columns; empty for a tombstone.
+    columns: ColumnValues<'a>,
     item: Option<Cow<'a, str>>,
     gone: Option<OffsetDateTime>,
     expired: bool,
@@ -39,13 +29,18 @@ pub(super) struct UserRow<'a> {
     expected: Option<RevisionBytes>,
 }
 
-impl<'a> UserRow<'a> {
+impl<'a> TableRow<'a> {
     /// Returns the row for a change; a tombstone gets the time `now`.
-    pub(super) fn of_change(index: usize, change: &'a Change<'_>, now: OffsetDateTime) -> Result<Self, RowEncodeError> {
+    pub(super) fn of_change(
+        form: &TableForm,
+        index: usize,
+        change: &'a Change<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Self, RowEncodeError> {
         let key = change.key.canonical();
-        let row = Self::bare(index, key, change.revision, change.approximate_creation_time)?;
+        let row = Self::bare(form, index, key, change.revision, change.approximate_creation_time)?;
         match change.effect {
-            ChangeKind::Write { image: Some(image) } => row.holding(Cow::Borrowed(image.get())),
+            ChangeKind::Write { image: Some(image) } => row.holding(form, Cow::Borrowed(image.get())),
             ChangeKind::Write { image: None } => Err(RowEncodeError::View),
             ChangeKind::Remove { expired, .. } => Ok(Self { gone: Some(now), expired, ..row }),
         }
@@ -53,34 +48,45 @@ impl<'a> UserRow<'a> {
 
     /// Returns the row for a write that does not come from the stream.
     pub(super) fn of_write(
+        form: &TableForm,
         index: usize,
         write: &ReplicaWrite<'a>,
         now: OffsetDateTime,
     ) -> Result<Self, RowEncodeError> {
-        let mut row = Self::bare(index, write.key, write.revision, None)?;
+        let mut row = Self::bare(form, index, write.key, write.revision, None)?;
         if let ReplicaCondition::Revision(Some(there)) = write.over {
             row.expected = Some(there.encode());
         }
         match write.target {
-            WriteTarget::Item(item) => row.holding(Cow::Owned(item.encode())),
+            WriteTarget::Item(item) => row.holding(form, Cow::Owned(item.encode())),
             WriteTarget::Tombstone { expired } => Ok(Self { gone: Some(now), expired, ..row }),
         }
     }
 
+    /// Returns the row of a stored item, for a comparison of its typed columns with the item.
+    pub(super) fn of_stored(
+        form: &TableForm,
+        index: usize,
+        key: &'a CanonicalKey,
+        revision: Revision,
+        item: &'a str,
+    ) -> Result<Self, RowEncodeError> {
+        Self::bare(form, index, key, revision, None)?.holding(form, Cow::Borrowed(item))
+    }
+
     fn bare(
+        form: &TableForm,
         index: usize,
         key: &'a CanonicalKey,
         revision: Revision,
         changed_at: Option<OffsetDateTime>,
     ) -> Result<Self, RowEncodeError> {
-        let (user_id, second) = columns::key(key)?;
         Ok(Self {
             index,
             key,
-            user_id,
-            second,
+            names: form.key_values(key)?,
             revision: revision.encode(),
-            columns: UserColumns::default(),
+            columns: ColumnValues::default(),
             item: None,
             gone: None,
             expired: false,
@@ -89,21 +95,23 @@ impl<'a> UserRow<'a> {
         })
     }
 
-    fn holding(mut self, item: Cow<'a, str>) -> Result<Self, RowEncodeError> {
+    fn holding(mut self, form: &TableForm, item: Cow<'a, str>) -> Result<Self, RowEncodeError> {
         self.columns = match &item {
-            Cow::Borrowed(item) => UserColumns::read(item)?,
-            Cow::Owned(item) => UserColumns::read(item)?.into_owned(),
+            Cow::Borrowed(item) => form.values(item)?,
+            Cow::Owned(item) => form.values(item)?.into_owned(),
         };
-        if let Some(name) = self.columns.reserved {
-            return Err(RowEncodeError::Reserved(name));
-        }
         self.item = Some(item);
         Ok(self)
     }
 
-    /// Returns the row's user ID and second, in canonical form.
-    pub(super) fn names(&self) -> (&str, &str) {
-        (&self.user_id, &self.second)
+    /// Returns whether the row contains an item.
+    pub(super) fn has_item(&self) -> bool {
+        self.item.is_some()
+    }
+
+    /// Returns the indexes of the columns that are null because they cannot store the item's values.
+    pub(super) fn replaced_by_null(&self) -> &[usize] {
+        &self.columns.replaced_by_null
     }
 
     /// Returns whether the write requires a stored revision.
@@ -119,81 +127,160 @@ impl<'a> UserRow<'a> {
 }
 
 /// Many rows, as one list per column, in the order of the statements' parameters.
-pub(super) struct ColumnArrays<'r> {
-    user_id: Vec<&'r str>,
-    second: Vec<&'r str>,
+pub(super) struct RowArrays<'r> {
+    keys: Vec<Vec<&'r str>>,
     revision: Vec<&'r [u8]>,
-    name: Vec<Option<&'r str>>,
-    email: Vec<Option<&'r str>>,
-    status: Vec<Option<&'r str>>,
-    attributes: Vec<Option<&'r str>>,
-    expires_at: Vec<Option<&'r str>>,
-    version: Vec<Option<&'r str>>,
-    created_at: Vec<Option<OffsetDateTime>>,
-    updated_at: Vec<Option<OffsetDateTime>>,
     item: Vec<Option<&'r str>>,
     deleted_at: Vec<Option<OffsetDateTime>>,
     expired: Vec<bool>,
     changed_at: Vec<Option<OffsetDateTime>>,
-    name_folded: Vec<Option<&'r str>>,
-    email_domain: Vec<Option<&'r str>>,
+    columns: Vec<ColumnArray<'r>>,
     expected: Vec<Option<&'r [u8]>>,
 }
 
-impl<'r> ColumnArrays<'r> {
-    pub(super) fn of(rows: &'r [UserRow<'r>]) -> Self {
-        fn list<'r, T>(rows: &'r [UserRow<'r>], part: impl Fn(&'r UserRow<'r>) -> T) -> Vec<T> {
+/// The values of a typed column.
+enum ColumnArray<'r> {
+    Text(Vec<Option<Cow<'r, str>>>),
+    BigInt(Vec<Option<i64>>),
+    Boolean(Vec<Option<bool>>),
+    Timestamp(Vec<Option<OffsetDateTime>>),
+    Date(Vec<Option<Date>>),
+    Bytes(Vec<Option<&'r [u8]>>),
+}
+
+impl<'r> ColumnArray<'r> {
+    fn with_capacity(kind: ColumnType, rows: usize) -> Self {
+        match kind {
+            ColumnType::BigInt => Self::BigInt(Vec::with_capacity(rows)),
+            ColumnType::Boolean => Self::Boolean(Vec::with_capacity(rows)),
+            ColumnType::Timestamp(_) => Self::Timestamp(Vec::with_capacity(rows)),
+            ColumnType::Date => Self::Date(Vec::with_capacity(rows)),
+            ColumnType::Bytes => Self::Bytes(Vec::with_capacity(rows)),
+            ColumnType::Text
+            | ColumnType::Numeric
+            | ColumnType::Json
+            | ColumnType::TextArray
+            | ColumnType::NumericArray => Self::Text(Vec::with_capacity(rows)),
+        }
+    }
+
+    /// Appends a value. A value of another type than the column's, which the form never gives, is null.
+    fn push(&mut self, value: Option<&'r ColumnValue<'r>>) {
+        match (self, value) {
+            (Self::Text(values), value) => values.push(value.and_then(text)),
+            (Self::BigInt(values), Some(ColumnValue::BigInt(number))) => values.push(Some(*number)),
+            (Self::BigInt(values), _) => values.push(None),
+            (Self::Boolean(values), Some(ColumnValue::Boolean(value))) => values.push(Some(*value)),
+            (Self::Boolean(values), _) => values.push(None),
+            (Self::Timestamp(values), Some(ColumnValue::Timestamp(time))) => values.push(Some(*time)),
+            (Self::Timestamp(values), _) => values.push(None),
+            (Self::Date(values), Some(ColumnValue::Date(date))) => values.push(Some(*date)),
+            (Self::Date(values), _) => values.push(None),
+            (Self::Bytes(values), Some(ColumnValue::Bytes(bytes))) => values.push(Some(bytes)),
+            (Self::Bytes(values), _) => values.push(None),
+        }
+    }
+
+    fn as_parameter(&self) -> &(dyn ToSql + Sync) {
+        match self {
+            Self::Text(values) => values,
+            Self::BigInt(values) => values,
+            Self::Boolean(values) => values,
+            Self::Timestamp(values) => values,
+            Self::Date(values) => values,
+            Self::Bytes(values) => values,
+        }
+    }
+}
+
+/// Returns the text that the server parses as the value.
+fn text<'v>(value: &'v ColumnValue<'_>) -> Option<Cow<'v, str>> {
+    match value {
+        ColumnValue::Text(text) | ColumnValue::Numeric(text) => Some(Cow::Borrowed(text.as_ref())),
+        ColumnValue::Json(json) => Some(Cow::Borrowed(json.as_str())),
+        ColumnValue::TextArray(elements) | ColumnValue::NumericArray(elements) => {
+            Some(Cow::Owned(array_literal(elements)))
+        }
+        ColumnValue::BigInt(_)
+        | ColumnValue::Boolean(_)
+        | ColumnValue::Timestamp(_)
+        | ColumnValue::Date(_)
+        | ColumnValue::Bytes(_) => None,
+    }
+}
+
+/// Returns the text form of an array: each element in quotes, with a backslash before quotes and backslashes.
+fn array_literal(elements: &[Cow<'_, str>]) -> String {
+    let mut literal = String::with_capacity(2 + elements.iter().map(|element| element.len() + 3).sum::<usize>());
+    literal.push('{');
+    for (place, element) in elements.iter().enumerate() {
+        literal.push_str(if place > 0 { ",\"" } else { "\"" });
+        for character in element.chars() {
+            if matches!(character, '"' | '\\') {
+                literal.push('\\');
+            }
+            literal.push(character);
+        }
+        literal.push('"');
+    }
+    literal.push('}');
+    literal
+}
+
+impl<'r> RowArrays<'r> {
+    pub(super) fn of(form: &TableForm, rows: &'r [TableRow<'r>]) -> Self {
+        fn list<'r, T>(rows: &'r [TableRow<'r>], part: impl Fn(&'r TableRow<'r>) -> T) -> Vec<T> {
             rows.iter().map(part).collect()
         }
+        let column = |(place, kind): (usize, &ColumnType)| {
+            let mut array = ColumnArray::with_capacity(*kind, rows.len());
+            // A tombstone has no values.
+            rows.iter().for_each(|row| array.push(row.columns.values.get(place).and_then(Option::as_ref)));
+            array
+        };
         Self {
-            user_id: list(rows, |row| row.user_id.as_ref()),
-            second: list(rows, |row| row.second.as_ref()),
+            keys: (0..form.key_columns).map(|column| list(rows, |row| row.names.get(column))).collect(),
             revision: list(rows, |row| row.revision.as_ref()),
-            name: list(rows, |row| row.columns.name.as_deref()),
-            email: list(rows, |row| row.columns.email.as_deref()),
-            status: list(rows, |row| row.columns.status.as_deref()),
-            attributes: list(rows, |row| row.columns.attributes.as_deref()),
-            expires_at: list(rows, |row| row.columns.expires_at.as_deref()),
-            version: list(rows, |row| row.columns.version.as_deref()),
-            created_at: list(rows, |row| row.columns.created_at),
-            updated_at: list(rows, |row| row.columns.updated_at),
             item: list(rows, |row| row.item.as_deref()),
             deleted_at: list(rows, |row| row.gone),
             expired: list(rows, |row| row.expired),
             changed_at: list(rows, |row| row.changed_at),
-            name_folded: list(rows, |row| row.columns.name_folded.as_deref()),
-            email_domain: list(rows, |row| row.columns.email_domain.as_deref()),
+            columns: form.kinds.iter().enumerate().map(column).collect(),
             expected: list(rows, |row| row.expected.as_ref().map(AsRef::as_ref)),
         }
     }
 
     /// Returns the parameters of a statement without expected revisions.
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 17] {
-        [
-            &self.user_id,
-            &self.second,
-            &self.revision,
-            &self.name,
-            &self.email,
-            &self.status,
-            &self.attributes,
-            &self.expires_at,
-            &self.version,
-            &self.created_at,
-            &self.updated_at,
-            &self.item,
-            &self.deleted_at,
-            &self.expired,
-            &self.changed_at,
-            &self.name_folded,
-            &self.email_domain,
-        ]
+    pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let keys = self.keys.iter().map(|list| list as &(dyn ToSql + Sync));
+        let own: [&(dyn ToSql + Sync); 5] =
+            [&self.revision, &self.item, &self.deleted_at, &self.expired, &self.changed_at];
+        keys.chain(own).chain(self.columns.iter().map(ColumnArray::as_parameter)).collect()
     }
 
     /// Returns the parameters of a statement with expected revisions.
     pub(super) fn expecting(&self) -> Vec<&(dyn ToSql + Sync)> {
-        let mut parameters = self.parameters().to_vec();
+        let mut parameters = self.parameters();
         parameters.push(&self.expected);
         parameters
+    }
+
+    /// Returns the parameters of a comparison of the typed columns.
+    pub(super) fn comparing(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let keys = self.keys.iter().map(|list| list as &(dyn ToSql + Sync));
+        let revision: &(dyn ToSql + Sync) = &self.revision;
+        keys.chain([revision]).chain(self.columns.iter().map(ColumnArray::as_parameter)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn array_literal_escapes_quotes_and_backslashes() {
+        let elements = ["", "a,b", "\"", "\\", "{}", "NULL", "é\n"].map(Cow::Borrowed);
+        assert_eq!(array_literal(&elements), "{\"\",\"a,b\",\"\\\"\",\"\\\\\",\"{}\",\"NULL\",\"é\n\"}");
+        assert_eq!(array_literal(&[]), "{}");
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use millrace_shared::number;
-use millrace_shared::postgres::PostgresError;
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::postgres::{PostgresError, PostgresErrorKind};
 use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
 
-use super::row::{ColumnArrays, UserRow};
-use super::{PostgresSink, ServingError, statement};
+use super::row::{RowArrays, TableRow};
+use super::{PostgresSink, ServingError};
 
 /// The condition on the stored rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,22 +64,30 @@ pub(super) enum RowFailure {
     Fault(String),
 }
 
+/// Returns whether the error may be that of a single row: a value that cannot be stored, or one that is too long for an
+/// index (SQLSTATE 54000).
+pub(super) fn is_row_error(fault: &PostgresError) -> bool {
+    let is_index_limit =
+        matches!(&fault.kind, PostgresErrorKind::Refused(code) if *code == SqlState::PROGRAM_LIMIT_EXCEEDED);
+    fault.is_data_error() || is_index_limit
+}
+
 impl PostgresSink {
     /// Writes these rows, which must be sorted by their keys: all at once if possible, and by bisection if the server
     /// reports an error about a value.
-    pub(super) async fn write(&self, rows: &[UserRow<'_>], over: UpsertMode, until: Instant) -> UpsertOutput {
+    pub(super) async fn write(&self, rows: &[TableRow<'_>], over: UpsertMode, until: Instant) -> UpsertOutput {
         let mut written = UpsertOutput::default();
         let mut open = if rows.is_empty() { Vec::new() } else { vec![rows] };
         let mut trusted = false;
         while let Some(rows) = open.pop() {
             let Err(fault) = self.write_at_once(rows, over, until, &mut written).await else { continue };
-            if fault.is_data_error() && rows.len() > 1 {
+            if is_row_error(&fault) && rows.len() > 1 {
                 let (low, high) = rows.split_at(rows.len() / 2);
                 open.extend([high, low]);
                 continue;
             }
             let mut reason = fault.to_string();
-            if fault.is_data_error() {
+            if is_row_error(&fault) {
                 // Find out whether this row is invalid, or whether the table would accept no row at all.
                 match if trusted { Ok(()) } else { self.probe_insert(until).await } {
                     Ok(()) => {
@@ -98,18 +107,17 @@ impl PostgresSink {
 
     async fn write_at_once(
         &self,
-        rows: &[UserRow<'_>],
+        rows: &[TableRow<'_>],
         over: UpsertMode,
         until: Instant,
         written: &mut UpsertOutput,
     ) -> Result<(), PostgresError> {
-        let lists = ColumnArrays::of(rows);
-        let lists = &lists;
+        let (lists, statements) = (&RowArrays::of(&self.form, rows), &self.form.statements);
         let asked = self.database.run(until, |session| async move {
             let (sql, expecting) = match over {
-                UpsertMode::Lower => (statement::APPLY, false),
-                UpsertMode::IfAbsent => (statement::INSERT, false),
-                UpsertMode::Expected => (statement::REPLACE, true),
+                UpsertMode::Lower => (&statements.apply, false),
+                UpsertMode::IfAbsent => (&statements.insert, false),
+                UpsertMode::Expected => (&statements.replace, true),
             };
             let statement = session.statement(sql).await?;
             let client = session.client();
@@ -124,11 +132,8 @@ impl PostgresSink {
             written.counts.add(row, rows.len());
             return Ok(());
         }
-        let places: HashMap<(&str, &str), usize> = rows.iter().map(|row| (row.names(), row.index)).collect();
-        let index = |row: &tokio_postgres::Row| {
-            let (user, second) = (row.try_get::<_, &str>(0).ok()?, row.try_get::<_, &str>(1).ok()?);
-            places.get(&(user, number::canonical(second)?.as_ref())).copied()
-        };
+        let places: HashMap<&CanonicalKey, usize> = rows.iter().map(|row| (row.key, row.index)).collect();
+        let index = |row: &tokio_postgres::Row| places.get(&self.key_of(row).ok()?).copied();
         written.places.extend(answered.iter().filter_map(index));
         Ok(())
     }

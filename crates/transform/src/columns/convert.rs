@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn epoch_is_cut_to_the_microsecond_towards_the_past() {
-        let of = |text, digits| since_epoch(text, digits).map(|time| time.unix_timestamp_nanos());
+        let of = |text, digits| since_epoch(text, digits).map(OffsetDateTime::unix_timestamp_nanos);
         assert_eq!(of("1700000000.1234567", 6), Some(1_700_000_000_123_456_000));
         assert_eq!(of("1700000000123.4567", 3), Some(1_700_000_000_123_456_000));
         assert_eq!(of("-0.0000001", 6), Some(-1_000));

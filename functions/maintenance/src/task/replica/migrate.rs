@@ -6,7 +6,7 @@
 use futures::future::LocalBoxFuture;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::postgres::PostgresDatabase;
-use millrace_sinks::postgres::{MigrationError, grant_app_role, migrate};
+use millrace_sinks::postgres::{MigrationError, PostgresSchema, grant_app_role};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -49,7 +49,7 @@ impl RunTask for MigrateTask {
     ) -> LocalBoxFuture<'a, Result<TaskResponse, TaskError>> {
         Box::pin(async move {
             let mut task_run = TaskRun::resume(request, invocation, &handler.failures)?;
-            let done = run(&mut task_run, handler.admin_database.as_ref()).await;
+            let done = run(&mut task_run, handler.admin_database.as_ref(), &handler.postgres_schema).await;
             Ok(task_run.finish(done).await?)
         })
     }
@@ -87,12 +87,16 @@ pub struct MigrateCursor {}
 ///
 /// # Errors
 /// [`MigrateError`]. Steps that were applied before the error remain.
-async fn run(task_run: &mut TaskRun<MigrateCursor>, owned: Option<&PostgresDatabase>) -> Result<bool, MigrateError> {
+async fn run(
+    task_run: &mut TaskRun<MigrateCursor>,
+    owned: Option<&PostgresDatabase>,
+    schema: &PostgresSchema,
+) -> Result<bool, MigrateError> {
     let database = owned.ok_or(MigrateError::NotConfigured)?;
     if task_run.segment().segment > 0 {
         return Ok(true);
     }
-    let applied = migrate(database, task_run.deadline).await?;
+    let applied = schema.migrate(database, task_run.deadline).await?;
     grant_app_role(database, database.address().user(), task_run.deadline).await?;
     task_run.count("postgres.migrations_applied", applied.len());
     for step in &applied {

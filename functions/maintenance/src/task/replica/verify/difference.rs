@@ -5,6 +5,8 @@ use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::ReplicaItem;
 use millrace_shared::revision::{Revision, RevisionError};
 
+use crate::reconcile::is_in_sync;
+
 /// The kind of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DifferenceKind {
@@ -73,7 +75,8 @@ fn difference(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<(D
             let ours = held.is_some_and(|held| held.revision.is_some());
             Some((if ours { DifferenceKind::Resurrected } else { DifferenceKind::Extra }, Vec::new()))
         }
-        (Some(item), Some(source)) if item.eq_by_value(source) => None,
+        (Some(_), Some(_)) if is_in_sync(held, source) => None,
+        // No attribute differs if only the columns of the replica do.
         (Some(item), Some(source)) => Some((DifferenceKind::Different, item.diff_attribute_names(source))),
     }
 }
@@ -97,6 +100,7 @@ mod tests {
         ReplicaItem {
             revision,
             state: name.map_or(ReplicaState::Tombstone { expired: false }, |name| ReplicaState::Item(item(name))),
+            columns_differ: false,
         }
     }
 
@@ -117,6 +121,14 @@ mod tests {
         {
             assert_eq!(found(held.as_ref(), source.as_ref()), None);
         }
+    }
+
+    #[test]
+    fn columns_that_differ_are_a_difference_without_attributes() {
+        let outdated = ReplicaItem { columns_differ: true, ..held(Some(1), Some("Ada")) };
+        let candidate = CandidateDifference::of(key(), Some(&outdated), Some(item("Ada"))).unwrap();
+        let confirmed = candidate.confirm(Some(&outdated), Some(&item("Ada"))).unwrap();
+        assert_eq!((confirmed.kind, confirmed.attributes.len()), (DifferenceKind::Different, 0));
     }
 
     #[test]

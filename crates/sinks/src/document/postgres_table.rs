@@ -1,0 +1,193 @@
+//! A PostgreSQL replica in a replication document: [`PostgresTable`], its table and its columns.
+
+use millrace_transform::AttributePath;
+use millrace_transform::columns::{ColumnDefinition, ColumnType, OtherwiseRule, TableColumns, TimestampFormat};
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
+
+use super::identifier::{IDENTIFIER_BYTES, SqlIdentifier};
+use super::json::{JsonValue, member_pointer};
+use super::{DocumentReader, Members, nearest};
+
+/// The columns that every table has, and those of PostgreSQL itself.
+const RESERVED_COLUMNS: [&str; 12] = [
+    "key",
+    "revision",
+    "item",
+    "deleted_at",
+    "expired",
+    "changed_at",
+    "tableoid",
+    "xmin",
+    "cmin",
+    "xmax",
+    "cmax",
+    "ctid",
+];
+/// The maximum number of columns of a document's table.
+const MAX_COLUMNS: usize = 200;
+/// What the name of the reader role has in addition to the table's, which limits the table's name.
+const READER: (&str, &str) = ("millrace_", "_reader");
+/// The end of the name of the view.
+const VIEW: &str = "_live";
+/// The maximum length of a table's name in bytes.
+const TABLE_BYTES: usize = IDENTIFIER_BYTES - READER.0.len() - READER.1.len();
+
+/// The members of a PostgreSQL replica.
+pub(super) const POSTGRES_MEMBERS: [&str; 5] = ["name", "sink", "table", "columns", "otherwise"];
+/// The members of a column.
+pub(super) const COLUMN_MEMBERS: [&str; 3] = ["path", "type", "format"];
+
+/// A table of PostgreSQL that mirrors a source, and the columns that it has in addition to the item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresTable {
+    /// The table's name.
+    pub table: SqlIdentifier,
+    /// The typed columns. Their names are valid [`SqlIdentifier`]s.
+    pub columns: TableColumns,
+}
+
+impl PostgresTable {
+    /// Returns the name of the view without tombstones.
+    #[must_use]
+    pub fn view(&self) -> SqlIdentifier {
+        self.table.derived("", VIEW)
+    }
+
+    /// Returns the name of the role that may read the view.
+    #[must_use]
+    pub fn reader_role(&self) -> SqlIdentifier {
+        self.table.derived(READER.0, READER.1)
+    }
+}
+
+impl Serialize for PostgresTable {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Column<'c>(&'c ColumnDefinition);
+        impl Serialize for Column<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut members = serializer.serialize_map(None)?;
+                members.serialize_entry("path", &self.0.path.to_string())?;
+                members.serialize_entry("type", self.0.kind.name())?;
+                if let ColumnType::Timestamp(format) = self.0.kind {
+                    members.serialize_entry("format", format.name())?;
+                }
+                members.end()
+            }
+        }
+        struct Columns<'c>(&'c [ColumnDefinition]);
+        impl Serialize for Columns<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(self.0.iter().map(|column| (&column.name, Column(column))))
+            }
+        }
+        let mut members = serializer.serialize_map(None)?;
+        members.serialize_entry("table", &self.table)?;
+        members.serialize_entry("columns", &Columns(self.columns.definitions()))?;
+        members.serialize_entry("otherwise", self.columns.otherwise().name())?;
+        members.end()
+    }
+}
+
+impl DocumentReader {
+    /// Reads the table and the columns of a PostgreSQL replica.
+    pub(super) fn postgres_table(&mut self, pointer: &str, members: &Members<'_>) -> Option<PostgresTable> {
+        let place = |name: &str| member_pointer(pointer, name);
+        let given = |name: &str| members.get(name).copied();
+        let table = self.text(&place("table"), given("table"), "the name of a table, such as \"orders\"");
+        let table = table.and_then(|text| self.parsed(&place("table"), table_name(text)));
+        let columns = match given("columns") {
+            None => Some(Vec::new()),
+            Some(JsonValue::Object(listed)) => self.columns(&place("columns"), listed),
+            Some(other) => {
+                let reason = format!("is {}: set it to an object with a member for each column", other.quoted());
+                self.add(place("columns"), reason);
+                None
+            }
+        };
+        let rules = OtherwiseRule::NAMES.map(|rule| format!("{rule:?}")).join(" or ");
+        let otherwise = self.optional(&place("otherwise"), given("otherwise"), &rules, |text| {
+            OtherwiseRule::parse(text).ok_or_else(|| format!("is {text:?}: set it to {rules}"))
+        });
+        let (table, columns, otherwise) = (table?, columns?, otherwise.ok()?.unwrap_or_default());
+        Some(PostgresTable { table, columns: TableColumns::new(columns, otherwise) })
+    }
+
+    fn columns(&mut self, pointer: &str, listed: &[(String, JsonValue)]) -> Option<Vec<ColumnDefinition>> {
+        if listed.len() > MAX_COLUMNS {
+            self.add(pointer, format!("has {} members: at most {MAX_COLUMNS} are allowed", listed.len()));
+            return None;
+        }
+        let mut columns = Vec::with_capacity(listed.len());
+        for (index, (name, value)) in listed.iter().enumerate() {
+            let place = member_pointer(pointer, name);
+            if listed[..index].iter().any(|(other, _)| other == name) {
+                self.add(place, "occurs twice: remove one of them");
+                columns.push(None);
+                continue;
+            }
+            let is_name = match SqlIdentifier::parse(name, IDENTIFIER_BYTES) {
+                Ok(_) if RESERVED_COLUMNS.contains(&name.as_str()) => {
+                    self.add(&*place, "is the name of a column that every table has: choose another name");
+                    false
+                }
+                Ok(_) => true,
+                Err(reason) => {
+                    self.add(&*place, reason);
+                    false
+                }
+            };
+            let column = self.column(&place, name, value);
+            columns.push(column.filter(|_| is_name));
+        }
+        columns.into_iter().collect()
+    }
+
+    fn column(&mut self, pointer: &str, name: &str, value: &JsonValue) -> Option<ColumnDefinition> {
+        let members = self.members(pointer, value, &COLUMN_MEMBERS, "a column")?;
+        let place = |name: &str| member_pointer(pointer, name);
+        let given = |name: &str| members.get(name).copied();
+        let path = self.text(&place("path"), given("path"), "the path of an attribute, such as \"address.city\"");
+        let path = path.and_then(|text| self.parsed(&place("path"), attribute_path(text)));
+        let expected = format!("one of {}", ColumnType::NAMES.join(", "));
+        let kind = self.text(&place("type"), given("type"), &expected);
+        let kind = kind.and_then(|text| {
+            let kind = ColumnType::parse(text).ok_or_else(|| {
+                let hint = nearest(text, &ColumnType::NAMES).map(|name| format!("; did you mean {name:?}?"));
+                format!("is {text:?}: set it to {expected}{}", hint.unwrap_or_default())
+            });
+            self.parsed(&place("type"), kind)
+        });
+        let formats = TimestampFormat::NAMES.join(", ");
+        let format = self.optional(&place("format"), given("format"), &format!("one of {formats}"), |text| {
+            TimestampFormat::parse(text).ok_or_else(|| format!("is {text:?}: set it to one of {formats}"))
+        });
+        let kind = match (kind, format) {
+            (Some(ColumnType::Timestamp(_)), Ok(format)) => Some(ColumnType::Timestamp(format.unwrap_or_default())),
+            (Some(kind), Ok(Some(_))) => {
+                self.add(place("format"), format!("is only for the type timestamptz, not for {kind}: remove it"));
+                None
+            }
+            (kind, Ok(_)) => kind,
+            (_, Err(_)) => None,
+        };
+        Some(ColumnDefinition { name: name.to_owned(), path: path?, kind: kind? })
+    }
+}
+
+fn table_name(text: &str) -> Result<SqlIdentifier, String> {
+    if text.contains('.') {
+        return Err(format!(
+            "is {text:?}: set it to the name of a table without a schema and without dots, such as \"orders\" (the \
+             schema is public)"
+        ));
+    }
+    SqlIdentifier::parse(text, TABLE_BYTES)
+}
+
+fn attribute_path(text: &str) -> Result<AttributePath, String> {
+    if text.contains('\0') {
+        return Err(format!("is {text:?}: PostgreSQL cannot store an attribute whose name contains U+0000"));
+    }
+    AttributePath::parse(text).map_err(|error| format!("{error} (the path is {text:?})"))
+}

@@ -1,0 +1,189 @@
+//! The values of typed columns, and items that the columns or the table cannot store.
+
+use std::time::Duration;
+
+use millrace_sinks::document::PostgresTable;
+use millrace_sinks::{FailureKind, SinkOutcome};
+use serde_json::{Value, json};
+
+use super::{TableStore, declared, table_sink};
+use crate::relational::store::{apply, apply_within};
+use crate::replication::events::{EventBuilder, event_of};
+
+/// An image with a user's key and these attributes.
+fn image(id: &str, attributes: &Value) -> String {
+    let mut image = json!({"user_id": {"S": id}, "timestamp": {"N": "1"}});
+    image.as_object_mut().unwrap().extend(attributes.as_object().unwrap().clone());
+    image.to_string()
+}
+
+fn change(id: &str, number: u64, attributes: &Value) -> EventBuilder {
+    EventBuilder::image(id, number, &image(id, attributes))
+}
+
+#[tokio::test]
+async fn each_type_is_stored_exactly() {
+    let digits = "12345678901234567890123456789012345678";
+    let store = TableStore::start(&json!({
+        "t": {"path": "t", "type": "text"}, "n": {"path": "n", "type": "numeric"}, "i": {"path": "i", "type": "bigint"},
+        "b": {"path": "b", "type": "boolean"}, "at": {"path": "at", "type": "timestamptz"},
+        "seconds": {"path": "s", "type": "timestamptz", "format": "epoch_seconds"},
+        "millis": {"path": "ms", "type": "timestamptz", "format": "epoch_milliseconds"},
+        "day": {"path": "day", "type": "date"}, "j": {"path": "j", "type": "jsonb"},
+        "bin": {"path": "bin", "type": "bytea"},
+        "ts": {"path": "ts", "type": "text[]"}, "ns": {"path": "ns", "type": "numeric[]"},
+        "deep": {"path": r"m.a\.b[1]", "type": "text"}, "none": {"path": "none", "type": "text"}
+    }))
+    .await;
+    let attributes = json!({
+        "t": {"S": "Ada \u{1F600} \"quoted\" \\ 'line\nbreak"}, "n": {"N": format!("-0.{digits}")},
+        "i": {"N": "-9223372036854775808"}, "b": {"BOOL": true}, "at": {"S": "2026-11-28T09:00:00.1234567+01:00"},
+        "s": {"N": "1795852800.5"}, "ms": {"N": "1795852800123"}, "day": {"S": "0001-01-01"},
+        "j": {"M": {"n": {"N": digits}, "l": {"L": [{"NULL": true}, {"B": "AAE="}]}}}, "bin": {"B": "AAH/"},
+        "ts": {"SS": ["b,\"\\", "NULL", "", "{a}"]}, "ns": {"NS": ["10", "-3.5", "1E+125"]},
+        "m": {"M": {"a.b": {"L": [{"S": "x"}, {"S": "y"}]}}}, "none": {"NULL": true}
+    });
+    assert_eq!(apply(&store.sink, &[change("a", 1, &attributes)]).await.applied, 1);
+    store.client.batch_execute("set timezone = 'UTC'").await.unwrap();
+    for (column, expected) in [
+        ("t", "Ada \u{1F600} \"quoted\" \\ 'line\nbreak"),
+        ("n::text", format!("-0.{digits}").as_str()),
+        ("i::text", "-9223372036854775808"),
+        ("b::text", "true"),
+        ("\"at\"::text", "2026-11-28 08:00:00.123456+00"),
+        ("seconds::text", "2026-11-28 08:00:00.5+00"),
+        ("millis::text", "2026-11-28 08:00:00.123+00"),
+        ("\"day\"::text", "0001-01-01"),
+        ("j::text", format!(r#"{{"l": [null, "AAE="], "n": {digits}}}"#).as_str()),
+        ("encode(bin, 'hex')", "0001ff"),
+        ("array_to_json(ts)::text", r#"["","NULL","b,\"\\","{a}"]"#),
+        ("ns[1]::text || ' ' || ns[2]::text || ' ' || (ns[3] = 1e125)::text", "-3.5 10 true"),
+        ("deep", "y"),
+        ("coalesce(\"none\", 'null')", "null"),
+        ("item->'day'->>'S'", "0001-01-01"),
+        ("to_char(changed_at, 'YYYY')", "2027"),
+    ] {
+        let found = store.text(&format!("select {column} from orders")).await;
+        assert_eq!(found.as_deref(), Some(expected), "{column}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_does_not_fit_is_null_and_its_item_is_whole() {
+    let store = TableStore::start(&json!({"amount": {"path": "total", "type": "bigint"}})).await;
+    let told = [change("a", 1, &json!({"total": {"N": "1.5"}})), change("b", 2, &json!({"total": {"N": "2"}}))];
+    assert_eq!(apply(&store.sink, &told).await.applied, 2);
+    assert_eq!(store.count("orders where amount is null and item->'total'->>'N' = '1.5'").await, 1);
+    // The value of a former image does not remain.
+    assert_eq!(apply(&store.sink, &[change("b", 3, &json!({"total": {"S": "two"}}))]).await.applied, 1);
+    assert_eq!(store.count("orders where amount is null").await, 2);
+}
+
+fn strict() -> PostgresTable {
+    declared("orders", &json!({"amount": {"path": "total", "type": "bigint"}}), "quarantine")
+}
+
+fn permanent(outcome: &SinkOutcome) -> Vec<(usize, &str)> {
+    fn reason(kind: &FailureKind) -> &str {
+        match kind {
+            FailureKind::Permanent(reason) => reason,
+            FailureKind::Transient(reason) => panic!("transient: {reason}"),
+        }
+    }
+    outcome.failures.iter().map(|failure| (failure.index, reason(&failure.kind))).collect()
+}
+
+#[tokio::test]
+async fn an_item_that_does_not_fit_beside_others_is_quarantined_alone() {
+    let store = TableStore::of(strict()).await;
+    let told = [
+        change("a", 1, &json!({"total": {"N": "1"}})),
+        change("b", 2, &json!({"total": {"S": "secret"}})),
+        change("c", 3, &json!({"note": {"L": [{"S": "zero \u{0}"}]}})),
+        EventBuilder::deleted("d", 4),
+        change("e", 5, &json!({})),
+    ];
+    let outcome = apply(&store.sink, &told).await;
+    let failures = permanent(&outcome);
+    assert_eq!((outcome.applied, outcome.tombstones, failures.len()), (3, 1, 2), "{outcome:?}");
+    let expected =
+        "column \"amount\" (bigint) cannot store the attribute total: expected a number (N) that is an integer";
+    assert!(failures[0].0 == 1 && failures[0].1.contains(expected), "{failures:?}");
+    assert!(!failures[0].1.contains("secret"));
+    assert!(failures[1].0 == 2 && failures[1].1.contains("note"), "{failures:?}");
+    // Alone in its batch, after others have fitted, it is the record's error, also for a function that just started.
+    let alone = [change("f", 6, &json!({"total": {"S": "x"}}))];
+    assert_eq!(permanent(&apply(&store.sink, &alone).await).len(), 1);
+    assert_eq!(permanent(&apply(&table_sink(&store.url, &store.table), &alone).await).len(), 1);
+}
+
+#[tokio::test]
+async fn columns_that_no_item_fits_are_misconfigured_and_nothing_is_quarantined() {
+    let store = TableStore::of(strict()).await;
+    let told = [
+        change("a", 1, &json!({"total": {"S": "1"}})),
+        change("b", 2, &json!({"total": {"S": "2"}})),
+        EventBuilder::deleted("c", 3),
+    ];
+    let outcome = apply(&store.sink, &told).await;
+    assert_eq!((outcome.tombstones, outcome.failures.len()), (1, 2), "{outcome:?}");
+    for failure in &outcome.failures {
+        let FailureKind::Transient(reason) = &failure.kind else { panic!("{failure:?}") };
+        assert!(reason.contains("REPLICATION /replicas/0: no item fits the columns"), "{reason}");
+        assert!(
+            reason.contains("column \"amount\" (bigint)") && reason.contains("set otherwise to \"null\""),
+            "{reason}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_only_the_server_refuses_is_found_alone() {
+    let store = TableStore::start(&json!({"t": {"path": "t", "type": "text"}})).await;
+    store.client.batch_execute("create index on orders (t); alter table orders add check (t <> 'bad')").await.unwrap();
+    // Text that cannot be compressed to fit into an index.
+    let mut state = 7_u64;
+    let long: String = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'0' + u8::try_from((state >> 33) % 64).unwrap())
+    })
+    .take(8_000)
+    .collect();
+    let told: Vec<_> = (1..=100_u64)
+        .map(|n| {
+            let text = match n {
+                17 => long.as_str(),
+                60 => "bad",
+                _ => "good",
+            };
+            change(&format!("u{n:03}"), n, &json!({"t": {"S": text}}))
+        })
+        .collect();
+    let outcome = apply(&store.sink, &told).await;
+    let mut failures = permanent(&outcome);
+    failures.sort_unstable();
+    assert_eq!((outcome.applied, failures[0].0, failures[1].0, failures.len()), (98, 16, 59, 2), "{failures:?}");
+    assert!(failures[0].1.contains("SQLSTATE 54000") && failures[1].1.contains("SQLSTATE 23514"), "{failures:?}");
+}
+
+#[tokio::test]
+async fn a_table_that_takes_no_row_holds_every_record() {
+    let store = TableStore::start(&json!({})).await;
+    store.client.batch_execute("alter table orders add column team text not null").await.unwrap();
+    let outcome = apply(&store.sink, &[change("a", 1, &json!({}))]).await;
+    let FailureKind::Transient(reason) = &outcome.failures[0].kind else { panic!("{outcome:?}") };
+    assert!(reason.contains("the table orders rejects every row"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_key_that_no_index_stores_is_quarantined_alone() {
+    let store = TableStore::start(&json!({})).await;
+    let key = "k".repeat(2_700);
+    let long = EventBuilder::named("x", 2, "Ada")
+        .record()
+        .replace(r#""user_id":{"S":"x"}"#, &format!(r#""user_id":{{"S":"{key}"}}"#));
+    let records = [EventBuilder::named("a", 1, "Ada").record(), long];
+    let outcome = apply_within(&store.sink, &event_of(&records), Duration::from_secs(30)).await;
+    let failures = permanent(&outcome);
+    assert!(outcome.applied == 1 && failures[0].1.contains("index stores at most 2600"), "{failures:?}");
+}
