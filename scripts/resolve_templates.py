@@ -102,6 +102,11 @@ ALONE = {
         "CachePolicyArn": "arn:aws:iam::123456789012:policy/cache",
     },
 }
+SQL = '{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"orders"}]}'
+USERS_ONLY = ("EmailsTableArn", "CacheTier", "CacheUrl", "CacheMode", "CachePolicyArn")
+ALONE["alone+sql"] = {
+    name: value for name, value in ALONE["alone+tiers"].items() if name not in USERS_ONLY
+} | {"Replication": SQL}
 # The code of a release: the parameters, and the prefix of its keys.
 RELEASED = [
     ({"CodeBucket": "millrace-code", "CodePrefix": "millrace/0.1.0/", "Architecture": "x86_64"}, "millrace/0.1.0/"),
