@@ -158,7 +158,7 @@ fn every_metric_on_a_dashboard_is_printed_or_is_one_of_aws_about_a_resource() {
                 let metric = (name.clone(), dimensions.into_keys().collect());
                 let prints =
                     |of: &&str| printed_by(of).contains(&metric) && function.as_deref().is_none_or(|is| is == *of);
-                let by: Vec<&str> = FUNCTIONS.into_iter().filter(|of| prints(&of)).collect();
+                let by: Vec<&str> = FUNCTIONS.into_iter().filter(|of| prints(of)).collect();
                 assert!(!by.is_empty(), "{id}: no function prints {entry}");
                 shown.insert(name);
             }
