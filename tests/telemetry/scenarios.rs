@@ -8,13 +8,16 @@ use millrace_archive::Compression;
 use millrace_archive::store::ArchiveStore;
 use millrace_archive::writer::ArchiveWriter;
 use millrace_local::cache::CacheServer;
+use millrace_shared::change::CanonicalKey;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::revision::Revision;
 use millrace_shared::telemetry;
-use millrace_sinks::Sink;
 use millrace_sinks::archive::ArchiveSink;
 use millrace_sinks::dynamodb::DynamoDbSink;
 use millrace_sinks::postgres::PostgresSink;
+use millrace_sinks::{Replica as _, ReplicaCondition, ReplicaWrite, Sink, WriteResult, WriteTarget};
 use serde_json::{Value, json};
 
 use super::{FUNCTIONS, printed};
@@ -150,11 +153,14 @@ async fn archiver() {
 /// A value that no column stores, a difference, and a task that does not exist.
 async fn maintenance() {
     let scene = MaintenanceScene::start().await;
-    scene.put(scene::SOURCE, user("zoe", "Zoe")).await;
-    let mut relational = scene.maintenance();
-    relational.replicas.push(Box::new(unfit().await));
-    let backfill = json!({"task": "backfill", "replica": "sql"});
-    assert!(scene::to_its_end(&relational, backfill, Duration::from_secs(30)).await.is_err());
+    // Written without the source, whose stream would lead to metrics of the stack's own replicator.
+    let key = CanonicalKey::parse(r#"{"timestamp":{"N":"1"},"user_id":{"S":"zoe"}}"#).unwrap();
+    let item = RawItem::new(user("zoe", "Zoe"));
+    let revision = Revision::parse("2026-01-01T00:00:00.000#1").unwrap();
+    let write =
+        ReplicaWrite { key: &key, target: WriteTarget::Item(&item), revision, over: ReplicaCondition::IfAbsent };
+    let results = unfit().await.put(&[write], &invocation()).await;
+    assert!(matches!(&results[..], [WriteResult::Transient(_)]), "{results:?}");
     scene.put(scene::REPLICA, user("ghost", "Extra")).await;
     scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     let unknown = json!({"task": "unknown"});

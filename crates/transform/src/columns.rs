@@ -333,14 +333,14 @@ impl TableColumns {
                 let converted = match path.find_inner(attribute) {
                     Ok(None) => continue,
                     Ok(Some(value)) => convert::value(value, *kind),
-                    Err(_) => Err(convert::Unfit),
+                    Err(_) => Err(convert::UnfitValue),
                 };
                 match converted {
                     Ok(value) => found.values[*index] = value,
-                    Err(convert::Unfit) if self.otherwise == OtherwiseRule::Null => {
+                    Err(convert::UnfitValue) if self.otherwise == OtherwiseRule::Null => {
                         found.replaced_by_null.push(*index);
                     }
-                    Err(convert::Unfit) => {
+                    Err(convert::UnfitValue) => {
                         return Err(ColumnError::Unfit { name: name.clone(), path: path.to_string(), kind: *kind });
                     }
                 }

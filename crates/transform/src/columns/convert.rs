@@ -25,7 +25,7 @@ const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day
 
 /// A value that the column cannot store.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unfit;
+pub(super) struct UnfitValue;
 
 /// A string that borrows from its JSON unless it contains an escape.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -49,11 +49,11 @@ enum TypedValue<'a> {
 }
 
 /// Converts a value to the type of a column; a NULL has no value.
-pub(super) fn value(value: &RawValue, kind: ColumnType) -> Result<Option<ColumnValue<'_>>, Unfit> {
+pub(super) fn value(value: &RawValue, kind: ColumnType) -> Result<Option<ColumnValue<'_>>, UnfitValue> {
     if kind == ColumnType::Json {
-        return plain::any(value).map(|json| json.map(ColumnValue::Json)).ok_or(Unfit);
+        return plain::any(value).map(|json| json.map(ColumnValue::Json)).ok_or(UnfitValue);
     }
-    let typed: TypedValue<'_> = serde_json::from_str(value.get()).map_err(|_| Unfit)?;
+    let typed: TypedValue<'_> = serde_json::from_str(value.get()).map_err(|_| UnfitValue)?;
     let converted = match (kind, typed) {
         (_, TypedValue::Null(_)) => return Ok(None),
         (ColumnType::Text, TypedValue::S(text)) => Some(ColumnValue::Text(text.0)),
@@ -100,7 +100,7 @@ pub(super) fn value(value: &RawValue, kind: ColumnType) -> Result<Option<ColumnV
         }
         _ => None,
     };
-    converted.map(Some).ok_or(Unfit)
+    converted.map(Some).ok_or(UnfitValue)
 }
 
 /// Converts the elements of a list, in their order; returns `None` if one of them has another type.
