@@ -68,6 +68,46 @@ def fill_functions_in_conditions():
             module._evaluate_conditions = with_functions
 
 
+# ---- transforms of nested templates ----
+
+
+def lacks_nested_transforms():
+    from ministack.services.cloudformation import provisioners
+
+    return "_apply_transforms" not in inspect.getsource(provisioners._cfn_nested_stack_deploy)
+
+
+def fill_nested_transforms():
+    from ministack.services.cloudformation import engine
+
+    parse = engine._parse_template
+    # Stacks that are not nested have imported the function by its name, and transform its result.
+    engine._parse_template = lambda body: engine._apply_transforms(parse(body))
+
+
+# ---- updates of nested stacks ----
+
+
+def lacks_nested_attributes():
+    from ministack.services.cloudformation import provisioners
+
+    return "Attributes" not in inspect.getsource(provisioners._cfn_nested_stack_deploy).split("_update_resource(")[1][:300]
+
+
+def fill_nested_attributes():
+    from ministack.services.cloudformation import _stacks, provisioners
+
+    update = provisioners._update_resource
+
+    def with_attributes(kind, physical_id, old, new, stack_name, logical_id=None, old_attrs=None):
+        if old_attrs is None:
+            resources = (_stacks.get(stack_name) or {}).get("_resources", {})
+            old_attrs = resources.get(logical_id, {}).get("Attributes")
+        return update(kind, physical_id, old, new, stack_name, logical_id, old_attrs)
+
+    provisioners._update_resource = with_attributes
+
+
 # ---- alarms of metric math ----
 
 
@@ -289,6 +329,18 @@ GAPS = [
         "they are compared unresolved, as are pseudo parameters; the key types are taken from such conditions",
         lacks_functions_in_conditions,
         fill_functions_in_conditions,
+    ),
+    Gap(
+        "transforms of nested templates",
+        "a nested template with SAM's resources is refused; template.yaml contains infra/replication.yaml",
+        lacks_nested_transforms,
+        fill_nested_transforms,
+    ),
+    Gap(
+        "attributes of unchanged resources in an updated nested stack",
+        "GetAtt finds none of them, so that every update of a nested stack fails",
+        lacks_nested_attributes,
+        fill_nested_attributes,
     ),
     Gap(
         "alarms of metric math",

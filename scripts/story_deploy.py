@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Deploys infra/replication.yaml with SAM on ministack, an AWS emulator that is not part of Millrace.
+"""Deploys both templates with SAM on ministack, an AWS emulator that is not part of Millrace.
 
 The table of examples/orders-table.json has items before it has a stream: `millrace attach` writes the files, `sam deploy`
 creates the stack, and every maintenance task runs through the deployed state machine. The local stack runs the same tasks
-over the same changes, and the counts are compared.
+over the same changes, and the counts are compared. Then template.yaml is deployed: its API is called with signed requests,
+parameters are changed, and the stack is deleted.
 
 The functions are debug builds, which run as processes of the emulator with the credentials of their roles. The emulator
 checks every call against the policies of the roles: a denied call fails the story. scripts/ministack_server.py lists
@@ -13,13 +14,19 @@ what the emulator lacks.
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 
 import boto3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from packaged_template import BUILD
 from story import FEATURES, MILLRACE, ROOT, Local, Program, check, eventually
@@ -348,6 +355,112 @@ def local_counts(folder):
     return story.counts
 
 
+class UsersStory:
+    """The users service, through its API with signed requests."""
+
+    def __init__(self, emulator, stack):
+        self.emulator = emulator
+        self.outputs = emulator.outputs(stack)
+        self.api = f"{emulator.url}/_aws/execute-api/{self.outputs['ApiId']}/$default"
+        self.dynamodb = emulator.client("dynamodb")
+        self.s3 = emulator.client("s3")
+        self.lambdas = emulator.client("lambda")
+        self.tasks = DeployedTasks(emulator, self.outputs)
+
+    def caller(self, name, routes):
+        """Creates a user of the account who may call these routes; returns the credentials."""
+        iam = self.emulator.client("iam")
+        iam.create_user(UserName=name)
+        resources = [f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{self.outputs['ApiId']}/$default/{one}" for one in routes]
+        statement = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": resources}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.put_user_policy(UserName=name, PolicyName="api", PolicyDocument=policy)
+        created = iam.create_access_key(UserName=name)["AccessKey"]
+        return Credentials(created["AccessKeyId"], created["SecretAccessKey"])
+
+    def request(self, credentials, method, path, body=None):
+        """Sends a request, signed unless `credentials` is None; returns the status and the document."""
+        data = json.dumps(body).encode() if body is not None else b""
+        signed = AWSRequest(method, self.api + path, data=data, headers={"content-type": "application/json"})
+        if credentials:
+            SigV4Auth(credentials, "execute-api", REGION).add_auth(signed)
+        request = urllib.request.Request(self.api + path, data or None, dict(signed.headers), method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"null")
+
+    def items(self, table):
+        return self.dynamodb.scan(TableName=self.outputs[table], ConsistentRead=True)["Items"]
+
+    def follow(self):
+        """Create, replica, a poison record, expiry, archive, verify and redrive."""
+        clerk = self.caller("clerk", ["*"])
+        reader = self.caller("reader", ["GET/users/*"])
+        ada = {"user_id": "ada", "timestamp": 1700000000, "name": "Ada", "email": "ada@example.com"}
+        check("the API refuses requests that are not signed", self.request(None, "POST", "/users", ada)[0] == 403)
+        check("and callers who may not create users", self.request(reader, "POST", "/users", ada)[0] == 403)
+        check("it creates a user", self.request(clerk, "POST", "/users", ada)[0] == 201)
+        status, read = self.request(reader, "GET", "/users/ada/1700000000")
+        check("and returns the user to a reader", status == 200 and read["user"]["name"] == "Ada")
+        replica = lambda: {item["user_id"]["S"]: item for item in self.items("ReplicaTableName")}
+        eventually("the replica has the user", lambda: "ada" in replica(), 60)
+
+        soon = {**ada, "user_id": "bob", "email": "bob@example.com", "expires_at": int(time.time()) + 3}
+        check("it creates a user that expires", self.request(clerk, "POST", "/users", soon)[0] == 201)
+        rows = lambda: self.s3.list_objects_v2(Bucket=self.outputs["ArchiveBucketName"], Prefix="archive/")["KeyCount"]
+        eventually("whom the archiver archives", rows, 60)
+        eventually("and the replica has as removed by TTL", lambda: "_deleted_by_ttl" in replica().get("bob", {}), 60)
+
+        table = self.outputs["UsersTableName"]
+        poisoned = {"user_id": {"S": "eve"}, "timestamp": {"N": "1700000000"}}
+        self.dynamodb.put_item(TableName=table, Item=poisoned | {"_rev": {"S": "poison"}})
+        quarantine = {"Bucket": self.outputs["FailureBucketName"], "Prefix": "quarantine/replicator/"}
+        eventually("a poison record is quarantined", lambda: self.s3.list_objects_v2(**quarantine)["KeyCount"], 60)
+        self.dynamodb.delete_item(TableName=table, Key=poisoned)
+        progress, _ = self.tasks.run(task="redrive", dry_run=False)
+        left = self.s3.list_objects_v2(**quarantine)["KeyCount"]
+        check("and redriven", (progress["redrive.redriven"], left) == (1, 0))
+        progress, differences = self.tasks.run(task="verify")
+        check("verify finds no difference", differences == 0 and progress["dynamodb.equal"] == 1)
+        return clerk, ada
+
+    def change(self, built, clerk, ada):
+        """Deploys other values of parameters, and finds them in what is invoked."""
+        twin = {**ada, "user_id": "twin"}
+        check("an email may be used twice", self.request(clerk, "POST", "/users", twin)[0] == 201)
+        deploy_users(self.emulator, built, "LogLevel=debug", "UniqueEmail=true")
+        # The emulator gives the functions of an updated nested stack new names.
+        self.outputs = self.emulator.outputs("millrace")
+        for function in ("Api", "Replicator", "Archiver", "Maintenance"):
+            name = self.outputs[f"{function}FunctionName"]
+            variables = self.lambdas.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+            check(f"{function} has the new log level", variables["LOG_LEVEL"] == "debug")
+        first = {**ada, "user_id": "carl", "email": "carl@example.com"}
+        check("the API reserves emails", self.request(clerk, "POST", "/users", first)[0] == 201)
+        second = self.request(clerk, "POST", "/users", {**first, "user_id": "second"})[0]
+        check("and refuses a second user with the same email", second == 409)
+
+    def delete(self):
+        """Deletes the stack, and finds the data kept."""
+        formation = self.emulator.client("cloudformation")
+        formation.delete_stack(StackName="millrace")
+        formation.get_waiter("stack_delete_complete").wait(StackName="millrace", WaiterConfig={"Delay": 1})
+        left = self.lambdas.list_functions()["Functions"]
+        names = [one["FunctionName"] for one in left if one["FunctionName"].startswith("millrace")]
+        check("the deleted stack leaves no function", not names)
+        kept = {item["user_id"]["S"] for item in self.items("UsersTableName")}
+        check("it keeps the users", kept == {"ada", "twin", "carl"})
+
+
+def deploy_users(emulator, built, *parameters):
+    """Deploys template.yaml with its samconfig.toml and these parameters."""
+    config = os.path.join(ROOT, "samconfig.toml")
+    overrides = ("--parameter-overrides", "Architecture=x86_64", *parameters)
+    emulator.deploy(os.path.join(built, "template.yaml"), "--config-file", config, *overrides)
+
+
 def compare(counts, local):
     """Checks that each task counted on the emulator what it counted on the local stack."""
     for (task, deployed), (_, expected) in zip(counts, local, strict=True):
@@ -383,14 +496,21 @@ def main():
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         built = os.path.join(folder, "built")
-        os.makedirs(os.path.join(built, "infra"))
+        os.makedirs(built)
         built_functions(built)
-        built_template(built, os.path.join("infra", "replication.yaml"))
+        # SAM packages every nested template.
+        shutil.copytree(os.path.join(ROOT, "infra"), os.path.join(built, "infra"))
+        for template in (os.path.join("infra", "replication.yaml"), "template.yaml"):
+            built_template(built, template)
         local = local_counts(folder)
         with Emulator(folder) as emulator:
             story = attach(emulator, folder, built)
             story.follow()
             compare(story.counts, local)
+            deploy_users(emulator, built)
+            users = UsersStory(emulator, "millrace")
+            users.change(built, *users.follow())
+            users.delete()
             calls(emulator)
     print(f"  took    {time.monotonic() - started:.0f} s, built")
 
