@@ -10,19 +10,28 @@ use crate::template_error::TemplateError;
 use crate::template_node::TemplateNode;
 use crate::template_reader::{self, DeploymentReading};
 use crate::template_scope::ResolvedNode;
+use crate::terraform_plan;
 
 /// The maximum size of a file; a template has a limit of its own.
 const MOST_BYTES: u64 = 64_000_000;
 
-/// Reads a deployment from a template of `CloudFormation` or SAM.
+/// Reads a deployment from a template of `CloudFormation` or SAM, or from a Terraform plan in JSON.
 ///
 /// # Errors
 /// A [`TemplateError`], if the file cannot be read or is none of these.
 pub fn read_file(path: &Path, parameters: &BTreeMap<String, String>) -> Result<DeploymentReading, TemplateError> {
     let text = read_text(path, MOST_BYTES)?;
+    let file = path.display().to_string();
+    if text.trim_start().starts_with('{')
+        && let Ok(document) = serde_json::from_str::<serde_json::Value>(&text)
+        && terraform_plan::is_plan(&document)
+    {
+        let unknown_parameters = parameters.keys().cloned().collect();
+        return Ok(DeploymentReading { unknown_parameters, ..terraform_plan::read(&document, &file) });
+    }
     let folder =
         path.parent().map_or(Path::new("."), |folder| if folder == Path::new("") { Path::new(".") } else { folder });
-    template_reader::read(&text, &path.display().to_string(), Some(folder), parameters)
+    template_reader::read(&text, &file, Some(folder), parameters)
 }
 
 /// Reads a list of `{rule, resource, reason}`. The result contains the problems of entries that are not usable.

@@ -46,5 +46,6 @@ pub mod template_error;
 pub mod template_node;
 pub mod template_reader;
 pub mod template_scope;
+pub mod terraform_plan;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use crate::template_reader;
 mod fuzz_tests;
 mod own_templates;
 mod page_tests;
+mod plan_tests;
 mod reader_tests;
 mod replay_tests;
 mod report_tests;

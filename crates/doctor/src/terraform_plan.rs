@@ -1,0 +1,360 @@
+//! Reader of a Terraform plan (`terraform show -json`): [`read`].
+//!
+//! Each resource becomes the one of `CloudFormation` with the same settings, so the rules judge both alike. A plan has no
+//! value for what only the deployment assigns; the expression of the configuration then tells which resource is meant. An
+//! attribute without an expression is not set, whatever default the provider computes.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::deployment::{DeploymentForm, SourceLocation};
+use crate::deployment_builder;
+use crate::resource_entry::ResourceEntry;
+use crate::setting::SettingValue;
+use crate::template_node::TemplateNode;
+use crate::template_reader::DeploymentReading;
+use crate::template_scope::{ResolvedNode, ResolvedValue};
+
+/// The maximum depth of modules.
+const DEEPEST_MODULE: usize = 16;
+/// The member of a JSON value that stands for one that is not resolved.
+const UNRESOLVED: &str = "millrace:unresolved";
+/// An absent value.
+static NULL: Value = Value::Null;
+/// The Region and account of a deployment.
+const HERE: &str = "${AWS.Region}:${AWS.AccountId}";
+
+/// Returns whether a JSON document is a plan.
+#[must_use]
+pub fn is_plan(document: &Value) -> bool {
+    document.get("planned_values").is_some() || document.get("resource_changes").is_some()
+}
+
+/// Reads a plan.
+#[must_use]
+pub fn read(document: &Value, file: &str) -> DeploymentReading {
+    let mut plan = TerraformPlan { file, resources: BTreeMap::new(), expressions: BTreeMap::new() };
+    plan.add_resources(&document["planned_values"]["root_module"], 0);
+    plan.add_expressions(&document["configuration"]["root_module"], "", 0);
+    let entries: Vec<ResourceEntry> = plan.resources.keys().filter_map(|address| plan.entry(address)).collect();
+    let mut problems = Vec::new();
+    if plan.resources.is_empty() {
+        problems.push(format!("{file}: the plan has no planned_values: create it with terraform show -json PLAN"));
+    }
+    let mut deployment = deployment_builder::build(&entries, &mut problems);
+    deployment.form = DeploymentForm::Terraform;
+    DeploymentReading { deployment, problems, unknown_parameters: Vec::new() }
+}
+
+struct TerraformPlan<'p> {
+    file: &'p str,
+    /// The planned resources by address.
+    resources: BTreeMap<&'p str, &'p Value>,
+    /// The expressions of the configuration by address, without the keys of instances.
+    expressions: BTreeMap<String, &'p Value>,
+}
+
+impl<'p> TerraformPlan<'p> {
+    fn add_resources(&mut self, module: &'p Value, depth: usize) {
+        if depth > DEEPEST_MODULE {
+            return;
+        }
+        for resource in module["resources"].as_array().into_iter().flatten() {
+            if let (Some(address), Some("managed")) = (resource["address"].as_str(), resource["mode"].as_str()) {
+                self.resources.insert(address, resource);
+            }
+        }
+        for child in module["child_modules"].as_array().into_iter().flatten() {
+            self.add_resources(child, depth + 1);
+        }
+    }
+
+    fn add_expressions(&mut self, module: &'p Value, path: &str, depth: usize) {
+        if depth > DEEPEST_MODULE {
+            return;
+        }
+        for resource in module["resources"].as_array().into_iter().flatten() {
+            if let Some(address) = resource["address"].as_str() {
+                self.expressions.insert(format!("{path}{address}"), &resource["expressions"]);
+            }
+        }
+        for (name, call) in module["module_calls"].as_object().into_iter().flatten() {
+            self.add_expressions(&call["module"], &format!("{path}module.{name}."), depth + 1);
+        }
+    }
+
+    /// Returns the attribute at a path; blocks are lists of objects, of which the first is meant.
+    fn attribute(&self, address: &str, path: &[&str]) -> Option<Value> {
+        let mut value = &self.resources.get(address)?["values"];
+        let mut expression = self.expressions.get(&without_keys(address)).copied().unwrap_or(&NULL);
+        for name in path {
+            let first = |value: &'p Value| if value.is_array() { &value[0] } else { value };
+            value = &first(value)[*name];
+            expression = &first(expression)[*name];
+        }
+        if !value.is_null() {
+            return Some(value.clone());
+        }
+        let references = expression["references"].as_array()?;
+        let reference = references.first().and_then(Value::as_str);
+        Some(match reference {
+            Some(reference) => self.reference(address, reference),
+            None => unresolved("known after the deployment"),
+        })
+    }
+
+    /// Returns the value of a reference such as `aws_dynamodb_table.users.stream_arn`.
+    fn reference(&self, from: &str, reference: &str) -> Value {
+        let module = from.rfind("module.").and_then(|at| {
+            let rest = &from[at + "module.".len()..];
+            rest.find('.').map(|end| &from[..=at + "module.".len() + end])
+        });
+        let module = module.unwrap_or_default();
+        let parts: Vec<&str> = reference.split('.').collect();
+        let [kind, name, attribute, ..] = parts[..] else { return unresolved(&format!("{reference} is not resolved")) };
+        let address = format!("{module}{kind}.{name}");
+        if self.resources.contains_key(address.as_str()) {
+            self.identity(&address, kind, attribute).into()
+        } else {
+            unresolved(&format!("{reference} is not resolved"))
+        }
+    }
+
+    /// Returns an attribute of a resource that identifies it.
+    fn identity(&self, address: &str, kind: &str, attribute: &str) -> String {
+        let values = self.resources.get(address).map_or(&NULL, |resource| &resource["values"]);
+        let name_member = match kind {
+            "aws_s3_bucket" => "bucket",
+            "aws_lambda_function" => "function_name",
+            _ => "name",
+        };
+        let name = values[name_member].as_str().map_or_else(|| format!("${{{address}}}"), str::to_owned);
+        match (kind, attribute) {
+            ("aws_dynamodb_table", "stream_arn") => {
+                format!("arn:aws:dynamodb:{HERE}:table/{name}/stream/${{{address}.StreamLabel}}")
+            }
+            ("aws_dynamodb_table", "arn") => format!("arn:aws:dynamodb:{HERE}:table/{name}"),
+            ("aws_s3_bucket", "arn") => format!("arn:aws:s3:::{name}"),
+            ("aws_sqs_queue", "arn") => format!("arn:aws:sqs:{HERE}:{name}"),
+            ("aws_sns_topic", "arn" | "id") => format!("arn:aws:sns:{HERE}:{name}"),
+            ("aws_kms_key", "arn") => format!("arn:aws:kms:{HERE}:key/${{{address}}}"),
+            ("aws_iam_role", "arn") => format!("arn:aws:iam::${{AWS.AccountId}}:role/{name}"),
+            ("aws_lambda_function", "arn" | "invoke_arn" | "qualified_arn") => {
+                format!("arn:aws:lambda:{HERE}:function:{name}")
+            }
+            ("aws_lambda_event_source_mapping", "id" | "uuid") => format!("${{{address}}}"),
+            ("aws_dynamodb_table" | "aws_iam_role" | "aws_s3_bucket", _) | (_, "name" | "function_name") => name,
+            _ => format!("${{{address}.{attribute}}}"),
+        }
+    }
+
+    fn entry(&self, address: &str) -> Option<ResourceEntry> {
+        let resource = self.resources.get(address)?;
+        let kind = resource["type"].as_str()?;
+        let get = |path: &[&str]| self.attribute(address, path).unwrap_or(Value::Null);
+        let (converted, properties) = match kind {
+            "aws_lambda_event_source_mapping" => ("AWS::Lambda::EventSourceMapping", mapping(&get)),
+            "aws_lambda_function" => (
+                "AWS::Lambda::Function",
+                json!({
+                    "Timeout": get(&["timeout"]),
+                    "ReservedConcurrentExecutions": reserved(get(&["reserved_concurrent_executions"])),
+                    "Role": get(&["role"]),
+                    "Environment": {"Variables": get(&["environment", "variables"])},
+                    "LoggingConfig": {
+                        "LogFormat": get(&["logging_config", "log_format"]),
+                        "ApplicationLogLevel": get(&["logging_config", "application_log_level"]),
+                    },
+                    "VpcConfig": {"SubnetIds": get(&["vpc_config", "subnet_ids"])},
+                }),
+            ),
+            "aws_dynamodb_table" => ("AWS::DynamoDB::Table", table(&get)),
+            "aws_s3_bucket" => ("AWS::S3::Bucket", self.bucket(address)),
+            "aws_iam_role" => ("AWS::IAM::Role", json!({"ManagedPolicyArns": get(&["managed_policy_arns"])})),
+            "aws_iam_role_policy" => (
+                "AWS::IAM::RolePolicy",
+                json!({"RoleName": get(&["role"]), "PolicyDocument": document(&get(&["policy"]))}),
+            ),
+            // The statements of an attached policy are not followed.
+            "aws_iam_role_policy_attachment" => (
+                "AWS::IAM::RolePolicy",
+                json!({"RoleName": get(&["role"]), "PolicyDocument": attached(&get(&["policy_arn"]))}),
+            ),
+            "aws_kms_key" => ("AWS::KMS::Key", json!({"Enabled": get(&["is_enabled"])})),
+            "aws_cloudwatch_metric_alarm" => ("AWS::CloudWatch::Alarm", alarm(&get)),
+            "aws_apigatewayv2_route" => (
+                "AWS::ApiGatewayV2::Route",
+                json!({"AuthorizationType": get(&["authorization_type"]), "RouteKey": get(&["route_key"])}),
+            ),
+            _ => return None,
+        };
+        let properties = resolved(&TemplateNode::from_json(&properties));
+        Some(ResourceEntry {
+            location: SourceLocation { file: self.file.to_owned(), line: 0, resource: address.to_owned() },
+            kind: converted.to_owned(),
+            name: self.identity(address, kind, if kind == "aws_lambda_event_source_mapping" { "id" } else { "name" }),
+            arn: self.identity(address, kind, "arn"),
+            properties,
+            metadata: None,
+            // Terraform deletes what is no longer configured, unless the configuration prevents it.
+            retained: SettingValue::Unresolved("prevent_destroy is not part of a plan".to_owned()),
+            literal_streams: Vec::new(),
+            reports_failures: SettingValue::Unresolved("the function's code is not in the plan".to_owned()),
+        })
+    }
+
+    /// Returns a bucket with the settings that are resources of their own.
+    fn bucket(&self, address: &str) -> Value {
+        let own = self.identity(address, "aws_s3_bucket", "id");
+        let of_bucket = |kind: &str| {
+            self.resources.iter().find_map(|(other, resource)| {
+                let is_own = resource["type"] == kind
+                    && self.attribute(other, &["bucket"]).is_some_and(|name| name == own.as_str());
+                is_own.then_some(*other)
+            })
+        };
+        let versioning = of_bucket("aws_s3_bucket_versioning")
+            .and_then(|other| self.attribute(other, &["versioning_configuration", "status"]));
+        let lifecycle =
+            of_bucket("aws_s3_bucket_lifecycle_configuration").and_then(|other| self.attribute(other, &["rule"]));
+        let rules = lifecycle.as_ref().and_then(Value::as_array).map(|rules| {
+            let rule = |rule: &Value| {
+                let filter = &rule["filter"][0];
+                let prefix = [&rule["prefix"], &filter["prefix"], &filter["and"][0]["prefix"]]
+                    .into_iter()
+                    .find(|prefix| prefix.as_str().is_some_and(|prefix| !prefix.is_empty()));
+                let tags = [&filter["tag"][0], &filter["and"][0]["tags"]].into_iter().find(|tags| !tags.is_null());
+                json!({
+                    "Status": rule["status"],
+                    "Prefix": prefix,
+                    "TagFilters": tags,
+                    "ExpirationInDays": rule["expiration"][0]["days"].as_i64().filter(|days| *days > 0),
+                    "ExpirationDate": rule["expiration"][0]["date"].as_str(),
+                })
+            };
+            rules.iter().map(rule).collect::<Vec<_>>()
+        });
+        json!({"VersioningConfiguration": {"Status": versioning}, "LifecycleConfiguration": {"Rules": rules}})
+    }
+}
+
+fn mapping(get: &dyn Fn(&[&str]) -> Value) -> Value {
+    let filters = match get(&["filter_criteria", "filter"]) {
+        Value::Array(filters) => filters.iter().map(|filter| json!({"Pattern": filter["pattern"]})).collect(),
+        other if other.is_null() => Vec::new(),
+        other => vec![json!({"Pattern": other})],
+    };
+    json!({
+        "EventSourceArn": get(&["event_source_arn"]),
+        "FunctionName": get(&["function_name"]),
+        "Enabled": get(&["enabled"]),
+        "BatchSize": get(&["batch_size"]),
+        "ParallelizationFactor": get(&["parallelization_factor"]),
+        "MaximumRetryAttempts": get(&["maximum_retry_attempts"]),
+        "MaximumRecordAgeInSeconds": get(&["maximum_record_age_in_seconds"]),
+        "BisectBatchOnFunctionError": get(&["bisect_batch_on_function_error"]),
+        "FunctionResponseTypes": get(&["function_response_types"]),
+        "StartingPosition": get(&["starting_position"]),
+        "DestinationConfig": {"OnFailure": {"Destination": get(&["destination_config", "on_failure", "destination_arn"])}},
+        "FilterCriteria": {"Filters": filters},
+        "MetricsConfig": {"Metrics": get(&["metrics_config", "metrics"])},
+    })
+}
+
+fn table(get: &dyn Fn(&[&str]) -> Value) -> Value {
+    let key = |name: Value, kind: &str| (!name.is_null()).then(|| json!({"AttributeName": name, "KeyType": kind}));
+    let keys: Vec<Value> =
+        [key(get(&["hash_key"]), "HASH"), key(get(&["range_key"]), "RANGE")].into_iter().flatten().collect();
+    let attributes: Vec<Value> = get(&["attribute"])
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|attribute| json!({"AttributeName": attribute["name"], "AttributeType": attribute["type"]}))
+        .collect();
+    json!({
+        "KeySchema": keys,
+        "AttributeDefinitions": attributes,
+        "StreamSpecification": {"StreamViewType": non_empty(get(&["stream_view_type"]))},
+        "TimeToLiveSpecification": {
+            "Enabled": get(&["ttl", "enabled"]),
+            "AttributeName": non_empty(get(&["ttl", "attribute_name"])),
+        },
+        "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": get(&["point_in_time_recovery", "enabled"])},
+        "DeletionProtectionEnabled": get(&["deletion_protection_enabled"]),
+        "SSESpecification": {"KMSMasterKeyId": non_empty(get(&["server_side_encryption", "kms_key_arn"]))},
+    })
+}
+
+fn alarm(get: &dyn Fn(&[&str]) -> Value) -> Value {
+    let dimensions = match get(&["dimensions"]) {
+        Value::Object(dimensions) => {
+            Value::Array(dimensions.into_iter().map(|(name, value)| json!({"Name": name, "Value": value})).collect())
+        }
+        Value::Null => Value::Null,
+        // Which resource is meant is not known.
+        other => json!([{"Name": "unknown", "Value": other}]),
+    };
+    json!({"MetricName": get(&["metric_name"]), "Dimensions": dimensions})
+}
+
+/// The provider's value for a function without reserved concurrency is -1.
+fn reserved(value: Value) -> Value {
+    if value == -1 { Value::Null } else { value }
+}
+
+fn non_empty(value: Value) -> Value {
+    if value == "" { Value::Null } else { value }
+}
+
+fn document(policy: &Value) -> Value {
+    match policy.as_str().map(serde_json::from_str::<Value>) {
+        Some(Ok(document)) => document,
+        _ => unresolved("the policy is known after the deployment"),
+    }
+}
+
+/// Returns an unresolved document for a policy that may grant more than the basic permissions of a function.
+fn attached(arn: &Value) -> Value {
+    match arn.as_str() {
+        Some(arn) if arn.contains(":policy/service-role/AWSLambda") => json!({"Statement": []}),
+        _ => unresolved("an attached policy is not read"),
+    }
+}
+
+fn unresolved(reason: &str) -> Value {
+    json!({UNRESOLVED: reason})
+}
+
+/// Converts a node, in which a mapping with the member for it is an unresolved value.
+fn resolved(node: &TemplateNode) -> ResolvedNode {
+    let mut resolved = ResolvedNode::from_node(node);
+    mark_unresolved(&mut resolved);
+    resolved
+}
+
+fn mark_unresolved(node: &mut ResolvedNode) {
+    if let Some(reason) = node.get(UNRESOLVED).and_then(ResolvedNode::text) {
+        node.value = ResolvedValue::Unresolved(reason.to_owned());
+    }
+    match &mut node.value {
+        ResolvedValue::List(items) => items.iter_mut().for_each(mark_unresolved),
+        ResolvedValue::Map(entries) => entries.iter_mut().for_each(|(_, node)| mark_unresolved(node)),
+        _ => {}
+    }
+}
+
+/// Returns an address without the keys of `count` and `for_each`.
+fn without_keys(address: &str) -> String {
+    let mut text = String::with_capacity(address.len());
+    let mut depth = 0_usize;
+    for letter in address.chars() {
+        match letter {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            letter if depth == 0 => text.push(letter),
+            _ => {}
+        }
+    }
+    text
+}
