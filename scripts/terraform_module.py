@@ -24,7 +24,7 @@ LEFT_OUT = {
     "MaintenanceGroup", "NetworkPolicyArn", "DatabaseUrl", "DatabasePolicyArn", "DatabaseSecretArn",
     "DatabaseSecretPolicyArn", "CacheUrl", "CacheMode", "CachePolicyArn",
 }
-RULES_LEFT_OUT = {"NetworkReachesReplicas", "NetworkIsComplete", "DatabaseIsComplete", "CacheIsComplete", "TiersHoldUsers", "EmailsHaveTable"}
+RULES_LEFT_OUT = {"NetworkReachesReplicas", "NetworkIsComplete", "DatabaseIsComplete", "CacheIsComplete", "TablesAreDeclared", "CacheHoldsUsers", "EmailsHaveTable"}
 # The parameters that a module has in the place of the stack's name and of the path to the code.
 OWN = {
     "name": ("Name of the deployment: the prefix of the names of its resources.", None, r"^[A-Za-z][A-Za-z0-9-]{0,39}$"),
@@ -113,6 +113,8 @@ class Module:
             return PSEUDO[name]
         if name in self.parameters:
             return f"var.{snake(name)}"
+        if name in LEFT_OUT:
+            return quoted(self.template["Parameters"][name]["Default"])
         if "." in name:
             name, attribute = name.split(".", 1)
             return self.address(name, snake(attribute))

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use millrace_doctor::deployment_file;
-use millrace_doctor::diagnosis::{Diagnosis, diagnose};
+use millrace_doctor::diagnosis::{DeploymentDiagnosis, diagnose};
 use millrace_doctor::explanation;
 use millrace_doctor::report;
 use millrace_doctor::rule_table::{self, DoctorRule, RULES, RuleSeverity};
@@ -99,7 +99,7 @@ impl DoctorCommand {
         if about_rules.is_some() {
             return Ok(DoctorOutcome { text: about_rules, problems: Vec::new(), code: 0 });
         }
-        let mut diagnosis = Diagnosis::default();
+        let mut diagnosis = DeploymentDiagnosis::default();
         let mut problems = Vec::new();
         let read = self.judge(&mut diagnosis, &mut problems)?;
         let text = match self.output {
@@ -116,7 +116,7 @@ impl DoctorCommand {
     }
 
     /// Judges each template and returns the number of those that could be read.
-    fn judge(&self, diagnosis: &mut Diagnosis, problems: &mut Vec<String>) -> Result<usize, String> {
+    fn judge(&self, diagnosis: &mut DeploymentDiagnosis, problems: &mut Vec<String>) -> Result<usize, String> {
         let parameters: BTreeMap<String, String> = self.parameters.iter().cloned().collect();
         let mut ignored = Vec::new();
         if let Some(path) = &self.ignore {

@@ -223,9 +223,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Demo(_)
         | MillraceCommand::Doctor(_)
         | MillraceCommand::Plan(_)
-        | MillraceCommand::Completions { .. } => {
-            (LevelFilter::ERROR, LevelFilter::ERROR)
-        }
+        | MillraceCommand::Completions { .. } => (LevelFilter::ERROR, LevelFilter::ERROR),
     };
     log(named.unwrap_or(usual), named.unwrap_or(of_maintenance));
     match command {

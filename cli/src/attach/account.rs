@@ -355,7 +355,7 @@ impl FunctionPlace {
                 let role = settings.role_arn.as_ref().map(millrace_sinks::document::RoleArn::as_str);
                 self.is_table(&settings.table, settings.region.as_deref(), role, table)
             }
-            SinkSettings::Archive { .. } => false,
+            SinkSettings::Archive { .. } | SinkSettings::Postgres(_) => false,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Model of a deployment, which the rules judge: [`Deployment`].
+//! Model of a deployment, which the rules judge: [`StreamDeployment`].
 //!
 //! It has no knowledge of the form in which the deployment is written. Names and ARNs may contain tokens for parts that
 //! only a deployment assigns (`${FailureBucket}`); equal tokens are equal names.
@@ -42,7 +42,7 @@ pub enum DeploymentForm {
 
 /// A deployment, as far as its rules concern it.
 #[derive(Debug, Default)]
-pub struct Deployment {
+pub struct StreamDeployment {
     /// The form of its files.
     pub form: DeploymentForm,
     /// The event source mappings of DynamoDB streams.
@@ -245,7 +245,7 @@ pub struct NetworkSettings {
     pub has_nat: bool,
 }
 
-impl Deployment {
+impl StreamDeployment {
     /// Returns the function with this name, ARN, or ARN of a version or alias.
     #[must_use]
     pub fn function(&self, reference: &str) -> Option<&FunctionSettings> {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::deployment::{
-    BucketSettings, Deployment, FunctionPurpose, FunctionSettings, IgnoredRule, KeySettings, LifecycleRule,
-    RouteSettings, SourceLocation, StreamMapping, TableSettings, WatchedMetric,
+    BucketSettings, FunctionPurpose, FunctionSettings, IgnoredRule, KeySettings, LifecycleRule, RouteSettings,
+    SourceLocation, StreamDeployment, StreamMapping, TableSettings, WatchedMetric,
 };
 use crate::iam_policy::RolePermissions;
 use crate::resource_entry::{PropertyNode as _, ResourceEntry};
@@ -13,8 +13,8 @@ use crate::template_scope::{ResolvedNode, ResolvedValue};
 
 /// Interprets the resources of a deployment. `problems` receives what makes the deployment's own statements unusable.
 #[must_use]
-pub fn build(entries: &[ResourceEntry], problems: &mut Vec<String>) -> Deployment {
-    let mut deployment = Deployment::default();
+pub fn build(entries: &[ResourceEntry], problems: &mut Vec<String>) -> StreamDeployment {
+    let mut deployment = StreamDeployment::default();
     let websockets: BTreeSet<&str> = entries
         .iter()
         .filter(|entry| entry.kind == "AWS::ApiGatewayV2::Api")
@@ -73,7 +73,7 @@ pub fn build(entries: &[ResourceEntry], problems: &mut Vec<String>) -> Deploymen
 }
 
 fn add_ignored(
-    deployment: &mut Deployment,
+    deployment: &mut StreamDeployment,
     entry: &ResourceEntry,
     metadata: &ResolvedNode,
     problems: &mut Vec<String>,
@@ -114,7 +114,11 @@ fn is_dynamodb_stream(stream: &str) -> bool {
     stream.contains(":dynamodb:") || stream.contains(".StreamArn}") || stream.contains(".LatestStreamArn}")
 }
 
-fn add_mapping(deployment: &mut Deployment, entry: &ResourceEntry, aliases: &BTreeMap<&str, SettingValue<String>>) {
+fn add_mapping(
+    deployment: &mut StreamDeployment,
+    entry: &ResourceEntry,
+    aliases: &BTreeMap<&str, SettingValue<String>>,
+) {
     let properties = &entry.properties;
     let stream = properties.text_at(&["EventSourceArn"]);
     match &stream {
@@ -229,7 +233,7 @@ fn generated_role(resource: &str) -> String {
 
 /// Adds what the events of a SAM function become: mappings, routes, and the generated role.
 fn add_events(
-    deployment: &mut Deployment,
+    deployment: &mut StreamDeployment,
     entry: &ResourceEntry,
     default_authorizers: &BTreeMap<&str, SettingValue<String>>,
 ) {
@@ -327,7 +331,7 @@ fn add_sam_policy(role: &mut RolePermissions, policy: &ResolvedNode) {
     }
 }
 
-fn add_role(deployment: &mut Deployment, entry: &ResourceEntry) {
+fn add_role(deployment: &mut StreamDeployment, entry: &ResourceEntry) {
     let mut role = RolePermissions { name: entry.name.clone(), arn: entry.arn.clone(), ..RolePermissions::default() };
     let properties = &entry.properties;
     match properties.nodes_at(&["Policies"]) {
@@ -352,7 +356,7 @@ fn add_role(deployment: &mut Deployment, entry: &ResourceEntry) {
 }
 
 /// Adds the policies that are resources of their own to the roles that they name.
-fn attach_policies(deployment: &mut Deployment, entries: &[ResourceEntry]) {
+fn attach_policies(deployment: &mut StreamDeployment, entries: &[ResourceEntry]) {
     for entry in entries {
         if !matches!(entry.kind.as_str(), "AWS::IAM::Policy" | "AWS::IAM::ManagedPolicy" | "AWS::IAM::RolePolicy") {
             continue;
@@ -379,7 +383,7 @@ fn attach_policies(deployment: &mut Deployment, entries: &[ResourceEntry]) {
     }
 }
 
-fn add_resource_policy(deployment: &mut Deployment, entry: &ResourceEntry) {
+fn add_resource_policy(deployment: &mut StreamDeployment, entry: &ResourceEntry) {
     let statements = match entry.properties.at(&["PolicyDocument", "Statement"]) {
         SettingValue::Known(statements) => statements.one_or_many(),
         _ => return,

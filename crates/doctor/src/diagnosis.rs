@@ -1,6 +1,6 @@
 //! Applies the rules to a deployment: [`diagnose`].
 
-use crate::deployment::{Deployment, DeploymentForm, IgnoredRule, SourceLocation};
+use crate::deployment::{DeploymentForm, IgnoredRule, SourceLocation, StreamDeployment};
 use crate::rule_table::{DoctorRule, RULES, RuleCheck, RuleSeverity};
 
 /// A setting that loses or blocks records, or weakens their protection.
@@ -40,7 +40,7 @@ pub struct UncheckedRule {
 
 /// The result of all rules.
 #[derive(Debug, Default)]
-pub struct Diagnosis {
+pub struct DeploymentDiagnosis {
     /// The findings, the most severe first.
     pub findings: Vec<RuleFinding>,
     /// Findings that the deployment declares as intended, with the reason.
@@ -55,7 +55,7 @@ pub struct Diagnosis {
     pub mappings: usize,
 }
 
-impl Diagnosis {
+impl DeploymentDiagnosis {
     /// Adds the diagnosis of another deployment.
     pub fn add(&mut self, other: Self) {
         self.findings.extend(other.findings);
@@ -75,9 +75,12 @@ impl Diagnosis {
 
 /// Applies every rule to a deployment.
 #[must_use]
-pub fn diagnose(deployment: &Deployment) -> Diagnosis {
-    let mut diagnosis =
-        Diagnosis { mappings: deployment.mappings.len(), unread: deployment.unread.clone(), ..Diagnosis::default() };
+pub fn diagnose(deployment: &StreamDeployment) -> DeploymentDiagnosis {
+    let mut diagnosis = DeploymentDiagnosis {
+        mappings: deployment.mappings.len(),
+        unread: deployment.unread.clone(),
+        ..DeploymentDiagnosis::default()
+    };
     for (location, reason) in &deployment.unresolved_mappings {
         diagnosis.unread.push((location.clone(), format!("the source of the mapping: {reason}")));
     }
@@ -112,7 +115,7 @@ pub fn diagnose(deployment: &Deployment) -> Diagnosis {
     diagnosis
 }
 
-fn judge(deployment: &Deployment, check: RuleCheck) -> Vec<(SourceLocation, Result<Option<String>, String>)> {
+fn judge(deployment: &StreamDeployment, check: RuleCheck) -> Vec<(SourceLocation, Result<Option<String>, String>)> {
     match check {
         RuleCheck::Mapping(judge) => {
             deployment.mappings.iter().map(|it| (it.location.clone(), judge(deployment, it))).collect()

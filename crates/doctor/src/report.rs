@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::deployment::SourceLocation;
-use crate::diagnosis::{Diagnosis, RuleFinding};
+use crate::diagnosis::{DeploymentDiagnosis, RuleFinding};
 use crate::rule_table::{DoctorRule, RULES, RuleSeverity};
 
 /// Formats a diagnosis for people, grouped by severity and rule, with the fix.
 #[must_use]
-pub fn human(diagnosis: &Diagnosis) -> String {
+pub fn human(diagnosis: &DeploymentDiagnosis) -> String {
     let mut text = String::new();
     for severity in RuleSeverity::ALL {
         let of_severity: Vec<_> = diagnosis.findings.iter().filter(|it| it.rule.severity == severity).collect();
@@ -61,7 +61,7 @@ pub fn human(diagnosis: &Diagnosis) -> String {
 }
 
 /// Writes what was not judged, grouped by reason: the same reason often concerns several rules.
-fn not_checked(text: &mut String, diagnosis: &Diagnosis) {
+fn not_checked(text: &mut String, diagnosis: &DeploymentDiagnosis) {
     let mut by_reason: BTreeMap<(String, &str), Vec<&str>> = BTreeMap::new();
     for unchecked in &diagnosis.unchecked {
         let at = unchecked.location.as_ref().map_or_else(|| "the account".to_owned(), place);
@@ -105,7 +105,7 @@ fn finding_json(finding: &RuleFinding) -> Value {
 
 /// Formats a diagnosis as one JSON document; `problems` are the parts that could not be read.
 #[must_use]
-pub fn json(diagnosis: &Diagnosis, problems: &[String]) -> String {
+pub fn json(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> String {
     let ignored = diagnosis.ignored.iter().map(|(finding, reason)| {
         let mut value = finding_json(finding);
         value["reason"] = reason.as_str().into();
@@ -139,7 +139,7 @@ pub fn json(diagnosis: &Diagnosis, problems: &[String]) -> String {
 
 /// Formats a diagnosis as SARIF 2.1.0.
 #[must_use]
-pub fn sarif(diagnosis: &Diagnosis, problems: &[String]) -> String {
+pub fn sarif(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> String {
     let rules: Vec<Value> = RULES.iter().map(sarif_rule).collect();
     let findings = diagnosis.findings.iter().map(|finding| sarif_result(finding, None));
     let ignored = diagnosis.ignored.iter().map(|(finding, reason)| sarif_result(finding, Some(reason)));
@@ -209,7 +209,7 @@ fn sarif_result(finding: &RuleFinding, reason: Option<&str>) -> Value {
 
 /// Formats a diagnosis as XML of `JUnit`: each place is a test case of its rule. Rules without a finding pass.
 #[must_use]
-pub fn junit(diagnosis: &Diagnosis, problems: &[String]) -> String {
+pub fn junit(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> String {
     let mut cases = String::new();
     let mut case = |name: &str, rule: &str, content: &str| {
         let _ = writeln!(

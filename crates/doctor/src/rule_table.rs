@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::deployment::{Deployment, KeySettings, RouteSettings, StreamMapping, TableSettings};
+use crate::deployment::{KeySettings, RouteSettings, StreamDeployment, StreamMapping, TableSettings};
 use crate::rules::{RuleJudgement, delivery, destination, filter, function, replica, resource, stream};
 
 /// What a finding causes, the most severe first.
@@ -60,9 +60,9 @@ impl fmt::Display for RuleSeverity {
 #[derive(Debug, Clone, Copy)]
 pub enum RuleCheck {
     /// For each mapping of a DynamoDB stream.
-    Mapping(fn(&Deployment, &StreamMapping) -> RuleJudgement),
+    Mapping(fn(&StreamDeployment, &StreamMapping) -> RuleJudgement),
     /// For each table.
-    Table(fn(&Deployment, &TableSettings) -> RuleJudgement),
+    Table(fn(&StreamDeployment, &TableSettings) -> RuleJudgement),
     /// For each key.
     Key(fn(&KeySettings) -> RuleJudgement),
     /// For each route of an HTTP API.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::deployment::{Deployment, SourceLocation};
+use crate::deployment::{SourceLocation, StreamDeployment};
 use crate::deployment_builder;
 use crate::resource_entry::ResourceEntry;
 use crate::setting::SettingValue;
@@ -23,7 +23,7 @@ const FAILURE_MEMBERS: [&str; 3] = ["batchItemFailures", "batch_item_failures", 
 #[derive(Debug, Default)]
 pub struct DeploymentReading {
     /// The deployment.
-    pub deployment: Deployment,
+    pub deployment: StreamDeployment,
     /// Problems that make a part unusable, each as one line that names the place.
     pub problems: Vec<String>,
     /// Parameters that were given and that the template does not have.

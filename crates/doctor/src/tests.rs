@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::diagnosis::{Diagnosis, diagnose};
+use crate::diagnosis::{DeploymentDiagnosis, diagnose};
 use crate::rule_table::RULES;
 use crate::template_reader;
 
@@ -127,7 +127,7 @@ pub(crate) const FAULTS: &[(&str, &[(&str, &str)])] = &[
 ];
 
 /// Diagnoses a template.
-pub(crate) fn diagnosis_of(template: &str) -> Diagnosis {
+pub(crate) fn diagnosis_of(template: &str) -> DeploymentDiagnosis {
     let reading = template_reader::read(template, "t.yaml", None, &BTreeMap::new()).unwrap();
     assert!(reading.problems.is_empty(), "{:?}", reading.problems);
     diagnose(&reading.deployment)
@@ -142,7 +142,7 @@ pub(crate) fn faulty(rule: &str) -> String {
     })
 }
 
-fn rules_of(diagnosis: &Diagnosis) -> Vec<&'static str> {
+fn rules_of(diagnosis: &DeploymentDiagnosis) -> Vec<&'static str> {
     let mut rules: Vec<_> = diagnosis.findings.iter().map(|finding| finding.rule.id).collect();
     rules.sort_unstable();
     rules.dedup();

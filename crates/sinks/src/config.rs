@@ -160,7 +160,7 @@ impl SinksConfig {
         };
         let ConfiguredReplicas { dynamodb: replicas, postgres: tables } = replicas;
         let (tombstone, has_users_table) = (Duration::days(days.into()), is_users && postgres.is_some());
-        Ok(Self { replicas, archive, source_arn, reserved, tombstone, cache, postgres, has_users_table, tables })
+        Ok(Self { replicas, source_arn, reserved, tombstone, cache, postgres, has_users_table, tables, archive })
     }
 
     /// Creates the clients of the replicas. A replica without a Region and a role of its own uses the function's.

@@ -70,21 +70,21 @@ resource "aws_dynamodb_table" "replica_table" {
   name = "${var.name}-replica"
   billing_mode = "PAY_PER_REQUEST"
   deletion_protection_enabled = (local.is_protected ? true : false)
-  hash_key = split(":", var.partition_key)[0]
-  range_key = (local.has_sort_key ? split(":", var.sort_key)[0] : null)
+  hash_key = join("%", split("%25", join(":", split("%3A", split(":", var.partition_key)[0]))))
+  range_key = (local.has_sort_key ? join("%", split("%25", join(":", split("%3A", split(":", var.sort_key)[0])))) : null)
   attribute {
-    name = split(":", var.partition_key)[0]
+    name = join("%", split("%25", join(":", split("%3A", split(":", var.partition_key)[0]))))
     type = split(":", var.partition_key)[1]
   }
   dynamic "attribute" {
     for_each = local.has_sort_key ? [1] : []
     content {
-      name = split(":", var.sort_key)[0]
+      name = join("%", split("%25", join(":", split("%3A", split(":", var.sort_key)[0]))))
       type = split(":", var.sort_key)[1]
     }
   }
   ttl {
-    attribute_name = "_tombstone_expires_at"
+    attribute_name = "${var.reserved_prefix}tombstone_expires_at"
     enabled = true
   }
   point_in_time_recovery {
@@ -340,8 +340,8 @@ resource "aws_glue_catalog_table" "archive_expired_items" {
   parameters = {
     "EXTERNAL" = "TRUE"
     "classification" = "parquet"
-    "millrace.partition_key" = var.partition_key
-    "millrace.sort_key" = var.sort_key
+    "millrace.partition_key" = join("%", split("%25", join(":", split("%3A", var.partition_key))))
+    "millrace.sort_key" = join("%", split("%25", join(":", split("%3A", var.sort_key))))
     "projection.enabled" = "true"
     "projection.dt.type" = "date"
     "projection.dt.format" = "yyyy-MM-dd"
@@ -500,6 +500,7 @@ resource "aws_lambda_function" "replicator_function" {
         REPLICA_REGION = (local.has_replica_region ? var.replica_region : null),
         REPLICA_ROLE_ARN = (local.has_replica_role ? var.replica_role_arn : null),
         TOMBSTONE_RETENTION_DAYS = var.tombstone_retention_days,
+        RESERVED_PREFIX = var.reserved_prefix,
         ARCHIVE_BUCKET = (local.archives_in_replicator ? aws_s3_bucket.archive_bucket[0].bucket : null),
         ARCHIVE_COMPRESSION = (local.archives_in_replicator ? var.archive_compression : null),
         FAILURE_BUCKET = aws_s3_bucket.failure_bucket.bucket
@@ -519,8 +520,8 @@ resource "aws_lambda_function" "replicator_function" {
       error_message = "Replication names the replicas, set ReplicaTableArn to none."
     }
     precondition {
-      condition = !(!(var.replication == "none")) || (!((var.replica_table_arns == "none") && (var.replica_role_arns == "none") && (!(var.archive == "in-replicator"))))
-      error_message = "Replication requires ReplicaTableArns or ReplicaRoleArns, the tables that it writes and the roles that it assumes."
+      condition = !(!(var.replication == "none")) || (!((var.replica_table_arns == "none") && (var.replica_role_arns == "none") && (!(var.archive == "in-replicator")) && ("none" == "none")))
+      error_message = "Replication requires ReplicaTableArns or ReplicaRoleArns, the tables that it writes and the roles that it assumes, or RelationalTier."
     }
     precondition {
       condition = !(!((var.replica_table_arns == "none") && (var.replica_role_arns == "none") && (var.replica_key_arns == "none"))) || (!(var.replication == "none"))
@@ -863,6 +864,7 @@ resource "aws_lambda_function" "maintenance_function" {
         REPLICA_REGION = (local.has_replica_region ? var.replica_region : null),
         REPLICA_ROLE_ARN = (local.has_replica_role ? var.replica_role_arn : null),
         TOMBSTONE_RETENTION_DAYS = var.tombstone_retention_days,
+        RESERVED_PREFIX = var.reserved_prefix,
         ARCHIVE_BUCKET = (local.has_archive ? aws_s3_bucket.archive_bucket[0].bucket : null),
         ARCHIVE_COMPRESSION = (local.has_archive ? var.archive_compression : null),
         FAILURE_BUCKET = aws_s3_bucket.failure_bucket.bucket,

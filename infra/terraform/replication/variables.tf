@@ -67,20 +67,20 @@ variable "source_key_arn" {
 
 variable "partition_key" {
   type = string
-  description = "Name and type (S, N or B) of the source table's partition key, such as user_id:S."
+  description = "Name and type (S, N or B) of the source table's partition key, such as user_id:S. In the name, %3A stands for a colon and %25 for a percent sign."
   validation {
-    condition = can(regex("^[^:]{1,255}:[SNB]$", var.partition_key))
-    error_message = "partition_key must match ^[^:]{1,255}:[SNB]$."
+    condition = can(regex("^[^:]{1,765}:[SNB]$", var.partition_key))
+    error_message = "partition_key must match ^[^:]{1,765}:[SNB]$."
   }
 }
 
 variable "sort_key" {
   type = string
-  description = "Name and type of the sort key, such as timestamp:N. With none, the source table has no sort key."
+  description = "Name and type of the sort key, such as timestamp:N, written as that of PartitionKey. With none, the source table has no sort key."
   default = "none"
   validation {
-    condition = can(regex("^(none|[^:]{1,255}:[SNB])$", var.sort_key))
-    error_message = "sort_key must match ^(none|[^:]{1,255}:[SNB])$."
+    condition = can(regex("^(none|[^:]{1,765}:[SNB])$", var.sort_key))
+    error_message = "sort_key must match ^(none|[^:]{1,765}:[SNB])$."
   }
 }
 
@@ -251,6 +251,16 @@ variable "tombstone_retention_days" {
   validation {
     condition = var.tombstone_retention_days >= 2 && var.tombstone_retention_days <= 3650
     error_message = "tombstone_retention_days must be 2 to 3650."
+  }
+}
+
+variable "reserved_prefix" {
+  type = string
+  description = "Prefix of the attributes that replication adds to the items of the replicas, by default _rev, _tombstone_expires_at and _deleted_by_ttl. Set it with the first deployment, if items of the source have such attributes."
+  default = "_"
+  validation {
+    condition = can(regex("^[A-Za-z0-9_-]{1,32}$", var.reserved_prefix))
+    error_message = "reserved_prefix must match ^[A-Za-z0-9_-]{1,32}$."
   }
 }
 

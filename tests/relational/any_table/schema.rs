@@ -73,8 +73,8 @@ async fn any_name_is_an_identifier_and_never_sql() {
         let mut expected = vec!["key", "item", "revision", "changed_at"];
         expected.extend(store.table.columns.definitions().iter().map(|column| column.name.as_str()));
         assert_eq!(names, expected);
-        for index in 4..names.len() {
-            assert_eq!(stored[0].get::<_, &str>(index), "Ada", "{name}: {}", names[index]);
+        for (index, column) in names.iter().enumerate().skip(4) {
+            assert_eq!(stored[0].get::<_, &str>(index), "Ada", "{name}: {column}");
         }
     }
 }

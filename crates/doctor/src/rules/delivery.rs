@@ -1,7 +1,7 @@
 //! Rules on retries, batches and responses of a mapping.
 
 use super::{RuleJudgement, STREAM_RETENTION_S};
-use crate::deployment::{Deployment, StreamMapping};
+use crate::deployment::{StreamDeployment, StreamMapping};
 
 /// Returns whether Lambda discards a record at some time, or `None` if that is not known.
 fn is_bounded(mapping: &StreamMapping) -> Result<bool, String> {
@@ -25,7 +25,7 @@ fn limits(mapping: &StreamMapping) -> String {
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn discards_without_destination(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn discards_without_destination(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     if mapping.on_failure.known().is_some() || is_bounded(mapping) == Ok(false) {
         return Ok(None);
     }
@@ -38,7 +38,7 @@ pub fn discards_without_destination(_: &Deployment, mapping: &StreamMapping) -> 
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn poison_record_blocks_shard(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn poison_record_blocks_shard(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let settings = [
         mapping.max_retries.or_default(-1).map(|retries| retries < 0),
         mapping.max_age_s.or_default(-1).map(|age| age < 0),
@@ -66,7 +66,7 @@ fn all<const N: usize>(conditions: [Result<bool, String>; N]) -> Result<bool, St
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn response_is_ignored(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn response_is_ignored(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     if mapping.partial_response.or_default(false)? {
         return Ok(None);
     }
@@ -80,7 +80,7 @@ pub fn response_is_ignored(deployment: &Deployment, mapping: &StreamMapping) -> 
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn batch_is_discarded_whole(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn batch_is_discarded_whole(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     if mapping.batch_size.known() == Some(&1) {
         return Ok(None);
     }
@@ -107,7 +107,7 @@ pub fn batch_is_discarded_whole(_: &Deployment, mapping: &StreamMapping) -> Rule
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn age_exceeds_retention(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn age_exceeds_retention(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     // Bounded retries discard a record earlier; the defaults are another rule's.
     if mapping.max_retries.or_default(-1)? >= 0 || poison_record_blocks_shard(deployment, mapping)?.is_some() {
         return Ok(None);
@@ -124,7 +124,7 @@ pub fn age_exceeds_retention(deployment: &Deployment, mapping: &StreamMapping) -
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn starts_at_latest(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn starts_at_latest(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let position = mapping.starting_position.get()?;
     Ok(position.filter(|position| *position == "LATEST").map(|_| "StartingPosition is LATEST".to_owned()))
 }
@@ -133,7 +133,7 @@ pub fn starts_at_latest(_: &Deployment, mapping: &StreamMapping) -> RuleJudgemen
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn is_disabled(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn is_disabled(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     Ok((!mapping.enabled.or_default(true)?).then(|| "Enabled is false".to_owned()))
 }
 
@@ -141,7 +141,7 @@ pub fn is_disabled(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn is_not_watched(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn is_not_watched(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let function = mapping.function.get()?.cloned().unwrap_or_default();
     let function = deployment.function(&function).map_or(function, |function| function.name.clone());
     let mapping_token = format!("${{{}}}", mapping.id);

@@ -1,7 +1,7 @@
 //! Rules on the on-failure destination.
 
 use super::RuleJudgement;
-use crate::deployment::{Deployment, StreamMapping};
+use crate::deployment::{StreamDeployment, StreamMapping};
 use crate::iam_policy::{GrantResult, RolePermissions};
 use crate::setting::SettingValue;
 
@@ -12,7 +12,7 @@ const FAILURE_PREFIX: &str = "aws/lambda/";
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn receives_metadata_only(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn receives_metadata_only(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Some(arn) = mapping.on_failure.get()? else { return Ok(None) };
     let service =
         [(":sqs:", "an SQS queue"), (":sns:", "an SNS topic")].into_iter().find(|(part, _)| arn.contains(part));
@@ -24,7 +24,7 @@ pub fn receives_metadata_only(_: &Deployment, mapping: &StreamMapping) -> RuleJu
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn is_not_granted(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Some(arn) = mapping.on_failure.get()? else { return Ok(None) };
     let needed: Vec<(&str, String)> = if arn.starts_with("arn:aws:s3:::") {
         let mut needed =
@@ -63,7 +63,7 @@ pub fn is_not_granted(deployment: &Deployment, mapping: &StreamMapping) -> RuleJ
 }
 
 /// Returns whether the destination has a policy of its own that may allow the role.
-fn is_granted_by_resource(deployment: &Deployment, arn: &str, _: &RolePermissions) -> bool {
+fn is_granted_by_resource(deployment: &StreamDeployment, arn: &str, _: &RolePermissions) -> bool {
     deployment.resource_policies.iter().any(|resource| match resource.known() {
         Some(name) => arn == name || arn.ends_with(&format!(":{name}")),
         None => true,
@@ -74,7 +74,7 @@ fn is_granted_by_resource(deployment: &Deployment, arn: &str, _: &RolePermission
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn objects_expire(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn objects_expire(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Some(arn) = mapping.on_failure.get()?.filter(|arn| arn.starts_with("arn:aws:s3:::")) else { return Ok(None) };
     let bucket = deployment.bucket(arn).ok_or_else(|| format!("the bucket {arn} is not part of this deployment"))?;
     let mut problems = Vec::new();

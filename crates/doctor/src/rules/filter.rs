@@ -1,7 +1,7 @@
 //! Rules on the filter of a mapping.
 
 use super::RuleJudgement;
-use crate::deployment::{Deployment, FunctionPurpose, StreamMapping};
+use crate::deployment::{FunctionPurpose, StreamDeployment, StreamMapping};
 use crate::filter_pattern::FilterPattern;
 
 fn patterns(mapping: &StreamMapping) -> Result<Vec<FilterPattern>, String> {
@@ -9,12 +9,12 @@ fn patterns(mapping: &StreamMapping) -> Result<Vec<FilterPattern>, String> {
     Ok(filters.iter().map(|pattern| FilterPattern::parse(pattern)).collect())
 }
 
-fn purpose(deployment: &Deployment, mapping: &StreamMapping) -> Option<FunctionPurpose> {
+fn purpose(deployment: &StreamDeployment, mapping: &StreamMapping) -> Option<FunctionPurpose> {
     deployment.function_of(mapping).ok().and_then(|function| function.purpose)
 }
 
 /// Returns whether a mapping delivers the removals by TTL only, or is an archiver's.
-fn reads_removals(deployment: &Deployment, mapping: &StreamMapping) -> bool {
+fn reads_removals(deployment: &StreamDeployment, mapping: &StreamMapping) -> bool {
     let patterns = patterns(mapping).unwrap_or_default();
     let selects_ttl = |pattern: &FilterPattern| pattern.requires_service || pattern.requires_dynamodb;
     purpose(deployment, mapping) == Some(FunctionPurpose::Archiver)
@@ -25,7 +25,7 @@ fn reads_removals(deployment: &Deployment, mapping: &StreamMapping) -> bool {
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn replicator_filters_images(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn replicator_filters_images(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     if purpose(deployment, mapping) != Some(FunctionPurpose::Replicator) {
         return Ok(None);
     }
@@ -37,7 +37,7 @@ pub fn replicator_filters_images(deployment: &Deployment, mapping: &StreamMappin
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn never_matches(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn never_matches(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let patterns = patterns(mapping)?;
     if let Some(reason) = patterns.iter().find_map(|pattern| pattern.never_matches.as_deref()) {
         return Ok(Some(format!("a filter pattern matches no record: {reason}")));
@@ -59,7 +59,7 @@ pub fn never_matches(deployment: &Deployment, mapping: &StreamMapping) -> RuleJu
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn selects_user_deletes(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn selects_user_deletes(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let patterns = patterns(mapping)?;
     let half = patterns.iter().find(|pattern| pattern.requires_service != pattern.requires_dynamodb);
     if half.is_some() {
@@ -74,7 +74,7 @@ pub fn selects_user_deletes(deployment: &Deployment, mapping: &StreamMapping) ->
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn image_is_missing(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn image_is_missing(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let is_replicator = purpose(deployment, mapping) == Some(FunctionPurpose::Replicator);
     let is_archiver = reads_removals(deployment, mapping);
     if !is_replicator && !is_archiver {

@@ -1,7 +1,7 @@
 //! Rules on the function of a mapping.
 
 use super::RuleJudgement;
-use crate::deployment::{Deployment, StreamMapping};
+use crate::deployment::{StreamDeployment, StreamMapping};
 use crate::iam_policy::GrantResult;
 
 /// The timeout of a function by default, in seconds.
@@ -13,7 +13,7 @@ const LEAST_RECORD_MS: i64 = 5;
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn concurrency_is_too_low(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn concurrency_is_too_low(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let function = deployment.function_of(mapping)?;
     let Some(reserved) = function.reserved_concurrency.get()?.copied() else { return Ok(None) };
     if reserved == 0 {
@@ -29,7 +29,7 @@ pub fn concurrency_is_too_low(deployment: &Deployment, mapping: &StreamMapping) 
 ///
 /// # Errors
 /// None; the signature is that of all rules.
-pub fn alias_misses_parameters(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn alias_misses_parameters(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     Ok(mapping
         .invokes_published_alias
         .then(|| "the function has AutoPublishAlias, so the mapping invokes the alias".to_owned()))
@@ -39,7 +39,7 @@ pub fn alias_misses_parameters(_: &Deployment, mapping: &StreamMapping) -> RuleJ
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn timeout_is_too_short(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn timeout_is_too_short(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let function = deployment.function_of(mapping)?;
     let timeout = function.timeout_s.or_default(DEFAULT_TIMEOUT_S)?;
     let size = mapping.batch_size.or_default(100)?.max(1);
@@ -51,7 +51,7 @@ pub fn timeout_is_too_short(deployment: &Deployment, mapping: &StreamMapping) ->
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn log_filter_drops_metrics(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn log_filter_drops_metrics(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let function = deployment.function_of(mapping)?;
     if function.log_format.get()?.is_none_or(|format| format != "JSON") {
         return Ok(None);
@@ -65,7 +65,7 @@ pub fn log_filter_drops_metrics(deployment: &Deployment, mapping: &StreamMapping
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn network_has_no_route(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn network_has_no_route(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let function = deployment.function_of(mapping)?;
     let Some(subnets) = function.subnets.get()? else { return Ok(None) };
     let network = &deployment.network;
@@ -81,7 +81,7 @@ pub fn network_has_no_route(deployment: &Deployment, mapping: &StreamMapping) ->
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn table_key_is_not_granted(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn table_key_is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Ok(table) = deployment.table_of(mapping) else { return Ok(None) };
     let Some(key) = table.key.get()? else { return Ok(None) };
     let Some(settings) =

@@ -1,14 +1,14 @@
 //! Rules on a replicator and its replica.
 
 use super::RuleJudgement;
-use crate::deployment::{Deployment, FunctionPurpose, FunctionSettings, StreamMapping, TableSettings};
+use crate::deployment::{FunctionPurpose, FunctionSettings, StreamDeployment, StreamMapping, TableSettings};
 
 /// The variable that names the replica of a replicator.
 const REPLICA_TABLE: &str = "REPLICA_TABLE";
 
 /// Returns the replicator, its source and its replica, or `None` if the mapping is not a replicator's.
 fn replication<'d>(
-    deployment: &'d Deployment,
+    deployment: &'d StreamDeployment,
     mapping: &StreamMapping,
 ) -> Result<Option<(&'d TableSettings, &'d TableSettings)>, String> {
     let Ok(function) = deployment.function_of(mapping) else { return Ok(None) };
@@ -33,7 +33,7 @@ fn replica_name(function: &FunctionSettings) -> Result<Option<String>, String> {
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn replica_expires_items(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn replica_expires_items(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Some((source, replica)) = replication(deployment, mapping)? else { return Ok(None) };
     let (Some(own), Some(of_source)) = (replica.ttl_attribute.get()?, source.ttl_attribute.get()?) else {
         return Ok(None);
@@ -45,7 +45,7 @@ pub fn replica_expires_items(deployment: &Deployment, mapping: &StreamMapping) -
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn replica_does_not_fit(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn replica_does_not_fit(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Some((source, replica)) = replication(deployment, mapping)? else { return Ok(None) };
     if source.name == replica.name {
         return Ok(Some(format!("the replica is the source table {}", source.name)));
@@ -72,7 +72,7 @@ pub fn replica_does_not_fit(deployment: &Deployment, mapping: &StreamMapping) ->
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn table_is_unprotected(deployment: &Deployment, table: &TableSettings) -> RuleJudgement {
+pub fn table_is_unprotected(deployment: &StreamDeployment, table: &TableSettings) -> RuleJudgement {
     let is_source = deployment
         .mappings
         .iter()

@@ -1,7 +1,7 @@
 //! Rules on the stream that a mapping reads.
 
 use super::RuleJudgement;
-use crate::deployment::{Deployment, StreamMapping};
+use crate::deployment::{StreamDeployment, StreamMapping};
 
 /// The number of readers of a shard.
 const MOST_READERS: usize = 2;
@@ -12,7 +12,7 @@ const MOST_GLOBAL_READERS: usize = 1;
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn arn_is_literal(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn arn_is_literal(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let stream = mapping.stream.get()?.map(String::as_str).unwrap_or_default();
     Ok(mapping.has_literal_stream.then(|| format!("the stream's ARN is spelled out: {stream}")))
 }
@@ -21,7 +21,7 @@ pub fn arn_is_literal(_: &Deployment, mapping: &StreamMapping) -> RuleJudgement 
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
-pub fn has_too_many_readers(deployment: &Deployment, mapping: &StreamMapping) -> RuleJudgement {
+pub fn has_too_many_readers(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Some(stream) = mapping.stream.get()? else { return Ok(None) };
     if !mapping.enabled.or_default(true)? {
         return Ok(None);

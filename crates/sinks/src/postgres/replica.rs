@@ -187,7 +187,9 @@ impl PostgresSink {
             }
         }
         if compared.is_empty() {
-            differing.into_iter().for_each(|index| held[index].1.columns_differ = true);
+            for index in differing {
+                held[index].1.columns_differ = true;
+            }
             return Ok(());
         }
         let lists = &RowArrays::of(&self.form, &compared);

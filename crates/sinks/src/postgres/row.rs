@@ -235,7 +235,9 @@ impl<'r> RowArrays<'r> {
         let column = |(place, kind): (usize, &ColumnType)| {
             let mut array = ColumnArray::with_capacity(*kind, rows.len());
             // A tombstone has no values.
-            rows.iter().for_each(|row| array.push(row.columns.values.get(place).and_then(Option::as_ref)));
+            for row in rows {
+                array.push(row.columns.values.get(place).and_then(Option::as_ref));
+            }
             array
         };
         Self {

@@ -123,7 +123,9 @@ pub async fn migrate_table(
         let stored = stored_table(&client, table).await.map_err(rejected)?;
         let steps = plan(table, &stored).map_err(|conflict| failed(conflict.to_string()))?;
         let mut sql = "begin; set local standard_conforming_strings = on; ".to_owned();
-        steps.iter().for_each(|step| sql.extend([step.sql.as_str(), "; "]));
+        for step in &steps {
+            sql.extend([step.sql.as_str(), "; "]);
+        }
         // The role may exist already, or may not be this user's to create; the grants are repeated.
         sql.push_str(&reader_role(table));
         sql.push_str("; commit");
@@ -271,7 +273,7 @@ fn create_table(table: &str, columns: &[ColumnDefinition]) -> String {
         listed.join(", ")
     );
     for (name, _, _, comment) in OWN_COLUMNS {
-        sql.push_str(&format!("; comment on column {table}.{name} is {}", literal(comment)));
+        sql.extend(["; comment on column ", table, ".", name, " is ", &literal(comment)]);
     }
     for column in columns {
         sql.extend(["; ", &comment_on(table, column)]);
