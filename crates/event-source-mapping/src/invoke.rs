@@ -16,6 +16,12 @@ use serde_json::value::RawValue;
 pub struct InvokeError(String);
 
 impl InvokeError {
+    /// Creates an error with this message, for a function that wraps another one.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+
     /// Joins the error and its sources to one line.
     fn of(error: &dyn std::error::Error) -> Self {
         let mut text = error.to_string();

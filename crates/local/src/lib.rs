@@ -6,6 +6,7 @@
 //! are configured for them. [`postgres`] and [`cache`] start the servers of the optional [`tier`]s, each on a [`port`] of
 //! its own. [`millrace_event_source_mapping`] simulates Lambda's event source mappings, and [`ttl_sweeper`] simulates
 //! DynamoDB's TTL. [`http`] serves the API together with [`metrics`] and [`lambda`], behind the authorizer in [`token`].
+//! [`observer`] records what each change did in each replica, and [`fault_switches`] breaks parts on demand.
 //! [`import`] fills a table from files, [`task`] runs a maintenance task to its end, and [`env_file`] writes the functions'
 //! environment for `cargo lambda watch`.
 //!
@@ -16,10 +17,12 @@ pub mod cache;
 pub mod clients;
 pub mod dynamodb;
 pub mod env_file;
+pub mod fault_switches;
 pub mod http;
 pub mod import;
 pub mod lambda;
 pub mod metrics;
+pub mod observer;
 pub mod port;
 pub mod postgres;
 pub mod s3;

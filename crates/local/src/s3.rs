@@ -9,6 +9,8 @@
 //! that differ only in case require a case-sensitive file system.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use s3s::HttpError;
@@ -61,6 +63,19 @@ impl S3Engine {
     ///
     /// An [`S3EngineError`] if the directory cannot be used.
     pub async fn start(listener: TcpListener, root: &Path) -> Result<Self, S3EngineError> {
+        Self::start_with_switch(listener, root, Arc::default()).await
+    }
+
+    /// Same as [`S3Engine::start`], but every request gets the status 503 while `down` is set.
+    ///
+    /// # Errors
+    ///
+    /// An [`S3EngineError`] if the directory cannot be used.
+    pub(crate) async fn start_with_switch(
+        listener: TcpListener,
+        root: &Path,
+        down: Arc<AtomicBool>,
+    ) -> Result<Self, S3EngineError> {
         let address = listener.local_addr().map_err(S3EngineError::Listener)?;
         tokio::fs::create_dir_all(root)
             .await
@@ -69,8 +84,12 @@ impl S3Engine {
             .map_err(|source| S3EngineError::Folder { path: root.to_path_buf(), source })?;
         let service = S3ServiceBuilder::new(service::ObjectStore::new(files)).build();
         let unsigned = hyper::service::service_fn(move |request| {
-            let service = service.clone();
+            let (service, is_down) = (service.clone(), down.load(Ordering::Relaxed));
             async move {
+                if is_down {
+                    let refusal = s3s::s3_error!(ServiceUnavailable, "switched off");
+                    return refusal.to_http_response().map_err(|error| HttpError::new(Box::new(error)));
+                }
                 match unsign::strip_signature(request).await {
                     Ok(request) => service.call(request).await,
                     Err(refused) => refused.to_http_response().map_err(|error| HttpError::new(Box::new(error))),

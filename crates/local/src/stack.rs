@@ -14,6 +14,7 @@ use axum::Router;
 use futures::future::join_all;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::EnvironmentError;
+use millrace_shared::error_chain::error_chain;
 use millrace_shared::http::caller::ScopeMapping;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -21,6 +22,7 @@ use tokio::net::TcpListener;
 use crate::http::HttpServer;
 use crate::import::{ImportError, ImportOutcome, ImportSource, import};
 use crate::lambda;
+use crate::observer::ChangeObserver;
 use crate::template::{FunctionResource, SamTemplate, SourceTable, TableResource, TemplateError};
 use crate::tier::{TierServer, TierUrls};
 use crate::token::{AuthorizerError, LocalAuth, TokenAuthorizer};
@@ -79,6 +81,8 @@ pub struct StackOptions {
     pub postgres: TierServer,
     /// The server of the cache tier.
     pub cache: TierServer,
+    /// Observe the changes and their verdicts, and offer switches for faults ([`LocalStack::observer`]).
+    pub observe: bool,
 }
 
 impl Default for StackOptions {
@@ -100,6 +104,7 @@ impl Default for StackOptions {
             scope_prefix: None,
             postgres: TierServer::Off,
             cache: TierServer::Off,
+            observe: false,
         }
     }
 }
@@ -196,6 +201,7 @@ pub struct LocalStack {
     maintenance: Option<millrace_maintenance::config::MaintenanceConfig>,
     urls: TierUrls,
     servers: TierServers,
+    observer: Option<Arc<ChangeObserver>>,
     /// The temporary folder of S3's objects, if the data folder is not set; it is deleted when this is dropped.
     _objects: Option<TempDir>,
 }
@@ -222,12 +228,19 @@ impl LocalStack {
 
         let dynamodb = dynamodb::DynamoDbEngine::start(dynamodb, options.data.as_deref()).await?;
         let (folder, objects) = object_folder(options.data.as_deref())?;
-        let s3 = s3::S3Engine::start(s3, &folder).await?;
+        let observer = options.observe.then(|| Arc::new(ChangeObserver::new(Arc::default(), Clock::system())));
+        let down = observer.as_ref().map(|observer| observer.switches().s3_switch()).unwrap_or_default();
+        let s3 = s3::S3Engine::start_with_switch(s3, &folder, down).await?;
         dynamodb.create_tables(&template.tables)?;
         s3.create_buckets(&template.buckets)?;
         let servers = tiers.start(&wiring::postgres_schema(&template, s3.endpoint()).await?).await?;
 
-        let wiring = FunctionWiring { options: &options, dynamodb: dynamodb.endpoint(), s3: s3.endpoint() };
+        let wiring = FunctionWiring {
+            options: &options,
+            dynamodb: dynamodb.endpoint(),
+            s3: s3.endpoint(),
+            observer: observer.as_ref(),
+        };
         let mut mappings = Vec::new();
         let (mut api, mut search, mut maintenance) = (None, None, None);
         let mut scopes = ScopeMapping::default();
@@ -277,6 +290,7 @@ impl LocalStack {
             maintenance,
             urls,
             servers,
+            observer,
             _objects: objects,
         })
     }
@@ -376,6 +390,23 @@ impl LocalStack {
     /// [`ImportError`]; the items of the lines before it are in the table then.
     pub async fn import(&self, source: ImportSource, table: &TableResource) -> Result<ImportOutcome, ImportError> {
         import(source, &self.dynamodb(), table).await
+    }
+
+    /// Returns the observer of the changes, if [`StackOptions::observe`] is set.
+    #[must_use]
+    pub fn observer(&self) -> Option<&Arc<ChangeObserver>> {
+        self.observer.as_ref()
+    }
+
+    /// Deletes a table with all of its items, and creates it again, empty.
+    ///
+    /// # Errors
+    /// [`dynamodb::DynamoDbEngineError`] if the engine rejects the table.
+    pub async fn empty_table(&self, table: &TableResource) -> Result<(), dynamodb::DynamoDbEngineError> {
+        let deleted = self.dynamodb().delete_table().table_name(&table.name).send().await;
+        // Creating a table that still exists would do nothing.
+        deleted.map_err(|error| dynamodb::DynamoDbEngineError::Engine(error_chain(&error)))?;
+        self.dynamodb.create_tables(std::slice::from_ref(table))
     }
 
     /// Returns the options of the stack.

@@ -50,8 +50,22 @@ pub fn connect(
     cache: Option<Cache>,
     s3: aws_sdk_s3::Client,
 ) -> ReplicatorHandler {
+    connect_decorated(config, replicas, postgres, cache, s3, |sink| sink)
+}
+
+/// Same as [`connect`], with each sink as `decorate` returns it.
+#[must_use]
+pub fn connect_decorated(
+    config: &ReplicatorConfig,
+    replicas: impl Into<ReplicaClients>,
+    postgres: Option<PostgresSink>,
+    cache: Option<Cache>,
+    s3: aws_sdk_s3::Client,
+    decorate: impl FnMut(Box<dyn Sink>) -> Box<dyn Sink>,
+) -> ReplicatorHandler {
     let mut sinks = config.sinks.sinks(&replicas.into(), postgres, cache);
     sinks.extend(config.sinks.archive(s3.clone()).map(|archive| Box::new(archive) as Box<dyn Sink>));
+    let sinks = sinks.into_iter().map(decorate).collect();
     ReplicatorHandler::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
 }
 

@@ -37,5 +37,5 @@ pub mod confirmed;
 pub mod deduplicate;
 pub mod handler;
 
-pub use config::connect;
+pub use config::{connect, connect_decorated};
 pub use handler::{ReplicatorError, ReplicatorHandler};

@@ -12,6 +12,7 @@ use millrace_shared::clock::Clock;
 use millrace_shared::environment::{Environment, EnvironmentError};
 use millrace_shared::http::caller::ScopeMapping;
 use millrace_shared::s3::S3Bucket;
+use millrace_sinks::Sink;
 use millrace_sinks::config::{SinksConfig, load_document};
 use millrace_sinks::postgres::PostgresSchema;
 use tower::ServiceExt;
@@ -21,6 +22,7 @@ use super::{CURSOR_KEYS, MAX_BATCH_WINDOW, StackOptions, StartError};
 use crate::clients;
 use crate::http::proxy;
 use crate::lambda::{ListedMapping, function_arn};
+use crate::observer::{ChangeObserver, ObservedFunction, ObservedSink};
 use crate::template::{self, FunctionResource, SamTemplate};
 use crate::token::LocalAuth;
 use millrace_event_source_mapping::MappingConfig;
@@ -84,6 +86,7 @@ pub(super) struct FunctionWiring<'a> {
     pub(super) options: &'a StackOptions,
     pub(super) dynamodb: &'a str,
     pub(super) s3: &'a str,
+    pub(super) observer: Option<&'a Arc<ChangeObserver>>,
 }
 
 impl FunctionWiring<'_> {
@@ -149,18 +152,32 @@ impl FunctionWiring<'_> {
                     .map_err(misconfigured(function))?;
                 let replica = clients::dynamodb(self.dynamodb);
                 let (postgres, cache) = (config.sinks.postgres(None), config.sinks.cache(None));
-                let replicator = millrace_replicator::connect(&config, replica, postgres, cache, clients::s3(self.s3));
+                let decorate = |sink: Box<dyn Sink>| match self.observer {
+                    Some(observer) => Box::new(ObservedSink::new(sink, Arc::clone(observer))) as Box<dyn Sink>,
+                    None => sink,
+                };
+                let s3 = clients::s3(self.s3);
+                let replicator =
+                    millrace_replicator::connect_decorated(&config, replica, postgres, cache, s3, decorate);
                 let refused = |fault: millrace_replicator::ReplicatorError| StartError::Function {
                     function: function.name.clone(),
                     reason: fault.to_string(),
                 };
                 replicator.check().await.map_err(refused)?;
-                Ok(Arc::new(EmbeddedReplicator(replicator)))
+                let replicator = Arc::new(EmbeddedReplicator(replicator));
+                Ok(match self.observer {
+                    Some(observer) => ObservedFunction::replicator(replicator, &function.name, Arc::clone(observer)),
+                    None => replicator,
+                })
             }
             "archiver" => {
                 let config =
                     millrace_archiver::config::ArchiverConfig::parse(&environment).map_err(misconfigured(function))?;
-                Ok(Arc::new(EmbeddedArchiver(millrace_archiver::connect(&config, clients::s3(self.s3)))))
+                let archiver = Arc::new(EmbeddedArchiver(millrace_archiver::connect(&config, clients::s3(self.s3))));
+                Ok(match self.observer {
+                    Some(observer) => ObservedFunction::archiver(archiver, &function.name, Arc::clone(observer)),
+                    None => archiver,
+                })
             }
             name => Err(self.unrunnable(format!(
                 "{} is built from the unknown binary {name}: connect it in crates/local/src/stack/wiring.rs",
