@@ -83,7 +83,7 @@ class Local(Program):
     """A `millrace` stack on free ports that is started and ready."""
 
     def __init__(self, *options):
-        ports = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--ttl-interval", "1"]
+        ports = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--console-port", "0", "--ttl-interval", "1"]
         super().__init__(*MILLRACE, *ports, *options)
         banner = self.wait_for("Ctrl-C stops", 1200)
         self.api, dynamodb, s3 = (

@@ -11,9 +11,9 @@ use millrace_local::token::LocalAuth;
 use millrace_shared::shell;
 use serde_json::{Value, json};
 
-/// Returns the banner of a stack that has started.
+/// Returns the banner of a stack that has started, with the URL of its console.
 #[must_use]
-pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
+pub fn of(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String {
     let (api, dynamodb, s3) = (stack.api_url(), stack.dynamodb_url(), stack.s3_url());
     let options = stack.options();
     let data = options.data.as_ref().map_or_else(
@@ -86,6 +86,7 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     format!(
         "\nMillrace is ready.
 
+  console     {console}
   {name}      {api}
   DynamoDB    {dynamodb}
   S3          {s3}

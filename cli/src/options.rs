@@ -6,15 +6,21 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
+use millrace_console::ConsoleServer;
+use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
 use millrace_shared::http::caller::ScopeMapping;
 use millrace_shared::telemetry;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
@@ -44,9 +50,14 @@ pub const PORT: u16 = 8080;
 pub const DYNAMODB_PORT: u16 = 8000;
 /// The default port of S3.
 pub const S3_PORT: u16 = 8001;
+/// The default port of the console.
+pub const CONSOLE_PORT: u16 = 8090;
 
 /// The time for which the start waits until imported items are replicated.
 const REPLICATED_WITHIN: Duration = Duration::from_mins(2);
+
+/// The time that requests of the console have to end at a stop.
+const CONSOLE_RELEASED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The description of the program in `--help`.
 const ABOUT: &str = "Verified replication for DynamoDB tables: the stack on one machine, its demo, its maintenance \
@@ -69,6 +80,10 @@ struct UpArguments {
     data: Option<PathBuf>,
     #[command(flatten)]
     ports: PortArguments,
+    /// Port of the console, the web page that shows every change arrive; 0 selects a free port at the start (default:
+    /// 8090, or a free port if it is in use)
+    #[arg(long, value_name = "PORT")]
+    console_port: Option<u16>,
     /// Invoke the functions, the API included, that cargo lambda watch serves at this URL (its default is port 9000 of
     /// 127.0.0.1)
     #[arg(long, value_name = "URL")]
@@ -277,7 +292,7 @@ async fn serve(line: UpArguments) -> ExitCode {
         }
         _ => {}
     }
-    let env_file = line.env_file.clone();
+    let (env_file, console_port) = (line.env_file.clone(), line.console_port);
     let items = match line.import.as_deref().map(ImportSource::open).transpose() {
         Ok(items) => items,
         Err(problem) => return refuse(&format!("--import: {problem}")),
@@ -287,6 +302,11 @@ async fn serve(line: UpArguments) -> ExitCode {
         Err(problem) => return refuse(&problem),
     };
     let data = options.data.clone();
+    // Bound before the stack starts, like its own ports.
+    let console = match console_listener(console_port).await {
+        Ok(listener) => listener,
+        Err(problem) => return refuse(&problem),
+    };
     let stack = match LocalStack::start(options).await {
         Ok(stack) => stack,
         Err(refusal) => return refuse(&refusal.to_string()),
@@ -307,13 +327,50 @@ async fn serve(line: UpArguments) -> ExitCode {
         stack.stop().await;
         return refuse(&refusal.to_string());
     }
-    println!("{}", banner::of(&stack, env_file.as_deref()));
+    let stack = Arc::new(stack);
+    let console = match ConsoleServer::start(console, Arc::clone(&stack), Clock::system()) {
+        Ok(console) => console,
+        Err(error) => return refuse(&format!("--console-port: {error}")),
+    };
+    println!("{}", banner::of(&stack, console.url(), env_file.as_deref()));
     if let Err(error) = tokio::signal::ctrl_c().await {
         return refuse(&format!("cannot listen for Ctrl-C: {error}"));
     }
     println!("stopping: waiting for invocations in flight");
-    stack.stop().await;
+    console.stop().await;
+    stop_shared(stack).await;
     ExitCode::SUCCESS
+}
+
+/// Binds the console's port. Without a chosen port, another one is taken if the default is in use.
+async fn console_listener(port: Option<u16>) -> Result<TcpListener, String> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let bound = match port {
+        Some(port) => bind(port).await,
+        None => match bind(CONSOLE_PORT).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bind(0).await,
+            bound => bound,
+        },
+    };
+    let port = port.unwrap_or(CONSOLE_PORT);
+    bound.map_err(|error| format!("port {port} cannot be used ({error}): choose another with --console-port"))
+}
+
+/// Stops a stack as soon as no request of the console uses it any more. A task that still runs keeps it until then, but
+/// not longer than [`CONSOLE_RELEASED_WITHIN`]: the process ends, and with it the task, which can be repeated.
+async fn stop_shared(mut stack: Arc<LocalStack>) {
+    let released_by = Instant::now() + CONSOLE_RELEASED_WITHIN;
+    loop {
+        match Arc::try_unwrap(stack) {
+            Ok(stack) => return stack.stop().await,
+            Err(_) if Instant::now() >= released_by => {
+                eprintln!("a task of the console was interrupted: run it again after the next start");
+                return;
+            }
+            Err(shared) => stack = shared,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn run_demo(line: DemoArguments) -> ExitCode {
@@ -373,6 +430,7 @@ fn options(line: UpArguments) -> Result<(StackSource, StackOptions), String> {
         scope_prefix: line.scope_prefix,
         postgres: line.postgres,
         cache: line.cache,
+        observe: true,
         ..source.options()?
     };
     Ok((source, options))
@@ -423,6 +481,7 @@ mod tests {
         for (arguments, name) in [
             (&["--prot", "1"][..], "--prot"),
             (&["--port", "70000"], "--port"),
+            (&["--console-port", "70000"], "--console-port"),
             (&["--ttl-interval", "0"], "--ttl-interval"),
             (&["--data"], "--data"),
             (&["tuor"], "tuor"),

@@ -85,7 +85,7 @@ fn description_and_items_that_cannot_be_used_are_named_before_anything_starts() 
         ),
         (&["task", "verify", "--template", users], ["--template is for --data", "omit --template"]),
     ] {
-        let free = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0"];
+        let free = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--console-port", "0"];
         let ports = if arguments[0] == "task" { &[][..] } else { &free };
         let Output { status, stdout, stderr } = millrace(&[arguments, ports].concat());
         assert_eq!((status.code(), text(stdout)), (Some(2), String::new()), "{arguments:?}");

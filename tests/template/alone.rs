@@ -174,7 +174,7 @@ async fn table_of_another_key_schema_is_replicated_and_verified() {
         ..StackOptions::default()
     };
     let stack = LocalStack::start(options).await.unwrap();
-    let banner = millrace::banner::of(&stack, None);
+    let banner = millrace::banner::of(&stack, "http://127.0.0.1:1", None);
     let commands = [
         "--table-name Orders ",
         "--table-name OrdersReplica ",

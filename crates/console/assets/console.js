@@ -1,0 +1,67 @@
+// The pages are complete without this script; it only keeps them up to date.
+(function () {
+  'use strict';
+  const rows = document.getElementById('rows');
+  if (rows) {
+    const note = document.getElementById('sampling');
+    const totals = document.getElementById('totals');
+    const pause = document.getElementById('pause');
+    let paused = false;
+    const filter = new URLSearchParams(location.search);
+    filter.set('since', rows.dataset.position);
+    const events = new EventSource('/events?' + filter);
+    events.addEventListener('changes', (event) => {
+      const update = JSON.parse(event.data);
+      totals.innerHTML = update.totals;
+      if (paused) return;
+      rows.insertAdjacentHTML('afterbegin', update.rows);
+      while (rows.children.length > 200) rows.lastElementChild.remove();
+      if (update.rows) document.getElementById('empty')?.remove();
+      note.textContent = update.note;
+    });
+    events.onerror = () => { note.textContent = 'The connection to millrace is interrupted; it is opened again.'; };
+    pause.hidden = false;
+    pause.addEventListener('click', () => {
+      paused = !paused;
+      pause.textContent = paused ? 'Continue' : 'Pause';
+      pause.setAttribute('aria-pressed', String(paused));
+    });
+    for (const plot of document.querySelectorAll('.plot')) {
+      let chart = null;
+      const draw = async () => {
+        const answer = await fetch('/lag.json?window=' + plot.dataset.window).catch(() => null);
+        if (!answer || !answer.ok) return;
+        const lag = await answer.json();
+        const style = getComputedStyle(document.documentElement);
+        const ink = style.getPropertyValue('--fg');
+        const colors = ['--link', '--bad', '--good', '--warn'].map((name) => style.getPropertyValue(name));
+        const data = [lag.seconds].concat(lag.lag_ms);
+        if (chart && chart.series.length === data.length) return chart.setData(data);
+        if (chart) chart.destroy();
+        chart = new uPlot({
+          width: plot.clientWidth, height: 180,
+          axes: [{ stroke: ink }, { stroke: ink, size: 60 }],
+          series: [{}].concat(lag.sinks.map((label, n) => ({ label, stroke: colors[n % 4], width: 2, points: { show: true } }))),
+        }, data, plot);
+      };
+      draw();
+      setInterval(draw, 2000);
+    }
+  }
+  const light = document.getElementById('light');
+  if (light) {
+    const events = new EventSource('/light');
+    events.addEventListener('light', (event) => { light.innerHTML = event.data; });
+  }
+  const run = document.getElementById('run');
+  if (run && run.dataset.running === 'true') {
+    const poll = setInterval(async () => {
+      const answer = await fetch(location.pathname + '?part=true').catch(() => null);
+      if (!answer || !answer.ok) return;
+      const part = new DOMParser().parseFromString(await answer.text(), 'text/html').getElementById('run');
+      if (!part) return;
+      run.innerHTML = part.innerHTML;
+      if (part.dataset.running !== 'true') clearInterval(poll);
+    }, 500);
+  }
+})();

@@ -1,0 +1,102 @@
+//! What all pages share: the frame with the navigation, messages, and the rendering of verdicts and times.
+
+use axum::response::{Html, IntoResponse as _, Response};
+use http::StatusCode;
+use maud::{DOCTYPE, Markup, html};
+use millrace_local::observer::ChangeVerdict;
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+
+use crate::ConsoleContext;
+use crate::router::PAGES;
+
+const TIME: &[BorrowedFormatItem<'_>] = format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
+
+/// Renders a page in its frame.
+pub(crate) fn page(path: &str, title: &str, body: &Markup) -> Html<String> {
+    Html(
+        html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    title { (title) " · Millrace" }
+                    link rel="icon" href="/assets/icon.svg";
+                    link rel="stylesheet" href="/assets/uplot.css";
+                    link rel="stylesheet" href="/assets/console.css";
+                    script src="/assets/uplot.js" defer {}
+                    script src="/assets/console.js" defer {}
+                }
+                body {
+                    a.skip href="#main" { "Skip to the content" }
+                    header {
+                        strong { "Millrace" }
+                        nav aria-label="Pages" {
+                            ul {
+                                @for (own, name) in PAGES {
+                                    li { a href=(own) aria-current=[(own == path).then_some("page")] { (name) } }
+                                }
+                            }
+                        }
+                    }
+                    main #main {
+                        h1 { (title) }
+                        (body)
+                    }
+                }
+            }
+        }
+        .into_string(),
+    )
+}
+
+/// Renders the page of a request that failed, with the reason and a way back.
+pub(crate) fn failed(status: StatusCode, path: &str, title: &str, reason: &str) -> Response {
+    let body = html! {
+        (problem(reason))
+        p { a href=(path) { "Back" } }
+    };
+    (status, page(path, title, &body)).into_response()
+}
+
+/// Renders a problem; screen readers announce it.
+pub(crate) fn problem(reason: &str) -> Markup {
+    html! { p.box.bad role="alert" { (reason) } }
+}
+
+/// Renders the hidden field with the token of a form.
+pub(crate) fn token_field(context: &ConsoleContext) -> Markup {
+    html! { input type="hidden" name="token" value=(context.token()); }
+}
+
+/// Renders a verdict with its meaning as a tooltip.
+pub(crate) fn verdict(verdict: ChangeVerdict, reason: Option<&str>) -> Markup {
+    let class = match verdict {
+        ChangeVerdict::Applied | ChangeVerdict::Tombstone | ChangeVerdict::Confirmed => "verdict good",
+        ChangeVerdict::Failed => "verdict warn",
+        ChangeVerdict::Quarantined => "verdict bad",
+        _ => "verdict",
+    };
+    html! {
+        span class=(class) title=(verdict.meaning()) { (verdict.as_str()) }
+        @if let Some(reason) = reason { " " span.note { (reason) } }
+    }
+}
+
+/// Formats the time of the day, in UTC.
+pub(crate) fn clock_time(at: OffsetDateTime) -> String {
+    at.format(TIME).unwrap_or_default()
+}
+
+/// Formats a time for the attribute `datetime`.
+pub(crate) fn machine_time(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
+/// Formats milliseconds as a person reads them.
+pub(crate) fn milliseconds(ms: u64) -> String {
+    if ms < 10_000 { format!("{ms} ms") } else { format!("{} s", ms / 1_000) }
+}

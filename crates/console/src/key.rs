@@ -1,0 +1,208 @@
+//! The page Key: one key in every store, side by side, with the differences marked, and its changes.
+
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use maud::{Markup, html};
+use millrace_shared::raw_item::RawItem;
+use serde::Deserialize;
+
+use crate::key_stores::{self, KeyStores, StoredReplica, differences, state_word};
+use crate::{ConsoleContext, frame, live};
+
+const PATH: &str = "/key";
+const TITLE: &str = "Key";
+/// The number of changes that the history shows.
+const HISTORY: usize = 50;
+/// The maximum length of an item on the page, in bytes; a larger one is cut, and the page says so.
+const SHOWN_BYTES: usize = 32 * 1024;
+
+/// The key in the page's address.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct KeyQuery {
+    key: String,
+}
+
+/// Returns the address of the page of a key.
+pub(crate) fn address(key: &str) -> String {
+    format!("{PATH}?key={}", percent_encoding::utf8_percent_encode(key, percent_encoding::NON_ALPHANUMERIC))
+}
+
+/// Shows the page.
+pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Query<KeyQuery>) -> Response {
+    let Some(maintenance) = &context.maintenance else {
+        return frame::failed(
+            StatusCode::CONFLICT,
+            PATH,
+            TITLE,
+            "The template has no maintenance function, which names the stores.",
+        );
+    };
+    let description = match maintenance.source.describe().await {
+        Ok(description) => description,
+        Err(error) => return frame::failed(StatusCode::BAD_GATEWAY, PATH, TITLE, &error.to_string()),
+    };
+    let text = query.key.trim();
+    if text.is_empty() {
+        let body = html! {
+            (search(text, &key_stores::example(&description)))
+            p.box { "Enter a key to see it in every store, or choose one on the page " a href="/" { "Live" } "." }
+        };
+        return frame::page(PATH, TITLE, &body).into_response();
+    }
+    let key = match key_stores::parse_key(text, &description) {
+        Ok(key) => key,
+        Err(problem) => {
+            let body = html! { (search(text, &key_stores::example(&description))) (frame::problem(&problem)) };
+            return (StatusCode::BAD_REQUEST, frame::page(PATH, TITLE, &body)).into_response();
+        }
+    };
+    let stores = key_stores::read(maintenance, &key, context.clock.now()).await;
+    let history = context.stack.observer().map(|observer| observer.of_key(key.as_str(), HISTORY)).unwrap_or_default();
+    let body = html! {
+        (search(key.as_str(), &key_stores::example(&description)))
+        (summary(&stores))
+        div.cards {
+            section.box aria-label="source" {
+                h3 { "source: " (maintenance.source.name()) }
+                @match &stores.source {
+                    Ok(Some(own)) => { (item(own, &[])) }
+                    Ok(None) => { p { "No item." } }
+                    Err(error) => { (frame::problem(error)) }
+                }
+            }
+            @for replica in &stores.replicas { (of_replica(&stores, replica)) }
+            (archive(&stores))
+            (failures(&stores))
+        }
+        h2 { "History" }
+        @if history.is_empty() { p.note { "No retained change has this key." } }
+        @else {
+            div.scroll tabindex="0" role="region" aria-label="History" {
+                table {
+                    caption { "The newest change is at the top. Only changes since the start are shown." }
+                    thead { (live::head()) }
+                    tbody { @for change in &history { (live::row(change)) } }
+                }
+            }
+        }
+    };
+    frame::page(PATH, TITLE, &body).into_response()
+}
+
+fn search(key: &str, example: &str) -> Markup {
+    html! {
+        form.row method="get" action=(PATH) role="search" {
+            div { label for="key" { "Key in DynamoDB JSON" } input #key type="text" name="key" value=(key) size="60" placeholder=(example); }
+            button type="submit" { "Show" }
+        }
+        p.note { "Example: " code { (example) } }
+    }
+}
+
+fn summary(stores: &KeyStores) -> Markup {
+    let equal: Vec<Option<bool>> = stores.replicas.iter().map(|replica| stores.is_equal(replica)).collect();
+    html! {
+        @if equal.contains(&Some(false)) { p.box.bad role="status" { "A replica differs from the source." } }
+        @else if equal.contains(&None) { p.box.warn role="status" { "Not every store could be read." } }
+        @else { p.box.good role="status" { "Every replica is equal to the source." } }
+    }
+}
+
+fn of_replica(stores: &KeyStores, replica: &StoredReplica) -> Markup {
+    let source = stores.source.as_ref().ok().and_then(Option::as_ref);
+    let is_equal = stores.is_equal(replica);
+    let different = if is_equal == Some(false) { differences(source, replica.item()) } else { Vec::new() };
+    html! {
+        section.box aria-label=(format!("replica {}", replica.name)) {
+            h3 { "replica: " (replica.name) " "
+                @match is_equal {
+                    Some(true) => { span.verdict.good { "equal" } }
+                    Some(false) => { span.verdict.bad { "different" } }
+                    None => { span.verdict.warn { "not read" } }
+                }
+            }
+            @match &replica.state {
+                Err(error) => { (frame::problem(error)) }
+                Ok(state) => {
+                    p.note { "Stores " (state_word(state.as_ref())) "."
+                        @match state.as_ref().and_then(|stored| stored.revision.as_ref()) {
+                            Some(Ok(revision)) => { " Revision " (revision.to_string()) "." }
+                            Some(Err(error)) => { " The revision is not valid: " (error) "." }
+                            None => {}
+                        }
+                    }
+                    @if let Some(own) = replica.item() { (item(own, &different)) }
+                    @if !different.is_empty() { p { "Different: " mark { (different.join(", ")) } } }
+                }
+            }
+        }
+    }
+}
+
+fn archive(stores: &KeyStores) -> Markup {
+    html! {
+        section.box aria-label="archive" {
+            h3 { "archive" }
+            p.note { "Rows of yesterday and today: the item before TTL removed it." }
+            @match &stores.archive {
+                None => { p { "This deployment has no archive." } }
+                Some(Err(error)) => { (frame::problem(error)) }
+                Some(Ok(rows)) if rows.is_empty() => { p { "No row." } }
+                Some(Ok(rows)) => {
+                    @for row in rows {
+                        p.note { "Removed at " time { (frame::machine_time(row.removed_at)) } }
+                        pre { (cut(row.item.get())) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn failures(stores: &KeyStores) -> Markup {
+    html! {
+        section.box aria-label="failure bucket" {
+            h3 { "failure bucket" }
+            @match &stores.failures {
+                Err(error) => { (frame::problem(error)) }
+                Ok(own) if own.is_empty() => { p { "No record among the first " (key_stores::FAILURES) " objects." } }
+                Ok(own) => {
+                    ul { @for failure in own {
+                        li { code { (failure.object) } br; (failure.sink.as_deref().unwrap_or("every replica")) ": " (failure.reason) }
+                    } }
+                    p { a href="/quarantine" { "Redrive" } }
+                }
+            }
+        }
+    }
+}
+
+/// Renders an item with one attribute per line, sorted by name; attributes with these names are marked.
+fn item(item: &RawItem, marked: &[String]) -> Markup {
+    let json: Result<std::collections::BTreeMap<String, serde_json::Value>, _> = serde_json::from_str(&item.encode());
+    html! {
+        @match json {
+            Err(error) => { (frame::problem(&error.to_string())) }
+            Ok(attributes) => {
+                table { tbody {
+                    @for (name, value) in &attributes {
+                        tr {
+                            th scope="row" { @if marked.contains(name) { mark { (name) } } @else { (name) } }
+                            td.mono { (cut(&value.to_string())) }
+                        }
+                    }
+                } }
+            }
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    if text.len() <= SHOWN_BYTES {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(SHOWN_BYTES);
+    format!("{}… (the first {} KB of {} KB)", &text[..end], SHOWN_BYTES / 1024, text.len() / 1024)
+}

@@ -1,0 +1,207 @@
+//! One key in every store: the source, each replica, the archive and the failure bucket. [`read`]
+//!
+//! Each store is read separately, so that one that cannot be read is shown as such next to the others.
+
+use std::sync::Arc;
+
+use millrace_archive::store::ArchiveStore;
+use millrace_archive::{ARCHIVE, ArchiveDay, ArchivedRow, KeyNames};
+use millrace_maintenance::MaintenanceHandler;
+use millrace_maintenance::archive_objects::{ArchiveRowError, ChainedReader};
+use millrace_maintenance::failure_record::{self, FailureRecord, QUARANTINE};
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::replica_item::{ReplicaItem, ReplicaState};
+use millrace_shared::stream;
+use millrace_shared::table_reader::SourceDescription;
+use time::{Duration, OffsetDateTime};
+use tokio::runtime::Handle;
+
+/// The maximum number of archive objects that are searched for a key.
+const ARCHIVE_OBJECTS: usize = 50;
+/// The maximum number of rows of a key that are shown.
+const ROWS: usize = 20;
+/// The maximum number of failure objects that are searched for a key.
+pub(crate) const FAILURES: i32 = 200;
+/// The largest failure object that is read for a page, in bytes.
+pub(crate) const FAILURE_BYTES: u64 = 1024 * 1024;
+
+/// What a replica stores under a key.
+pub(crate) struct StoredReplica {
+    pub(crate) name: String,
+    pub(crate) state: Result<Option<ReplicaItem>, String>,
+}
+
+impl StoredReplica {
+    /// Returns the item; a tombstone counts as absent.
+    pub(crate) fn item(&self) -> Option<&RawItem> {
+        self.state.as_ref().ok()?.as_ref()?.item()
+    }
+}
+
+/// A failure object that contains a record of a key.
+pub(crate) struct FailureOfKey {
+    pub(crate) object: String,
+    pub(crate) reason: String,
+    pub(crate) sink: Option<String>,
+}
+
+/// One key in every store.
+pub(crate) struct KeyStores {
+    pub(crate) source: Result<Option<RawItem>, String>,
+    pub(crate) replicas: Vec<StoredReplica>,
+    /// The archived rows of the last two days; `None` if there is no archive.
+    pub(crate) archive: Option<Result<Vec<ArchivedRow>, String>>,
+    pub(crate) failures: Result<Vec<FailureOfKey>, String>,
+}
+
+impl KeyStores {
+    /// Returns whether a replica stores the same item as the source, or both have none; `None` if one of them could not be
+    /// read.
+    pub(crate) fn is_equal(&self, replica: &StoredReplica) -> Option<bool> {
+        let source = self.source.as_ref().ok()?;
+        replica.state.as_ref().ok()?;
+        Some(match (source, replica.item()) {
+            (None, None) => true,
+            (Some(source), Some(copy)) => source.eq_by_value(copy),
+            _ => false,
+        })
+    }
+}
+
+/// Returns the names of the attributes that differ between two items.
+pub(crate) fn differences(source: Option<&RawItem>, copy: Option<&RawItem>) -> Vec<String> {
+    let empty = RawItem::new(std::collections::HashMap::new());
+    source.unwrap_or(&empty).diff_attribute_names(copy.unwrap_or(&empty))
+}
+
+/// Parses the key of a page: DynamoDB JSON with the key attributes of the source.
+///
+/// # Errors
+/// A message that names the text and the expected form.
+pub(crate) fn parse_key(text: &str, description: &SourceDescription) -> Result<CanonicalKey, String> {
+    let example = example(description);
+    let wrong = |reason: &str| format!("the key {text:?} {reason}: expected DynamoDB JSON such as {example}");
+    let key = CanonicalKey::parse(text).map_err(|error| wrong(&format!("is not valid ({error})")))?;
+    let item = RawItem::parse(key.as_str()).map_err(|error| wrong(&error.to_string()))?;
+    for (name, kind) in &description.key {
+        let prefix =
+            format!("{}:{{{}:", serde_json::Value::from(name.as_str()), serde_json::Value::from(kind.as_str()));
+        if item.get(name).is_none() {
+            return Err(wrong(&format!("has no attribute {name:?}")));
+        }
+        if !key.as_str().contains(&prefix) {
+            return Err(wrong(&format!("has another type of {name:?} than {kind}")));
+        }
+    }
+    match item.into_attributes().into_keys().find(|name| !description.key.iter().any(|(own, _)| own == name)) {
+        Some(other) => Err(wrong(&format!("has the attribute {other:?}, which is not part of the key"))),
+        None => Ok(key),
+    }
+}
+
+/// Returns a key with the source's attributes as an example.
+pub(crate) fn example(description: &SourceDescription) -> String {
+    let value = |kind: &str| match kind {
+        "N" => "1",
+        // Base64 of one letter.
+        "B" => "YQ==",
+        _ => "ada",
+    };
+    let attribute = |(name, kind): &(String, String)| (name.clone(), serde_json::json!({kind: value(kind)}));
+    serde_json::Value::Object(description.key.iter().map(attribute).collect()).to_string()
+}
+
+/// Reads a key from every store.
+pub(crate) async fn read(maintenance: &MaintenanceHandler, key: &CanonicalKey, now: OffsetDateTime) -> KeyStores {
+    let keys = std::slice::from_ref(key);
+    let source = maintenance.source.read(keys).await.map(|mut found| found.items.pop().flatten());
+    let mut replicas = Vec::new();
+    for replica in &maintenance.replicas {
+        let state = replica.read(keys).await.map(|mut found| found.held.pop().flatten());
+        let state = state.map_err(|error| error.to_string());
+        replicas.push(StoredReplica { name: replica.name().to_owned(), state });
+    }
+    let archive = match &maintenance.archive {
+        Some(archive) => Some(archived(maintenance, archive, key, now).await),
+        None => None,
+    };
+    let failures = failures(maintenance, key).await;
+    KeyStores { source: source.map_err(|error| error.to_string()), replicas, archive, failures }
+}
+
+async fn archived(
+    maintenance: &MaintenanceHandler,
+    archive: &ArchiveStore,
+    key: &CanonicalKey,
+    now: OffsetDateTime,
+) -> Result<Vec<ArchivedRow>, String> {
+    let description = maintenance.source.describe().await.map_err(|error| error.to_string())?;
+    let table = description.arn.split_once(":table/").map_or(maintenance.source.name(), |(_, name)| name);
+    let mut objects = Vec::new();
+    for day in [now - Duration::DAY, now] {
+        let prefix = format!("{ARCHIVE}{table}/dt={}/", ArchiveDay::of(day));
+        let listed = archive.list(&prefix).await.map_err(|error| error.to_string())?;
+        objects.extend(listed.into_iter().map(|object| object.key));
+    }
+    let objects = objects.split_off(objects.len().saturating_sub(ARCHIVE_OBJECTS));
+    let names = Arc::new(KeyNames::new(description.key_names()));
+    let (archive, key, runtime) = (archive.clone(), key.clone(), Handle::current());
+    let search = move || {
+        let rows = ChainedReader::new(objects, archive, names, runtime);
+        let own = rows.filter(|row| row.as_ref().map_or(true, |row| row.key == key)).take(ROWS);
+        own.collect::<Result<Vec<_>, ArchiveRowError>>()
+    };
+    let rows = tokio::task::spawn_blocking(search).await.map_err(|error| error.to_string())?;
+    rows.map_err(|error| match error {
+        ArchiveRowError::Unread(error) => error.to_string(),
+        ArchiveRowError::Corrupt(corrupt) => corrupt.to_string(),
+    })
+}
+
+/// Reads a failure object; `None` if it is too large for a page, or no longer exists.
+///
+/// # Errors
+/// The error of the bucket or of the object, as text.
+pub(crate) async fn failure(
+    maintenance: &MaintenanceHandler,
+    object: &str,
+    size_bytes: u64,
+) -> Result<Option<FailureRecord>, String> {
+    if size_bytes > FAILURE_BYTES {
+        return Ok(None);
+    }
+    let body = maintenance.failures.get(object).await.map_err(|error| error.to_string())?;
+    let Some(body) = body else { return Ok(None) };
+    failure_record::read(object, &body, &maintenance.functions).map(Some).map_err(|error| error.to_string())
+}
+
+/// Returns the canonical keys of a failure's records, as far as they can be read.
+pub(crate) fn keys_of(failure: &FailureRecord) -> Vec<CanonicalKey> {
+    let Ok(batch) = stream::read(&failure.event) else { return Vec::new() };
+    let readable = batch.records.iter().filter_map(|record| record.read.as_ref().ok());
+    readable.map(|change| change.key.canonical().clone()).collect()
+}
+
+async fn failures(maintenance: &MaintenanceHandler, key: &CanonicalKey) -> Result<Vec<FailureOfKey>, String> {
+    let objects = maintenance.failures.list(QUARANTINE, None, FAILURES).await.map_err(|error| error.to_string())?;
+    let mut own = Vec::new();
+    for object in objects {
+        // An object that cannot be read is shown on the page of the failure bucket.
+        let Ok(Some(failure)) = failure(maintenance, &object.key, object.size_bytes).await else { continue };
+        if keys_of(&failure).contains(key) {
+            own.push(FailureOfKey { object: object.key, reason: failure.reason, sink: failure.sink });
+        }
+    }
+    Ok(own)
+}
+
+/// Returns a short description of the state in a replica.
+pub(crate) fn state_word(state: Option<&ReplicaItem>) -> &'static str {
+    match state.map(|stored| &stored.state) {
+        None => "nothing",
+        Some(ReplicaState::Item(_)) => "an item",
+        Some(ReplicaState::Tombstone { expired: true }) => "a tombstone of an item that TTL removed",
+        Some(ReplicaState::Tombstone { expired: false }) => "a tombstone",
+    }
+}

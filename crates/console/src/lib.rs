@@ -1,0 +1,113 @@
+//! The console: web pages that show a running stack of this machine. [`ConsoleServer::start`]
+//!
+//! The pages read through the same adapters as the maintenance tasks, and through the observer of the stack
+//! ([`millrace_local::observer`]), whose ring is the only state in addition to the last task runs. `router` lists the
+//! pages; `security` decides which requests are served; `frame` has what all pages share.
+//!
+//! Invariants: every text that comes from data is escaped, because only `maud` writes HTML. No page loads anything from
+//! another host, and no page needs its script: it only keeps pages up to date.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_local::stack::LocalStack;
+use millrace_maintenance::MaintenanceHandler;
+use millrace_shared::clock::{Clock, new_uuid};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+mod assets;
+mod break_it;
+mod frame;
+mod key;
+mod key_stores;
+mod live;
+mod quarantine;
+mod router;
+mod sample_item;
+mod security;
+mod task_runs;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod verify_light;
+
+pub use router::router;
+use security::RequestGuard;
+use task_runs::TaskRuns;
+
+/// The time limit for requests in progress at a stop.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the pages read.
+#[derive(Clone)]
+pub struct ConsoleContext {
+    stack: Arc<LocalStack>,
+    maintenance: Option<Arc<MaintenanceHandler>>,
+    guard: Arc<RequestGuard>,
+    runs: Arc<TaskRuns>,
+    stopped: watch::Receiver<bool>,
+    clock: Clock,
+}
+
+impl ConsoleContext {
+    /// Creates the context of a console that is reached at this address, such as `127.0.0.1:8090`. Streams of events end
+    /// when `stopped` becomes true.
+    #[must_use]
+    pub fn new(stack: Arc<LocalStack>, address: &str, stopped: watch::Receiver<bool>, clock: Clock) -> Self {
+        let maintenance = stack.maintenance().map(Arc::new);
+        let token = format!("{}{}", new_uuid(clock.now()).simple(), new_uuid(clock.now()).simple());
+        let guard = Arc::new(RequestGuard::new(address, token));
+        Self { stack, maintenance, guard, runs: Arc::default(), stopped, clock }
+    }
+
+    /// Returns the token that state-changing requests must contain.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        self.guard.token()
+    }
+}
+
+/// The running console.
+pub struct ConsoleServer {
+    url: String,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+}
+
+impl ConsoleServer {
+    /// Serves the console on a listener of the loopback interface.
+    ///
+    /// # Errors
+    /// Fails if the listener's address cannot be determined.
+    pub fn start(listener: TcpListener, stack: Arc<LocalStack>, clock: Clock) -> std::io::Result<Self> {
+        let address = listener.local_addr()?.to_string();
+        let (stop, stopped) = watch::channel(false);
+        let context = ConsoleContext::new(stack, &address, stopped.clone(), clock);
+        let server = tokio::spawn(async move {
+            let mut stopped = stopped;
+            let served = axum::serve(listener, router(context)).with_graceful_shutdown(async move {
+                // A dropped sender stops the server as well.
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            });
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the console ended");
+            }
+        });
+        Ok(Self { url: format!("http://{address}"), stop, server })
+    }
+
+    /// Returns the URL of the console.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Stops serving; requests in progress have 2 s to finish.
+    pub async fn stop(self) {
+        // The server may already have ended: there is nothing to stop then.
+        let _ = self.stop.send(true);
+        let _ = tokio::time::timeout(STOP_WITHIN, self.server).await;
+    }
+}

@@ -1,0 +1,37 @@
+//! The pages and their paths: [`router`].
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use http::StatusCode;
+
+use crate::{ConsoleContext, assets, break_it, frame, key, live, quarantine, security, tasks};
+
+/// The pages in the order of the navigation.
+pub(crate) const PAGES: [(&str, &str); 5] =
+    [("/", "Live"), ("/key", "Key"), ("/break", "Break it"), ("/quarantine", "Quarantine"), ("/tasks", "Tasks")];
+
+/// Returns the console as a router.
+pub fn router(context: ConsoleContext) -> Router {
+    let guard = Arc::clone(&context.guard);
+    Router::new()
+        .route("/", get(live::show))
+        .route("/events", get(live::events))
+        .route("/lag.json", get(live::lag))
+        .route("/key", get(key::show))
+        .route("/break", get(break_it::show).post(break_it::act))
+        .route("/light", get(break_it::light))
+        .route("/quarantine", get(quarantine::show).post(quarantine::start))
+        .route("/tasks", get(tasks::show))
+        .route("/tasks/{name}", post(tasks::start))
+        .route("/tasks/runs/{id}", get(tasks::run))
+        .route("/tasks/runs/{id}/cancel", post(tasks::cancel))
+        .route("/assets/{name}", get(assets::serve))
+        .fallback(|| async {
+            frame::failed(StatusCode::NOT_FOUND, "/", "Not found", "There is no page at this address.")
+        })
+        .layer(from_fn_with_state(guard, security::guard))
+        .with_state(context)
+}

@@ -1,0 +1,227 @@
+//! The page Tasks: a form per maintenance task, made from the registry, and the runs with their progress and reports.
+
+use axum::extract::{Form, Path, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use clap::{Arg, ArgAction, Command};
+use http::StatusCode;
+use maud::{Markup, html};
+use millrace_maintenance::task::options::TaskOptions;
+use millrace_maintenance::task::registry::{TASK_OPTIONS, TASKS, TaskDefinition};
+
+use crate::task_runs::{RunState, TaskRunView};
+use crate::{ConsoleContext, frame};
+
+const PATH: &str = "/tasks";
+const TITLE: &str = "Tasks";
+/// The field with the token of a form.
+const TOKEN: &str = "token";
+
+/// Returns the tasks that a person runs, each with its options.
+fn tasks() -> impl Iterator<Item = (&'static TaskDefinition, &'static TaskOptions)> {
+    TASKS.iter().zip(TASK_OPTIONS).filter(|(task, _)| task.has_segments)
+}
+
+/// Returns the parser of a task's fields.
+fn command(options: &TaskOptions) -> Command {
+    options.augment(Command::new(options.name).no_binary_name(true).disable_help_flag(true))
+}
+
+/// Shows the page.
+pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
+    if context.maintenance.is_none() {
+        return frame::failed(StatusCode::CONFLICT, "/", TITLE, "The template has no maintenance function.");
+    }
+    let body = html! {
+        h2 { "Runs" }
+        (runs(&context.runs.all()))
+        h2 { "Start a task" }
+        p.note { "A task that writes is a dry run unless " code { "apply" } " is set." }
+        @for (task, options) in tasks() { (form(&context, task, options)) }
+    };
+    frame::page(PATH, TITLE, &body).into_response()
+}
+
+fn runs(runs: &[TaskRunView]) -> Markup {
+    html! {
+        @if runs.is_empty() { p.box { "No task has been started here yet. " code { "verify" } " changes nothing and is a good first one." } }
+        @else {
+            div.scroll tabindex="0" role="region" aria-label="Runs" { table {
+                thead { tr { th scope="col" { "Started" } th scope="col" { "Task" } th scope="col" { "State" } th scope="col" { "Counts" } } }
+                tbody { @for run in runs { tr {
+                    td { time datetime=(frame::machine_time(run.started)) { (frame::clock_time(run.started)) } }
+                    td { a href=(address(&run.id)) { (run.task) } }
+                    td { (state(run)) }
+                    td { (run.progress) }
+                } } }
+            } }
+        }
+    }
+}
+
+fn state(run: &TaskRunView) -> Markup {
+    html! {
+        @match &run.state {
+            RunState::Running => { span.verdict.warn { "running" } }
+            RunState::Cancelled => { span.verdict.warn { "cancelled" } }
+            RunState::Failed(_) => { span.verdict.bad { "failed" } }
+            RunState::Done if run.problems > 0 => { span.verdict.bad { (run.problems) " problems" } }
+            RunState::Done => { span.verdict.good { "done" } }
+        }
+    }
+}
+
+fn form(context: &ConsoleContext, task: &TaskDefinition, options: &TaskOptions) -> Markup {
+    let command = command(options);
+    html! {
+        details.box {
+            summary { strong { (task.name) } ": " (task.summary) }
+            form method="post" action=(format!("{PATH}/{}", task.name)) {
+                (frame::token_field(context))
+                @for argument in command.get_arguments() { (field(task.name, argument)) }
+                button type="submit" { "Run " (task.name) }
+            }
+        }
+    }
+}
+
+fn field(task: &str, argument: &Arg) -> Markup {
+    let Some(name) = argument.get_long() else { return html! {} };
+    let id = format!("{task}-{name}");
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    html! {
+        div {
+            label for=(id) { (name) }
+            @if matches!(argument.get_action(), ArgAction::SetTrue) { input id=(id) type="checkbox" name=(name) value="true"; }
+            @else { input id=(id) type="text" name=(name) aria-describedby=(format!("{id}-help")); }
+            p.note id=(format!("{id}-help")) { (help) }
+        }
+    }
+}
+
+/// Returns the address of the page of a run.
+pub(crate) fn address(run: &str) -> String {
+    format!("{PATH}/runs/{run}")
+}
+
+/// Starts a task with the fields of its form.
+pub(crate) async fn start(
+    State(context): State<ConsoleContext>,
+    Path(name): Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Response {
+    let token = fields.iter().find(|(name, _)| name == TOKEN).map(|(_, token)| token.as_str());
+    if let Err(rejected) = context.guard.check_token(token) {
+        return rejected.into_response();
+    }
+    let refused = |status, reason: &str| frame::failed(status, PATH, TITLE, reason);
+    let Some(maintenance) = &context.maintenance else {
+        return refused(StatusCode::CONFLICT, "The template has no maintenance function.");
+    };
+    let Some((task, options)) = tasks().find(|(task, _)| task.name == name) else {
+        return refused(StatusCode::NOT_FOUND, &format!("unknown task {name:?}: choose one of the list"));
+    };
+    let request = match request(options, &fields) {
+        Ok(request) => request,
+        Err(reason) => return refused(StatusCode::BAD_REQUEST, &reason),
+    };
+    match context.runs.start(maintenance.clone(), task.name, request, &context.clock) {
+        Ok(id) => Redirect::to(&address(&id)).into_response(),
+        Err(reason) => refused(StatusCode::CONFLICT, &reason),
+    }
+}
+
+/// Parses the fields of a form as the options of the command line are parsed.
+fn request(
+    options: &TaskOptions,
+    fields: &[(String, String)],
+) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    let command = command(options);
+    let mut arguments = Vec::new();
+    for (name, value) in fields.iter().filter(|(name, value)| name != TOKEN && !value.trim().is_empty()) {
+        let argument = command.get_arguments().find(|argument| argument.get_long() == Some(name));
+        let argument = argument.ok_or_else(|| format!("unknown field {name:?}: reload the page"))?;
+        let is_flag = matches!(argument.get_action(), ArgAction::SetTrue);
+        arguments.push(if is_flag { format!("--{name}") } else { format!("--{name}={}", value.trim()) });
+    }
+    let matches = command.try_get_matches_from(arguments).map_err(|error| message(&error))?;
+    options.request(&matches).map_err(|error| message(&error))
+}
+
+/// Returns the message of an error without the usage that follows it on a command line.
+fn message(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let text = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Shows a run.
+pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<String>) -> Response {
+    let Some(run) = context.runs.get(&id) else {
+        let reason = "There is no run of this ID: only the last 20 since the start are shown. Reports are in the failure bucket.";
+        return frame::failed(StatusCode::NOT_FOUND, PATH, "Run", reason);
+    };
+    let is_running = run.state == RunState::Running;
+    let body = html! {
+        div #run role="status" data-running=(is_running) {
+            p { strong { (run.task) } " " (state(&run)) " started at " (frame::clock_time(run.started)) " UTC" }
+            p.mono { (run.request) }
+            @if let RunState::Failed(reason) = &run.state { (frame::problem(reason)) }
+            h2 { "Counts" }
+            @if run.progress.is_empty() { p.note { @if is_running { "Nothing is counted yet." } @else { "No items processed." } } }
+            @else { ul { @for count in run.progress.split(", ") { li { (count) } } } }
+            p { (run.differences) " differences, " (run.problems) " problems" }
+            @if is_running {
+                form method="post" action=(format!("{}/cancel", address(&run.id))) {
+                    (frame::token_field(&context))
+                    button type="submit" { "Cancel" }
+                }
+                noscript { p.note { "Reload the page to see the progress." } }
+            } @else {
+                h2 { "Report" }
+                @if run.report.is_empty() { p.note { "The report has no entries." } }
+                @else { pre tabindex="0" { (run.report.join("\n")) } }
+            }
+        }
+        p { a href=(PATH) { "All runs" } " · " a href="/quarantine" { "Quarantine" } }
+    };
+    frame::page(PATH, &format!("Run of {}", run.task), &body).into_response()
+}
+
+/// Ends a run after its current invocation.
+pub(crate) async fn cancel(
+    State(context): State<ConsoleContext>,
+    Path(id): Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Response {
+    let token = fields.iter().find(|(name, _)| name == TOKEN).map(|(_, token)| token.as_str());
+    if let Err(rejected) = context.guard.check_token(token) {
+        return rejected.into_response();
+    }
+    context.runs.cancel(&id);
+    Redirect::to(&address(&id)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(task: &str, fields: &[(&str, &str)]) -> Result<String, String> {
+        let (_, options) = tasks().find(|(own, _)| own.name == task).unwrap();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        request(options, &fields).map(|request| serde_json::Value::Object(request).to_string())
+    }
+
+    #[test]
+    fn form_is_a_dry_run_until_apply_is_set() {
+        assert_eq!(parsed("redrive", &[("token", "t"), ("prefix", " ")]), Ok(r#"{"dry_run":true}"#.to_owned()));
+        let applied = parsed("redrive", &[("apply", "true"), ("prefix", "quarantine/")]).unwrap();
+        assert!(applied.contains(r#""dry_run":false"#) && applied.contains(r#""prefix":"quarantine/""#), "{applied}");
+    }
+
+    #[test]
+    fn invalid_field_is_named() {
+        let error = parsed("verify", &[("recheck-after-seconds", "soon")]).unwrap_err();
+        assert!(error.contains("soon") && error.contains("--recheck-after-seconds"), "{error}");
+        assert!(parsed("verify", &[("speed", "1")]).unwrap_err().contains("unknown field \"speed\""));
+    }
+}
