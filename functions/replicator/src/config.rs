@@ -58,7 +58,7 @@ pub fn connect(
 pub fn connect_decorated(
     config: &ReplicatorConfig,
     replicas: impl Into<ReplicaClients>,
-    postgres: Option<PostgresSink>,
+    postgres: impl IntoIterator<Item = PostgresSink>,
     cache: Option<Cache>,
     s3: aws_sdk_s3::Client,
     decorate: impl FnMut(Box<dyn Sink>) -> Box<dyn Sink>,
