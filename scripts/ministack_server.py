@@ -138,6 +138,28 @@ def fill_metric_math():
     provisioners._cw_metric_alarm_record = with_first_metric
 
 
+# ---- composite alarms ----
+
+COMPOSITE = "AWS::CloudWatch::CompositeAlarm"
+
+
+def lacks_composite_alarms():
+    from ministack.services.cloudformation import provisioners
+
+    return COMPOSITE not in provisioners._RESOURCE_HANDLERS
+
+
+def fill_composite_alarms():
+    from ministack.services.cloudformation import provisioners
+
+    def created(logical_id, properties, stack_name):
+        name = properties.get("AlarmName") or f"{stack_name}-{logical_id}"
+        account, region = provisioners.get_account_id(), provisioners.get_region()
+        return name, {"Arn": f"arn:aws:cloudwatch:{region}:{account}:alarm:{name}"}
+
+    provisioners._RESOURCE_HANDLERS[COMPOSITE] = {"create": created, "delete": lambda name, properties: None}
+
+
 # ---- TTL of tables in templates ----
 
 
@@ -347,6 +369,12 @@ GAPS = [
         "a template with such an alarm is refused; the alarm gets the first of its metrics",
         lacks_metric_math,
         fill_metric_math,
+    ),
+    Gap(
+        "composite alarms",
+        "a template with one is refused; the resource exists by name only",
+        lacks_composite_alarms,
+        fill_composite_alarms,
     ),
     Gap(
         "TimeToLiveSpecification in templates",
