@@ -1,6 +1,6 @@
 //! Finds the settings of a DynamoDB-stream deployment that lose records: the library of `millrace doctor`.
 //!
-//! [`template_reader`] reads a template of `CloudFormation` or SAM to a [`deployment::Deployment`], in which each
+//! [`template_reader`] reads a template of `CloudFormation` or SAM to a [`deployment::StreamDeployment`], in which each
 //! setting is known, absent or unresolved. [`diagnosis::diagnose`] applies the rules of [`rule_table::RULES`] to it,
 //! which are pure functions, and [`report`] formats the result. [`explanation`] shows in the simulator of the event
 //! source mapping which records a setting loses. Nothing is called in an account.

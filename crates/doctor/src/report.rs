@@ -1,4 +1,4 @@
-//! Formats of a diagnosis: text for people ([`human`]), [`json`], [`sarif`] and [`junit`].
+//! Formats of a diagnosis: text for people ([`human`]), [`json()`], [`sarif`] and [`junit`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
