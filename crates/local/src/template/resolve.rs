@@ -27,6 +27,34 @@ const DEEPEST_CONDITION: usize = 50;
 /// this machine does not have everything that a deployment has.
 type GivenValue = Result<NodeValue, PropertyError>;
 
+/// Checks a value of a parameter as a deployment does: with one that `CloudFormation` rejects, the stack here would differ
+/// from every deployed one. Patterns are not checked, since they describe ARNs of a Region, which this machine is not.
+fn check_value(name: &str, parameter: &TemplateNode, value: &str) -> Result<(), PropertyError> {
+    let fault = |expected: String| Err(parameter.fault(format!("Parameters.{name}: {value:?}: expected {expected}")));
+    if let Some(NodeValue::List(allowed)) = parameter.get("AllowedValues").map(|node| &node.value) {
+        let allowed: Vec<&str> = allowed.iter().filter_map(TemplateNode::text).collect();
+        if !allowed.contains(&value) {
+            return fault(allowed.join(", "));
+        }
+    }
+    if parameter.get("Type").and_then(TemplateNode::text) == Some("Number") {
+        let limit = |bound: &str| parameter.get(bound).and_then(TemplateNode::text)?.parse::<f64>().ok();
+        let (least, most) = (limit("MinValue"), limit("MaxValue"));
+        let is_within = value.parse::<f64>().is_ok_and(|number| {
+            number.is_finite() && least.is_none_or(|least| least <= number) && most.is_none_or(|most| number <= most)
+        });
+        if !is_within {
+            return fault(match (least, most) {
+                (Some(least), Some(most)) => format!("a number from {least} to {most}"),
+                (Some(least), None) => format!("a number from {least}"),
+                (None, Some(most)) => format!("a number up to {most}"),
+                (None, None) => "a number".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The definitions that names in a template refer to.
 pub(super) struct ResolveScope<'a> {
     choices: &'a ParameterOverrides,
@@ -68,6 +96,9 @@ impl<'a> ResolveScope<'a> {
         };
         let names = source.map_or_else(LocalNames::default, |table| LocalNames::of_source(&table.name));
         let scope = Self::with(template, choices, names, given, &missing)?;
+        for (name, value) in &choices.parameters {
+            check_value(name, scope.parameters[name.as_str()], value)?;
+        }
         let stacks = choices.outputs.keys().filter_map(|output| output.split_once('.'));
         if let Some((stack, _)) = stacks.into_iter().find(|(stack, _)| !scope.resources.contains_key(stack)) {
             return Err(template

@@ -433,6 +433,23 @@ fn source_table_outside_of_the_template_has_the_key_of_the_parameters() {
     assert_eq!((template.tables[0].name.as_str(), key(&template.tables[0]).len()), ("Orders", 1));
 }
 
+#[test]
+fn values_that_a_deployment_rejects_are_named_with_those_it_accepts() {
+    for (name, value, expected) in [
+        ("Archive", "s3", r#"Parameters.Archive: "s3": expected separate, in-replicator, off"#),
+        ("LogRetentionDays", "2", r#"Parameters.LogRetentionDays: "2": expected 1, 3, 5"#),
+        ("TombstoneRetentionDays", "1", r#"Parameters.TombstoneRetentionDays: "1": expected a number from 2"#),
+        ("TombstoneRetentionDays", "soon", "expected a number from 2"),
+        ("TombstoneRetentionDays", "NaN", "expected a number from 2"),
+    ] {
+        let refused = load_replication(&[("PartitionKey", "pk:S"), (name, value)]).unwrap_err();
+        assert!(refused.contains(expected), "{refused}");
+    }
+    for (name, value) in [("Archive", "off"), ("LogRetentionDays", "3"), ("TombstoneRetentionDays", "2")] {
+        load_replication(&[("PartitionKey", "pk:S"), (name, value)]).unwrap();
+    }
+}
+
 /// A table whose key names no parameter can have, with an index of each kind.
 fn described() -> TableDescription {
     let description = r#"{"Table": {
