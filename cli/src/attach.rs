@@ -14,6 +14,7 @@ use millrace_shared::replica_item::ReservedNames;
 use millrace_sinks::document::RoleArn;
 
 use crate::options::refuse;
+use crate::standard_output::write_output;
 
 mod account;
 mod credentials;
@@ -198,10 +199,11 @@ impl AttachCommand {
         let written = files.as_ref().map_or(Ok(()), |files| files.write(self.force));
         // The report is of use without the files, too.
         let reported = files.as_ref().filter(|_| written.is_ok());
-        match self.output {
-            ReportFormat::Text => println!("{}", report::text(&observation, &plan, reported)),
-            ReportFormat::Json => println!("{}", report::json(&observation, &plan, reported)),
-        }
+        let text = match self.output {
+            ReportFormat::Text => format!("{}\n", report::text(&observation, &plan, reported)),
+            ReportFormat::Json => format!("{}\n", report::json(&observation, &plan, reported)),
+        };
+        write_output(text)?;
         written.map_err(|error| error.to_string())?;
         Ok(if plan.is_blocked() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }

@@ -3,7 +3,6 @@
 //! The crate `millrace-doctor` reads the files and judges; this module has the arguments, the exit code and the files.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,6 +13,7 @@ use millrace_doctor::report;
 use millrace_doctor::rule_table::{self, DoctorRule, RULES, RuleSeverity};
 
 use crate::options::{REFUSED, parameter, refuse};
+use crate::standard_output::write_output;
 
 /// The arguments of `millrace doctor`.
 #[derive(Debug, clap::Args)]
@@ -81,12 +81,10 @@ impl DoctorCommand {
             Ok(outcome) => outcome,
             Err(refusal) => return refuse(&refusal),
         };
-        // A reader that ends early has all that it wanted.
         if let Some(text) = &outcome.text
-            && let Err(error) = writeln!(std::io::stdout(), "{text}")
-            && error.kind() != std::io::ErrorKind::BrokenPipe
+            && let Err(problem) = write_output(format!("{text}\n"))
         {
-            return refuse(&format!("cannot write the result: {error}"));
+            return refuse(&problem);
         }
         for problem in &outcome.problems {
             eprintln!("error: {problem}");

@@ -13,5 +13,6 @@ mod doctor;
 pub mod options;
 mod plan;
 mod stack_source;
+mod standard_output;
 mod task_command;
 mod usage_error;

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +38,7 @@ use crate::attach::AttachCommand;
 use crate::doctor::DoctorCommand;
 use crate::plan::PlanCommand;
 use crate::stack_source::StackSource;
+use crate::standard_output::write_output;
 use crate::task_command::TaskCommand;
 use crate::{banner, demo, usage_error};
 
@@ -214,8 +214,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
     let CommandLine { up, command } = match CommandLine::try_parse_from(&arguments) {
         Ok(line) => line,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            print!("{error}");
-            return ExitCode::SUCCESS;
+            return write_output(error.to_string()).map_or_else(|problem| refuse(&problem), |()| ExitCode::SUCCESS);
         }
         Err(error) => {
             let mut command = CommandLine::command();
@@ -248,13 +247,9 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Attach(line) => Box::pin(line.run()).await,
         MillraceCommand::Plan(line) => line.run(),
         MillraceCommand::Doctor(line) => line.run(),
-        MillraceCommand::Completions { shell } => match std::io::stdout().write_all(&completions(shell)) {
-            // The reader has all that it wanted.
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                refuse(&format!("cannot write the script: {error}"))
-            }
-            _ => ExitCode::SUCCESS,
-        },
+        MillraceCommand::Completions { shell } => {
+            write_output(completions(shell)).map_or_else(|problem| refuse(&problem), |()| ExitCode::SUCCESS)
+        }
     }
 }
 

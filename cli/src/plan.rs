@@ -8,6 +8,7 @@
 use std::process::ExitCode;
 
 use crate::options::refuse;
+use crate::standard_output::write_output;
 
 mod capacity_model;
 mod report;
@@ -76,9 +77,12 @@ impl PlanCommand {
             Err(refusal) => return refuse(&refusal),
         };
         let plan = CapacityPlan::new(&workload);
-        match self.output {
-            PlanFormat::Text => print!("{}", report::text(&workload, &plan)),
-            PlanFormat::Json => println!("{}", report::json(&workload, &plan)),
+        let text = match self.output {
+            PlanFormat::Text => report::text(&workload, &plan),
+            PlanFormat::Json => format!("{}\n", report::json(&workload, &plan)),
+        };
+        if let Err(problem) = write_output(text) {
+            return refuse(&problem);
         }
         if plan.is_within_limits() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::options::{DYNAMODB_PORT, PORT, S3_PORT, parameter, refuse};
 use crate::stack_source::StackSource;
+use crate::standard_output::write_output;
 
 /// The options that describe the stack of a data folder.
 const OF_DATA_FOLDER: [&str; 2] = ["template", "parameter"];
@@ -172,12 +173,12 @@ impl TaskCommand {
         };
         match Box::pin(task::run(&request, target, &Clock::system())).await {
             Ok(outcome) => {
-                match output {
-                    OutputFormat::Text if is_dry_run => println!("{outcome}dry run: --apply makes the changes"),
-                    OutputFormat::Text => print!("{outcome}"),
-                    OutputFormat::Json => println!("{}", outcome.to_json()),
-                }
-                outcome.code()
+                let text = match output {
+                    OutputFormat::Text if is_dry_run => format!("{outcome}dry run: --apply makes the changes\n"),
+                    OutputFormat::Text => outcome.to_string(),
+                    OutputFormat::Json => format!("{}\n", outcome.to_json()),
+                };
+                write_output(text).map_or_else(|problem| refuse(&problem), |()| outcome.code())
             }
             Err(error) => {
                 let code = refuse(&named.map_or_else(|| error.to_string(), |task| in_options(task, &error)));

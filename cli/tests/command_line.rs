@@ -150,3 +150,16 @@ fn completion_script_is_all_of_the_output() {
         assert!(["export-import-table", "recheck-after-seconds"].iter().all(|word| script.contains(word)), "{shell}");
     }
 }
+
+#[test]
+fn reader_that_ends_early_is_no_error() {
+    let plan = ["plan", "--items", "1000", "--item-bytes", "100", "--writes-per-second", "1"];
+    for arguments in [&["completions", "bash"][..], &["--help"], &["doctor", "--list-rules"], &plan] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        // Without a reader, every write fails.
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_millrace")).args(arguments).stdout(writer).output();
+        let Output { status, stderr, .. } = output.expect("the program starts");
+        assert_eq!((status.code(), text(stderr)), (Some(0), String::new()), "{arguments:?}");
+    }
+}

@@ -268,7 +268,7 @@ fn readme(
          {backfill}\n\
          ```\n\n\
          Without a Rust toolchain, deploy a release (docs/operations.md): its functions are zips in a bucket, which \
-         the parameters `CodeBucket` and `CodePrefix` name.\n\n\
+         the parameters `CodeBucket` and `CodePrefix` of its `replication-packaged.yaml` name.\n\n\
          Then compare both tables. The execution fails with `DifferencesFound` if they differ:\n\n\
          ```sh\n{verify}\n```\n\n\
          ## Files\n\n\
