@@ -32,8 +32,8 @@ const REVISION_TEXT_BYTES: usize = 44;
 pub(super) enum EncodeError {
     #[error(
         "the image contains the attribute {0}, which is reserved for replicas: rename it in the source, or set the \
-         parameter ReservedPrefix (RESERVED_PREFIX of the replicator and of maintenance alike) to another prefix for \
-         an empty replica, such as mr_"
+         parameter ReservedPrefix (RESERVED_PREFIX of the replicator and of maintenance) to another prefix, such as \
+         mr_, for an empty replica"
     )]
     Reserved(String),
     #[error("the image is not a map of attributes")]
