@@ -53,7 +53,7 @@ pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> 
 }
 
 /// Measures the replicator with one and with two DynamoDB replicas, part by part in alternation, so that other load on
-/// the machine affects both alike.
+/// the machine affects both in the same way.
 async fn replicas(binary: &Path, endpoint: &str) -> Result<(), BenchError> {
     const SIZE: usize = 1_000;
     let payload = Bytes::from(events::changes(SIZE));

@@ -15,7 +15,7 @@ const SECONDS_PER_MONTH: f64 = DAYS_PER_MONTH * SECONDS_PER_DAY;
 const GB: f64 = 1e9;
 const MILLION: f64 = 1e6;
 
-/// What DynamoDB and Lambda do, from their documentation.
+/// Behaviour of DynamoDB and Lambda, from their documentation.
 mod service {
     /// Partitions of a new table with on-demand capacity. A partition has one open shard.
     pub(super) const FIRST_PARTITIONS: f64 = 4.0;
@@ -102,7 +102,7 @@ pub(super) struct TableWorkload {
     pub(super) replicas: u32,
 }
 
-/// What a function needs.
+/// The resources that a function needs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct FunctionPlan {
     /// Records per second.
@@ -144,7 +144,7 @@ pub(super) struct ArchivePlan {
 /// A part of the cost.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct CostLine {
-    /// What is paid for.
+    /// The resource that is paid for.
     pub(super) name: &'static str,
     /// Dollars per month.
     pub(super) dollars: f64,
@@ -153,15 +153,15 @@ pub(super) struct CostLine {
 /// A limit, how much of it the load needs, and what raises it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct CapacityLimit {
-    /// What is limited, with its unit.
+    /// The limited quantity, with its unit.
     pub(super) name: &'static str,
-    /// What the load needs.
+    /// The value that the load needs.
     pub(super) needed: f64,
-    /// What is allowed.
+    /// The value that is allowed.
     pub(super) allowed: f64,
     /// The part of the limit that is needed: above 1, the limit is exceeded.
     pub(super) used: f64,
-    /// What to do when the limit is reached.
+    /// The fix when the limit is reached.
     pub(super) action: &'static str,
 }
 

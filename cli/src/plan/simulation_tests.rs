@@ -16,7 +16,7 @@ const POLL_MS: u64 = 250;
 /// The start, which is not measured.
 const WARM_UP_MS: u64 = 2_000;
 
-/// What the simulation measured.
+/// Measurements of the simulation.
 #[derive(Debug)]
 struct SimulatedLoad {
     batch_records: f64,

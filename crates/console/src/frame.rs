@@ -1,4 +1,4 @@
-//! What all pages share: the frame with the navigation, messages, and the rendering of verdicts and times.
+//! Parts that all pages share: the frame with the navigation, messages, and the rendering of verdicts and times.
 
 use axum::response::{Html, IntoResponse as _, Response};
 use http::StatusCode;

@@ -26,7 +26,7 @@ pub(crate) const FAILURES: i32 = 200;
 /// The largest failure object that is read for a page, in bytes.
 pub(crate) const FAILURE_BYTES: u64 = 1024 * 1024;
 
-/// What a replica stores under a key.
+/// The item that a replica stores under a key.
 pub(crate) struct StoredReplica {
     pub(crate) name: String,
     pub(crate) state: Result<Option<ReplicaItem>, String>,

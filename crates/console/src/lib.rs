@@ -40,7 +40,7 @@ use task_runs::TaskRuns;
 /// The time limit for requests in progress at a stop.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
-/// What the pages read.
+/// The state that the pages read.
 #[derive(Clone)]
 pub struct ConsoleContext {
     stack: Arc<LocalStack>,

@@ -143,7 +143,7 @@ async fn live_shows_each_change_with_the_verdict_of_each_replica() {
     }
     let (_, page) = scene.get("/?verdict=quarantined").await;
     assert!(page.contains("eve") && !page.contains("&quot;ada&quot;"), "{page}");
-    let (_, page) = scene.get("/?key=nobody").await;
+    let (_, page) = scene.get("/?key=absent").await;
     assert!(page.contains("No retained change matches the filter."), "{page}");
     let (status, page) = scene.get("/?verdict=lost").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);

@@ -112,7 +112,7 @@ pub struct StreamMapping {
     pub invokes_published_alias: bool,
 }
 
-/// What a function does with the records of a stream.
+/// The purpose for which a function reads the records of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FunctionPurpose {
     /// It applies all changes to another store.

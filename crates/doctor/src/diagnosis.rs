@@ -10,7 +10,7 @@ pub struct RuleFinding {
     pub rule: &'static DoctorRule,
     /// Where it is.
     pub location: SourceLocation,
-    /// What is set there.
+    /// The setting that was found there.
     pub problem: String,
     /// The form of the deployment's files.
     pub form: DeploymentForm,

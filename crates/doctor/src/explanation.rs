@@ -57,7 +57,7 @@ pub fn page(rule: &DoctorRule) -> String {
             let _ = writeln!(text, "| {name} | {applied} | {recoverable} | {lost} |");
         }
     }
-    let _ = write!(text, "\n## What is examined\n\n{}\n\n## Fix\n\n```yaml\n{}\n```\n", rule.offline, rule.fix);
+    let _ = write!(text, "\n## Examined settings\n\n{}\n\n## Fix\n\n```yaml\n{}\n```\n", rule.offline, rule.fix);
     if rule.fix_hcl != rule.fix {
         let _ = write!(text, "\nIn Terraform:\n\n```hcl\n{}\n```\n", rule.fix_hcl);
     }

@@ -2,7 +2,7 @@
 //! [`replay`].
 //!
 //! Ten records of ten items are written, one a minute; record 4 is a poison record, on which the function always fails.
-//! What the simulator discards is stored where the mapping's destination stores it, and the stream trims a record 24
+//! A record that the simulator discards is stored where the mapping's destination stores it, and the stream trims a record 24
 //! hours after its write. Time is simulated, so a replay takes milliseconds.
 
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ const RETENTION: Duration = Duration::from_secs(STREAM_RETENTION_S.unsigned_abs(
 const INTERVAL: Duration = Duration::from_mins(1);
 const SHARD: &str = "shard";
 
-/// What becomes of discarded records.
+/// The handling of discarded records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayDestination {
     /// There is no destination.
@@ -49,7 +49,7 @@ pub enum ReplayFunction {
     Throws,
     /// It applies the records before the poison record and returns the position of the first that it did not.
     Reports,
-    /// What it writes to is unreachable for 30 hours.
+    /// The store that it writes to is unreachable for 30 hours.
     Outage,
     /// It applies every record.
     Works,
@@ -103,7 +103,7 @@ impl ReplaySettings {
     }
 }
 
-/// What became of the records.
+/// The outcome for each of the records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayOutcome {
     /// Applied by the function.
@@ -117,7 +117,7 @@ pub struct ReplayOutcome {
 /// A setting with and without the fault of a rule.
 #[derive(Debug, Clone)]
 pub struct ReplayScenario {
-    /// What happens, in one sentence.
+    /// The course of events, in one sentence.
     pub story: &'static str,
     /// With the faulty setting.
     pub faulty: ReplaySettings,

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::deployment::{KeySettings, RouteSettings, StreamDeployment, StreamMapping, TableSettings};
 use crate::rules::{RuleJudgement, delivery, destination, filter, function, replica, resource, stream};
 
-/// What a finding causes, the most severe first.
+/// The consequence of a finding, the most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RuleSeverity {
     /// Records are lost without a trace.
@@ -74,13 +74,13 @@ pub enum RuleCheck {
 pub struct DoctorRule {
     /// The identifier, in words.
     pub id: &'static str,
-    /// What a finding causes.
+    /// The consequence of a finding.
     pub severity: RuleSeverity,
-    /// What is wrong, as a phrase.
+    /// The fault, as a phrase.
     pub title: &'static str,
-    /// What is lost, and how.
+    /// The loss, and how it happens.
     pub loss: &'static str,
-    /// What is examined in a template; for a rule without a check, why it is not.
+    /// The settings that are examined in a template; for a rule without a check, why it is not.
     pub offline: &'static str,
     /// The fix in a template.
     pub fix: &'static str,
@@ -242,7 +242,7 @@ pub const RULES: &[DoctorRule] = &[
         severity: RuleSeverity::Loses,
         title: "The stream's view lacks the image that the function needs",
         loss: "A replicator cannot apply a change without the new image, and the item that TTL removed is only in the \
-               old image. What the view does not contain is not stored anywhere.",
+               old image. An image that the view does not contain is not stored anywhere.",
         offline: "StreamViewType of the table, for functions that are known or declared to replicate or archive, and \
                   for filters on removals by TTL.",
         fix: "StreamSpecification:\n  StreamViewType: NEW_AND_OLD_IMAGES",

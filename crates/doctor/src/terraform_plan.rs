@@ -1,6 +1,6 @@
 //! Reader of a Terraform plan (`terraform show -json`): [`read`].
 //!
-//! Each resource becomes the one of `CloudFormation` with the same settings, so the rules judge both alike. A plan has no
+//! Each resource becomes the one of `CloudFormation` with the same settings, so the same rules judge both. A plan has no
 //! value for what only the deployment assigns; the expression of the configuration then tells which resource is meant. An
 //! attribute without an expression is not set, whatever default the provider computes.
 
@@ -18,7 +18,7 @@ use crate::template_scope::{ResolvedNode, ResolvedValue};
 
 /// The maximum depth of modules.
 const DEEPEST_MODULE: usize = 16;
-/// The member of a JSON value that stands for one that is not resolved.
+/// The member of a JSON value that marks one that is not resolved.
 const UNRESOLVED: &str = "millrace:unresolved";
 /// An absent value.
 static NULL: Value = Value::Null;

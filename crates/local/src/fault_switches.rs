@@ -1,6 +1,6 @@
 //! Switches of faults that a page can turn on and off in a running stack: [`FaultSwitches`].
 //!
-//! A switch acts where a decorator of this crate stands: around a sink ([`crate::observer::ObservedSink`]), around the
+//! A switch acts at a decorator of this crate: around a sink ([`crate::observer::ObservedSink`]), around the
 //! replicator ([`crate::observer::ObservedFunction`]), and in front of the S3 engine. The functions contain no switch.
 
 use std::collections::BTreeMap;

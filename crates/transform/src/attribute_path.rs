@@ -2,7 +2,7 @@
 //!
 //! `address.city` is the member `city` of the map `address`, and `lines[0].sku` a member of the first element of a
 //! list. A dot, bracket or backslash that is part of a name is written with a backslash before it: `a\.b` is one
-//! attribute with the name `a.b`. There are no placeholders such as `#name`: every other character stands for itself.
+//! attribute with the name `a.b`. There are no placeholders such as `#name`: every other character is literal.
 //!
 //! # Example
 //!

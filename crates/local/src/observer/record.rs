@@ -1,4 +1,4 @@
-//! What the observer shows of a stream record: [`RecordSummary`].
+//! The part of a stream record that the observer shows: [`RecordSummary`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -26,7 +26,7 @@ const RESERVED_COLUMNS: [&str; 12] = [
 ];
 /// The maximum number of columns of a document's table.
 const MAX_COLUMNS: usize = 200;
-/// What the name of the reader role has in addition to the table's, which limits the table's name.
+/// The start and the end that the reader role's name adds to the table's; both limit the length of the table's name.
 const READER: (&str, &str) = ("millrace_", "_reader");
 /// The end of the name of the view.
 const VIEW: &str = "_live";
