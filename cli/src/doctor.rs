@@ -18,7 +18,8 @@ use crate::standard_output::write_output;
 /// The arguments of `millrace doctor`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DoctorCommand {
-    /// Templates of CloudFormation or SAM, in YAML or JSON, or Terraform plans in JSON; nested templates with a local path are read, too
+    /// Templates of CloudFormation or SAM, in YAML or JSON, or Terraform plans in JSON; nested templates with a local
+    /// path are read, too
     #[arg(value_name = "TEMPLATE", required_unless_present_any = ["explain", "list_rules"])]
     templates: Vec<PathBuf>,
     /// Parameter of the template with another value than its default; can be repeated
