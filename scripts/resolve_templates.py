@@ -60,6 +60,7 @@ DOCUMENT = {
     "ReplicaTableArns": f"{TABLE}OrdersStaging,{TABLE}OrdersReporting",
     "ReplicaRoleArns": "arn:aws:iam::999999999999:role/replica,arn:aws:iam::888888888888:role/replica",
     "ReplicaKeyArns": KEY,
+    "HashKeySecretArns": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:pii-AbCdEf",
 }
 INLINE = '{"version":1,"replicas":[{"name":"staging","sink":"dynamodb","table":"OrdersStaging"},{"name":"archive","sink":"archive","records":"expired"}]}'
 ALONE = {
@@ -123,6 +124,7 @@ REFUSED = [
     {"ReplicaTableArns": f"{TABLE}OrdersStaging"},
     {"ReplicaRoleArns": DOCUMENT["ReplicaRoleArns"]},
     {"ReplicaKeyArns": KEY},
+    {"HashKeySecretArns": DOCUMENT["HashKeySecretArns"]},
     {"Replication": DOCUMENT["Replication"]},
     {"Replication": INLINE, "Archive": "off"},
     DOCUMENT | {"ReplicaTableArn": f"{TABLE}OrdersReplica"},
@@ -424,6 +426,7 @@ def check_replication(template, values):
         "Replica": not is_given["Replication"] or is_given["ReplicaTableArns"],
         "ReplicaKey": is_given["ReplicaKeyArn"] or creates_replica,
         "ReplicaKeys": is_given["ReplicaKeyArns"],
+        "HashKeys": is_given["HashKeySecretArns"],
         "ReplicaRole": is_given["ReplicaRoleArn"],
         "ReplicaRoles": is_given["ReplicaRoleArns"],
         "Replication": values.get("Replication", "none").startswith("s3://"),

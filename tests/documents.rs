@@ -27,9 +27,10 @@ const VARIABLE_FILES: [&str; 13] = [
     "shared/src/telemetry.rs",
 ];
 
-/// Other files that use the type `Environment`: its definition, the start of a function, and the S3 client, which looks
-/// for the SDK's variables.
-const OTHER_ENVIRONMENT_FILES: [&str; 3] = ["shared/src/aws.rs", "shared/src/environment.rs", "shared/src/runtime.rs"];
+/// Other files that use the type `Environment`: its definition, the start of a function, the S3 client, which looks for
+/// the SDK's variables, and the keys of hashes, which are stored in it under the ARNs of their secrets.
+const OTHER_ENVIRONMENT_FILES: [&str; 4] =
+    ["crates/sinks/src/hash_keys.rs", "shared/src/aws.rs", "shared/src/environment.rs", "shared/src/runtime.rs"];
 
 fn read(path: &str) -> String {
     fs::read_to_string(architecture::root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))

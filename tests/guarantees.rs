@@ -8,6 +8,7 @@ mod delivery;
 mod maintenance;
 mod relational;
 mod search;
+mod transforms;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -26,8 +26,8 @@ use super::scene::{ARCHIVE, FAILURES, MaintenanceScene, SOURCE, SceneItem, invok
 use crate::replication::events::EventBuilder;
 use crate::replication::rig::create_table;
 
-const COPY: &str = "UsersCopy";
-const STAGING: &str = "UsersStaging";
+pub(crate) const COPY: &str = "UsersCopy";
+pub(crate) const STAGING: &str = "UsersStaging";
 
 fn replica(name: &str, table: &str) -> Value {
     json!({"name": name, "sink": "dynamodb", "table": table})
@@ -37,7 +37,7 @@ fn document(replicas: &[Value]) -> String {
     json!({"version": 1, "replicas": replicas}).to_string()
 }
 
-fn environment(document: &str) -> Environment {
+pub(crate) fn environment(document: &str) -> Environment {
     let variables = [
         ("REPLICATION", document),
         ("SOURCE_TABLE", SOURCE),
@@ -50,13 +50,13 @@ fn environment(document: &str) -> Environment {
 }
 
 /// A local stack, and two more tables: the replicas `copy` and `staging` of a document.
-struct ReplicasScene {
-    scene: MaintenanceScene,
+pub(crate) struct ReplicasScene {
+    pub(crate) scene: MaintenanceScene,
     number: u64,
 }
 
 impl ReplicasScene {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let scene = MaintenanceScene::start().await;
         for table in [COPY, STAGING] {
             create_table(&scene.dynamodb, table, &[("user_id", "S"), ("timestamp", "N")]).await;
@@ -73,7 +73,7 @@ impl ReplicasScene {
         self.replicator_in(&environment(document))
     }
 
-    fn replicator_in(&self, environment: &Environment) -> ReplicatorHandler {
+    pub(crate) fn replicator_in(&self, environment: &Environment) -> ReplicatorHandler {
         let config = ReplicatorConfig::parse(environment).unwrap();
         millrace_replicator::connect(&config, self.scene.dynamodb.clone(), None, None, self.scene.s3.clone())
     }
@@ -83,7 +83,7 @@ impl ReplicasScene {
         self.maintenance_in(&environment(document), deployed).await
     }
 
-    async fn maintenance_in(&self, environment: &Environment, deployed: &str) -> MaintenanceHandler {
+    pub(crate) async fn maintenance_in(&self, environment: &Environment, deployed: &str) -> MaintenanceHandler {
         let config = MaintenanceConfig::parse(environment).unwrap();
         let configuration = json!({"Environment": {"Variables": {"REPLICATION": deployed}}});
         let answer = move || async move { axum::Json(configuration) };
@@ -105,13 +105,13 @@ impl ReplicasScene {
     }
 
     /// Writes an item to the source and delivers its change to the replicator; returns the position of the response.
-    async fn write(&mut self, replicator: &ReplicatorHandler, item: SceneItem) -> Option<String> {
+    pub(crate) async fn write(&mut self, replicator: &ReplicatorHandler, item: SceneItem) -> Option<String> {
         self.scene.put(SOURCE, item.clone()).await;
         self.deliver(replicator, &item).await
     }
 
     /// Delivers the change that this item has been written to the source.
-    async fn deliver(&mut self, replicator: &ReplicatorHandler, item: &SceneItem) -> Option<String> {
+    pub(crate) async fn deliver(&mut self, replicator: &ReplicatorHandler, item: &SceneItem) -> Option<String> {
         self.number += 1;
         let user_id = item["user_id"].as_s().unwrap().clone();
         let image = json!(item.iter().map(|(name, value)| (name.clone(), attribute(value))).collect::<HashMap<_, _>>());
@@ -130,11 +130,11 @@ impl ReplicasScene {
     }
 
     /// The live items of a table by user, without the attributes that replication adds.
-    async fn live(&self, table: &str) -> HashMap<String, SceneItem> {
+    pub(crate) async fn live(&self, table: &str) -> HashMap<String, SceneItem> {
         self.scene.live(table).await
     }
 
-    async fn lose(&self, table: &str) {
+    pub(crate) async fn lose(&self, table: &str) {
         for item in self.scene.items(table).await {
             self.scene.delete(table, item["user_id"].as_s().unwrap()).await;
         }

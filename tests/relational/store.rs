@@ -88,7 +88,7 @@ pub(crate) async fn apply_within(sink: &PostgresSink, event: &RawValue, time: Du
         .apply(DeduplicatedBatch { changes: &changes, latest_per_key: &settled }, &invocation_within(time))
         .await
         .unwrap();
-    let counted = outcome.applied + outcome.duplicate + outcome.stale + outcome.failures.len();
+    let counted = outcome.applied + outcome.duplicate + outcome.stale + outcome.filtered + outcome.failures.len();
     assert_eq!(counted, settled.len(), "each settled change is counted once: {outcome:?}");
     outcome
 }

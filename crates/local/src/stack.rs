@@ -47,6 +47,8 @@ pub const MAX_BATCH_WINDOW: Duration = Duration::from_secs(1);
 /// The key that seals cursors on this machine. It is not secret and is constant, so that cursors stay valid after a
 /// restart. It has no padding, since `cargo lambda` reads no value that contains a `=`.
 pub const CURSOR_KEYS: &str = "local:bm8gc2VjcmV0OiBmb3IgdGhpcyBtYWNoaW5lIG9ubHk";
+/// The constant key of all hashes on this machine, in place of the secrets that a replication document names.
+pub const HASH_KEY: &str = "no secret: for this machine only";
 
 /// Options of the local stack.
 #[derive(Debug, Clone)]

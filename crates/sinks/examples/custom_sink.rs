@@ -142,7 +142,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let invocation = Invocation::new(now, Instant::now(), Duration::from_secs(30), "example".to_owned());
         let outcome =
             sink.apply(DeduplicatedBatch { changes: &changes, latest_per_key: &settled }, &invocation).await?;
-        let SinkOutcome { applied, duplicate, stale, tombstones, failures } = outcome;
+        let SinkOutcome { applied, duplicate, stale, tombstones, failures, .. } = outcome;
         println!(
             "{name}: {applied} applied ({tombstones} tombstones), {duplicate} duplicate, {stale} stale, {} failed",
             failures.len()

@@ -1,6 +1,7 @@
 //! The settings of the sinks, which the replicator and the maintenance function share: [`SinksConfig`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
@@ -13,6 +14,7 @@ use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::item::restored::SourceSchema;
 use millrace_shared::postgres::PostgresSettings;
 use millrace_shared::replica_item::ReservedNames;
+use millrace_transform::ItemTransform;
 use time::Duration;
 
 use crate::archive::{self, ArchiveSink};
@@ -23,8 +25,9 @@ use crate::document::{
 };
 use crate::document_object::read_document;
 use crate::dynamodb::{self, AssumedRole, DynamoDbSink};
+use crate::hash_keys::{hash_keys, load_hash_keys, needs_hash_keys};
 use crate::postgres::{self, PostgresSchema, PostgresSink};
-use crate::{Replica, Sink, SinkName};
+use crate::{Replica, Sink, SinkName, TransformedSink};
 
 /// The default retention of tombstones. A stream retains records for one day; the other week is for records that wait
 /// in the failure bucket.
@@ -70,6 +73,8 @@ struct ReplicaTable {
     /// The setting that names the table, for errors.
     setting: String,
     table: TableSettings,
+    /// What the replica stores of an item; `None` if it stores items as they are.
+    transform: Option<Arc<ItemTransform>>,
 }
 
 /// A table of the PostgreSQL database that the document declares.
@@ -79,6 +84,14 @@ struct RelationalTable {
     /// The place in the document, for errors.
     setting: String,
     table: PostgresTable,
+    /// What the replica stores of an item; `None` if it stores items as they are.
+    transform: Option<Arc<ItemTransform>>,
+}
+
+/// The transformation of a sink, and the setting that contains its rules, for errors.
+struct SinkRules {
+    transform: Arc<ItemTransform>,
+    setting: String,
 }
 
 /// The replicas of a document, or the only replica of the variables.
@@ -113,8 +126,9 @@ impl SinksConfig {
     /// [`EnvironmentError`]: every variable that is missing or malformed, and every problem of the document.
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
+        let reserved = read.optional("RESERVED_PREFIX", ReservedNames::parse).unwrap_or_default();
         let replicas = match environment.get(REPLICATION) {
-            Some(text) => document(text, environment, &mut read),
+            Some(text) => document(text, environment, &reserved, &mut read),
             None => only_replica(&mut read).map(|dynamodb| ConfiguredReplicas { dynamodb, postgres: Vec::new() }),
         };
         let source_arn = read.optional("SOURCE_TABLE_ARN", table_arn);
@@ -122,7 +136,6 @@ impl SinksConfig {
             let refusals = replicas.dynamodb.iter().filter_map(|replica| replica.refusal("SOURCE_TABLE_ARN", source));
             refusals.for_each(|problem| read.add_error(problem));
         }
-        let reserved = read.optional("RESERVED_PREFIX", ReservedNames::parse).unwrap_or_default();
         let days = read
             .optional("TOMBSTONE_RETENTION_DAYS", within(TOMBSTONE_RETENTION_DAYS_MIN, TOMBSTONE_RETENTION_DAYS_LIMIT))
             .unwrap_or(TOMBSTONE_RETENTION_DAYS);
@@ -195,9 +208,12 @@ impl SinksConfig {
         postgres: impl IntoIterator<Item = PostgresSink>,
         cache: Option<Cache>,
     ) -> Vec<Box<dyn Sink>> {
-        let tables = self.dynamodb_sinks(clients).map(|sink| Box::new(sink) as Box<dyn Sink>);
+        let tables = self.dynamodb_sinks(clients).map(|(sink, rules)| as_sink(sink, rules));
         let mut sinks: Vec<Box<dyn Sink>> = tables.collect();
-        sinks.extend(postgres.into_iter().map(|postgres| Box::new(postgres) as Box<dyn Sink>));
+        sinks.extend(postgres.into_iter().map(|sink| {
+            let rules = self.rules_of(&sink);
+            as_sink(sink, rules)
+        }));
         sinks.extend(cache.map(|cache| Box::new(CacheSink::new(cache)) as Box<dyn Sink>));
         sinks
     }
@@ -209,9 +225,12 @@ impl SinksConfig {
         clients: &ReplicaClients,
         postgres: impl IntoIterator<Item = PostgresSink>,
     ) -> Vec<Box<dyn Replica>> {
-        let tables = self.dynamodb_sinks(clients).map(|sink| Box::new(sink) as Box<dyn Replica>);
+        let tables = self.dynamodb_sinks(clients).map(|(sink, rules)| as_replica(sink, rules));
         let mut replicas: Vec<Box<dyn Replica>> = tables.collect();
-        replicas.extend(postgres.into_iter().map(|postgres| Box::new(postgres) as Box<dyn Replica>));
+        replicas.extend(postgres.into_iter().map(|sink| {
+            let rules = self.rules_of(&sink);
+            as_replica(sink, rules)
+        }));
         replicas
     }
 
@@ -230,7 +249,7 @@ impl SinksConfig {
         let Some(settings) = &self.postgres else { return Vec::new() };
         let sink = || PostgresSink::new(settings, signer.cloned(), self.tombstone);
         let users = self.has_users_table.then(sink);
-        let tables = self.tables.iter().map(|RelationalTable { name, setting, table }| {
+        let tables = self.tables.iter().map(|RelationalTable { name, setting, table, .. }| {
             sink().of_table(name.clone(), setting.clone(), table.clone())
         });
         users.into_iter().chain(tables).collect()
@@ -262,14 +281,27 @@ impl SinksConfig {
         self.archive.as_ref().map(|archive| ArchiveSink::new(archive.writer(s3)))
     }
 
-    fn dynamodb_sinks(&self, clients: &ReplicaClients) -> impl Iterator<Item = DynamoDbSink> {
-        self.replicas.iter().map(|ReplicaTable { name, setting, table }| {
+    /// Returns the transformation of a PostgreSQL sink.
+    fn rules_of(&self, sink: &PostgresSink) -> Option<SinkRules> {
+        let RelationalTable { setting, transform, .. } =
+            self.tables.iter().find(|table| table.name.as_str() == sink.name())?;
+        Some(SinkRules { transform: transform.clone()?, setting: format!("{setting}/attributes") })
+    }
+
+    /// Returns the `DynamoDB` sinks, each with its transformation.
+    fn dynamodb_sinks(&self, clients: &ReplicaClients) -> impl Iterator<Item = (DynamoDbSink, Option<SinkRules>)> {
+        self.replicas.iter().map(|ReplicaTable { name, setting, table, transform }| {
             let ReplicaClient { client, role } = clients.of(name);
-            DynamoDbSink::new(client, table.table.as_str(), table.max_concurrency, self.tombstone)
+            let rules = transform.clone().map(|transform| SinkRules {
+                transform,
+                setting: setting.trim_end_matches("/table").to_owned() + "/attributes",
+            });
+            let sink = DynamoDbSink::new(client, table.table.as_str(), table.max_concurrency, self.tombstone)
                 .with_name(name.clone(), setting.clone())
                 .with_role(role)
                 .with_reserved_names(self.reserved.clone())
-                .with_source(self.source_arn.as_ref().map(|arn| arn.as_str().to_owned()))
+                .with_source(self.source_arn.as_ref().map(|arn| arn.as_str().to_owned()));
+            (sink, rules)
         })
     }
 }
@@ -304,19 +336,24 @@ impl From<aws_sdk_dynamodb::Client> for ReplicaClients {
     }
 }
 
-/// Replaces the location of a replication document by the document, which is read with a client of the process. An
-/// environment without such a location is returned unchanged.
+/// Replaces the location of a replication document by the document, and adds the keys of its hashes; both are read with
+/// clients of the process. An environment without such a location and keys is returned unchanged.
 ///
 /// # Errors
-/// As [`load_document`].
+/// As [`load_document`] and [`load_hash_keys`].
 pub async fn load_document_at_start(environment: Environment) -> Result<Environment, EnvironmentError> {
-    match environment.get(REPLICATION).map(DocumentLocation::parse) {
+    let environment = match environment.get(REPLICATION).map(DocumentLocation::parse) {
         Some(Ok(Some(_))) => {
             let s3 = aws::s3(&aws::load().await, &environment);
-            load_document(environment, &s3).await
+            load_document(environment, &s3).await?
         }
-        _ => Ok(environment),
+        _ => environment,
+    };
+    if needs_hash_keys(&environment) {
+        let client = aws_sdk_secretsmanager::Client::new(&aws::load().await);
+        return load_hash_keys(environment, &client).await;
     }
+    Ok(environment)
 }
 
 /// Like [`load_document_at_start`], with this client.
@@ -340,7 +377,12 @@ pub async fn load_document(environment: Environment, s3: &aws_sdk_s3::Client) ->
 }
 
 /// Reads the replicas from the document `text`.
-fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>) -> Option<ConfiguredReplicas> {
+fn document(
+    text: &str,
+    environment: &Environment,
+    reserved: &ReservedNames,
+    read: &mut VariableReader<'_>,
+) -> Option<ConfiguredReplicas> {
     for name in REPLICA_VARIABLES.into_iter().filter(|name| environment.get(name).is_some()) {
         read.add_error(format!("{name} is set in addition to {REPLICATION}, which replaces it: remove one of them"));
     }
@@ -362,13 +404,30 @@ fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>
             return None;
         }
     };
+    for problem in document.reserved_problems(reserved) {
+        read.add_error(problem.to_string());
+    }
+    let keys = match hash_keys(&document, environment) {
+        Ok(keys) => keys,
+        Err(problems) => {
+            problems.into_iter().for_each(|problem| read.add_error(problem));
+            return None;
+        }
+    };
     let mut replicas = ConfiguredReplicas::default();
     for (index, entry) in document.replicas().iter().enumerate() {
         let (name, pointer) = (entry.name.clone(), format!("/replicas/{index}"));
+        let transform = match ItemTransform::new(&entry.transform, &keys) {
+            Ok(transform) => (!entry.transform.is_empty()).then(|| Arc::new(transform)),
+            Err(missing) => {
+                read.add_error(format!("{REPLICATION} {pointer}/attributes/hash: {missing}"));
+                continue;
+            }
+        };
         match &entry.sink {
             SinkSettings::DynamoDb(table) => {
                 let setting = format!("{REPLICATION} {pointer}/table");
-                replicas.dynamodb.push(ReplicaTable { name, setting, table: table.clone() });
+                replicas.dynamodb.push(ReplicaTable { name, setting, table: table.clone(), transform });
             }
             SinkSettings::Postgres(table) => {
                 if environment.get(postgres::SETTING).is_none() {
@@ -379,7 +438,7 @@ fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>
                     ));
                 }
                 let setting = format!("{REPLICATION} {pointer}");
-                replicas.postgres.push(RelationalTable { name, setting, table: table.clone() });
+                replicas.postgres.push(RelationalTable { name, setting, table: table.clone(), transform });
             }
             SinkSettings::Archive { records: ArchivedRecords::Expired } => {
                 if environment.get(archive::SETTING).is_none() {
@@ -393,6 +452,20 @@ fn document(text: &str, environment: &Environment, read: &mut VariableReader<'_>
         }
     }
     Some(replicas)
+}
+
+fn as_sink(sink: impl Sink + 'static, rules: Option<SinkRules>) -> Box<dyn Sink> {
+    match rules {
+        Some(SinkRules { transform, setting }) => Box::new(TransformedSink::new(sink, transform, setting)),
+        None => Box::new(sink),
+    }
+}
+
+fn as_replica(sink: impl Replica + 'static, rules: Option<SinkRules>) -> Box<dyn Replica> {
+    match rules {
+        Some(SinkRules { transform, setting }) => Box::new(TransformedSink::new(sink, transform, setting)),
+        None => Box::new(sink),
+    }
 }
 
 /// Reads the only replica from the variables.
@@ -422,7 +495,7 @@ fn only_replica(read: &mut VariableReader<'_>) -> Option<Vec<ReplicaTable>> {
     let region = table.region().map(str::to_owned).or(region);
     let settings = TableSettings { table, region, role_arn, max_concurrency: limit };
     let name = SinkName::of_default(dynamodb::NAME);
-    Some(vec![ReplicaTable { name, setting: REPLICA_TABLE.to_owned(), table: settings }])
+    Some(vec![ReplicaTable { name, setting: REPLICA_TABLE.to_owned(), table: settings, transform: None }])
 }
 
 /// Parses the ARN of a table.
@@ -573,6 +646,25 @@ mod tests {
         assert!(said.contains("/replicas/1/table is \"users\", the table of the users service"), "{said}");
         let orders = ("REPLICATION", r#"{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"orders"}]}"#);
         assert_eq!(names(&[orders, url, users]), ["postgres", "sql"]);
+    }
+
+    #[test]
+    fn key_of_a_hash_is_read_before_the_configuration_is_parsed() {
+        const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii";
+        let document = format!(
+            r#"{{"version":1,"hash_keys":{{"pii":"{SECRET}"}},"replicas":[{{"name":"copy","sink":"dynamodb",
+            "table":"Copy","attributes":{{"hash":{{"email":"pii"}}}}}}]}}"#
+        );
+        let config = parse(&[("REPLICATION", &document), (SECRET, "0123456789abcdef")]).unwrap();
+        assert!(config.replicas[0].transform.is_some());
+        let problem = |key| parse(&[("REPLICATION", &document), (SECRET, key)]).unwrap_err().to_string();
+        let unread = problem("");
+        assert!(
+            unread.contains("/hash_keys/pii is arn:aws:secretsmanager:") && unread.contains("not read"),
+            "{unread}"
+        );
+        let short = problem("s3cret");
+        assert!(short.contains("at least 16 random bytes") && !short.contains("s3cret"), "{short}");
     }
 
     #[test]

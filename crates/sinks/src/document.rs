@@ -10,7 +10,8 @@
 //!     {"name": "staging", "sink": "dynamodb", "table": "arn:aws:dynamodb:eu-west-1:111122223333:table/Orders-staging",
 //!      "role_arn": "arn:aws:iam::111122223333:role/replication"},
 //!     {"name": "sql", "sink": "postgres", "table": "orders",
-//!      "columns": {"city": {"path": "address.city", "type": "text"}}, "otherwise": "null"},
+//!      "columns": {"city": {"path": "address.city", "type": "text"}}, "otherwise": "null",
+//!      "where": [{"status": {"S": ["paid"]}}], "attributes": {"exclude": ["email"]}},
 //!     {"name": "archive", "sink": "archive", "records": "expired"}
 //!   ]
 //! }
@@ -22,10 +23,12 @@ mod address;
 mod identifier;
 mod json;
 mod postgres_table;
+mod transform;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use millrace_transform::TransformSettings;
 use serde::Serialize;
 
 use crate::name::SinkName;
@@ -35,6 +38,7 @@ use postgres_table::POSTGRES_MEMBERS;
 pub use address::{RoleArn, TableAddress, region};
 pub use identifier::SqlIdentifier;
 pub use postgres_table::PostgresTable;
+pub use transform::SecretArn;
 
 /// The variable that contains the document or its location.
 pub const REPLICATION: &str = "REPLICATION";
@@ -56,21 +60,22 @@ const ARCHIVE_NAME: &str = "archive";
 const SIMILARITY: f64 = 0.7;
 
 /// The members of the document.
-const DOCUMENT_MEMBERS: [&str; 2] = ["version", "replicas"];
+const DOCUMENT_MEMBERS: [&str; 3] = ["version", "replicas", "hash_keys"];
 /// The members of a `DynamoDB` replica.
-const DYNAMODB_MEMBERS: [&str; 6] = ["name", "sink", "table", "region", "role_arn", "max_concurrency"];
+const DYNAMODB_MEMBERS: [&str; 8] =
+    ["name", "sink", "table", "region", "role_arn", "max_concurrency", "where", "attributes"];
 /// The members of an archive.
 const ARCHIVE_MEMBERS: [&str; 3] = ["name", "sink", "records"];
 /// The kinds of sinks.
 const SINKS: [&str; 3] = ["dynamodb", "postgres", "archive"];
-/// Members that later versions will have.
-const LATER_MEMBERS: [&str; 3] = ["where", "attributes", "hash_keys"];
 
 /// A valid replication document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReplicationDocument {
     version: u8,
     replicas: Vec<ReplicaEntry>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    hash_keys: BTreeMap<String, SecretArn>,
 }
 
 /// A replica of the document.
@@ -81,6 +86,9 @@ pub struct ReplicaEntry {
     /// The kind of the sink, and its settings.
     #[serde(flatten)]
     pub sink: SinkSettings,
+    /// What the replica stores of an item.
+    #[serde(flatten)]
+    pub transform: TransformSettings,
 }
 
 /// The settings of a replica's sink.
@@ -238,11 +246,12 @@ impl DocumentReader {
         let entries: Vec<Option<ReplicaEntry>> = listed
             .iter()
             .enumerate()
-            .map(|(index, value)| self.replica(&format!("/replicas/{index}"), value))
+            .map(|(index, value)| self.replica(&format!("/replicas/{index}"), value, members.get("hash_keys").copied()))
             .collect();
         self.check_together(&entries);
+        let hash_keys = self.hash_keys(members.get("hash_keys").copied());
         let replicas = entries.into_iter().collect::<Option<Vec<_>>>()?;
-        Some(ReplicationDocument { version: 1, replicas })
+        Some(ReplicationDocument { version: 1, replicas, hash_keys })
     }
 
     /// Returns the known members of an object. A member that is unknown or occurs twice is a problem.
@@ -263,9 +272,6 @@ impl DocumentReader {
             match known.iter().find(|known| **known == name) {
                 Some(known) if members.contains_key(known) => self.add(place, "occurs twice: remove one of them"),
                 Some(known) => drop(members.insert(known, value)),
-                None if LATER_MEMBERS.contains(&name.as_str()) => {
-                    self.add(place, "is not supported by this version: remove it (every item is replicated unchanged)");
-                }
                 None => {
                     let hint = nearest(name, known).map(|name| format!("; did you mean {name:?}?"));
                     let hint = hint.unwrap_or_default();
@@ -276,7 +282,7 @@ impl DocumentReader {
         Some(members)
     }
 
-    fn replica(&mut self, pointer: &str, value: &JsonValue) -> Option<ReplicaEntry> {
+    fn replica(&mut self, pointer: &str, value: &JsonValue, hash_keys: Option<&JsonValue>) -> Option<ReplicaEntry> {
         let JsonValue::Object(listed) = value else {
             self.add(pointer, format!("is {}: set it to a replica, which is an object", value.quoted()));
             return None;
@@ -289,19 +295,23 @@ impl DocumentReader {
                 let members = self.members(pointer, value, &DYNAMODB_MEMBERS, "a dynamodb replica")?;
                 let name = self.name(pointer, &members, false);
                 let settings = self.table(pointer, &members);
-                Some(ReplicaEntry { name: name?, sink: SinkSettings::DynamoDb(settings?) })
+                let transform = self.transform(pointer, &members, hash_keys);
+                Some(ReplicaEntry { name: name?, sink: SinkSettings::DynamoDb(settings?), transform })
             }
             Some(JsonValue::Text(kind)) if kind == "archive" => {
                 let members = self.members(pointer, value, &ARCHIVE_MEMBERS, "an archive")?;
                 let name = self.name(pointer, &members, true);
                 let records = self.records(pointer, &members);
-                Some(ReplicaEntry { name: name?, sink: SinkSettings::Archive { records: records? } })
+                // The archive stays in the source's account, and stores items as they were.
+                let transform = TransformSettings::default();
+                Some(ReplicaEntry { name: name?, sink: SinkSettings::Archive { records: records? }, transform })
             }
             Some(JsonValue::Text(kind)) if kind == "postgres" => {
                 let members = self.members(pointer, value, &POSTGRES_MEMBERS, "a postgres replica")?;
                 let name = self.name(pointer, &members, false);
                 let table = self.postgres_table(pointer, &members);
-                Some(ReplicaEntry { name: name?, sink: SinkSettings::Postgres(table?) })
+                let transform = self.transform(pointer, &members, hash_keys);
+                Some(ReplicaEntry { name: name?, sink: SinkSettings::Postgres(table?), transform })
             }
             Some(other) => {
                 let text = if let JsonValue::Text(text) = other { text.as_str() } else { "" };

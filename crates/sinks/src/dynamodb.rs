@@ -311,6 +311,11 @@ impl Sink for DynamoDbSink {
         .boxed()
     }
 
+    fn key_names(&self) -> Option<Vec<String>> {
+        let schema = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(schema.key.iter().map(|(name, _)| name.clone()).collect())
+    }
+
     fn apply<'s>(
         &'s self,
         decided: DeduplicatedBatch<'s>,

@@ -97,9 +97,11 @@ pub mod config;
 pub mod document;
 pub mod document_object;
 pub mod dynamodb;
+pub mod hash_keys;
 mod name;
 pub mod postgres;
 mod replica;
+mod transformed;
 
 use futures::future::BoxFuture;
 use millrace_shared::change::Change;
@@ -107,8 +109,10 @@ use millrace_shared::invocation::Invocation;
 
 pub use name::{InvalidSinkName, SinkName};
 pub use replica::{
-    Replica, ReplicaCondition, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget,
+    ExpectedItem, Replica, ReplicaCondition, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite,
+    WriteResult, WriteTarget,
 };
+pub use transformed::TransformedSink;
 
 /// The setting that enables a sink of the deployed replicator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +162,11 @@ pub trait Sink: Send + Sync {
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>>;
 
+    /// Returns the names of the key attributes of the replica's items, as far as [`Sink::check`] has read them.
+    fn key_names(&self) -> Option<Vec<String>> {
+        None
+    }
+
     /// Returns the changes of a batch that this sink has to confirm: if it does not respond in time, all of them have
     /// failed. By default these are the deduplicated changes; a sink to which superseded changes matter names them.
     fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
@@ -188,6 +197,8 @@ pub struct SinkOutcome {
     pub stale: usize,
     /// The number of applied changes that left a tombstone.
     pub tombstones: usize,
+    /// The number of changes that required no write, because no image of the item in the batch matches the filter.
+    pub filtered: usize,
     /// The changes that the replica may lack, in any order.
     pub failures: Vec<FailedChange>,
 }

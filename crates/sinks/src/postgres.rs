@@ -140,7 +140,7 @@ impl PostgresSink {
         if applied > 0 {
             self.purge(invocation).await;
         }
-        SinkOutcome { applied, duplicate, stale, tombstones, failures }
+        SinkOutcome { applied, duplicate, stale, tombstones, failures, ..SinkOutcome::default() }
     }
 
     /// Returns the rows of these changes, and the changes that cannot be encoded as rows.

@@ -12,9 +12,14 @@ use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::{REVISION, ReplicaItem};
 use millrace_shared::revision::Revision;
 use millrace_shared::table_reader::{ScanSegment, SourceDescription};
+use millrace_transform::{ItemTransform, TransformError};
 use time::OffsetDateTime;
 
 use super::{Sink, SinkMisconfiguredError};
+
+/// The item that a replica has to store for an item of the source: `None` if the filter leaves it out, or the error if
+/// it cannot be transformed.
+pub type ExpectedItem = Result<Option<RawItem>, TransformError>;
 
 /// A write that does not come from the stream.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +100,22 @@ pub struct ReplicaPage {
 
 /// A sink that stores items.
 pub trait Replica: Sink {
+    /// Returns what the replica stores of an item; `None` if it stores items as they are.
+    fn transform(&self) -> Option<&ItemTransform> {
+        None
+    }
+
+    /// Returns the item that the replica has to store for this item of the source.
+    ///
+    /// # Errors
+    /// [`TransformError`] if the item cannot be transformed.
+    fn expected(&self, key: &CanonicalKey, item: RawItem) -> ExpectedItem {
+        match self.transform() {
+            Some(transform) => transform.apply_to_item(key, &item),
+            None => Ok(Some(item)),
+        }
+    }
+
     /// Reads the stored state under these keys, consistently.
     ///
     /// # Errors

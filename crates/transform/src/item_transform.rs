@@ -86,6 +86,15 @@ pub struct ItemTransform {
     digest: String,
 }
 
+/// Transformations are equal if their digests are.
+impl PartialEq for ItemTransform {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for ItemTransform {}
+
 impl ItemTransform {
     /// Creates a transformation with settings without contradictions, and the keys of its hashes.
     ///

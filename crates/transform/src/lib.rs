@@ -38,6 +38,7 @@
 
 pub mod attribute_path;
 pub mod attribute_rules;
+pub mod batch_transform;
 pub mod columns;
 pub mod item_transform;
 pub mod row_filter;

@@ -12,7 +12,9 @@ use millrace_shared::change::CanonicalKey;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::replica_item::ReplicaItem;
 use millrace_shared::revision::Revision;
-use millrace_sinks::{Replica, ReplicaCondition, ReplicaReadError, ReplicaWrite, WriteResult, WriteTarget};
+use millrace_sinks::{
+    ExpectedItem, Replica, ReplicaCondition, ReplicaReadError, ReplicaWrite, WriteResult, WriteTarget,
+};
 use tokio::time::Instant;
 
 use crate::reconcile::{ReconcileAction, plan_repair};
@@ -109,8 +111,20 @@ async fn carry_out(
         let held = replica.read(&keys).await?.held;
         let (items, _) = source.read(&keys).await?;
 
+        let expected: Vec<ExpectedItem> = keys
+            .iter()
+            .zip(items)
+            .map(|(key, item)| item.map_or(Ok(None), |item| replica.expected(key, item)))
+            .collect();
         let (mut writes, mut places) = (Vec::new(), Vec::new());
-        for (((place, key), held), item) in open.into_iter().zip(&keys).zip(&held).zip(&items) {
+        for (((place, key), held), item) in open.into_iter().zip(&keys).zip(&held).zip(&expected) {
+            let item = match item {
+                Ok(item) => item,
+                Err(error) => {
+                    outcomes[place] = RepairOutcome::Failed(error.to_string());
+                    continue;
+                }
+            };
             match plan_repair(label, stale[place].record_revision, held.as_ref(), item.as_ref()) {
                 // The write of an earlier round has taken effect: the key is reported as written.
                 ReconcileAction::Settled if matches!(outcomes[place], RepairOutcome::Failed(_)) => {

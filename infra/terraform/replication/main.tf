@@ -26,6 +26,7 @@ locals {
   has_replica_role = !(var.replica_role_arn == "none")
   has_replica_roles = !(var.replica_role_arns == "none")
   has_replica_keys = !(var.replica_key_arns == "none")
+  has_hash_keys = !(var.hash_key_secret_arns == "none")
   has_archive = !(var.archive == "off")
   has_archiver = var.archive == "separate"
   archives_in_replicator = var.archive == "in-replicator"
@@ -528,6 +529,10 @@ resource "aws_lambda_function" "replicator_function" {
       error_message = "ReplicaTableArns, ReplicaRoleArns and ReplicaKeyArns require Replication, set it or use ReplicaTableArn, ReplicaRoleArn and ReplicaKeyArn."
     }
     precondition {
+      condition = !(!(var.hash_key_secret_arns == "none")) || (!(var.replication == "none"))
+      error_message = "HashKeySecretArns requires Replication, set it or remove HashKeySecretArns."
+    }
+    precondition {
       condition = !(!(var.replica_key_arns == "none")) || (!(var.replica_table_arns == "none"))
       error_message = "ReplicaKeyArns requires ReplicaTableArns, set it or remove ReplicaKeyArns."
     }
@@ -587,6 +592,14 @@ data "aws_iam_policy_document" "replicator_role" {
       sid = "ReplicaRoles"
       actions = ["sts:AssumeRole"]
       resources = split(",", var.replica_role_arns)
+    }
+  }
+  dynamic "statement" {
+    for_each = local.has_hash_keys ? [1] : []
+    content {
+      sid = "HashKeys"
+      actions = ["secretsmanager:GetSecretValue"]
+      resources = split(",", var.hash_key_secret_arns)
     }
   }
   dynamic "statement" {
@@ -929,6 +942,14 @@ data "aws_iam_policy_document" "maintenance_role" {
       sid = "ReplicaRoles"
       actions = ["sts:AssumeRole"]
       resources = split(",", var.replica_role_arns)
+    }
+  }
+  dynamic "statement" {
+    for_each = local.has_hash_keys ? [1] : []
+    content {
+      sid = "HashKeys"
+      actions = ["secretsmanager:GetSecretValue"]
+      resources = split(",", var.hash_key_secret_arns)
     }
   }
   dynamic "statement" {

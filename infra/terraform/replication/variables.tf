@@ -164,6 +164,16 @@ variable "replica_key_arns" {
   }
 }
 
+variable "hash_key_secret_arns" {
+  type = string
+  description = "Comma-separated ARNs of the secrets that the replication document names as hash keys."
+  default = "none"
+  validation {
+    condition = can(regex("^(none|arn:[^:]+:secretsmanager:[^:]+:\\d{12}:secret:[^\\s,]+(,arn:[^:]+:secretsmanager:[^:]+:\\d{12}:secret:[^\\s,]+)*)$", var.hash_key_secret_arns))
+    error_message = "hash_key_secret_arns must match ^(none|arn:[^:]+:secretsmanager:[^:]+:\\d{12}:secret:[^\\s,]+(,arn:[^:]+:secretsmanager:[^:]+:\\d{12}:secret:[^\\s,]+)*)$."
+  }
+}
+
 variable "key_arn" {
   type = string
   description = "ARN of the KMS key that encrypts the buckets and the replica that the stack creates. With none, the stack creates a key."

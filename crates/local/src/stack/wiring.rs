@@ -14,11 +14,12 @@ use millrace_shared::http::caller::ScopeMapping;
 use millrace_shared::s3::S3Bucket;
 use millrace_sinks::Sink;
 use millrace_sinks::config::{SinksConfig, load_document};
+use millrace_sinks::hash_keys::with_constant_hash_keys;
 use millrace_sinks::postgres::PostgresSchema;
 use tower::ServiceExt;
 
 use super::embedded::{EmbeddedArchiver, EmbeddedReplicator};
-use super::{CURSOR_KEYS, MAX_BATCH_WINDOW, StackOptions, StartError};
+use super::{CURSOR_KEYS, HASH_KEY, MAX_BATCH_WINDOW, StackOptions, StartError};
 use crate::clients;
 use crate::http::proxy;
 use crate::lambda::{ListedMapping, function_arn};
@@ -32,12 +33,14 @@ use millrace_event_source_mapping::invoke::{ServedFunction, StreamFunction};
 use millrace_event_source_mapping::settings::MappingSettings;
 
 /// Returns a function's environment on this machine: the template's, but without IAM authentication for requests and
-/// tier logins, and with the replication document itself if the template names an object of `s3`.
+/// tier logins, with the replication document itself if the template names an object of `s3`, and with a constant key
+/// for the document's hashes.
 ///
 /// # Errors
 /// [`StartError::Environment`] if the object cannot be read.
 pub async fn environment(function: &FunctionResource, s3: &aws_sdk_s3::Client) -> Result<Environment, StartError> {
-    load_document(without_auth(function).collect(), s3).await.map_err(misconfigured(function))
+    let loaded = load_document(without_auth(function).collect(), s3).await.map_err(misconfigured(function))?;
+    Ok(with_constant_hash_keys(loaded, HASH_KEY))
 }
 
 /// Returns the same environment as names and values.

@@ -8,11 +8,12 @@ use millrace_maintenance::{AwsClients, MaintenanceHandler};
 use millrace_shared::environment::Environment;
 use millrace_shared::error_chain::error_chain;
 use millrace_sinks::config::load_document;
+use millrace_sinks::hash_keys::with_constant_hash_keys;
 use tokio::net::TcpStream;
 
 use super::RunTaskError;
 use crate::clients;
-use crate::stack::{self, LocalStack, StackOptions, StartError};
+use crate::stack::{self, HASH_KEY, LocalStack, StackOptions, StartError};
 
 /// The beginning of the names of all variables of the relational tier.
 const POSTGRES: &str = "POSTGRES_";
@@ -130,6 +131,7 @@ async fn config(
 ) -> Result<(MaintenanceConfig, String), RunTaskError> {
     let invalid = |problems| StartError::Environment { function: FUNCTION.to_owned(), problems };
     let environment = load_document(environment, s3).await.map_err(invalid)?;
+    let environment = with_constant_hash_keys(environment, HASH_KEY);
     let config = MaintenanceConfig::parse(&environment).map_err(invalid)?;
     Ok((config, environment.get("FAILURE_BUCKET").unwrap_or_default().to_owned()))
 }

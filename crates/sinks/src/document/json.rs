@@ -21,6 +21,19 @@ pub(super) enum JsonValue {
 }
 
 impl JsonValue {
+    /// Returns the value as `serde_json` has it. Of two members with the same name, the last one counts.
+    pub(super) fn to_value(&self) -> serde_json::Value {
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Bool(value) => (*value).into(),
+            Self::Integer(number) => serde_json::Number::from_i128(*number).into(),
+            Self::Fraction(number) => (*number).into(),
+            Self::Text(text) => text.as_str().into(),
+            Self::List(values) => values.iter().map(Self::to_value).collect(),
+            Self::Object(members) => members.iter().map(|(name, value)| (name.clone(), value.to_value())).collect(),
+        }
+    }
+
     /// Returns the value as an error quotes it: a text or a number itself, and the type of anything else.
     pub(super) fn quoted(&self) -> String {
         match self {

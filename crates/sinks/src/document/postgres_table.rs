@@ -34,7 +34,7 @@ const VIEW: &str = "_live";
 const TABLE_BYTES: usize = IDENTIFIER_BYTES - READER.0.len() - READER.1.len();
 
 /// The members of a PostgreSQL replica.
-pub(super) const POSTGRES_MEMBERS: [&str; 5] = ["name", "sink", "table", "columns", "otherwise"];
+pub(super) const POSTGRES_MEMBERS: [&str; 7] = ["name", "sink", "table", "columns", "otherwise", "where", "attributes"];
 /// The members of a column.
 pub(super) const COLUMN_MEMBERS: [&str; 3] = ["path", "type", "format"];
 

@@ -76,7 +76,6 @@ fn every_problem_is_reported_at_once_by_its_pointer() {
         pointers,
         [
             "/replica",
-            "/hash_keys",
             "/version",
             "/replicas/0/tables",
             "/replicas/0/name",
@@ -97,10 +96,11 @@ fn every_problem_is_reported_at_once_by_its_pointer() {
             "/replicas/1/otherwise",
             "/replicas/2/records",
             "/replicas/3",
+            "/hash_keys",
         ]
     );
     assert!(found[0].1.contains("did you mean \"replicas\"?"), "{}", found[0].1);
-    assert!(found[3].1.contains("did you mean \"table\"?"), "{}", found[3].1);
+    assert!(found[2].1.contains("did you mean \"table\"?"), "{}", found[2].1);
     for (pointer, part) in [
         ("table", "without a schema"),
         ("columns/city/path", "at character 9"),
@@ -151,11 +151,11 @@ fn a_wrong_member_names_its_value_and_the_fix() {
 }
 
 #[test]
-fn members_of_later_versions_are_refused_by_pointer() {
-    for member in ["where", "attributes", "hash_keys"] {
+fn members_of_other_replicas_and_of_the_document_are_refused_by_pointer() {
+    for member in ["columns", "otherwise", "hash_keys", "records"] {
         let (pointer, reason) = problem_of(member, json!({"include": ["pk"]}));
         assert_eq!(pointer, format!("/replicas/0/{member}"));
-        assert!(reason.contains("not supported by this version: remove it"), "{reason}");
+        assert!(reason.contains("is not a member of a dynamodb replica: use name, sink"), "{reason}");
     }
 }
 
@@ -299,7 +299,7 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
         ".{0,12}".prop_map(|text| json!(text)),
     ];
     leaf.prop_recursive(4, 32, 6, |inner| {
-        let names = DOCUMENT_MEMBERS.iter().chain(&DYNAMODB_MEMBERS).chain(&ARCHIVE_MEMBERS).chain(&LATER_MEMBERS);
+        let names = DOCUMENT_MEMBERS.iter().chain(&DYNAMODB_MEMBERS).chain(&ARCHIVE_MEMBERS);
         let names = names.chain(&POSTGRES_MEMBERS).chain(&postgres_table::COLUMN_MEMBERS);
         let names: Vec<String> = names.map(|name| (*name).to_owned()).collect();
         let name = prop_oneof![proptest::sample::select(names), ".{0,6}"];
@@ -339,19 +339,21 @@ fn valid_document() -> impl Strategy<Value = ReplicationDocument> {
             let region = table.region().or(own).map(str::to_owned);
             let settings = TableSettings { table, region, role_arn, max_concurrency };
             let name = SinkName::parse(&format!("replica-{index}")).unwrap();
-            ReplicaEntry { name, sink: SinkSettings::DynamoDb(settings) }
+            ReplicaEntry { name, sink: SinkSettings::DynamoDb(settings), transform: TransformSettings::default() }
         })
     };
     (1..=8_usize, any::<bool>(), valid_table()).prop_flat_map(move |(count, archives, relational)| {
         let tables: Vec<_> = (0..count).map(table).collect();
         tables.prop_map(move |mut replicas| {
             let name = SinkName::parse("sql").unwrap();
-            replicas.push(ReplicaEntry { name, sink: SinkSettings::Postgres(relational.clone()) });
+            let (sink, transform) = (SinkSettings::Postgres(relational.clone()), TransformSettings::default());
+            replicas.push(ReplicaEntry { name, sink, transform });
             if archives {
                 let name = SinkName::parse("archive").unwrap();
-                replicas.push(ReplicaEntry { name, sink: SinkSettings::Archive { records: ArchivedRecords::Expired } });
+                let sink = SinkSettings::Archive { records: ArchivedRecords::Expired };
+                replicas.push(ReplicaEntry { name, sink, transform: TransformSettings::default() });
             }
-            ReplicationDocument { version: 1, replicas }
+            ReplicationDocument { version: 1, replicas, hash_keys: BTreeMap::new() }
         })
     })
 }
@@ -377,4 +379,91 @@ proptest! {
         let parsed = ReplicationDocument::parse(&document.to_json());
         prop_assert_eq!(parsed, Ok(document));
     }
+}
+
+const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii-AbCdEf";
+
+fn masked() -> serde_json::Value {
+    json!({
+        "version": 1,
+        "replicas": [{
+            "name": "staging", "sink": "dynamodb", "table": STAGING,
+            "where": [{"status": {"S": [{"anything-but": ["draft"]}]}}],
+            "attributes": {
+                "include": ["pk", "sk", "status", "total", "address.city", "email"],
+                "hash": {"email": "pii"},
+                "truncate": {"status": 4},
+                "rename": {"total": "amount"},
+            },
+        }],
+        "hash_keys": {"pii": SECRET},
+    })
+}
+
+#[test]
+fn transformation_is_read_with_its_hash_keys_and_round_trips() {
+    let document = ReplicationDocument::parse(&masked().to_string()).unwrap();
+    let transform = &document.replicas()[0].transform;
+    let attributes = &transform.attributes;
+    assert_eq!(attributes.include.as_ref().unwrap().len(), 6);
+    assert_eq!(attributes.hash.values().collect::<Vec<_>>(), ["pii"]);
+    assert_eq!(attributes.truncate.values().collect::<Vec<_>>(), [&4]);
+    assert!(transform.filter.is_some());
+    assert_eq!(document.hash_keys()["pii"].as_str(), SECRET);
+    assert_eq!(ReplicationDocument::parse(&document.to_json()), Ok(document));
+}
+
+#[test]
+fn every_problem_of_a_transformation_is_reported_at_once() {
+    let found = problems(
+        r#"{"version": 1, "hash_keys": {"pii": "secret", "pii": "x"}, "replicas": [
+            {"name": "a", "sink": "dynamodb", "table": "One", "attributes": {
+                "includes": ["pk"], "include": ["a..b", 7], "hash": {"email": "pi", "x[": "pii"},
+                "truncate": {"note": -1}, "rename": {"total": 3}}},
+            {"name": "b", "sink": "dynamodb", "table": "Two",
+             "where": [{"$or": []}, {"a": {"N": [{"numeric": [">", 1]}]}}, {"a": {"S": ["x"], "S": ["y"]}}]},
+            {"name": "c", "sink": "dynamodb", "table": "Three", "where": {}, "attributes": {}},
+            {"name": "d", "sink": "dynamodb", "table": "Four", "attributes": {
+                "include": ["pk", "a", "b"], "exclude": ["c"], "rename": {"a": "b"}}},
+            {"name": "archive", "sink": "archive", "records": "expired", "where": []}
+        ]}"#,
+    );
+    for (pointer, part) in [
+        ("/replicas/0/attributes/includes", "did you mean \"include\"?"),
+        ("/replicas/0/attributes/include/0", "is not a path at character 3: has an empty name"),
+        ("/replicas/0/attributes/include/1", "is 7: set it to a path"),
+        ("/replicas/0/attributes/hash/email", "did you mean \"pii\"?"),
+        ("/replicas/0/attributes/hash/x[", "is not a path at character 3"),
+        ("/replicas/0/attributes/truncate/note", "is -1: set it to a number of characters"),
+        ("/replicas/0/attributes/rename/total", "is 3: set it to the new name"),
+        ("/replicas/1/where/0/$or", "pattern of its own"),
+        ("/replicas/1/where/1/a/N/0/numeric", "is not supported"),
+        ("/replicas/1/where/2/a/S", "occurs twice"),
+        ("/replicas/2/where", "is an object: set it to a list of patterns"),
+        ("/replicas/2/attributes", "is empty"),
+        ("/replicas/3/attributes/exclude", "in addition to include"),
+        ("/replicas/3/attributes/rename/a", "which include contains as well"),
+        ("/replicas/4/where", "is not a member of an archive"),
+        ("/hash_keys/pii", "set it to arn:aws:secretsmanager"),
+        ("/hash_keys/pii", "occurs twice"),
+    ] {
+        assert!(
+            found.iter().any(|(at, reason)| at == pointer && reason.contains(part)),
+            "{pointer} {part}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn reserved_names_depend_on_the_prefix() {
+    let mut document = masked();
+    document["replicas"][0]["attributes"]["rename"]["total"] = json!("mr_rev");
+    let document = ReplicationDocument::parse(&document.to_string()).unwrap();
+    let problems =
+        |prefix| document.reserved_problems(&millrace_shared::replica_item::ReservedNames::parse(prefix).unwrap());
+    assert_eq!(problems("_"), []);
+    let found = problems("mr_");
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].pointer, "/replicas/0/attributes/rename/total");
+    assert!(found[0].reason.contains("is reserved"), "{}", found[0].reason);
 }

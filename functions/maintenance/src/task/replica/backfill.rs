@@ -12,6 +12,7 @@
 //!
 //! Out of scope: the cache, which fills itself, and repairs, because an existing item is left unchanged (see `verify`).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use futures::future::{join, join_all};
@@ -203,6 +204,9 @@ impl SegmentTask for BackfillTask {
                 }
                 task_run.count(format!("{sink}.written"), filled.written);
                 task_run.count(format!("{sink}.skipped"), filled.refused);
+                if replica.transform().is_some() {
+                    task_run.count(format!("{sink}.filtered"), filled.filtered);
+                }
                 task_run.count_as(CountOutcome::NotProcessed, format!("{sink}.failed"), filled.left.len());
             }
             task_run.count("source.items", found.items.len());
@@ -257,6 +261,8 @@ struct FillStats {
     written: usize,
     /// The number of keys for which an item or a tombstone exists.
     refused: usize,
+    /// The number of items that the filter leaves out.
+    filtered: usize,
     /// The items that the replica can never store, and the reasons.
     left: Vec<(CanonicalKey, String)>,
     /// The number of unconfirmed writes, and the reason of the first one.
@@ -269,10 +275,29 @@ async fn fill(
     revision: Revision,
     invocation: &Invocation,
 ) -> FillStats {
-    let write =
-        |(key, item)| ReplicaWrite { key, target: WriteTarget::Item(item), revision, over: ReplicaCondition::IfAbsent };
-    let mut open: Vec<ReplicaWrite<'_>> = items.iter().map(|(key, item)| write((key, item))).collect();
     let (mut filled, mut pause) = (FillStats::default(), FIRST_PAUSE);
+    let mut expected = Vec::with_capacity(items.len());
+    for (key, item) in items {
+        // Without a transformation, the page is written as it is, without a copy.
+        let transformed = match replica.transform() {
+            Some(transform) => transform.apply_to_item(key, item).map(|item| item.map(Cow::Owned)),
+            None => Ok(Some(Cow::Borrowed(item))),
+        };
+        match transformed {
+            Ok(Some(item)) => expected.push((key, item)),
+            Ok(None) => filled.filtered += 1,
+            Err(error) => filled.left.push((key.clone(), error.to_string())),
+        }
+    }
+    let mut open: Vec<ReplicaWrite<'_>> = expected
+        .iter()
+        .map(|(key, item)| ReplicaWrite {
+            key,
+            target: WriteTarget::Item(item),
+            revision,
+            over: ReplicaCondition::IfAbsent,
+        })
+        .collect();
     for attempt in 1..=MAX_ATTEMPTS {
         let mut failed: Option<String> = None;
         let mut again = Vec::new();

@@ -254,7 +254,8 @@ async fn recheck_after_lag(
     let mut findings = Vec::new();
     let mut moving = 0;
     for ((candidate, held), item) in candidates.into_iter().zip(held.held).zip(items) {
-        match candidate.confirm(held.as_ref(), item.as_ref()) {
+        let expected = item.map_or(Ok(None), |item| replica.expected(&candidate.key, item));
+        match candidate.confirm(held.as_ref(), &expected) {
             Some(finding) => findings.push(finding),
             None => moving += 1,
         }

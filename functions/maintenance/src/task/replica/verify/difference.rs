@@ -1,9 +1,9 @@
 //! Classification of the differences of a key. Pure functions.
 
 use millrace_shared::change::CanonicalKey;
-use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::ReplicaItem;
 use millrace_shared::revision::{Revision, RevisionError};
+use millrace_sinks::ExpectedItem;
 
 use crate::reconcile::is_in_sync;
 
@@ -42,24 +42,25 @@ pub(super) struct ConfirmedDifference {
 #[derive(Debug)]
 pub(super) struct CandidateDifference {
     pub(super) key: CanonicalKey,
-    source: Option<RawItem>,
+    source: ExpectedItem,
     first_revision: Option<Result<Revision, RevisionError>>,
 }
 
 impl CandidateDifference {
     /// Returns the key as a candidate, if it differs.
-    pub(super) fn of(key: CanonicalKey, held: Option<&ReplicaItem>, source: Option<RawItem>) -> Option<Self> {
-        let differs = difference(held, source.as_ref()).is_some();
+    pub(super) fn of(key: CanonicalKey, held: Option<&ReplicaItem>, source: ExpectedItem) -> Option<Self> {
+        let differs = difference(held, &source).is_some();
         differs.then(|| Self { key, source, first_revision: held.and_then(|held| held.revision.clone()) })
     }
 
     /// Confirms the difference with the current state of both sides; returns `None` if the difference has disappeared,
     /// or if either side has changed.
-    pub(super) fn confirm(self, held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<ConfirmedDifference> {
+    pub(super) fn confirm(self, held: Option<&ReplicaItem>, source: &ExpectedItem) -> Option<ConfirmedDifference> {
         let (kind, attributes) = difference(held, source)?;
         let still = match (&self.source, source) {
-            (Some(then), Some(now)) => then.eq_by_value(now),
-            (None, None) => true,
+            (Ok(Some(then)), Ok(Some(now))) => then.eq_by_value(now),
+            (Ok(None), Ok(None)) => true,
+            (Err(then), Err(now)) => then == now,
             _ => false,
         };
         let stands = self.first_revision == held.and_then(|held| held.revision.clone());
@@ -67,23 +68,28 @@ impl CandidateDifference {
     }
 }
 
-fn difference(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<(DifferenceKind, Vec<String>)> {
+/// An item that cannot be transformed is one that the replica lacks.
+fn difference(held: Option<&ReplicaItem>, source: &ExpectedItem) -> Option<(DifferenceKind, Vec<String>)> {
+    let source = source.as_ref().map(Option::as_ref);
     match (held.and_then(ReplicaItem::item), source) {
-        (None, None) => None,
-        (None, Some(_)) => Some((DifferenceKind::Missing, Vec::new())),
-        (Some(_), None) => {
+        (None, Ok(None)) => None,
+        (None, Ok(Some(_)) | Err(_)) => Some((DifferenceKind::Missing, Vec::new())),
+        (Some(_), Err(_)) => Some((DifferenceKind::Different, Vec::new())),
+        (Some(_), Ok(None)) => {
             let ours = held.is_some_and(|held| held.revision.is_some());
             Some((if ours { DifferenceKind::Resurrected } else { DifferenceKind::Extra }, Vec::new()))
         }
-        (Some(_), Some(_)) if is_in_sync(held, source) => None,
+        (Some(_), Ok(Some(source))) if is_in_sync(held, Some(source)) => None,
         // No attribute differs if only the columns of the replica do.
-        (Some(item), Some(source)) => Some((DifferenceKind::Different, item.diff_attribute_names(source))),
+        (Some(item), Ok(Some(source))) => Some((DifferenceKind::Different, item.diff_attribute_names(source))),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use millrace_shared::raw_item::RawItem;
     use millrace_shared::replica_item::ReplicaState;
+    use millrace_transform::TransformError;
 
     use super::*;
 
@@ -105,8 +111,9 @@ mod tests {
     }
 
     fn found(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<DifferenceKind> {
-        let candidate = CandidateDifference::of(key(), held, source.cloned())?;
-        Some(candidate.confirm(held, source).unwrap().kind)
+        let source = Ok(source.cloned());
+        let candidate = CandidateDifference::of(key(), held, source.clone())?;
+        Some(candidate.confirm(held, &source).unwrap().kind)
     }
 
     #[test]
@@ -126,16 +133,30 @@ mod tests {
     #[test]
     fn columns_that_differ_are_a_difference_without_attributes() {
         let outdated = ReplicaItem { columns_differ: true, ..held(Some(1), Some("Ada")) };
-        let candidate = CandidateDifference::of(key(), Some(&outdated), Some(item("Ada"))).unwrap();
-        let confirmed = candidate.confirm(Some(&outdated), Some(&item("Ada"))).unwrap();
+        let source: ExpectedItem = Ok(Some(item("Ada")));
+        let candidate = CandidateDifference::of(key(), Some(&outdated), source.clone()).unwrap();
+        let confirmed = candidate.confirm(Some(&outdated), &source).unwrap();
         assert_eq!((confirmed.kind, confirmed.attributes.len()), (DifferenceKind::Different, 0));
+    }
+
+    #[test]
+    fn item_that_cannot_be_transformed_differs_from_whatever_the_replica_has() {
+        let source: ExpectedItem = Err(TransformError::Unmatchable);
+        for (held, kind) in
+            [(None, DifferenceKind::Missing), (Some(held(Some(1), Some("Ada"))), DifferenceKind::Different)]
+        {
+            let candidate = CandidateDifference::of(key(), held.as_ref(), source.clone()).unwrap();
+            let confirmed = candidate.confirm(held.as_ref(), &source).unwrap();
+            assert_eq!((confirmed.kind, confirmed.attributes), (kind, Vec::new()));
+        }
     }
 
     #[test]
     fn what_moves_is_not_real() {
         let then = held(Some(1), Some("Bob"));
         let again = |held: &ReplicaItem, source: &RawItem| {
-            CandidateDifference::of(key(), Some(&then), Some(item("Ada"))).unwrap().confirm(Some(held), Some(source))
+            let candidate = CandidateDifference::of(key(), Some(&then), Ok(Some(item("Ada")))).unwrap();
+            candidate.confirm(Some(held), &Ok(Some(source.clone())))
         };
         assert_eq!(again(&then, &item("Ada")).unwrap().attributes, ["name"]);
         assert_eq!(again(&held(Some(2), Some("Bob")), &item("Ada")), None, "the replica has moved");

@@ -7,7 +7,8 @@ use millrace_shared::change::CanonicalKey;
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::ReplicaItem;
 use millrace_shared::table_reader::ScanSegment;
-use millrace_sinks::Replica;
+use millrace_sinks::{ExpectedItem, Replica};
+use millrace_transform::TransformError;
 use serde::{Deserialize, Serialize};
 
 use super::difference::CandidateDifference;
@@ -56,8 +57,8 @@ pub(super) struct MergeJoin<'w> {
     segment: ScanSegment,
     source_at: ScanPosition,
     replica_at: ScanPosition,
-    /// Items of each side that have not been matched yet.
-    unmatched_source: HashMap<CanonicalKey, RawItem>,
+    /// Items of each side that have not been matched yet; those of the source as the replica has to store them.
+    unmatched_source: HashMap<CanonicalKey, Result<RawItem, TransformError>>,
     unmatched_replica: HashMap<CanonicalKey, ReplicaItem>,
     /// Matched items that differ.
     candidates: Vec<CandidateDifference>,
@@ -137,6 +138,8 @@ impl<'w> MergeJoin<'w> {
             self.source_at = ScanPosition::of(page.next);
             self.counts.source += page.items.len();
             for (key, item) in page.items {
+                // An item that the filter leaves out counts as absent.
+                let Some(item) = self.replica.expected(&key, item).transpose() else { continue };
                 match self.unmatched_replica.remove(&key) {
                     Some(held) => self.compare(key, &held, item),
                     None => drop(self.unmatched_source.insert(key, item)),
@@ -162,11 +165,11 @@ impl<'w> MergeJoin<'w> {
         Ok(spent)
     }
 
-    fn compare(&mut self, key: CanonicalKey, held: &ReplicaItem, item: RawItem) {
-        if is_in_sync(Some(held), Some(&item)) {
+    fn compare(&mut self, key: CanonicalKey, held: &ReplicaItem, item: Result<RawItem, TransformError>) {
+        if item.as_ref().is_ok_and(|item| is_in_sync(Some(held), Some(item))) {
             self.counts.equal += 1;
         } else {
-            self.candidates.extend(CandidateDifference::of(key, Some(held), Some(item)));
+            self.candidates.extend(CandidateDifference::of(key, Some(held), item.map(Some)));
         }
     }
 
@@ -183,14 +186,15 @@ impl<'w> MergeJoin<'w> {
         for ((key, item), held) in source_only.into_iter().zip(held.held) {
             match held {
                 Some(held) => self.compare(key, &held, item),
-                None => self.candidates.extend(CandidateDifference::of(key, None, Some(item))),
+                None => self.candidates.extend(CandidateDifference::of(key, None, item.map(Some))),
             }
         }
         for ((key, held), item) in replica_only.into_iter().zip(items) {
             // A key that exists in the source is compared only once, when the source's own scan reaches it, in
             // whichever segment.
-            if item.is_none() {
-                self.candidates.extend(CandidateDifference::of(key, Some(&held), None));
+            let expected: ExpectedItem = item.map_or(Ok(None), |item| self.replica.expected(&key, item));
+            if matches!(expected, Ok(None)) {
+                self.candidates.extend(CandidateDifference::of(key, Some(&held), Ok(None)));
             }
         }
         self.pages = (0, 0);

@@ -1,0 +1,160 @@
+//! A sink or replica that stores transformed items: [`TransformedSink`].
+//!
+//! The sink inside receives changes whose images are transformed already, and a removal for an item that the filter
+//! leaves out. So every kind of sink applies a transformation in the same way, and one without a transformation is not
+//! wrapped: its images stay as the stream delivered them.
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use millrace_shared::change::{CanonicalKey, Change, ChangeKind, ItemImage};
+use millrace_shared::invocation::Invocation;
+use millrace_shared::table_reader::{ScanSegment, SourceDescription};
+use millrace_transform::ItemTransform;
+use millrace_transform::batch_transform::{TransformedChange, transform_changes};
+use millrace_transform::item_transform::key_names;
+use time::OffsetDateTime;
+
+use crate::{
+    DeduplicatedBatch, FailedChange, FailureKind, Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput,
+    ReplicaWrite, Sink, SinkMisconfiguredError, SinkOutcome, WriteResult,
+};
+
+/// A sink that stores transformed items.
+pub struct TransformedSink<S> {
+    inner: S,
+    transform: Arc<ItemTransform>,
+    /// The setting that contains the rules, for errors.
+    setting: String,
+}
+
+impl<S: Sink> TransformedSink<S> {
+    /// Adds a transformation to a sink. `setting` names the rules in errors.
+    #[must_use]
+    pub fn new(inner: S, transform: Arc<ItemTransform>, setting: String) -> Self {
+        Self { inner, transform, setting }
+    }
+
+    /// Fails if a rule concerns a key attribute.
+    fn check_key(&self, key_names: &[String]) -> Result<(), SinkMisconfiguredError> {
+        let problems = self.transform.key_problems(key_names);
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let reasons: Vec<String> =
+            problems.iter().map(|problem| format!("{}{} {}", self.setting, problem.pointer, problem.reason)).collect();
+        Err(SinkMisconfiguredError { sink: self.inner.name().to_owned(), reason: reasons.join("; ") })
+    }
+
+    async fn apply_all(
+        &self,
+        decided: DeduplicatedBatch<'_>,
+        invocation: &Invocation,
+    ) -> Result<SinkOutcome, SinkMisconfiguredError> {
+        let Some(first) = decided.changes.first() else { return self.inner.apply(decided, invocation).await };
+        // All keys of a stream have the same schema, unless a record is not what it seems; its key still stays.
+        self.check_key(&key_names(first.key.canonical()))?;
+        let decisions = transform_changes(&self.transform, decided.changes, decided.latest_per_key);
+        let (mut filtered, mut failures) = (0, Vec::new());
+        let mut changes: Vec<Change<'_>> = Vec::with_capacity(decisions.len());
+        for (change, decision) in decided.latest_per_key.iter().zip(&decisions) {
+            let effect = match decision {
+                TransformedChange::Unchanged => change.effect,
+                TransformedChange::Write(image) => ChangeKind::Write { image: ItemImage::parse(image) },
+                TransformedChange::Tombstone => ChangeKind::Remove { expired: false, image: None },
+                TransformedChange::Omitted => {
+                    filtered += 1;
+                    continue;
+                }
+                TransformedChange::Failed(error) => {
+                    failures
+                        .push(FailedChange { index: change.index, kind: FailureKind::Permanent(error.to_string()) });
+                    continue;
+                }
+            };
+            changes.push(Change { effect, ..(*change).clone() });
+        }
+        let latest_per_key: Vec<&Change<'_>> = changes.iter().collect();
+        let transformed = DeduplicatedBatch { latest_per_key: &latest_per_key, ..decided };
+        let mut outcome = self.inner.apply(transformed, invocation).await?;
+        outcome.filtered += filtered;
+        outcome.failures.append(&mut failures);
+        Ok(outcome)
+    }
+}
+
+impl<S: Sink> Sink for TransformedSink<S> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
+        async {
+            self.inner.check().await?;
+            match self.inner.key_names() {
+                Some(names) => self.check_key(&names),
+                None => Ok(()),
+            }
+        }
+        .boxed()
+    }
+
+    fn key_names(&self) -> Option<Vec<String>> {
+        self.inner.key_names()
+    }
+
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
+        self.apply_all(decided, invocation).boxed()
+    }
+
+    fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
+        self.inner.required_changes(decided)
+    }
+}
+
+impl<R: Replica> Replica for TransformedSink<R> {
+    fn transform(&self) -> Option<&ItemTransform> {
+        Some(&self.transform)
+    }
+
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
+        self.inner.read(keys)
+    }
+
+    fn scan<'s>(
+        &'s self,
+        segment: ScanSegment,
+        after: Option<&'s CanonicalKey>,
+    ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
+        self.inner.scan(segment, after)
+    }
+
+    fn revision_name(&self) -> &str {
+        self.inner.revision_name()
+    }
+
+    fn check_source<'s>(&'s self, source: &'s SourceDescription) -> BoxFuture<'s, Result<(), SinkMisconfiguredError>> {
+        async move {
+            self.inner.check_source(source).await?;
+            self.check_key(&source.key_names())
+        }
+        .boxed()
+    }
+
+    fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
+        self.inner.refusal(write, now)
+    }
+
+    fn put<'s>(
+        &'s self,
+        writes: &'s [ReplicaWrite<'s>],
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Vec<WriteResult>> {
+        self.inner.put(writes, invocation)
+    }
+}

@@ -1,0 +1,276 @@
+//! Replicas that store transformed items: replication, backfill, verify, repair and redrive apply the same function.
+
+use std::collections::HashMap;
+
+use millrace_maintenance::MaintenanceHandler;
+use millrace_replicator::ReplicatorHandler;
+use millrace_shared::environment::Environment;
+use serde_json::{Value, json};
+
+use super::replicas::{COPY, ReplicasScene, STAGING, environment};
+use super::scene::{SOURCE, SceneItem, text, to_its_end, user};
+
+const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii";
+
+/// The replica `staging`: no drafts, four attributes, one of them hashed; and the replica `copy`, which has everything.
+pub(crate) fn masked(attributes: &Value) -> Environment {
+    masked_with("a key for the hashes of tests", attributes)
+}
+
+fn masked_with(key: &str, attributes: &Value) -> Environment {
+    let document = json!({
+        "version": 1, "hash_keys": {"pii": SECRET},
+        "replicas": [
+            {"name": "copy", "sink": "dynamodb", "table": COPY},
+            {
+                "name": "staging", "sink": "dynamodb", "table": STAGING, "attributes": attributes,
+                "where": [{"status": {"S": [{"anything-but": ["draft"]}]}}],
+            },
+        ],
+    });
+    environment(&document.to_string()).with(SECRET, key.to_owned())
+}
+
+pub(crate) fn usual_rules() -> Value {
+    json!({"include": ["user_id", "timestamp", "status", "email"], "hash": {"email": "pii"}})
+}
+
+pub(crate) fn person(name: &str, status: &str) -> SceneItem {
+    let mut item = user(name, &format!("The name of {name}"));
+    item.insert("status".to_owned(), text(status));
+    item.insert("email".to_owned(), text(&format!("{name}@example.com")));
+    item
+}
+
+/// The functions with a masked replica, and its tables.
+pub(crate) struct MaskedScene {
+    pub(crate) replicas: ReplicasScene,
+    pub(crate) replicator: ReplicatorHandler,
+    pub(crate) maintenance: MaintenanceHandler,
+}
+
+impl MaskedScene {
+    pub(crate) async fn start(environment: &Environment) -> Self {
+        let replicas = ReplicasScene::start().await;
+        let replicator = replicas.replicator_in(environment);
+        let document = environment.get("REPLICATION").unwrap();
+        let maintenance = replicas.maintenance_in(environment, document).await;
+        replicator.check().await.unwrap();
+        Self { replicas, replicator, maintenance }
+    }
+
+    pub(crate) async fn write(&mut self, name: &str, status: &str) {
+        let item = person(name, status);
+        assert_eq!(self.replicas.write(&self.replicator, item).await, None);
+    }
+
+    pub(crate) async fn task(&self, request: Value) -> HashMap<String, u64> {
+        let answer = to_its_end(&self.maintenance, request, std::time::Duration::from_mins(1)).await.unwrap();
+        let text = answer.progress.to_string();
+        let counts = text.split(", ").filter_map(|count| count.rsplit_once(' '));
+        counts.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect()
+    }
+
+    /// The names and statuses of the masked replica's items.
+    pub(crate) async fn statuses(&self) -> Vec<(String, String)> {
+        let live = self.replicas.live(STAGING).await.into_iter();
+        let mut statuses: Vec<_> = live.map(|(name, item)| (name, item["status"].as_s().unwrap().clone())).collect();
+        statuses.sort();
+        statuses
+    }
+
+    pub(crate) async fn verify(&self) -> HashMap<String, u64> {
+        self.task(json!({"task": "verify", "recheck_after_seconds": 0})).await
+    }
+}
+
+fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, status)| ((*name).to_owned(), (*status).to_owned())).collect()
+}
+
+const DIFFERENCES: [&str; 4] = ["missing", "different", "resurrected", "extra"];
+
+pub(crate) fn differences(counts: &HashMap<String, u64>, replica: &str) -> u64 {
+    DIFFERENCES.iter().filter_map(|kind| counts.get(&format!("{replica}.{kind}"))).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn item_that_leaves_the_filter_leaves_the_replica_and_may_return() {
+    let mut scene = MaskedScene::start(&masked(&usual_rules())).await;
+    scene.write("ada", "active").await;
+    scene.write("bob", "draft").await;
+    assert_eq!(scene.statuses().await, owned(&[("ada", "active")]));
+    assert_eq!(scene.replicas.live(COPY).await.len(), 2, "the other replica has every item");
+    let ada = &scene.replicas.live(STAGING).await["ada"];
+    let mut names: Vec<&String> = ada.keys().collect();
+    names.sort();
+    assert_eq!(names, ["email", "status", "timestamp", "user_id"]);
+    assert_eq!(ada["email"].as_s().unwrap().len(), 64);
+    scene.write("ada", "draft").await;
+    scene.write("bob", "active").await;
+    assert_eq!(scene.statuses().await, owned(&[("bob", "active")]));
+    let tombstone = scene.replicas.scene.item(STAGING, "ada").await.unwrap();
+    assert!(tombstone.contains_key("_tombstone_expires_at"), "{tombstone:?}");
+    scene.write("ada", "active").await;
+    assert_eq!(scene.statuses().await.len(), 2);
+    let counts = scene.verify().await;
+    assert_eq!((differences(&counts, "staging"), differences(&counts, "copy")), (0, 0), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_task_applies_the_same_function() {
+    let mut scene = MaskedScene::start(&masked(&usual_rules())).await;
+    for (name, status) in [("ada", "active"), ("bob", "draft"), ("eve", "active")] {
+        scene.write(name, status).await;
+    }
+    let before = scene.replicas.live(STAGING).await;
+    // A backfill of an empty replica writes what the stream wrote.
+    scene.replicas.lose(STAGING).await;
+    let filled = scene.task(json!({"task": "backfill", "replica": "staging"})).await;
+    assert_eq!((filled["staging.written"], filled["staging.filtered"]), (2, 1));
+    assert_eq!(scene.replicas.live(STAGING).await, before);
+    // A masked item is not a difference, an unmasked one is, and so is an item that the filter leaves out.
+    assert_eq!(differences(&scene.verify().await, "staging"), 0);
+    let mut unmasked = scene.replicas.scene.item(STAGING, "ada").await.unwrap();
+    unmasked.insert("email".to_owned(), text("ada@example.com"));
+    scene.replicas.scene.put(STAGING, unmasked.clone()).await;
+    let mut draft = unmasked;
+    draft.extend(person("bob", "draft"));
+    scene.replicas.scene.put(STAGING, draft).await;
+    let found = scene.verify().await;
+    assert_eq!((found["staging.different"], found["staging.resurrected"]), (1, 1), "{found:?}");
+    let repaired = scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
+    assert_eq!(repaired["staging.repaired"], 2);
+    assert_eq!(scene.replicas.live(STAGING).await, before);
+    assert_eq!(differences(&scene.verify().await, "staging"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn value_that_cannot_be_masked_is_quarantined_and_redriven_once_it_can() {
+    let rules = json!({"include": ["user_id", "timestamp", "status", "name"], "truncate": {"name": 3}});
+    let mut scene = MaskedScene::start(&masked(&rules)).await;
+    let mut wrong = person("ada", "active");
+    wrong.insert("name".to_owned(), aws_sdk_dynamodb::types::AttributeValue::N("7".to_owned()));
+    assert_eq!(scene.replicas.write(&scene.replicator, wrong).await, None);
+    let objects = scene.replicas.scene.objects("quarantine/replicator/staging/").await;
+    assert_eq!(objects.len(), 1, "{objects:?}");
+    assert!(scene.statuses().await.is_empty());
+    assert_eq!(scene.replicas.live(COPY).await.len(), 1, "the other replica has it");
+    let found = scene.verify().await;
+    assert_eq!(found.get("staging.quarantined"), Some(&1), "{found:?}");
+    let kept = scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    assert_eq!(kept.get("redrive.skipped"), Some(&1), "{kept:?}");
+    scene.replicas.scene.put(SOURCE, person("ada", "active")).await;
+    let redriven = scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    assert_eq!(redriven.get("redrive.redriven"), Some(&1), "{redriven:?}");
+    let ada = &scene.replicas.live(STAGING).await["ada"];
+    assert_eq!(ada["name"].as_s().unwrap(), "The");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_for_a_key_attribute_prevents_the_start() {
+    let scene = ReplicasScene::start().await;
+    for (rules, part) in [
+        (json!({"include": ["user_id"]}), "/replicas/1/attributes/include lacks timestamp"),
+        (json!({"hash": {"user_id": "pii"}}), "/replicas/1/attributes/hash/user_id names user_id, a key attribute"),
+    ] {
+        let environment = masked(&rules);
+        let error = scene.replicator_in(&environment).check().await.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+        let document = environment.get("REPLICATION").unwrap();
+        let maintenance = scene.maintenance_in(&environment, document).await;
+        let refused = to_its_end(&maintenance, json!({"task": "verify"}), std::time::Duration::from_mins(1)).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains(part), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_rewrites_the_hashes_after_a_rotation_of_the_key() {
+    let mut scene = MaskedScene::start(&masked(&usual_rules())).await;
+    scene.write("ada", "active").await;
+    let former = scene.replicas.live(STAGING).await;
+    let rotated = masked_with("the next key for the hashes of tests", &usual_rules());
+    scene.maintenance = scene.replicas.maintenance_in(&rotated, rotated.get("REPLICATION").unwrap()).await;
+    assert_eq!(differences(&scene.verify().await, "staging"), 1);
+    scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
+    let now = scene.replicas.live(STAGING).await;
+    assert_ne!(now["ada"]["email"], former["ada"]["email"]);
+    assert_eq!(differences(&scene.verify().await, "staging"), 0);
+}
+
+/// Every byte that the masked replica, the reports and the results of tasks contain.
+pub(crate) async fn everything_masked(scene: &MaskedScene) -> String {
+    let mut all = format!("{:?}", scene.replicas.scene.items(STAGING).await);
+    for key in scene.replicas.scene.objects("reports/").await {
+        all.push_str(&key);
+        all.push_str(&String::from_utf8_lossy(&scene.replicas.scene.object(&key).await));
+    }
+    all
+}
+
+/// Writes people with distinct personal values, lets some leave the filter, some fail and some be lost, and runs every
+/// task; returns the values, none of which may be found.
+pub(crate) async fn replicate_people(scene: &mut MaskedScene, count: usize) -> Vec<String> {
+    let mut personal = Vec::new();
+    for number in 0..count {
+        let user_id = format!("u{number:04}");
+        let mut item = person(&user_id, if number % 7 == 0 { "draft" } else { "active" });
+        for (place, name) in ["name", "email", "phone", "street", "note"].iter().enumerate() {
+            let value = format!("personal-{place}-{number:04}-x");
+            item.insert((*name).to_owned(), text(&value));
+            personal.push(value);
+        }
+        assert_eq!(scene.replicas.write(&scene.replicator, item.clone()).await, None);
+        if number % 5 == 0 {
+            item.insert("status".to_owned(), text("draft"));
+            assert_eq!(scene.replicas.write(&scene.replicator, item).await, None);
+        }
+    }
+    // A poison record, a lost item and an unmasked status, so that reports have entries.
+    let mut poison = person("u0001", "active");
+    poison.insert("email".to_owned(), text("personal-1-0001-x"));
+    poison.insert("status".to_owned(), text("active"));
+    poison.insert("_rev".to_owned(), text("mine"));
+    assert_eq!(scene.replicas.write(&scene.replicator, poison).await, None);
+    scene.replicas.scene.delete(STAGING, "u0002").await;
+    let mut changed = scene.replicas.scene.item(STAGING, "u0003").await.unwrap();
+    changed.insert("status".to_owned(), text("changed"));
+    scene.replicas.scene.put(STAGING, changed).await;
+    for task in [
+        json!({"task": "verify", "run_id": "v1", "recheck_after_seconds": 0}),
+        json!({"task": "repair", "run_id": "r1", "recheck_after_seconds": 0}),
+        json!({"task": "repair", "run_id": "r2", "dry_run": false, "recheck_after_seconds": 0}),
+        json!({"task": "redrive", "run_id": "d1", "dry_run": false}),
+        json!({"task": "backfill", "run_id": "b1"}),
+        json!({"task": "verify", "run_id": "v2", "recheck_after_seconds": 0}),
+    ] {
+        scene.task(task).await;
+    }
+    personal
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_values_have_equal_hashes_in_every_item() {
+    let mut scene = MaskedScene::start(&masked(&usual_rules())).await;
+    for (name, email) in [("ada", "same@example.com"), ("eve", "same@example.com"), ("bob", "other@example.com")] {
+        let mut item = person(name, "active");
+        item.insert("email".to_owned(), text(email));
+        assert_eq!(scene.replicas.write(&scene.replicator, item).await, None);
+    }
+    let live = scene.replicas.live(STAGING).await;
+    assert_eq!(live["ada"]["email"], live["eve"]["email"]);
+    assert_ne!(live["ada"]["email"], live["bob"]["email"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_personal_value_is_found_in_the_masked_replica_and_the_reports() {
+    let mut scene = MaskedScene::start(&masked(&usual_rules())).await;
+    let personal = replicate_people(&mut scene, 200).await;
+    assert_eq!(personal.len(), 1_000);
+    let all = everything_masked(&scene).await;
+    assert!(all.contains("u0004"), "the replica has been read");
+    assert!(!scene.replicas.scene.objects("reports/").await.is_empty(), "the reports have been read");
+    let found: Vec<&String> = personal.iter().filter(|value| all.contains(*value)).collect();
+    assert!(found.is_empty(), "{found:?}");
+}
