@@ -197,8 +197,9 @@ pub struct SinkOutcome {
     pub stale: usize,
     /// The number of applied changes that left a tombstone.
     pub tombstones: usize,
-    /// The number of changes that required no write, because no image of the item in the batch matches the filter.
-    pub filtered: usize,
+    /// The changes that required no write, because no image of the item in the batch matches the filter; each by the
+    /// index of its record, in any order.
+    pub filtered: Vec<usize>,
     /// The changes that the replica may lack, in any order.
     pub failures: Vec<FailedChange>,
 }

@@ -56,7 +56,7 @@ impl<S: Sink> TransformedSink<S> {
         // All keys of a stream have the same schema, unless a record is not what it seems; its key still stays.
         self.check_key(&key_names(first.key.canonical()))?;
         let decisions = transform_changes(&self.transform, decided.changes, decided.latest_per_key);
-        let (mut filtered, mut failures) = (0, Vec::new());
+        let (mut filtered, mut failures) = (Vec::new(), Vec::new());
         let mut changes: Vec<Change<'_>> = Vec::with_capacity(decisions.len());
         for (change, decision) in decided.latest_per_key.iter().zip(&decisions) {
             let effect = match decision {
@@ -64,7 +64,7 @@ impl<S: Sink> TransformedSink<S> {
                 TransformedChange::Write(image) => ChangeKind::Write { image: ItemImage::parse(image) },
                 TransformedChange::Tombstone => ChangeKind::Remove { expired: false, image: None },
                 TransformedChange::Omitted => {
-                    filtered += 1;
+                    filtered.push(change.index);
                     continue;
                 }
                 TransformedChange::Failed(error) => {
@@ -78,7 +78,7 @@ impl<S: Sink> TransformedSink<S> {
         let latest_per_key: Vec<&Change<'_>> = changes.iter().collect();
         let transformed = DeduplicatedBatch { latest_per_key: &latest_per_key, ..decided };
         let mut outcome = self.inner.apply(transformed, invocation).await?;
-        outcome.filtered += filtered;
+        outcome.filtered.append(&mut filtered);
         outcome.failures.append(&mut failures);
         Ok(outcome)
     }

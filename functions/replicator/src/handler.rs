@@ -222,6 +222,7 @@ impl ReplicatorHandler {
             batch.applied = sum(|outcome| outcome.applied),
             batch.duplicate = sum(|outcome| outcome.duplicate),
             batch.stale = sum(|outcome| outcome.stale),
+            batch.filtered = sum(|outcome| outcome.filtered.len()),
             batch.confirmed_before = outcomes.iter().map(|applied| applied.confirmed_before(decided)).sum::<usize>(),
             batch.tombstones = sum(|outcome| outcome.tombstones),
             batch.quarantined = quarantine_outcome.quarantined,

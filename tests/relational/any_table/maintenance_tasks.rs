@@ -4,12 +4,18 @@ use std::time::Duration;
 
 use millrace_maintenance::MaintenanceHandler;
 use millrace_maintenance::task::TaskResponse;
+use millrace_shared::environment::Environment;
+use millrace_sinks::config::{ReplicaClients, SinksConfig};
 use millrace_sinks::document::PostgresTable;
 use millrace_sinks::postgres::PostgresSchema;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{TableStore, declared, table_sink};
-use crate::maintenance::scene::{MaintenanceScene, SOURCE, to_its_end, user};
+use crate::maintenance::scene::{MaintenanceScene, SOURCE, record, text, to_its_end, user};
+use crate::maintenance::transforms::person;
+use crate::relational::store::apply_within;
+use crate::replication::events::EventBuilder;
 
 /// The maintenance handler of the stack, with the table added.
 fn over(scene: &MaintenanceScene, store: &TableStore, table: &PostgresTable) -> MaintenanceHandler {
@@ -90,4 +96,75 @@ async fn a_repair_fills_a_column_that_the_document_adds() {
     maintenance.postgres_schema = PostgresSchema { has_users: false, tables: vec![wider] };
     let response = task(&maintenance, json!({"task": "migrate", "run_id": "again"})).await;
     assert_eq!(response.progress.get("postgres.migrations_applied"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_contain_the_values_of_the_transformed_item() {
+    const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii";
+    let column = |path: &str| json!({"path": path, "type": "text"});
+    let columns = json!({"label": column("title"), "email": column("email"), "phone": column("phone")});
+    let (scene, store) = (MaintenanceScene::start().await, TableStore::start(&columns).await);
+    let document = json!({
+        "version": 1, "hash_keys": {"pii": SECRET},
+        "replicas": [{
+            "name": "sql", "sink": "postgres", "table": "orders", "columns": columns,
+            "where": [{"status": {"S": ["active"]}}],
+            "attributes": {
+                "include": ["user_id", "timestamp", "status", "name", "email"],
+                "hash": {"email": "pii"}, "rename": {"name": "title"},
+            },
+        }],
+    });
+    let variables = [
+        ("REPLICATION", document.to_string()),
+        ("POSTGRES_URL", store.url.clone()),
+        (SECRET, "a key for the hashes of tests".to_owned()),
+    ];
+    let environment: Environment = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let config = SinksConfig::parse(&environment).unwrap();
+    let clients = ReplicaClients::from(scene.dynamodb.clone());
+    let mut maintenance = scene.maintenance();
+    maintenance.replicas.extend(config.replicas(&clients, config.postgres(None)));
+
+    for (name, status) in [("ada", "active"), ("bob", "draft")] {
+        let mut item = person(name, status);
+        item.insert("phone".to_owned(), text("555-0100"));
+        scene.put(SOURCE, item).await;
+    }
+    scene.stack.wait_until_drained().await;
+    let filled = task(&maintenance, json!({"task": "backfill", "run_id": "first", "replica": "sql"})).await;
+    assert_eq!((filled.progress.get("sql.written"), filled.progress.get("sql.filtered")), (1, 1));
+    assert_eq!(store.text("select label from orders_live").await.as_deref(), Some("The name of ada"));
+    assert_eq!(store.text("select email from orders_live").await.unwrap().len(), 64);
+    assert_eq!(store.count("orders where phone is null and not item ? 'phone' and not item ? 'name'").await, 1);
+    assert_eq!(verified(&maintenance, "clean").await, "equal 1, items 1");
+
+    // A value that the rules do not let pass is a difference, also in a column alone.
+    store.client.batch_execute("update orders set phone = '555-0100'").await.unwrap();
+    assert_eq!(verified(&maintenance, "unmasked").await, "different 1, items 1");
+    let repair = json!({"task": "repair", "run_id": "mended", "recheck_after_seconds": 0, "dry_run": false,
+        "replica": "sql"});
+    task(&maintenance, repair).await;
+    assert_eq!(verified(&maintenance, "mended").await, "equal 1, items 1");
+
+    // The stream applies the same rules: an item that leaves the filter leaves a tombstone.
+    let table = scene.dynamodb.describe_table().table_name(SOURCE).send().await.unwrap().table.unwrap();
+    let label = table.latest_stream_label.unwrap();
+    let sinks = config.sinks(&clients, config.postgres(None), None);
+    for (number, (name, status)) in (1..).zip([("ada", "draft"), ("bob", "draft"), ("cleo", "active")]) {
+        let item = person(name, status);
+        scene.put(SOURCE, item.clone()).await;
+        let value = |name: &str| item[name].as_s().unwrap();
+        let image = json!({
+            "user_id": {"S": name}, "timestamp": {"N": item["timestamp"].as_n().unwrap()}, "phone": {"S": "555-0100"},
+            "name": {"S": value("name")}, "status": {"S": status}, "email": {"S": value("email")},
+        });
+        let change = record(EventBuilder::image(name, number, &image.to_string()), &label);
+        let event = RawValue::from_string(json!({"Records": [change]}).to_string()).unwrap();
+        apply_within(&*sinks[0], &event, Duration::from_secs(30)).await;
+    }
+    assert_eq!(store.text("select label from orders_live").await.as_deref(), Some("The name of cleo"));
+    assert_eq!(store.count("orders where deleted_at is not null").await, 2);
+    assert_eq!(store.count("orders where item::text like '%555-0100%' or phone is not null").await, 0);
+    assert_eq!(verified(&maintenance, "streamed").await, "equal 1, items 1, tombstones 2");
 }

@@ -1,7 +1,7 @@
 //! The verdict of a sink on each change of a batch: [`resolve`].
 //!
-//! A sink counts its verdicts, and names only the changes that failed. The counts determine the verdict of each change if
-//! they are all of one kind. Otherwise the revisions that the sink confirmed before decide, and the result is used only
+//! A sink counts its verdicts, and names only the changes that failed or that its filter left out. The counts determine the verdict of each change if
+//! they are all of one kind, apart from those that the sink names. Otherwise the revisions that the sink confirmed before decide, and the result is used only
 //! if it adds up to the counts.
 
 use std::collections::{HashMap, VecDeque};
@@ -24,6 +24,8 @@ pub enum ChangeVerdict {
     Duplicate,
     /// The replica has a later revision.
     Stale,
+    /// The filter of the replica leaves the item out.
+    Filtered,
     /// A later change of the same item in the same batch was written instead.
     Superseded,
     /// The sink confirmed the change in an earlier delivery, and did not receive it again.
@@ -38,11 +40,12 @@ pub enum ChangeVerdict {
 
 impl ChangeVerdict {
     /// All verdicts.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Applied,
         Self::Tombstone,
         Self::Duplicate,
         Self::Stale,
+        Self::Filtered,
         Self::Superseded,
         Self::Confirmed,
         Self::Failed,
@@ -58,6 +61,7 @@ impl ChangeVerdict {
             Self::Tombstone => "tombstone",
             Self::Duplicate => "duplicate",
             Self::Stale => "stale",
+            Self::Filtered => "filtered",
             Self::Superseded => "superseded",
             Self::Confirmed => "confirmed",
             Self::Failed => "failed",
@@ -74,6 +78,7 @@ impl ChangeVerdict {
             Self::Tombstone => "The deletion was written as a tombstone, so that no late delivery restores the item.",
             Self::Duplicate => "The replica has this revision already: nothing was written.",
             Self::Stale => "The replica has a later revision: nothing was written.",
+            Self::Filtered => "The filter of the replica leaves the item out: nothing was written.",
             Self::Superseded => "A later change of the same item in the same batch was written instead.",
             Self::Confirmed => "The replica confirmed the change in an earlier delivery.",
             Self::Failed => "The change was not applied; it is delivered again.",
@@ -150,13 +155,20 @@ pub(super) fn resolve(
             Some(FailureKind::Permanent(reason)) => {
                 verdicts.push((change.index, ChangeVerdict::Quarantined, Some(super::shorten(reason))));
             }
+            // Nothing was written, so that no revision is known of it.
+            None if outcome.filtered.contains(&change.index) => {
+                verdicts.push((change.index, ChangeVerdict::Filtered, None));
+            }
             None => settled.push(*change),
         }
     }
     let resolved = resolve_settled(&settled, outcome, known);
     for (change, verdict) in settled.iter().zip(resolved) {
         known.raise(change.key, change.revision);
-        let is_tombstone = verdict == ChangeVerdict::Applied && change.removed && outcome.tombstones > 0;
+        // A change that takes its item out of the filter is written as a tombstone as well.
+        let is_tombstone = verdict == ChangeVerdict::Applied
+            && outcome.tombstones > 0
+            && (change.removed || outcome.tombstones == outcome.applied);
         verdicts.push((change.index, if is_tombstone { ChangeVerdict::Tombstone } else { verdict }, None));
     }
     verdicts
@@ -250,6 +262,24 @@ mod tests {
                 (2, ChangeVerdict::Tombstone, None)
             ]
         );
+    }
+
+    #[test]
+    fn changes_that_the_filter_leaves_out_are_named() {
+        let changes = [required(0, "a", 1), required(1, "b", 2), required(2, "c", 3)];
+        let known = &mut KnownRevisions::default();
+        let outcome = SinkOutcome { filtered: vec![2, 0], ..outcome(1, 0, 0) };
+        let mut resolved = resolve(&changes, &outcome, known);
+        resolved.sort_by_key(|(index, ..)| *index);
+        let words: Vec<_> = resolved.iter().map(|(_, verdict, _)| verdict.as_str()).collect();
+        assert_eq!(words, ["filtered", "applied", "filtered"]);
+        assert_eq!(known.by_key.len(), 1, "nothing was written of the others");
+    }
+
+    #[test]
+    fn change_that_leaves_the_filter_is_a_tombstone() {
+        let outcome = SinkOutcome { tombstones: 1, ..outcome(1, 0, 0) };
+        assert_eq!(words(&[required(0, "a", 1)], &outcome, &mut KnownRevisions::default()), ["tombstone"]);
     }
 
     #[test]
