@@ -111,6 +111,8 @@ registry! {
         "deletes written as tombstones, included in `AppliedChanges`";
     UNFIT_VALUES: Counter, "UnfitValues", Count, ["sink"],
         "values that a typed column of a replica cannot store, written as null";
+    OUTDATED_REPLICAS: Counter, "OutdatedReplicas", Count, ["sink"],
+        "starts of the replicator with rules of a replica that no complete repair has applied";
     QUARANTINED: Counter, "Quarantined", Count, [],
         "records written to the failure bucket because they can never be applied";
     PARTIAL_BATCH_FAILURES: Counter, "PartialBatchFailures", Count, [],

@@ -1,11 +1,13 @@
 //! The guarantees of replicas that store a part of the source.
 
 use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
 use millrace_shared::invocation::Invocation;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::log_capture::logged;
 use crate::maintenance::replicas::{COPY, ReplicasScene, STAGING};
 use crate::maintenance::scene::text;
 use crate::maintenance::transforms::{
@@ -127,4 +129,47 @@ async fn guarantee_33_without_rules_an_image_keeps_its_bytes() {
     assert_eq!(deliver_batch(&rig.replicator(), &event).await.identifier(), None);
     let item = rig.item("ada", "1").await.unwrap();
     assert_eq!(item.len(), image.as_object().unwrap().len() + 1, "the revision is all that is added");
+}
+
+/// Starts the replicator; returns the replicas that it reports as outdated.
+async fn outdated(scene: &MaskedScene, environment: &Environment) -> Vec<String> {
+    let log = logged(async { scene.replicas.replicator_in(environment).check().await.unwrap() }).await;
+    let lines = log.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let reported = lines.filter(|line| line["message"].as_str().unwrap().contains("items of other rules"));
+    reported.map(|line| line["sink"].as_str().unwrap().to_owned()).collect()
+}
+
+async fn repair(scene: &mut MaskedScene, environment: &Environment, segments: &[(u32, u32)]) {
+    let document = environment.get("REPLICATION").unwrap();
+    scene.maintenance = scene.replicas.maintenance_in(environment, document).await;
+    for (segment, total) in segments {
+        let request = json!({
+            "task": "repair", "dry_run": false, "recheck_after_seconds": 0, "segment": segment, "segments": total,
+        });
+        scene.task(request).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guarantee_34_changed_rules_are_reported_until_a_complete_repair() {
+    let first = masked(&usual_rules());
+    let next = masked(&json!({"include": ["user_id", "timestamp", "status"]}));
+    let mut scene = MaskedScene::start(&first).await;
+    scene.write("ada", "active").await;
+    assert_eq!(outdated(&scene, &first).await, ["staging"], "the replica may have had items before");
+    repair(&mut scene, &first, &[(0, 2)]).await;
+    assert_eq!(outdated(&scene, &first).await, ["staging"], "half of the table");
+    repair(&mut scene, &first, &[(1, 2)]).await;
+    assert!(outdated(&scene, &first).await.is_empty());
+
+    // The times of objects in S3 are whole seconds.
+    let second = std::time::Duration::from_millis(1_100);
+    tokio::time::sleep(second).await;
+    repair(&mut scene, &next, &[(0, 1)]).await;
+    assert_eq!(outdated(&scene, &next).await, ["staging"], "the replicator had not started with these rules");
+    repair(&mut scene, &next, &[(0, 1)]).await;
+    assert!(outdated(&scene, &next).await.is_empty());
+    tokio::time::sleep(second).await;
+    assert_eq!(outdated(&scene, &first).await, ["staging"], "the former repair does not count");
+    assert_eq!(outdated(&scene, &first).await, ["staging"], "nor does it after the start");
 }

@@ -281,6 +281,16 @@ impl SinksConfig {
         self.archive.as_ref().map(|archive| ArchiveSink::new(archive.writer(s3)))
     }
 
+    /// Returns the replicas of the document, each with the digest of its rules; `None` if it stores items as they are.
+    #[must_use]
+    pub fn transform_digests(&self) -> Vec<(SinkName, Option<String>)> {
+        let tables = self.replicas.iter().filter(|replica| replica.setting != REPLICA_TABLE);
+        let tables = tables.map(|replica| (&replica.name, &replica.transform));
+        let relational = self.tables.iter().map(|replica| (&replica.name, &replica.transform));
+        let digest = |transform: &Option<Arc<ItemTransform>>| transform.as_ref().map(|rules| rules.digest().to_owned());
+        tables.chain(relational).map(|(name, transform)| (name.clone(), digest(transform))).collect()
+    }
+
     /// Returns the transformation of a PostgreSQL sink.
     fn rules_of(&self, sink: &PostgresSink) -> Option<SinkRules> {
         let RelationalTable { setting, transform, .. } =

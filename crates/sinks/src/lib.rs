@@ -101,6 +101,7 @@ pub mod hash_keys;
 mod name;
 pub mod postgres;
 mod replica;
+pub mod transform_history;
 mod transformed;
 
 use futures::future::BoxFuture;

@@ -5,6 +5,7 @@
 use aws_sdk_s3::Client;
 pub use millrace_shared::s3::ObjectMeta as FailureObject;
 use millrace_shared::s3::{S3Bucket, S3Error};
+use millrace_sinks::transform_history::TransformHistory;
 
 /// Prefix of redriven objects; the original key follows.
 const REDRIVEN: &str = "redriven/";
@@ -47,6 +48,12 @@ impl FailureBucket {
     /// [`BucketError`] if the write is not confirmed.
     pub async fn put(&self, key: &str, content_type: &str, body: Vec<u8>) -> Result<(), BucketError> {
         Ok(self.0.put(key, content_type, body).await?)
+    }
+
+    /// Returns the recorded rules of the replicas, which are in this bucket.
+    #[must_use]
+    pub fn transform_history(&self) -> TransformHistory {
+        TransformHistory::new(self.0.clone())
     }
 
     /// Moves an object with this body below `redriven/`. The original is removed only after the copy is confirmed.

@@ -3,10 +3,12 @@
 use millrace_shared::cache::Cache;
 use millrace_shared::environment::{self, Environment, EnvironmentError};
 use millrace_shared::quarantine::Quarantine;
+use millrace_shared::s3::S3Bucket;
 use millrace_shared::telemetry;
 use millrace_sinks::Sink;
 use millrace_sinks::config::{ReplicaClients, SinksConfig};
 use millrace_sinks::postgres::PostgresSink;
+use millrace_sinks::transform_history::TransformHistory;
 
 use crate::handler::ReplicatorHandler;
 
@@ -66,7 +68,9 @@ pub fn connect_decorated(
     let mut sinks = config.sinks.sinks(&replicas.into(), postgres, cache);
     sinks.extend(config.sinks.archive(s3.clone()).map(|archive| Box::new(archive) as Box<dyn Sink>));
     let sinks = sinks.into_iter().map(decorate).collect();
+    let history = TransformHistory::new(S3Bucket::new(s3.clone(), config.failure_bucket.clone()));
     ReplicatorHandler::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
+        .with_rules(history, config.sinks.transform_digests())
 }
 
 #[cfg(test)]

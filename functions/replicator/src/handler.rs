@@ -26,7 +26,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::confirmed::ConfirmedChanges;
 use crate::deduplicate::{LatestChanges, decide};
-use millrace_sinks::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
+use millrace_sinks::transform_history::TransformHistory;
+use millrace_sinks::{
+    DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome,
+};
 
 /// Replaces the sink in the quarantine key of a record that is passed to no sink: it cannot be parsed, or contradicts
 /// another record.
@@ -82,6 +85,13 @@ pub struct ReplicatorHandler {
     sinks: Vec<Box<dyn Sink>>,
     quarantine: Quarantine,
     confirmed: Mutex<ConfirmedChanges>,
+    rules: Option<ReplicaRules>,
+}
+
+/// The digests of the replicas' rules, and the records to compare them with.
+struct ReplicaRules {
+    history: TransformHistory,
+    digests: Vec<(SinkName, Option<String>)>,
 }
 
 /// The part of a batch that is passed to a sink which confirmed the rest of it before.
@@ -129,11 +139,19 @@ impl ReplicatorHandler {
     /// Creates the function with these sinks.
     #[must_use]
     pub fn new(sinks: Vec<Box<dyn Sink>>, quarantine: Quarantine) -> Self {
-        Self { sinks, quarantine, confirmed: Mutex::default() }
+        Self { sinks, quarantine, confirmed: Mutex::default(), rules: None }
+    }
+
+    /// Sets the digests of the replicas' rules, which [`ReplicatorHandler::check`] compares with the recorded ones;
+    /// `None` for a replica that stores items as they are.
+    #[must_use]
+    pub fn with_rules(self, history: TransformHistory, digests: Vec<(SinkName, Option<String>)>) -> Self {
+        Self { rules: Some(ReplicaRules { history, digests }), ..self }
     }
 
     /// Verifies, before the first batch, that every replica exists and has the right shape. All sinks are checked
-    /// concurrently: together they have only the time that Lambda allows for the start.
+    /// concurrently: together they have only the time that Lambda allows for the start. Then records the rules of the
+    /// replicas, and reports a replica that may contain items of other rules.
     ///
     /// # Errors
     /// [`ReplicatorError::Broken`], which names the sink and the setting to correct; if there are several, all are
@@ -145,7 +163,13 @@ impl ReplicatorHandler {
         for other in broken {
             tracing::error!(error = %other, "cannot start");
         }
-        first.map_or(Ok(()), |first| Err(first.into()))
+        if let Some(first) = first {
+            return Err(first.into());
+        }
+        if let Some(ReplicaRules { history, digests }) = &self.rules {
+            join_all(digests.iter().map(|(replica, digest)| history.report_start(replica, digest.as_deref()))).await;
+        }
+        Ok(())
     }
 
     /// Handles the records of one invocation.

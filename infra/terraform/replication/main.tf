@@ -626,6 +626,7 @@ data "aws_iam_policy_document" "replicator_role" {
     resources = [
       "${aws_s3_bucket.failure_bucket.arn}/quarantine/replicator/*",
       "${aws_s3_bucket.failure_bucket.arn}/aws/lambda/*",
+      "${aws_s3_bucket.failure_bucket.arn}/transforms/*",
     ]
   }
   statement {
@@ -1026,7 +1027,11 @@ data "aws_iam_policy_document" "maintenance_role" {
   statement {
     sid = "Reports"
     actions = ["s3:PutObject"]
-    resources = ["${aws_s3_bucket.failure_bucket.arn}/redriven/*", "${aws_s3_bucket.failure_bucket.arn}/reports/*"]
+    resources = [
+      "${aws_s3_bucket.failure_bucket.arn}/redriven/*",
+      "${aws_s3_bucket.failure_bucket.arn}/reports/*",
+      "${aws_s3_bucket.failure_bucket.arn}/transforms/*",
+    ]
   }
   statement {
     sid = "Results"
@@ -1912,7 +1917,8 @@ resource "aws_cloudwatch_dashboard" "replication_dashboard" {
     "[{\"expression\": \"SEARCH('{Millrace,function,stack,sink} MetricName=\\\"StaleChanges\\\" function=\\\"replicator\\\" stack=\\\"${(local.has_deployment_name ? var.deployment_name : var.name)}\\\"', 'Sum', 60)\"}],",
     "[{\"expression\": \"SEARCH('{Millrace,function,stack,sink} MetricName=\\\"PreviouslyConfirmedChanges\\\" function=\\\"replicator\\\" stack=\\\"${(local.has_deployment_name ? var.deployment_name : var.name)}\\\"', 'Sum', 60)\"}],",
     "[{\"expression\": \"SEARCH('{Millrace,function,stack,sink} MetricName=\\\"Tombstones\\\" function=\\\"replicator\\\" stack=\\\"${(local.has_deployment_name ? var.deployment_name : var.name)}\\\"', 'Sum', 60)\"}],",
-    "[{\"expression\": \"SEARCH('{Millrace,function,stack,sink} MetricName=\\\"UnfitValues\\\" function=\\\"replicator\\\" stack=\\\"${(local.has_deployment_name ? var.deployment_name : var.name)}\\\"', 'Sum', 60)\"}]",
+    "[{\"expression\": \"SEARCH('{Millrace,function,stack,sink} MetricName=\\\"UnfitValues\\\" function=\\\"replicator\\\" stack=\\\"${(local.has_deployment_name ? var.deployment_name : var.name)}\\\"', 'Sum', 60)\"}],",
+    "[{\"expression\": \"SEARCH('{Millrace,function,stack,sink} MetricName=\\\"OutdatedReplicas\\\" function=\\\"replicator\\\" stack=\\\"${(local.has_deployment_name ? var.deployment_name : var.name)}\\\"', 'Sum', 60)\"}]",
     "]}},",
     "{\"type\":\"metric\",\"width\":9,\"height\":6,\"properties\":{",
     "\"title\": \"failed and throttled invocations\", \"region\": \"${data.aws_region.current.region}\", \"period\": 60, \"stat\": \"Sum\",",

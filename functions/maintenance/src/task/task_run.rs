@@ -117,6 +117,12 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
         self.advanced = true;
     }
 
+    /// Returns a confirmed count of this segment.
+    #[must_use]
+    pub fn confirmed_count(&self, name: &str) -> u64 {
+        self.confirmed.progress.get(name)
+    }
+
     /// Returns the segment of the table.
     #[must_use]
     pub fn segment(&self) -> ScanSegment {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use millrace_sinks::SinkName;
+use millrace_sinks::transform_history::TransformState;
+use millrace_transform::ItemTransform;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -63,6 +65,33 @@ impl SegmentTask for RepairTask {
     }
 
     async fn run(&self, task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) -> Result<bool, VerifyError> {
-        compare(task_run, context, &self.0).await
+        let done = compare(task_run, context, &self.0).await?;
+        if done && self.0.repair_mode == RepairMode::Yes && task_run.cursor().has_rules_of(context.replicas) {
+            record_rules(task_run, context).await;
+        }
+        Ok(done)
+    }
+}
+
+/// Records the rules that every item of this segment has in the replicas now. A segment with an item that could not be
+/// repaired is not recorded. A failure is only logged: the replicas then remain reported as outdated.
+async fn record_rules(task_run: &TaskRun<VerifyCursor>, context: &TaskContext<'_>) {
+    let history = context.bucket.transform_history();
+    for replica in context.replicas {
+        let sink = replica.name();
+        if task_run.confirmed_count(&format!("{sink}.failed")) > 0 {
+            continue;
+        }
+        let digest = replica.transform().map(ItemTransform::digest);
+        match history.record_repair(sink, digest, task_run.segment()).await {
+            Ok(TransformState::Unrepaired | TransformState::Confirmed) => {}
+            Ok(TransformState::Unused) => {
+                tracing::warn!(
+                    sink,
+                    "the replicator has not started with the rules of this repair: start it, then repeat the repair"
+                );
+            }
+            Err(error) => tracing::warn!(sink, %error, "cannot record the rules of the repaired segment"),
+        }
     }
 }

@@ -23,6 +23,7 @@ use std::time::Duration;
 use futures::future::try_join;
 use millrace_shared::change::CanonicalKey;
 use millrace_sinks::{Replica, SinkName};
+use millrace_transform::ItemTransform;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -178,6 +179,22 @@ pub struct VerifyCursor {
     sink: usize,
     source: ScanPosition,
     replica: ScanPosition,
+    /// The digests of the replicas' rules when the segment was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rules: Option<String>,
+}
+
+impl VerifyCursor {
+    /// Returns whether the whole segment was compared with the rules that the replicas have now.
+    pub(super) fn has_rules_of(&self, replicas: &[&dyn Replica]) -> bool {
+        self.rules.as_ref() == Some(&rules_of(replicas))
+    }
+}
+
+/// Returns the digests of the replicas' rules as one text.
+fn rules_of(replicas: &[&dyn Replica]) -> String {
+    let digests = replicas.iter().map(|replica| replica.transform().map_or("", ItemTransform::digest));
+    digests.collect::<Vec<_>>().join(",")
 }
 
 /// Continues a comparison; returns `true` when it is done.
@@ -198,6 +215,7 @@ pub(super) async fn compare(
     while let Some(replica) = context.replicas.get(task_run.cursor().sink) {
         let replica = *replica;
         let from = task_run.cursor().clone();
+        let rules = from.rules.or_else(|| Some(rules_of(context.replicas)));
         let mut sides = MergeJoin::new(context.source, replica, task_run.segment(), from.source, from.replica);
         while sides.pages() < PAGES_PER_CHECKPOINT && !sides.is_exhausted() {
             if pace.next_permit_at().max(Instant::now()) >= scan_until {
@@ -220,9 +238,9 @@ pub(super) async fn compare(
         task_run.count(format!("{sink}.equal"), counts.equal);
         let (source, replica) = sides.positions();
         let reached = if sides.is_exhausted() {
-            VerifyCursor { sink: from.sink + 1, ..VerifyCursor::default() }
+            VerifyCursor { sink: from.sink + 1, rules, ..VerifyCursor::default() }
         } else {
-            VerifyCursor { sink: from.sink, source, replica }
+            VerifyCursor { sink: from.sink, source, replica, rules }
         };
         task_run.checkpoint(reached).await?;
         if Instant::now() >= scan_until {

@@ -1,0 +1,197 @@
+//! Which rules the items of a replica were written with: [`TransformHistory`], which is kept in the failure bucket.
+//!
+//! After a change of the rules, or of the key of a hash, a replica still contains items of the former rules, until a
+//! repair over all segments has rewritten them. The digest of the rules is therefore recorded when the replicator starts
+//! with it, and a repair records each segment that it has completed with this digest:
+//!
+//! ```text
+//! transforms/<replica>/current/<digest>
+//! transforms/<replica>/repaired/<digest>/<segments>-<segment>
+//! ```
+//!
+//! The latest object below `current/` names the rules in use, and only a segment that was repaired after it counts, so
+//! that rules which are replaced and set again need another repair. A replica without any object has had no rules.
+//! An object is never deleted and has no content of interest, so concurrent writers cannot contradict each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use millrace_shared::metric;
+use millrace_shared::s3::{ObjectMeta, S3Bucket, S3Error};
+use millrace_shared::table_reader::ScanSegment;
+use tokio::time::timeout;
+
+/// The prefix of all objects.
+const PREFIX: &str = "transforms/";
+/// Replaces the digest of a replica that stores items as they are.
+const NO_RULES: &str = "none";
+/// The time limit at the start; Lambda limits the whole start to 10 seconds.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Whether the items of a replica were written with the rules in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransformState {
+    /// A repair over all segments has passed since the rules are in use, or the replica has never had rules.
+    Confirmed,
+    /// No repair over all segments has passed since the rules are in use.
+    Unrepaired,
+    /// The replicator has not started with these rules, or has started with other rules since.
+    Unused,
+}
+
+/// The recorded rules of the replicas.
+#[derive(Debug, Clone)]
+pub struct TransformHistory {
+    bucket: S3Bucket,
+}
+
+impl TransformHistory {
+    /// Creates a client of the records in the failure bucket.
+    #[must_use]
+    pub fn new(bucket: S3Bucket) -> Self {
+        Self { bucket }
+    }
+
+    /// Returns the state of a replica whose rules have this digest; `None` if it stores items as they are.
+    ///
+    /// # Errors
+    /// [`S3Error`] if the records cannot be listed.
+    pub async fn state(&self, replica: &str, digest: Option<&str>) -> Result<TransformState, S3Error> {
+        let objects = self.bucket.list(&format!("{PREFIX}{replica}/")).await?;
+        Ok(state_of(replica, &objects, digest.unwrap_or(NO_RULES)))
+    }
+
+    /// Records that the replicator starts with these rules, and returns the state before.
+    ///
+    /// # Errors
+    /// [`S3Error`] if the records cannot be listed or written.
+    pub async fn record_start(&self, replica: &str, digest: Option<&str>) -> Result<TransformState, S3Error> {
+        let state = self.state(replica, digest).await?;
+        if state == TransformState::Unused {
+            self.put(&format!("{PREFIX}{replica}/current/{}", digest.unwrap_or(NO_RULES))).await?;
+        }
+        Ok(state)
+    }
+
+    /// Records that a repair has completed a segment with these rules, and returns the state before. A repair with
+    /// rules that the replicator has not started with is not recorded.
+    ///
+    /// # Errors
+    /// [`S3Error`] if the records cannot be listed or written.
+    pub async fn record_repair(
+        &self,
+        replica: &str,
+        digest: Option<&str>,
+        ScanSegment { segment, total_segments }: ScanSegment,
+    ) -> Result<TransformState, S3Error> {
+        let state = self.state(replica, digest).await?;
+        if state == TransformState::Unrepaired {
+            let digest = digest.unwrap_or(NO_RULES);
+            self.put(&format!("{PREFIX}{replica}/repaired/{digest}/{total_segments}-{segment}")).await?;
+        }
+        Ok(state)
+    }
+
+    /// Records that the replicator starts with these rules, and reports a replica that may contain items of other rules,
+    /// in the log and by the metric `OutdatedReplicas`. A failure of S3 is only logged.
+    pub async fn report_start(&self, replica: &str, digest: Option<&str>) {
+        let error = match timeout(REPORT_TIMEOUT, self.record_start(replica, digest)).await {
+            Ok(Ok(TransformState::Confirmed)) => return,
+            Ok(Ok(TransformState::Unrepaired | TransformState::Unused)) => {
+                metric::OUTDATED_REPLICAS.increment([replica], 1);
+                tracing::warn!(
+                    sink = replica,
+                    "the replica may contain items of other rules: run repair over all segments"
+                );
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "S3 did not respond in time".to_owned(),
+        };
+        tracing::warn!(sink = replica, error, "cannot compare the rules of the replica with those of the last start");
+    }
+
+    async fn put(&self, key: &str) -> Result<(), S3Error> {
+        self.bucket.put(key, "application/json", b"{}".to_vec()).await
+    }
+}
+
+/// Returns the state of a replica from its records.
+fn state_of(replica: &str, objects: &[ObjectMeta], digest: &str) -> TransformState {
+    let (current, repaired) = (format!("{PREFIX}{replica}/current/"), format!("{PREFIX}{replica}/repaired/{digest}/"));
+    let starts = objects.iter().filter_map(|object| Some((object.modified, object.key.strip_prefix(&current)?)));
+    // Of two at the same time, the other rules count.
+    let latest = starts.max_by_key(|(modified, started)| (*modified, *started != digest));
+    let (since, started) = match latest {
+        Some(latest) => latest,
+        None if digest == NO_RULES => return TransformState::Confirmed,
+        None => return TransformState::Unused,
+    };
+    if started != digest {
+        return TransformState::Unused;
+    }
+    let mut segments: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+    for object in objects.iter().filter(|object| object.modified >= since) {
+        let name = object.key.strip_prefix(&repaired).and_then(|name| name.split_once('-'));
+        if let Some((Ok(total), Ok(segment))) = name.map(|(total, segment)| (total.parse(), segment.parse())) {
+            segments.entry(total).or_default().insert(segment);
+        }
+    }
+    let is_complete = |(total, done): (&u32, &BTreeSet<u32>)| (0..*total).all(|segment| done.contains(&segment));
+    if segments.iter().any(is_complete) { TransformState::Confirmed } else { TransformState::Unrepaired }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn objects(keys: &[(&str, i64)]) -> Vec<ObjectMeta> {
+        let object = |(key, second): &(&str, i64)| ObjectMeta {
+            key: format!("transforms/staging/{key}"),
+            modified: OffsetDateTime::from_unix_timestamp(*second).ok(),
+            size_bytes: 2,
+        };
+        keys.iter().map(object).collect()
+    }
+
+    fn state(keys: &[(&str, i64)], digest: &str) -> TransformState {
+        state_of("staging", &objects(keys), digest)
+    }
+
+    #[test]
+    fn repair_of_all_segments_confirms_the_rules() {
+        let started = ("current/a", 1);
+        assert_eq!(state(&[], "a"), TransformState::Unused);
+        assert_eq!(state(&[started], "a"), TransformState::Unrepaired);
+        assert_eq!(state(&[started, ("repaired/a/2-0", 2)], "a"), TransformState::Unrepaired);
+        let other_split = [started, ("repaired/a/2-0", 2), ("repaired/a/3-1", 2)];
+        assert_eq!(state(&other_split, "a"), TransformState::Unrepaired);
+        let other_rules = [started, ("repaired/b/1-0", 2)];
+        assert_eq!(state(&other_rules, "a"), TransformState::Unrepaired);
+        let complete = [started, ("repaired/a/2-0", 2), ("repaired/a/2-1", 9)];
+        assert_eq!(state(&complete, "a"), TransformState::Confirmed);
+    }
+
+    #[test]
+    fn other_rules_in_between_require_another_repair() {
+        let repaired = ("repaired/a/1-0", 2);
+        let changed = [("current/a", 1), repaired, ("current/b", 3)];
+        assert_eq!(state(&changed, "a"), TransformState::Unused);
+        assert_eq!(state(&changed, "b"), TransformState::Unrepaired);
+        let set_again = [("current/a", 4), repaired, ("current/b", 3)];
+        assert_eq!(state(&set_again, "a"), TransformState::Unrepaired);
+        let at_once = [("current/a", 3), ("current/b", 3)];
+        assert_eq!((state(&at_once, "a"), state(&at_once, "b")), (TransformState::Unused, TransformState::Unused));
+    }
+
+    #[test]
+    fn replica_without_rules_is_confirmed_unless_it_has_had_rules() {
+        assert_eq!(state(&[], NO_RULES), TransformState::Confirmed);
+        let removed = [("current/a", 1), ("repaired/a/1-0", 2)];
+        assert_eq!(state(&removed, NO_RULES), TransformState::Unused);
+        let repaired = [("current/a", 1), ("current/none", 3), ("repaired/none/1-0", 4)];
+        assert_eq!(state(&repaired, NO_RULES), TransformState::Confirmed);
+    }
+}
