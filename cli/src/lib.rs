@@ -1,5 +1,5 @@
 //! The command line of Millrace: [`options`] parses the arguments and runs the command. The commands `attach`,
-//! `doctor`, `plan` and `task` have modules of their own, and so have the options that select what a stack replicates and
+//! `doctor`, `plan`, `task` and `transform` have modules of their own, and so have the options that select what a stack replicates and
 //! the messages about invalid arguments.
 //!
 //! [`banner`] is the text that a started stack prints, and [`demo`] the story that checks itself. Everything else is in
@@ -15,4 +15,5 @@ mod plan;
 mod stack_source;
 mod standard_output;
 mod task_command;
+mod transform_command;
 mod usage_error;

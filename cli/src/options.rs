@@ -40,6 +40,7 @@ use crate::plan::PlanCommand;
 use crate::stack_source::StackSource;
 use crate::standard_output::write_output;
 use crate::task_command::TaskCommand;
+use crate::transform_command::TransformCommand;
 use crate::{banner, demo, usage_error};
 
 /// The exit code if the program rejects its arguments or cannot start.
@@ -174,6 +175,8 @@ enum MillraceCommand {
     /// Report the settings of a deployment that lose the records of a DynamoDB stream, for a function in any language;
     /// only reads files
     Doctor(DoctorCommand),
+    /// Show what each replica of a replication document would store of sample items; only reads files
+    Transform(TransformCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -237,6 +240,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Demo(_)
         | MillraceCommand::Doctor(_)
         | MillraceCommand::Plan(_)
+        | MillraceCommand::Transform(_)
         | MillraceCommand::Completions { .. } => (LevelFilter::ERROR, LevelFilter::ERROR),
     };
     log(named.unwrap_or(usual), named.unwrap_or(of_maintenance));
@@ -247,6 +251,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Attach(line) => Box::pin(line.run()).await,
         MillraceCommand::Plan(line) => line.run(),
         MillraceCommand::Doctor(line) => line.run(),
+        MillraceCommand::Transform(line) => line.run(),
         MillraceCommand::Completions { shell } => {
             write_output(completions(shell)).map_or_else(|problem| refuse(&problem), |()| ExitCode::SUCCESS)
         }

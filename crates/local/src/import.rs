@@ -189,6 +189,45 @@ pub async fn import(
     }
 }
 
+/// A sample that cannot be read completely.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Source(#[from] ImportSourceError),
+    /// A line does not contain an item.
+    #[error("{}:{line}: {problem}", path.display())]
+    Item {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// The problem of the line.
+        problem: ImportItemError,
+    },
+}
+
+/// Returns the first items of files, at most `most`, each as DynamoDB JSON. They may be of any table.
+///
+/// # Errors
+/// [`SampleError`] if a file cannot be read, or a line before the last of these items is not an item.
+pub fn sample_items(mut source: ImportSource, most: usize) -> Result<Vec<String>, SampleError> {
+    let mut items = Vec::new();
+    while items.len() < most {
+        let Some(line) = source.next_line()? else { break };
+        match line::parse_item(line.text) {
+            Ok(Some((text, _))) => items.push(text.to_owned()),
+            // An empty line.
+            Ok(None) => continue,
+            Err(problem) => {
+                return Err(SampleError::Item { path: line.path.to_owned(), line: line.number, problem });
+            }
+        }
+        source.count_item();
+    }
+    Ok(items)
+}
+
 /// Reads the files line by line and sends the items in batches, until the receiver is dropped or a line is invalid.
 fn read(mut source: ImportSource, keys: &KeyAttributes, batches: &mpsc::Sender<ReadBatch>) {
     let mut batch = ImportBatch::default();

@@ -176,35 +176,7 @@ pub(super) struct ImportedItem {
 impl ImportedItem {
     /// Parses a line; `None` if it is empty.
     pub(super) fn parse(line: &str, keys: &KeyAttributes) -> Result<Option<Self>, ImportItemError> {
-        let line = line.trim_matches([' ', '\t', '\r', '\n']);
-        if line.is_empty() {
-            return Ok(None);
-        }
-        if !line.starts_with('{') {
-            return Err(not_an_object(line));
-        }
-        let members = match serde_json::from_str::<Members<'_>>(line) {
-            Ok(members) => members.0,
-            // An object that continues on the next line.
-            Err(error) if error.is_eof() && (line == "{" || line.starts_with("{\"Items\"")) => {
-                return Err(ImportItemError::Document(".Items[]"));
-            }
-            Err(error) => return Err(ImportItemError::Syntax(without_position(&error))),
-        };
-        let (text, members) = match members.as_slice() {
-            [(name, value)] if name == "Item" && !is_key_value(value) => {
-                let inner = value.get();
-                let members = serde_json::from_str::<Members<'_>>(inner);
-                let members = members.map_err(|_| ImportItemError::NotObject(format!("\"Item\": {}", shown(inner))))?;
-                (inner, members.0)
-            }
-            _ => (line, members),
-        };
-        check_members(&members)?;
-        let item = RawItem::parse(text).map_err(|error| {
-            let invalid = members.iter().find_map(|(name, value)| value_error(name, value));
-            invalid.unwrap_or_else(|| ImportItemError::Syntax(error.to_string()))
-        })?;
+        let Some((_, item)) = parse_item(line)? else { return Ok(None) };
         keys.check(&item)?;
         let key = item.key(&keys.names).map_err(|error| ImportItemError::Key(error.to_string()))?;
         let bytes = item.size_bytes();
@@ -213,6 +185,40 @@ impl ImportedItem {
         }
         Ok(Some(Self { key, attributes: item.into_attributes(), bytes }))
     }
+}
+
+/// Parses a line as the item of any table, and returns its text in the line as well; `None` if the line is empty.
+pub(super) fn parse_item(line: &str) -> Result<Option<(&str, RawItem)>, ImportItemError> {
+    let line = line.trim_matches([' ', '\t', '\r', '\n']);
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if !line.starts_with('{') {
+        return Err(not_an_object(line));
+    }
+    let members = match serde_json::from_str::<Members<'_>>(line) {
+        Ok(members) => members.0,
+        // An object that continues on the next line.
+        Err(error) if error.is_eof() && (line == "{" || line.starts_with("{\"Items\"")) => {
+            return Err(ImportItemError::Document(".Items[]"));
+        }
+        Err(error) => return Err(ImportItemError::Syntax(without_position(&error))),
+    };
+    let (text, members) = match members.as_slice() {
+        [(name, value)] if name == "Item" && !is_key_value(value) => {
+            let inner = value.get();
+            let members = serde_json::from_str::<Members<'_>>(inner);
+            let members = members.map_err(|_| ImportItemError::NotObject(format!("\"Item\": {}", shown(inner))))?;
+            (inner, members.0)
+        }
+        _ => (line, members),
+    };
+    check_members(&members)?;
+    let item = RawItem::parse(text).map_err(|error| {
+        let invalid = members.iter().find_map(|(name, value)| value_error(name, value));
+        invalid.unwrap_or_else(|| ImportItemError::Syntax(error.to_string()))
+    })?;
+    Ok(Some((text, item)))
 }
 
 fn not_an_object(line: &str) -> ImportItemError {
