@@ -1,5 +1,7 @@
 //! A sink or replica that stores transformed items: [`TransformedSink`].
 //!
+//! A failure names the change from which the batch has to be delivered again, so that the same decision is made again.
+//!
 //! The sink inside receives changes whose images are transformed already, and a removal for an item that the filter
 //! leaves out. So every kind of sink applies a transformation in the same way, and one without a transformation is not
 //! wrapped: its images stay as the stream delivered them.
@@ -12,7 +14,7 @@ use millrace_shared::change::{CanonicalKey, Change, ChangeKind, ItemImage};
 use millrace_shared::invocation::Invocation;
 use millrace_shared::table_reader::{ScanSegment, SourceDescription};
 use millrace_transform::ItemTransform;
-use millrace_transform::batch_transform::{TransformedChange, transform_changes};
+use millrace_transform::batch_transform::{TransformedChange, redelivered_from, transform_changes};
 use millrace_transform::item_transform::key_names;
 use time::OffsetDateTime;
 
@@ -78,6 +80,13 @@ impl<S: Sink> TransformedSink<S> {
         let latest_per_key: Vec<&Change<'_>> = changes.iter().collect();
         let transformed = DeduplicatedBatch { latest_per_key: &latest_per_key, ..decided };
         let mut outcome = self.inner.apply(transformed, invocation).await?;
+        for failure in outcome.failures.iter_mut().filter(|failure| matches!(failure.kind, FailureKind::Transient(_))) {
+            // The records before a failure are not delivered again.
+            let change = decided.latest_per_key.iter().find(|change| change.index == failure.index);
+            if let Some(change) = change {
+                failure.index = redelivered_from(&self.transform, decided.changes, change).index;
+            }
+        }
         outcome.filtered.append(&mut filtered);
         outcome.failures.append(&mut failures);
         Ok(outcome)
@@ -113,7 +122,8 @@ impl<S: Sink> Sink for TransformedSink<S> {
     }
 
     fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
-        self.inner.required_changes(decided)
+        let required = self.inner.required_changes(decided).into_iter();
+        required.map(|change| redelivered_from(&self.transform, decided.changes, change)).collect()
     }
 }
 

@@ -68,6 +68,24 @@ pub fn transform_changes(
     decided
 }
 
+/// Returns the change from which a batch has to be delivered again if this deduplicated change has not been applied.
+///
+/// That is an earlier change of the item if only this one shows that the replica may have the item: a batch that begins
+/// after it would omit the write.
+#[must_use]
+pub fn redelivered_from<'b>(
+    transform: &ItemTransform,
+    changes: &[&'b Change<'b>],
+    change: &'b Change<'b>,
+) -> &'b Change<'b> {
+    if transform.settings().filter.is_none() || may_be_replicated(transform, change) {
+        return change;
+    }
+    let earlier = changes.iter().rev().copied().filter(|other| other.index < change.index);
+    let mut of_item = earlier.filter(|other| other.key.canonical() == change.key.canonical());
+    of_item.find(|other| may_be_replicated(transform, other)).unwrap_or(change)
+}
+
 fn of_change(transform: &ItemTransform, change: &Change<'_>) -> TransformedChange {
     let ChangeKind::Write { image: Some(image) } = change.effect else { return TransformedChange::Unchanged };
     match transform.apply(&key_names(change.key.canonical()), image) {
@@ -166,6 +184,23 @@ mod tests {
         assert!(matches!(is(&lost), TransformedChange::Tombstone), "the first change left the filter");
         let passing = [None, Some("paid"), Some("draft"), None];
         assert!(matches!(is(&passing), TransformedChange::Unchanged), "it was in the filter within the batch");
+    }
+
+    #[test]
+    fn failed_tombstone_is_redelivered_with_the_change_that_left_the_filter() {
+        let from = |states: &[State]| {
+            let steps = states.windows(2).enumerate();
+            let records: Vec<Value> = steps.map(|(index, pair)| record(index + 1, pair[0], pair[1], true)).collect();
+            let payload = RawValue::from_string(json!({ "Records": records }).to_string()).unwrap();
+            let batch = stream::read(&payload).unwrap();
+            let changes: Vec<&Change<'_>> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
+            redelivered_from(&paid(), &changes, changes[changes.len() - 1]).index
+        };
+        let (paid, draft) = (Some("paid"), Some("draft"));
+        assert_eq!(from(&[paid, paid, draft, draft]), 1, "the last change alone would be omitted");
+        assert_eq!(from(&[paid, draft, None]), 0);
+        assert_eq!(from(&[draft, draft, paid, draft]), 2, "the change itself leaves the filter");
+        assert_eq!(from(&[draft, draft, draft]), 1, "the write is omitted");
     }
 
     #[test]
