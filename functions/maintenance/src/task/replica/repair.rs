@@ -7,6 +7,7 @@ use millrace_sinks::transform_history::TransformState;
 use millrace_transform::ItemTransform;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tokio::time::timeout_at;
 
 use super::verify::{RepairMode, ReplicaComparison, VerifyCursor, VerifyError, compare};
 use crate::task::context::TaskContext;
@@ -83,15 +84,19 @@ async fn record_rules(task_run: &TaskRun<VerifyCursor>, context: &TaskContext<'_
             continue;
         }
         let digest = replica.transform().map(ItemTransform::digest);
-        match history.record_repair(sink, digest, task_run.segment()).await {
-            Ok(TransformState::Unrepaired | TransformState::Confirmed) => {}
-            Ok(TransformState::Unused) => {
+        let recorded = history.record_repair(sink, digest, task_run.segment());
+        let error = match timeout_at(task_run.report_by(), recorded).await {
+            Ok(Ok(TransformState::Unrepaired | TransformState::Confirmed)) => continue,
+            Ok(Ok(TransformState::Unused)) => {
                 tracing::warn!(
                     sink,
                     "the replicator has not started with the rules of this repair: start it, then repeat the repair"
                 );
+                continue;
             }
-            Err(error) => tracing::warn!(sink, %error, "cannot record the rules of the repaired segment"),
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "S3 did not respond in time".to_owned(),
+        };
+        tracing::warn!(sink, error, "cannot record the rules of the repaired segment");
     }
 }
