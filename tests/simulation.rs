@@ -4,7 +4,8 @@
 //!
 //! A scenario is generated from one seed number: the writes to the source, how the stream is read and delivered, which
 //! fault occurs at which store, which invocation crashes, and which maintenance tasks run concurrently ([`action`]).
-//! The number also decides the key schema of the source and the names of its attributes ([`table`]). The scenario runs
+//! The number also decides the key schema of the source, the names of its attributes, and the rules by which each replica
+//! stores a part of them ([`table`]). The scenario runs
 //! against the production functions, which the scheduler polls call by call ([`world`], [`fault_injector`]), and
 //! the final state is checked ([`checker`]). Scenarios run in memory, where one takes a millisecond, and on the
 //! embedded engines. Unique emails ([`emails`]) and idempotent creates with a cache ([`creates`]) have separate

@@ -13,7 +13,6 @@ use std::io::Cursor;
 
 use millrace_archive::{KeyNames, MergeIterator, RowReader};
 use millrace_maintenance::failure_record;
-use millrace_shared::raw_item::RawItem;
 use millrace_shared::revision::{Revision, StreamLabel};
 use millrace_shared::stream;
 use millrace_sinks::archive;
@@ -160,8 +159,14 @@ impl<S: SimStage> SimState<'_, S> {
                     continue;
                 }
                 let table = &self.source.table;
-                let expected = self.source.items[item].map(|kind| RawItem::parse(&table.image(item, kind)).unwrap());
+                let expected = self.source.items[item].and_then(|kind| table.stored(sink, item, kind));
                 let there = held.get(table.key(item));
+                if expected.is_none() && self.source.items[item].is_some() {
+                    self.injector.see(match there {
+                        Some(_) => "rules: a tombstone of an item in the source",
+                        None => "rules: an item that was never stored",
+                    });
+                }
                 let equal = match (&expected, there.and_then(|held| held.item())) {
                     (Some(expected), Some(there)) => expected.eq_by_value(there),
                     (None, None) => true,
@@ -185,10 +190,17 @@ impl<S: SimStage> SimState<'_, S> {
                 vec![(SimFunction::Replicator, archive::NAME)]
             }
             (Some(PoisonKind::Timeless), _) => vec![(SimFunction::Archiver, "s3")],
-            (None, SourceWrite::Written(WriteKind::Reserved(_))) => {
-                vec![(SimFunction::Replicator, "wide"), (SimFunction::Replicator, "small")]
+            (None, SourceWrite::Written(kind)) => {
+                let refused: &[usize] = match kind {
+                    WriteKind::Reserved(_) => &[0, 1],
+                    WriteKind::Large(_) => &[1],
+                    WriteKind::Plain(_) => &[],
+                };
+                // An item that the filter leaves out is not written.
+                let stored = |sink: &&usize| self.source.table.stored(**sink, record.item, kind).is_some();
+                let refused = refused.iter().filter(stored);
+                refused.map(|sink| (SimFunction::Replicator, ["wide", "small"][*sink])).collect()
             }
-            (None, SourceWrite::Written(WriteKind::Large(_))) => vec![(SimFunction::Replicator, "small")],
             _ => Vec::new(),
         }
     }

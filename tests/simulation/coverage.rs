@@ -103,4 +103,6 @@ pub(super) const EXPECTED: &[&str] = &[
     "archive: a row in two objects",
     "archive sink: a removal superseded in its batch",
     "archive sink: poison",
+    "rules: a tombstone of an item in the source",
+    "rules: an item that was never stored",
 ];

@@ -37,7 +37,7 @@ pub(super) struct RunReport {
 /// The source tables of scenarios.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SimTables {
-    /// Each scenario draws its key schema and the names of its attributes.
+    /// Each scenario draws its key schema, the names of its attributes, and the rules of its replicas.
     Any,
     /// The users table.
     Users,
@@ -175,7 +175,11 @@ impl Simulation {
     /// Returns the source table of the scenario with this number.
     fn table(&self, number: u64) -> SimTable {
         match self.tables {
-            SimTables::Any => tables().new_tree(&mut runner(number, 1)).unwrap().current(),
+            SimTables::Any => {
+                let table = tables().new_tree(&mut runner(number, 1)).unwrap().current();
+                let rules = table.replica_rules().new_tree(&mut runner(number, 2)).unwrap().current();
+                table.with_rules(rules)
+            }
             SimTables::Users => SimTable::users(),
         }
     }

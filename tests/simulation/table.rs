@@ -1,13 +1,17 @@
-//! The source table of a scenario ([`SimTable`]): its key schema, the keys of its items, and the names of its
-//! attributes.
+//! The source table of a scenario ([`SimTable`]): its key schema, the keys of its items, the names of its attributes, and
+//! the rules of its replicas.
 //!
 //! They are drawn from the number of the scenario and not together with its actions, so that a number stands for the
 //! same actions whatever the table is.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::{KeyType, ScalarAttributeType};
 use millrace_shared::change::CanonicalKey;
+use millrace_shared::raw_item::RawItem;
+use millrace_transform::{AttributePath, AttributeSettings, HashKey, ItemTransform, RowFilter, TransformSettings};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 use serde_json::{Value, json};
@@ -78,19 +82,25 @@ pub(super) struct SimTable {
     value: String,
     /// The names of attributes that are the same in every item.
     more: Vec<String>,
+    /// What each of the two replicas stores; `None` for items as they are.
+    rules: [Option<Arc<ItemTransform>>; 2],
 }
 
 impl fmt::Debug for SimTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "table with ")?;
         self.key.iter().try_for_each(|part| write!(f, "{:?}: {} {:?}, ", part.name, part.kind, part.values))?;
-        write!(f, "{:?} and {:?}", self.value, self.more)
+        write!(f, "{:?} and {:?}", self.value, self.more)?;
+        let rules = |rules: &Option<Arc<ItemTransform>>| {
+            rules.as_ref().map(|rules| serde_json::to_string(rules.settings()).unwrap_or_default())
+        };
+        write!(f, ", replicated by {:?}", self.rules.each_ref().map(rules))
     }
 }
 
 impl SimTable {
     fn new(key: Vec<SimKeyAttribute>, value: String, more: Vec<String>) -> Self {
-        let mut table = Self { key, keys: Vec::new(), value, more };
+        let mut table = Self { key, keys: Vec::new(), value, more, rules: [None, None] };
         let canonical = |item| CanonicalKey::parse(&table.key_json(item, 0).to_string()).unwrap();
         table.keys = (0..ITEMS).map(canonical).collect();
         table
@@ -104,6 +114,65 @@ impl SimTable {
             "v".to_owned(),
             Vec::new(),
         )
+    }
+
+    /// Sets what the replicas store.
+    pub(super) fn with_rules(self, rules: [Option<Arc<ItemTransform>>; 2]) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// Returns what a replica stores of items; `None` for items as they are.
+    pub(super) fn rules(&self, sink: usize) -> Option<&Arc<ItemTransform>> {
+        self.rules[sink].as_ref()
+    }
+
+    /// Returns the item that a replica has to store for an item with a value; `None` if its filter leaves the item out.
+    pub(super) fn stored(&self, sink: usize, item: usize, kind: WriteKind) -> Option<RawItem> {
+        let image = RawItem::parse(&self.image(item, kind)).unwrap();
+        match self.rules(sink) {
+            Some(rules) => rules.apply_to_item(self.key(item), &image).unwrap(),
+            None => Some(image),
+        }
+    }
+
+    /// Rules of the kinds that a document can have. None of them removes an attribute that makes an item poison.
+    pub(super) fn replica_rules(&self) -> impl Strategy<Value = [Option<Arc<ItemTransform>>; 2]> {
+        let rules = (select(vec!["no", "one", "but one", "present"]), 0..3_u8, 0..6_u8);
+        let transform = {
+            let table = self.clone();
+            move |(filter, value, kind): (&str, u8, u8)| table.transform(filter, value, kind)
+        };
+        let one = proptest::option::of(rules);
+        (one.clone(), one)
+            .prop_map(move |(first, second)| [first, second].map(|drawn| drawn.and_then(&transform).map(Arc::new)))
+    }
+
+    fn transform(&self, filter: &str, value: u8, kind: u8) -> Option<ItemTransform> {
+        let value = value.to_string();
+        let pattern = match filter {
+            "one" => Some(json!({self.value.clone(): {"N": [value]}})),
+            "but one" => Some(json!({self.value.clone(): {"N": [{"anything-but": [value]}]}})),
+            "present" => Some(json!({self.value.clone(): {"N": [{"exists": true}]}})),
+            _ => None,
+        };
+        let path = |name: &String| AttributePath::of_attribute(name.clone());
+        let mut attributes = AttributeSettings::default();
+        match kind {
+            0 => {
+                let mut included = self.key_names();
+                included.extend([self.value.clone(), LARGE.to_owned(), "_rev".to_owned()]);
+                attributes.include = Some(included.iter().map(path).collect());
+            }
+            1 if !self.more.is_empty() => attributes.exclude = Some(self.more.iter().map(path).collect()),
+            2 => drop(attributes.hash.insert(path(&self.value), "key".to_owned())),
+            3 => drop(attributes.rename.insert(path(&self.value), "another name".to_owned())),
+            _ => {}
+        }
+        // A name with a dot cannot be part of a pattern.
+        let filter = pattern.and_then(|pattern| RowFilter::parse(&[pattern]).ok());
+        let settings = TransformSettings { filter, attributes };
+        let keys = BTreeMap::from([("key".to_owned(), HashKey::new(b"a key of 32 bytes from a secret.").unwrap())]);
+        (!settings.is_empty()).then(|| ItemTransform::new(&settings, &keys).unwrap())
     }
 
     /// Returns the names of the key attributes, the partition key first.

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use millrace_shared::table::RestoreTable;
 use millrace_shared::table_reader::TableReader;
 use millrace_sinks::archive::ArchiveSink;
 use millrace_sinks::postgres::PostgresSchema;
-use millrace_sinks::{Replica, Sink, SinkSetting};
+use millrace_sinks::{Replica, Sink, SinkSetting, TransformedSink};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -45,6 +46,7 @@ use super::mapping::{SimMapping, envelope, event};
 use super::memory_replica::BoundedKey;
 use super::source::{SimSource, SourceWrite};
 use super::stage::SimStage;
+use super::table::SimTable;
 
 /// The time that an invocation has. Enough for anything that does not hang.
 const INVOCATION: Duration = Duration::from_mins(1);
@@ -64,6 +66,9 @@ const SETTINGS: [SinkSetting; 3] = [
     SinkSetting { sink: "small", variable: "SMALL", stores_items: true },
     SinkSetting { sink: millrace_sinks::archive::NAME, variable: "ARCHIVE_BUCKET", stores_items: false },
 ];
+
+/// The setting that contains the rules of a replica, for errors.
+const RULES: &str = "REPLICATION /replicas/0/attributes";
 
 /// The role of a task in the scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +142,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
             postgres_schema: PostgresSchema::default(),
             source: TableReader::new(dynamodb.clone(), SOURCE),
             restore_table: RestoreTable::new(dynamodb.clone(), SOURCE.to_owned()),
-            replicas: known.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
+            replicas: (0..known.len()).map(|sink| replica(known, &stage.table(), sink)).collect(),
             mappings: ReplicatorMappings::new(lambda.clone(), SimFunction::Replicator.name().to_owned()),
             deployment: DeployedReplicator::new(
                 lambda.clone(),
@@ -159,7 +164,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
             mappings: Vec::new(),
             tasks: Vec::new(),
             now: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
-            replicator: Rc::new(replicator(&replicas, s3.clone(), &features)),
+            replicator: Rc::new(replicator(&replicas, &stage.table(), s3.clone(), &features)),
             archiver: ArchiverHandler::new(ArchiveWriter::new(archive, compression), quarantine("archiver")),
             maintenance: whole,
             partial,
@@ -181,7 +186,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
     /// Ends the replicator's execution environment, and with it all of its in-memory state.
     pub(super) fn restart_replicator(&mut self) {
         let (_, s3, _) = self.stage.clients();
-        self.replicator = Rc::new(replicator(&self.replicas, s3, &self.features));
+        self.replicator = Rc::new(replicator(&self.replicas, &self.source.table, s3, &self.features));
     }
 
     /// Creates a mapping on the latest stream for both functions, or for the replicator alone if the archive is its
@@ -294,12 +299,13 @@ impl<'s, S: SimStage> SimState<'s, S> {
         let ailing =
             |item| millrace_maintenance::repair::StaleKey { key: table.key(item).clone(), record_revision: None };
         let ailing: Vec<_> = items.into_iter().map(ailing).collect();
-        let (replica, table) = (self.replicas[sink].clone(), self.maintenance.source.clone());
+        let replica = replica(&self.replicas, &self.source.table, sink);
+        let table = self.maintenance.source.clone();
         let (injector, invocation) = (self.injector.clone(), self.invocation());
         let future = async move {
             let source = millrace_maintenance::source::SourceTable::open(table).await.ok()?;
             let mended =
-                millrace_maintenance::repair::reconcile_keys(&source, &replica, &ailing, &invocation).await.ok()?;
+                millrace_maintenance::repair::reconcile_keys(&source, &*replica, &ailing, &invocation).await.ok()?;
             if mended.iter().any(|mended| matches!(mended, millrace_maintenance::repair::RepairOutcome::Failed(_))) {
                 injector.see("repair: left an item");
             }
@@ -464,8 +470,28 @@ fn invocation(now: OffsetDateTime) -> Invocation {
     Invocation { now, deadline: Instant::now() + INVOCATION, request_id: "1".to_owned() }
 }
 
-fn replicator(replicas: &[BoundedKey; 2], s3: aws_sdk_s3::Client, features: &SimFeatures) -> ReplicatorHandler {
-    let mut sinks: Vec<_> = replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Sink>).collect();
+/// Returns a replica with its rules.
+fn replica(replicas: &[BoundedKey], table: &SimTable, sink: usize) -> Box<dyn Replica> {
+    match table.rules(sink) {
+        Some(rules) => Box::new(TransformedSink::new(replicas[sink].clone(), Arc::clone(rules), RULES.to_owned())),
+        None => Box::new(replicas[sink].clone()),
+    }
+}
+
+fn sink(replicas: &[BoundedKey], table: &SimTable, sink: usize) -> Box<dyn Sink> {
+    match table.rules(sink) {
+        Some(rules) => Box::new(TransformedSink::new(replicas[sink].clone(), Arc::clone(rules), RULES.to_owned())),
+        None => Box::new(replicas[sink].clone()),
+    }
+}
+
+fn replicator(
+    replicas: &[BoundedKey; 2],
+    table: &SimTable,
+    s3: aws_sdk_s3::Client,
+    features: &SimFeatures,
+) -> ReplicatorHandler {
+    let mut sinks: Vec<Box<dyn Sink>> = (0..replicas.len()).map(|place| sink(replicas, table, place)).collect();
     if features.archive_is_sink() {
         let archive = ArchiveStore::new(s3.clone(), ARCHIVE.to_owned());
         sinks.push(Box::new(ArchiveSink::new(ArchiveWriter::new(archive, COMPRESSION))));
