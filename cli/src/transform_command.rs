@@ -160,7 +160,7 @@ fn transformed(transform: &ItemTransform, key: &[String], item: &str) -> Result<
 /// Returns the names of an item's attributes.
 fn names(item: &str) -> impl Iterator<Item = String> {
     let attributes: Result<BTreeMap<String, &RawValue>, _> = serde_json::from_str(item);
-    attributes.unwrap_or_default().into_keys().collect::<Vec<_>>().into_iter()
+    attributes.unwrap_or_default().into_keys()
 }
 
 /// Returns the typed columns of an item as one text.

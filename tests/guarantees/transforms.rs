@@ -11,7 +11,7 @@ use crate::log_capture::logged;
 use crate::maintenance::replicas::{COPY, ReplicasScene, STAGING};
 use crate::maintenance::scene::text;
 use crate::maintenance::transforms::{
-    MaskedScene, differences, everything_masked, masked, person, replicate_people, usual_rules,
+    MaskedScene, differences, everything_masked, masked, person, replicate_people_observed, usual_rules,
 };
 use crate::replication::events::{EventBuilder, user};
 use crate::replication::rig::{ReplicationRig, deliver_batch};
@@ -103,8 +103,8 @@ async fn guarantee_30_every_task_applies_the_transformation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn guarantee_31_no_masked_value_is_found_outside_the_source() {
     let mut scene = MaskedScene::start(&masked(&usual_rules())).await;
-    let personal = replicate_people(&mut scene, 20).await;
-    let all = everything_masked(&scene).await;
+    let (personal, observed) = replicate_people_observed(&mut scene, 20).await;
+    let all = everything_masked(&scene).await + &observed;
     let found: Vec<&String> = personal.iter().filter(|value| all.contains(*value)).collect();
     assert!(found.is_empty() && all.contains("u0004"), "{found:?}");
 }

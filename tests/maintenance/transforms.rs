@@ -1,7 +1,9 @@
 //! Replicas that store transformed items: replication, backfill, verify, repair and redrive apply the same function.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use millrace_maintenance::MaintenanceHandler;
 use millrace_replicator::ReplicatorHandler;
 use millrace_shared::environment::Environment;
@@ -9,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::replicas::{COPY, ReplicasScene, STAGING, environment};
 use super::scene::{SOURCE, SceneItem, text, to_its_end, user};
+use crate::log_capture::logged;
 
 const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii";
 
@@ -209,9 +212,53 @@ pub(crate) async fn everything_masked(scene: &MaskedScene) -> String {
     all
 }
 
+/// A metrics recorder that keeps the names and the dimensions of everything that is recorded.
+#[derive(Default)]
+struct RecordedNames(Mutex<String>);
+
+impl RecordedNames {
+    fn keep(&self, key: &Key) {
+        self.0.lock().unwrap().push_str(&format!("{key:?}\n"));
+    }
+}
+
+impl Recorder for RecordedNames {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        self.keep(key);
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        self.keep(key);
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        self.keep(key);
+        Histogram::noop()
+    }
+}
+
+/// As [`replicate_people`]; also returns the log lines and the metrics of the functions as one text.
+pub(crate) async fn replicate_people_observed(scene: &mut MaskedScene, count: usize) -> (Vec<String>, String) {
+    let (mut personal, names) = (Vec::new(), RecordedNames::default());
+    let log = {
+        let _recording = metrics::set_default_local_recorder(&names);
+        logged(async { personal = replicate_people(scene, count).await }).await
+    };
+    let metrics = names.0.into_inner().unwrap();
+    assert!(log.iter().any(|line| line.contains("batch handled")), "the log has been read");
+    assert!(metrics.contains("AppliedChanges"), "the metrics have been read");
+    (personal, log.join("\n") + &metrics)
+}
+
 /// Writes people with distinct personal values, lets some leave the filter, some fail and some be lost, and runs every
 /// task; returns the values, none of which may be found.
-pub(crate) async fn replicate_people(scene: &mut MaskedScene, count: usize) -> Vec<String> {
+async fn replicate_people(scene: &mut MaskedScene, count: usize) -> Vec<String> {
     let mut personal = Vec::new();
     for number in 0..count {
         let user_id = format!("u{number:04}");
@@ -264,11 +311,11 @@ async fn equal_values_have_equal_hashes_in_every_item() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_personal_value_is_found_in_the_masked_replica_and_the_reports() {
+async fn no_personal_value_is_found_in_the_masked_replica_the_reports_the_logs_and_the_metrics() {
     let mut scene = MaskedScene::start(&masked(&usual_rules())).await;
-    let personal = replicate_people(&mut scene, 200).await;
+    let (personal, observed) = replicate_people_observed(&mut scene, 200).await;
     assert_eq!(personal.len(), 1_000);
-    let all = everything_masked(&scene).await;
+    let all = everything_masked(&scene).await + &observed;
     assert!(all.contains("u0004"), "the replica has been read");
     assert!(!scene.replicas.scene.objects("reports/").await.is_empty(), "the reports have been read");
     let found: Vec<&String> = personal.iter().filter(|value| all.contains(*value)).collect();

@@ -68,7 +68,8 @@ impl SegmentTask for RepairTask {
     async fn run(&self, task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) -> Result<bool, VerifyError> {
         let done = compare(task_run, context, &self.0).await?;
         if done && self.0.repair_mode == RepairMode::Yes && task_run.cursor().has_rules_of(context.replicas) {
-            record_rules(task_run, context).await;
+            // The future of a request of the SDK is large.
+            Box::pin(record_rules(task_run, context)).await;
         }
         Ok(done)
     }
