@@ -10,13 +10,14 @@ use super::state_machine::json_of;
 use super::tiers::section;
 use super::{TEMPLATES, source};
 
-/// Retained indefinitely: the archive itself, and the failures that are stored nowhere else.
-const KEPT: [(&str, &str); 5] = [
+/// Retained indefinitely: the archive itself, and the failures and the rules of replicas that are recorded nowhere else.
+const KEPT: [(&str, &str); 6] = [
     ("ArchiveBucket", "archive/"),
     ("ArchiveBucket", "compacted/"),
     ("ArchiveBucket", "parquet/"),
     ("FailureBucket", "aws/"),
     ("FailureBucket", "quarantine/"),
+    ("FailureBucket", "transforms/"),
 ];
 
 /// The first segments of all keys that a function's role may put, by bucket.
