@@ -1,6 +1,7 @@
 //! Replicas that store transformed items: replication, backfill, verify, repair and redrive apply the same function.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Mutex;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
@@ -218,7 +219,7 @@ struct RecordedNames(Mutex<String>);
 
 impl RecordedNames {
     fn keep(&self, key: &Key) {
-        self.0.lock().unwrap().push_str(&format!("{key:?}\n"));
+        writeln!(self.0.lock().unwrap(), "{key:?}").unwrap();
     }
 }
 

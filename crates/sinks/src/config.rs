@@ -420,7 +420,9 @@ fn document(
     let keys = match hash_keys(&document, environment) {
         Ok(keys) => keys,
         Err(problems) => {
-            problems.into_iter().for_each(|problem| read.add_error(problem));
+            for problem in problems {
+                read.add_error(problem);
+            }
             return None;
         }
     };

@@ -53,7 +53,9 @@ pub async fn load_hash_keys(
         return Ok(loaded);
     }
     let mut read = environment.read();
-    problems.into_iter().for_each(|problem| read.add_error(problem));
+    for problem in problems {
+        read.add_error(problem);
+    }
     Err(read.problems())
 }
 
