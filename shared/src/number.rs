@@ -45,6 +45,19 @@ pub fn canonical(text: &str) -> Option<Cow<'_, str>> {
     }))
 }
 
+/// Returns whether DynamoDB can store a number of this canonical format: its magnitude is 0, or from 1E-130 to less than
+/// 1E+126.
+///
+/// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html>
+pub(crate) fn is_in_range(canonical: &str) -> bool {
+    // Without an exponent, a canonical number is an integer of at most 40 digits.
+    canonical.split_once('E').is_none_or(|(digits, power)| {
+        let digits = digits.trim_start_matches('-').len();
+        let (Ok(digits), Ok(power)) = (i64::try_from(digits), power.parse::<i64>()) else { return false };
+        (-130..=125).contains(&(digits + power - 1))
+    })
+}
+
 /// Returns whether the text is a non-negative integer in canonical format, as in nearly every key.
 pub(crate) fn is_plain_integer(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -84,6 +97,21 @@ mod tests {
     fn what_is_no_number_has_no_spelling() {
         for text in ["", "-", ".", "e5", "1e", "1.2.3", "NaN", "0x10", " 1", "1e99999999999", "--1"] {
             assert_eq!(canonical(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_range_is_that_of_dynamodb() {
+        for (text, expected) in [
+            ("0", true),
+            ("-12345678901234567890123456789012345678", true),
+            ("9.9999999999999999999999999999999999999E+125", true),
+            ("-1E-130", true),
+            ("1E126", false),
+            ("9E-131", false),
+            ("1E400", false),
+        ] {
+            assert_eq!(is_in_range(&canonical(text).unwrap()), expected, "{text}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::number;
 /// Converts a map to a JSON object, and a NULL to `None`.
 ///
 /// # Errors
-/// [`RowError`] if the value is neither, contains an unknown type, or contains a number that is not valid.
+/// [`RowError`] if the value is neither, contains an unknown type, or contains a number that DynamoDB cannot store.
 pub fn object(map: &RawValue) -> Result<Option<String>, RowError> {
     let mut json = String::with_capacity(map.get().len());
     let mut read = serde_json::Deserializer::from_str(map.get());
@@ -30,7 +30,7 @@ pub fn object(map: &RawValue) -> Result<Option<String>, RowError> {
 }
 
 /// Converts a value of any type to JSON. A NULL is `Some(None)`; the result is `None` if the value contains an unknown
-/// type or a number that is not valid.
+/// type or a number that DynamoDB cannot store.
 #[must_use]
 pub fn any(value: &RawValue) -> Option<Option<String>> {
     let mut json = String::with_capacity(value.get().len());
@@ -203,7 +203,9 @@ fn push_text(json: &mut String, text: &str) {
 
 /// Appends the number in its original format if that is valid JSON, and otherwise in canonical form, which is.
 fn push_number<E: serde::de::Error>(json: &mut String, text: &str) -> Result<(), E> {
-    let canonical = number::canonical(text).ok_or_else(|| E::custom("not a number"))?;
+    // PostgreSQL refuses a `jsonb` with a number that its `numeric` cannot store, and with it the whole batch.
+    let canonical = number::canonical(text).filter(|number| number::is_in_range(number));
+    let canonical = canonical.ok_or_else(|| E::custom("not a number of DynamoDB"))?;
     let spelled: Cow<'_, str> = if is_json(text) { Cow::Borrowed(text) } else { canonical };
     json.push_str(&spelled);
     Ok(())
