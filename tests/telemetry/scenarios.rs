@@ -13,10 +13,12 @@ use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::revision::Revision;
+use millrace_shared::s3::S3Bucket;
 use millrace_shared::telemetry;
 use millrace_sinks::archive::ArchiveSink;
 use millrace_sinks::dynamodb::DynamoDbSink;
 use millrace_sinks::postgres::PostgresSink;
+use millrace_sinks::transform_history::TransformHistory;
 use millrace_sinks::{Replica as _, ReplicaCondition, ReplicaWrite, Sink, WriteResult, WriteTarget};
 use serde_json::{Value, json};
 
@@ -90,11 +92,13 @@ async fn unfit() -> PostgresSink {
     table_sink(&nobody().await, &declared("orders", &columns, "null"))
 }
 
-/// Every outcome of a change, a removal by TTL that is archived, a value that no column stores, a sink that fails, a
-/// batch that is redelivered, and a failure bucket that is unavailable.
+/// A start with new rules of a replica, every outcome of a change, a removal by TTL that is archived, a value that no
+/// column stores, a sink that fails, a batch that is redelivered, and a failure bucket that is unavailable.
 async fn replicator() {
     const SECOND: &str = "SecondReplica";
     let rig = ReplicationRig::start().await;
+    let history = TransformHistory::new(S3Bucket::new(rig.s3.clone(), rig::FAILURES.to_owned()));
+    history.report_start(SECOND, Some("digest")).await;
     let replicator = rig.replicator();
     deliver_batch(&replicator, &sample("unreadable-in-the-middle")).await;
     let named = EventBuilder::named("ada", 7, "Ada");
