@@ -30,7 +30,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) use tests::orders;
 
-use account::{AccountConnection, AccountOptions};
+pub(crate) use account::{AccountConnection, AccountOptions, TableSample};
 use files::AttachFiles;
 use findings::{ArchiveMode, AttachChoices, AttachPlan};
 use observation::TableObservation;
@@ -98,13 +98,13 @@ enum ReportFormat {
 
 /// The table as the command line names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum TableReference {
+pub(crate) enum TableReference {
     Name(String),
     Arn(TableArn),
 }
 
 impl TableReference {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.starts_with("arn:") {
             return table_arn(text).map(Self::Arn);
         }
@@ -112,6 +112,20 @@ impl TableReference {
             Ok(Self::Name(text.to_owned()))
         } else {
             Err("expected the name of a table, 3 to 255 of A-Za-z0-9_.-, or its ARN".to_owned())
+        }
+    }
+
+    /// Returns the Region in which the table is read: that of its ARN, otherwise that of the option `--region`.
+    ///
+    /// # Errors
+    /// A line about `--region`, if it is another Region than that of the ARN.
+    pub(crate) fn region(&self, option: Option<&str>) -> Result<Option<String>, String> {
+        match (self, option) {
+            (Self::Arn(arn), Some(region)) if arn.region != region => {
+                Err(format!("--region {region} is not the Region of {arn}: omit --region"))
+            }
+            (Self::Arn(arn), _) => Ok(Some(arn.region.clone())),
+            (Self::Name(_), region) => Ok(region.map(str::to_owned)),
         }
     }
 
@@ -225,13 +239,7 @@ impl AttachCommand {
 
     async fn read_account(&self) -> Result<TableObservation, String> {
         let Some(table) = &self.table else { return Err("TABLE is missing: name the table".to_owned()) };
-        let region = match (table, &self.region) {
-            (TableReference::Arn(arn), Some(region)) if arn.region != *region => {
-                return Err(format!("--region {region} is not the Region of {arn}: omit --region"));
-            }
-            (TableReference::Arn(arn), _) => Some(arn.region.clone()),
-            (TableReference::Name(_), region) => region.clone(),
-        };
+        let region = table.region(self.region.as_deref())?;
         let options = AccountOptions { region, profile: self.profile.clone(), endpoint_url: self.endpoint_url.clone() };
         let connection = AccountConnection::open(options).await?;
         connection.observe(&table.to_string(), self.replica_table.as_ref()).await

@@ -251,7 +251,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Attach(line) => Box::pin(line.run()).await,
         MillraceCommand::Plan(line) => line.run(),
         MillraceCommand::Doctor(line) => line.run(),
-        MillraceCommand::Transform(line) => line.run(),
+        MillraceCommand::Transform(line) => Box::pin(line.run()).await,
         MillraceCommand::Completions { shell } => {
             write_output(completions(shell)).map_or_else(|problem| refuse(&problem), |()| ExitCode::SUCCESS)
         }

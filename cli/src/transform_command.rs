@@ -1,6 +1,7 @@
 //! `millrace transform`: what each replica of a document would store of sample items ([`TransformCommand`]).
 //!
-//! It reads two files, and no network, so that a document is seen at work before anything is deployed.
+//! It reads the document and sample items, of a file or of a table, and changes nothing, so that a document is seen at
+//! work before anything is deployed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,6 +16,7 @@ use millrace_transform::columns::{ColumnValue, TableColumns};
 use millrace_transform::{HashKey, ItemTransform, RuleProblem};
 use serde_json::value::RawValue;
 
+use crate::attach::{AccountConnection, AccountOptions, TableReference, TableSample};
 use crate::options::refuse;
 use crate::standard_output::write_output;
 
@@ -29,11 +31,27 @@ pub(crate) struct TransformCommand {
     document: PathBuf,
     /// Sample items: an export of DynamoDB to S3 in DynamoDB JSON (its folder or a data file), or a file with one item in
     /// DynamoDB JSON on each line; at most the first 10,000 are read
-    #[arg(long, value_name = "PATH")]
-    items: PathBuf,
-    /// Names of the table's key attributes, separated by a comma
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 1, required = true)]
+    #[arg(long, value_name = "PATH", required_unless_present = "table", requires = "key")]
+    items: Option<PathBuf>,
+    /// Names of the table's key attributes, separated by a comma; with --items
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 1, conflicts_with = "table")]
     key: Vec<String>,
+    /// Name or ARN of a table whose items are the sample; it is only read
+    #[arg(long, value_name = "TABLE", conflicts_with = "items", value_parser = TableReference::parse)]
+    table: Option<TableReference>,
+    /// Maximum number of items to read from the table
+    #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..),
+          conflicts_with = "items")]
+    sample: u16,
+    /// Send the requests for the table to this URL, such as that of a running `millrace`
+    #[arg(long, value_name = "URL", conflicts_with = "items")]
+    endpoint_url: Option<String>,
+    /// Profile of the AWS configuration files (default: as for the AWS CLI)
+    #[arg(long, value_name = "NAME", conflicts_with = "items")]
+    profile: Option<String>,
+    /// Region of the table (default: that of the ARN, or as for the AWS CLI)
+    #[arg(long, value_name = "NAME", conflicts_with = "items")]
+    region: Option<String>,
     /// Number of items to print for each replica
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     show: usize,
@@ -41,18 +59,35 @@ pub(crate) struct TransformCommand {
 
 impl TransformCommand {
     /// Prints the report.
-    pub(crate) fn run(&self) -> ExitCode {
-        match self.report() {
+    pub(crate) async fn run(&self) -> ExitCode {
+        match self.report().await {
             Ok(text) => write_output(text).map_or_else(|problem| refuse(&problem), |()| ExitCode::SUCCESS),
             Err(problems) => refuse(&problems),
         }
     }
 
-    fn report(&self) -> Result<String, String> {
+    async fn report(&self) -> Result<String, String> {
         let document = read(&self.document)?;
-        let source = ImportSource::open(&self.items).map_err(|error| format!("--items: {error}"))?;
+        let TableSample { key, items } = self.sample_items().await?;
+        report(&document, &items, &key, self.show)
+    }
+
+    async fn sample_items(&self) -> Result<TableSample, String> {
+        if let Some(table) = &self.table {
+            let region = table.region(self.region.as_deref())?;
+            let (profile, endpoint_url) = (self.profile.clone(), self.endpoint_url.clone());
+            let connection =
+                Box::pin(AccountConnection::open(AccountOptions { region, profile, endpoint_url })).await?;
+            let sample = Box::pin(connection.sample(&table.to_string(), self.sample.into())).await?;
+            return if sample.items.is_empty() { Err(format!("--table: {table} has no item")) } else { Ok(sample) };
+        }
+        let Some(path) = &self.items else { return Err("--items or --table is missing".to_owned()) };
+        let source = ImportSource::open(path).map_err(|error| format!("--items: {error}"))?;
         let items = sample_items(source, ITEMS_MOST).map_err(|error| format!("--items: {error}"))?;
-        report(&document, &items, &self.key, self.show)
+        if items.is_empty() {
+            return Err("--items: no item found: write one item in DynamoDB JSON on each line".to_owned());
+        }
+        Ok(TableSample { key: self.key.clone(), items })
     }
 }
 
@@ -65,9 +100,6 @@ fn report(document: &str, items: &[String], key: &[String], show: usize) -> Resu
     let joined = |problems: Vec<String>| problems.join("; ");
     let document = ReplicationDocument::parse(document)
         .map_err(|invalid| joined(invalid.problems().iter().map(ToString::to_string).collect()))?;
-    if items.is_empty() {
-        return Err("--items: no item found: write one item in DynamoDB JSON on each line".to_owned());
-    }
     let constant = HashKey::new(HASH_KEY.as_bytes()).map_err(|error| error.to_string())?;
     let keys: BTreeMap<String, HashKey> =
         document.hash_keys().keys().map(|name| (name.clone(), constant.clone())).collect();
@@ -216,19 +248,19 @@ mod tests {
     const ITEMS: &str = "{\"pk\":{\"S\":\"1\"},\"status\":{\"S\":\"paid\"},\"email\":{\"S\":\"ada@example.com\"},\
         \"total\":{\"N\":\"1.5\"}}\n\n{\"Item\":{\"pk\":{\"S\":\"2\"},\"status\":{\"S\":\"draft\"}}}\n";
 
-    fn report_of(document: &str, items: &str, key: &str) -> Result<String, String> {
+    async fn report_of(document: &str, items: &str, key: &str) -> Result<String, String> {
         let folder = tempfile::tempdir().unwrap();
         let (document_file, items_file) = (folder.path().join("document.json"), folder.path().join("items.ndjson"));
         std::fs::write(&document_file, document).unwrap();
         std::fs::write(&items_file, items).unwrap();
         let paths = [document_file, items_file].map(|path| path.to_str().unwrap().to_owned());
         let line = ["transform", "--document", &paths[0], "--items", &paths[1], "--key", key, "--show", "1"];
-        TestCommand::try_parse_from(line).unwrap().transform.report()
+        TestCommand::try_parse_from(line).unwrap().transform.report().await
     }
 
-    #[test]
-    fn report_shows_what_each_replica_stores() {
-        let text = report_of(DOCUMENT, ITEMS, "pk").unwrap();
+    #[tokio::test]
+    async fn report_shows_what_each_replica_stores() {
+        let text = report_of(DOCUMENT, ITEMS, "pk").await.unwrap();
         for part in [
             "staging: 1 of 2 items are replicated\n  stored attributes: email, pk, status\n",
             "  removed or renamed attributes: total\n  hashed: email (pii)\n  {\"pk\":{\"S\":\"1\"},\"status\":",
@@ -243,8 +275,8 @@ mod tests {
         assert!(!staging.contains("ada@example.com"), "{text}");
     }
 
-    #[test]
-    fn invalid_files_are_rejected_with_the_fix() {
+    #[tokio::test]
+    async fn invalid_files_are_rejected_with_the_fix() {
         for (document, items, key, part) in [
             ("{}", ITEMS, "pk", "REPLICATION /version is missing"),
             (DOCUMENT, "", "pk", "no item found"),
@@ -252,7 +284,7 @@ mod tests {
             (DOCUMENT, "x", "pk", "items.ndjson:1: not JSON"),
             (DOCUMENT, ITEMS, "id", "REPLICATION /replicas/0/attributes/include lacks id"),
         ] {
-            let error = report_of(document, items, key).unwrap_err();
+            let error = report_of(document, items, key).await.unwrap_err();
             assert!(error.contains(part), "{part}: {error}");
         }
     }

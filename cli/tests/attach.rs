@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use millrace_local::stack::{LocalStack, StackOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -49,8 +50,12 @@ impl AttachProgram {
     }
 
     fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        self.run_command("attach", arguments)
+    }
+
+    fn run_command(&self, name: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        command.arg("attach").args(arguments).current_dir(self.folder.path());
+        command.arg(name).args(arguments).current_dir(self.folder.path());
         let Output { status, stdout, stderr } = command.env_clear().envs(&self.variables).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (status.code(), text(stdout), text(stderr))
@@ -437,5 +442,44 @@ async fn a_running_stack_is_read_as_an_account() {
     let skipped: Vec<&str> =
         report["not_checked"].as_array().unwrap().iter().map(|call| call["call"].as_str().unwrap()).collect();
     assert_eq!(skipped, ["ListEventSourceMappings"]);
+    stack.stop().await;
+}
+
+/// `millrace transform` reads the table of the running stack, and names a table that does not exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn sample_of_a_table_is_transformed() {
+    let options = StackOptions { port: 0, dynamodb_port: 0, s3_port: 0, ..StackOptions::default() };
+    let stack = LocalStack::start(options).await.unwrap();
+    for user_id in ["ada", "bob", "cleo"] {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let put = stack.dynamodb().put_item().table_name("Users").item("user_id", text(user_id));
+        let put = put.item("timestamp", AttributeValue::N("1".to_owned())).item("email", text("ada@example.com"));
+        put.send().await.unwrap();
+    }
+    let program = AttachProgram::with_credentials();
+    let document = json!({
+        "version": 1,
+        "replicas": [
+            {"name": "staging", "sink": "dynamodb", "table": "Staging", "attributes": {"exclude": ["email"]}}
+        ],
+    });
+    std::fs::write(program.folder.path().join("replication.json"), document.to_string()).unwrap();
+    let url = stack.dynamodb_url().to_owned();
+    let of_table = move |table: &'static str, sample: &'static str| {
+        let arguments =
+            ["--document", "replication.json", "--table", table, "--sample", sample, "--endpoint-url", &url];
+        program.run_command("transform", &arguments)
+    };
+    let runs = move || [of_table("Users", "100"), of_table("Users", "2"), of_table("Absent", "100")];
+    let [all, two, absent] = tokio::task::spawn_blocking(runs).await.unwrap();
+    assert_eq!((all.0, all.2.as_str()), (Some(0), ""));
+    assert!(
+        all.1.starts_with("staging: 3 of 3 items are replicated\n  stored attributes: timestamp, user_id\n"),
+        "{all:?}"
+    );
+    assert!(all.1.contains("removed or renamed attributes: email") && !all.1.contains("ada@"), "{all:?}");
+    assert!(two.1.starts_with("staging: 2 of 2 items are replicated\n"), "{two:?}");
+    assert_eq!(absent.0, Some(2));
+    assert!(absent.2.contains("DescribeTable of Absent in eu-west-1") && absent.2.contains("--region"), "{absent:?}");
     stack.stop().await;
 }

@@ -12,6 +12,7 @@ use millrace_local::table_description::{TableArn, TableDescription, TimeToLive};
 use millrace_shared::aws;
 use millrace_shared::clock::Clock;
 use millrace_shared::error_chain::error_chain;
+use millrace_shared::raw_item::RawItem;
 use millrace_sinks::document::{DocumentLocation, REPLICATION, ReplicationDocument, SinkSettings, TableAddress};
 use millrace_sinks::document_object::read_document;
 
@@ -28,14 +29,20 @@ const LIST_MAPPINGS: &str = "lambda:ListEventSourceMappings";
 
 /// How the account is reached, as the AWS CLI's options of the same names.
 #[derive(Debug, Clone)]
-pub(super) struct AccountOptions {
-    pub(super) region: Option<String>,
-    pub(super) profile: Option<String>,
-    pub(super) endpoint_url: Option<String>,
+pub(crate) struct AccountOptions {
+    pub(crate) region: Option<String>,
+    pub(crate) profile: Option<String>,
+    pub(crate) endpoint_url: Option<String>,
+}
+
+/// Items of a table, each in DynamoDB JSON, and the names of its key attributes.
+pub(crate) struct TableSample {
+    pub(crate) key: Vec<String>,
+    pub(crate) items: Vec<String>,
 }
 
 /// Clients of an account in one Region.
-pub(super) struct AccountConnection {
+pub(crate) struct AccountConnection {
     sdk: SdkConfig,
     region: String,
     credentials: Credentials,
@@ -47,7 +54,7 @@ impl AccountConnection {
     ///
     /// # Errors
     /// A line that names what to set.
-    pub(super) async fn open(options: AccountOptions) -> Result<Self, String> {
+    pub(crate) async fn open(options: AccountOptions) -> Result<Self, String> {
         let AccountOptions { region, profile, endpoint_url } = options;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .retry_config(aws::retries())
@@ -106,6 +113,31 @@ impl AccountConnection {
         };
         let recovery = self.recovery(&dynamodb, table).await;
         Ok(TableObservation { skipped_ttl, recovery, readers, key, replica, table: description })
+    }
+
+    /// Reads at most this number of items of a table, by name or ARN.
+    ///
+    /// # Errors
+    /// A line about `DescribeTable` or `Scan`, if the call fails or its response is not usable.
+    pub(crate) async fn sample(&self, table: &str, most: usize) -> Result<TableSample, String> {
+        let dynamodb = aws_sdk_dynamodb::Client::new(&self.sdk);
+        let description = match described(&dynamodb, table).await {
+            Ok(description) => description?,
+            Err(error) => return Err(self.not_described(table, &error)),
+        };
+        let key = [Some(description.partition_key), description.sort_key].into_iter().flatten();
+        let key = key.map(|attribute| attribute.name).collect();
+        let limit = i32::try_from(most).unwrap_or(i32::MAX);
+        let mut scanned = dynamodb.scan().table_name(table).limit(limit).into_paginator().items().send();
+        let mut items = Vec::new();
+        while items.len() < most {
+            match scanned.next().await {
+                Some(Ok(item)) => items.push(RawItem::new(item).encode()),
+                Some(Err(error)) => return Err(not_scanned(table, &CallError::new(&error))),
+                None => break,
+            }
+        }
+        Ok(TableSample { key, items })
     }
 
     fn not_described(&self, table: &str, error: &CallError) -> String {
@@ -187,6 +219,14 @@ impl CallError {
     {
         Self { code: error.code().map(str::to_owned), description: error_chain(error) }
     }
+}
+
+fn not_scanned(table: &str, error: &CallError) -> String {
+    let fix = match error.code.as_deref() {
+        Some(code) if DENIED.contains(&code) => "allow dynamodb:Scan, or use --items",
+        _ => "try again, or use --items with the output of aws dynamodb scan",
+    };
+    format!("Scan of {table}: {}: {fix}", error.description)
 }
 
 fn checked<T>(call: &'static str, action: &'static str, result: Result<T, CallError>) -> CheckResult<T> {
