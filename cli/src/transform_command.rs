@@ -97,7 +97,7 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// Returns the report about sample items, or the problems of the document.
 fn report(document: &str, items: &[String], key: &[String], show: usize) -> Result<String, String> {
-    let joined = |problems: Vec<String>| problems.join("; ");
+    let joined = |problems: Vec<String>| problems.join("\n");
     let document = ReplicationDocument::parse(document)
         .map_err(|invalid| joined(invalid.problems().iter().map(ToString::to_string).collect()))?;
     let constant = HashKey::new(HASH_KEY.as_bytes()).map_err(|error| error.to_string())?;

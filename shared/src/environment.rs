@@ -151,7 +151,8 @@ impl EnvironmentError {
 
 impl fmt::Display for EnvironmentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the environment has {} problem(s):", self.0.len())?;
+        let count = self.0.len();
+        write!(f, "the environment has {count} {}:", if count == 1 { "problem" } else { "problems" })?;
         self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
@@ -203,7 +204,7 @@ mod tests {
         assert_eq!(read.optional("ABSENT", text), None);
         let said = read.problems().to_string();
         for part in
-            ["4 problem(s)", "BUCKET is not set", "EMPTY is not set", "DAYS is \"soon\"", "TABLE is \" Users\": remove"]
+            ["4 problems:", "BUCKET is not set", "EMPTY is not set", "DAYS is \"soon\"", "TABLE is \" Users\": remove"]
         {
             assert!(said.contains(part), "{said}");
         }
@@ -214,7 +215,7 @@ mod tests {
         let wrong = environment(&[("TOMBSTONE_DAYS", "30"), ("POSTGRES_LOGIN", "iam"), ("CACHE_LOGIN", "")]);
         let said = wrong.read().problems().to_string();
         for part in [
-            "2 problem(s)",
+            "2 problems:",
             "TOMBSTONE_DAYS is \"30\", but this variable was renamed: set TOMBSTONE_RETENTION_DAYS instead",
             "POSTGRES_LOGIN is \"iam\", but this variable was renamed: set POSTGRES_AUTH instead",
         ] {

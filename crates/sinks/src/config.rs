@@ -614,7 +614,7 @@ mod tests {
     fn a_replica_that_is_the_source_or_in_another_partition_is_rejected() {
         let source = ("SOURCE_TABLE_ARN", "arn:aws:dynamodb:us-east-2:111122223333:table/Orders");
         let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
-        assert!(said.contains("1 problem(s)") && said.contains("REPLICATION /replicas/0/table"), "{said}");
+        assert!(said.contains("1 problem:") && said.contains("REPLICATION /replicas/0/table"), "{said}");
         assert!(said.contains("which is SOURCE_TABLE_ARN: set it to another table"), "{said}");
         let source = ("SOURCE_TABLE_ARN", "arn:aws-cn:dynamodb:cn-north-1:111122223333:table/Orders");
         let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
@@ -632,7 +632,7 @@ mod tests {
         {
             for schema in [&[][..], &[("SOURCE_SCHEMA", "any")]] {
                 let said = parse(&[&[table, sink], schema].concat()).unwrap_err().to_string();
-                assert!(said.contains("1 problem(s)") && said.contains(&format!("{} is set, but", sink.0)), "{said}");
+                assert!(said.contains("1 problem:") && said.contains(&format!("{} is set, but", sink.0)), "{said}");
                 assert!(said.contains("SOURCE_SCHEMA") && said.contains("otherwise remove"), "{said}");
                 assert!(!said.contains("s3cret"), "{said}");
             }
@@ -652,7 +652,7 @@ mod tests {
         };
         assert_eq!(names(&[document, url]), ["sql", "lines"]);
         let said = parse(&[document]).unwrap_err().to_string();
-        assert!(said.contains("2 problem(s)") && said.contains("/replicas/0/sink is \"postgres\", but POSTGRES_URL"));
+        assert!(said.contains("2 problems:") && said.contains("/replicas/0/sink is \"postgres\", but POSTGRES_URL"));
         let users = ("SOURCE_SCHEMA", "users");
         let said = parse(&[document, url, users]).unwrap_err().to_string();
         assert!(said.contains("/replicas/1/table is \"users\", the table of the users service"), "{said}");
@@ -684,7 +684,7 @@ mod tests {
         for name in REPLICA_VARIABLES {
             let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, (name, "1")]).unwrap_err().to_string();
             assert!(said.contains(&format!("{name} is set in addition to REPLICATION")), "{said}");
-            assert!(said.contains("1 problem(s)"), "{said}");
+            assert!(said.contains("1 problem:"), "{said}");
         }
     }
 
@@ -693,13 +693,13 @@ mod tests {
         let document = r#"{"version":1,"replicas":[{"name":"A","sink":"dynamodb"}]}"#;
         let said = parse(&[("REPLICATION", document), ("TOMBSTONE_RETENTION_DAYS", "0")]).unwrap_err().to_string();
         let parts =
-            ["3 problem(s)", "REPLICATION /replicas/0/name is \"A\"", "REPLICATION /replicas/0/table is missing"];
+            ["3 problems:", "REPLICATION /replicas/0/name is \"A\"", "REPLICATION /replicas/0/table is missing"];
         for part in parts.into_iter().chain(["TOMBSTONE_RETENTION_DAYS is \"0\""]) {
             assert!(said.contains(part), "{part} in {said}");
         }
         for malformed in ["s3://bucket", "Orders"] {
             let said = parse(&[("REPLICATION", malformed)]).unwrap_err().to_string();
-            assert!(said.contains("1 problem(s)") && said.contains("s3://<bucket>/<key>"), "{said}");
+            assert!(said.contains("1 problem:") && said.contains("s3://<bucket>/<key>"), "{said}");
         }
     }
 
@@ -716,7 +716,7 @@ mod tests {
             |value: &str| [(REPLICATION.to_owned(), value.to_owned())].into_iter().collect::<Environment>();
         let said = load_document(environment("s3://orders-config/v1.json"), &s3).await.unwrap_err().to_string();
         for part in [
-            "1 problem(s)",
+            "1 problem:",
             "REPLICATION is s3://orders-config/v1.json",
             "object v1.json of bucket orders-config",
             "s3:GetObject",

@@ -66,6 +66,20 @@ const DYNAMODB_MEMBERS: [&str; 8] =
     ["name", "sink", "table", "region", "role_arn", "max_concurrency", "where", "attributes"];
 /// The members of an archive.
 const ARCHIVE_MEMBERS: [&str; 3] = ["name", "sink", "records"];
+/// The members of any replica, for one whose kind is not known.
+const REPLICA_MEMBERS: [&str; 11] = [
+    "name",
+    "sink",
+    "table",
+    "region",
+    "role_arn",
+    "max_concurrency",
+    "columns",
+    "otherwise",
+    "records",
+    "where",
+    "attributes",
+];
 /// The kinds of sinks.
 const SINKS: [&str; 3] = ["dynamodb", "postgres", "archive"];
 
@@ -288,17 +302,51 @@ impl DocumentReader {
             return None;
         };
         let sink = listed.iter().find(|(name, _)| name == "sink").map(|(_, value)| value);
+        let kind = match sink {
+            Some(JsonValue::Text(kind)) if SINKS.contains(&kind.as_str()) => kind.as_str(),
+            other => {
+                let meant = self.unknown_sink(pointer, other);
+                // The other members are read as those of the kind that is probably meant, so that their problems are
+                // reported, too.
+                drop(self.replica_of(meant.unwrap_or_default(), pointer, value, hash_keys));
+                return None;
+            }
+        };
+        self.replica_of(kind, pointer, value, hash_keys)
+    }
+
+    /// Reports a sink that is missing or unknown; returns the kind that is probably meant.
+    fn unknown_sink(&mut self, pointer: &str, sink: Option<&JsonValue>) -> Option<&'static str> {
         let place = member_pointer(pointer, "sink");
         let expected = SINKS.map(|sink| format!("{sink:?}")).join(" or ");
-        match sink {
-            Some(JsonValue::Text(kind)) if kind == "dynamodb" => {
+        let Some(sink) = sink else {
+            self.add(place, format!("is missing: set it to {expected}"));
+            return None;
+        };
+        let text = if let JsonValue::Text(text) = sink { text.as_str() } else { "" };
+        let meant = nearest(text, &SINKS);
+        let hint = meant.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
+        self.add(place, format!("is {}: set it to {expected}{hint}", sink.quoted()));
+        meant
+    }
+
+    /// Reads a replica of a kind of sink. Of another kind, only the members that all replicas have are read.
+    fn replica_of(
+        &mut self,
+        kind: &str,
+        pointer: &str,
+        value: &JsonValue,
+        hash_keys: Option<&JsonValue>,
+    ) -> Option<ReplicaEntry> {
+        match kind {
+            "dynamodb" => {
                 let members = self.members(pointer, value, &DYNAMODB_MEMBERS, "a dynamodb replica")?;
                 let name = self.name(pointer, &members, false);
                 let settings = self.table(pointer, &members);
                 let transform = self.transform(pointer, &members, hash_keys);
                 Some(ReplicaEntry { name: name?, sink: SinkSettings::DynamoDb(settings?), transform })
             }
-            Some(JsonValue::Text(kind)) if kind == "archive" => {
+            "archive" => {
                 let members = self.members(pointer, value, &ARCHIVE_MEMBERS, "an archive")?;
                 let name = self.name(pointer, &members, true);
                 let records = self.records(pointer, &members);
@@ -306,21 +354,18 @@ impl DocumentReader {
                 let transform = TransformSettings::default();
                 Some(ReplicaEntry { name: name?, sink: SinkSettings::Archive { records: records? }, transform })
             }
-            Some(JsonValue::Text(kind)) if kind == "postgres" => {
+            "postgres" => {
                 let members = self.members(pointer, value, &POSTGRES_MEMBERS, "a postgres replica")?;
                 let name = self.name(pointer, &members, false);
                 let table = self.postgres_table(pointer, &members);
                 let transform = self.transform(pointer, &members, hash_keys);
                 Some(ReplicaEntry { name: name?, sink: SinkSettings::Postgres(table?), transform })
             }
-            Some(other) => {
-                let text = if let JsonValue::Text(text) = other { text.as_str() } else { "" };
-                let hint = nearest(text, &SINKS).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
-                self.add(place, format!("is {}: set it to {expected}{hint}", other.quoted()));
-                None
-            }
-            None => {
-                self.add(place, format!("is missing: set it to {expected}"));
+            _ => {
+                let members = self.members(pointer, value, &REPLICA_MEMBERS, "a replica")?;
+                let is_archive = matches!(members.get("name"), Some(JsonValue::Text(name)) if name == ARCHIVE_NAME);
+                self.name(pointer, &members, is_archive);
+                self.transform(pointer, &members, hash_keys);
                 None
             }
         }

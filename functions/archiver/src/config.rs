@@ -78,7 +78,7 @@ mod tests {
         for (old, new) in environment::RENAMED_VARIABLES {
             let problems = parse(&[&BUCKETS[..], &[(old, "1")]].concat()).unwrap_err();
             assert!(problems.contains(&format!("{old} is \"1\"")) && problems.contains(new), "{problems}");
-            assert!(problems.contains("1 problem(s)"), "{problems}");
+            assert!(problems.contains("1 problem:"), "{problems}");
         }
     }
 

@@ -151,6 +151,32 @@ fn a_wrong_member_names_its_value_and_the_fix() {
 }
 
 #[test]
+fn other_problems_of_a_replica_with_an_unknown_sink_are_reported_too() {
+    for (replica, pointers) in [
+        // Read as the sink that is probably meant.
+        (
+            json!({"name": "A", "sink": "dynamo", "tabel": "Orders", "max_concurrency": 0}),
+            &["sink", "tabel", "name", "table", "max_concurrency"][..],
+        ),
+        (json!({"name": "archive", "sink": "archiv", "records": "all"}), &["sink", "records"]),
+        // No sink is similar: only the members that every replica has.
+        (
+            json!({"name": "A", "sink": "kafka", "table": "Orders", "topic": "orders", "where": 7}),
+            &["sink", "topic", "name", "where"],
+        ),
+        (json!({"records": "expired"}), &["sink", "name"]),
+        (json!({"name": "archive", "sink": "s3", "records": "expired"}), &["sink"]),
+    ] {
+        let found = problems(&document(&json!([replica])));
+        let found: Vec<&str> = found.iter().map(|(pointer, _)| pointer.rsplit('/').next().unwrap()).collect();
+        assert_eq!(found, pointers, "{replica}");
+    }
+    let members = [&DYNAMODB_MEMBERS[..], &POSTGRES_MEMBERS, &ARCHIVE_MEMBERS].concat();
+    assert!(members.iter().all(|member| REPLICA_MEMBERS.contains(member)), "{members:?}");
+    assert!(REPLICA_MEMBERS.iter().all(|member| members.contains(member)), "{members:?}");
+}
+
+#[test]
 fn members_of_other_replicas_and_of_the_document_are_refused_by_pointer() {
     for member in ["columns", "otherwise", "hash_keys", "records"] {
         let (pointer, reason) = problem_of(member, json!({"include": ["pk"]}));
