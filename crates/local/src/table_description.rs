@@ -68,12 +68,29 @@ impl TableArn {
     }
 }
 
+impl TableArn {
+    /// Returns whether the table is one of an emulator, such as that of a running `millrace`, and not of an account.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.account == LOCAL_ACCOUNT
+    }
+}
+
 impl fmt::Display for TableArn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { partition, region, account, table } = self;
         write!(f, "arn:{partition}:dynamodb:{region}:{account}:table/{table}")
     }
 }
+
+/// The rule for names of tables, for errors.
+pub(crate) const TABLE_NAME_RULE: &str =
+    "a table name: expected 3 to 255 letters, digits, _, . or -, without spaces, as aws dynamodb list-tables prints it";
+
+/// The account in the ARNs of an emulator.
+const LOCAL_ACCOUNT: &str = "000000000000";
+/// The Region in the ARNs of the engine on this machine.
+const ENGINE_REGION: &str = "dynoxide";
 
 /// Returns whether a text is a valid name of a table: 3 to 255 of `A-Za-z0-9_.-`.
 #[must_use]
@@ -338,6 +355,22 @@ impl TableDescription {
         Ok(self)
     }
 
+    /// Returns the description with another Region in its ARNs, if they have that of the engine on this machine, which is
+    /// not one of AWS.
+    #[must_use]
+    pub fn in_region(mut self, region: &str) -> Self {
+        if self.arn.region != ENGINE_REGION {
+            return self;
+        }
+        region.clone_into(&mut self.arn.region);
+        let (from, to) = (format!(":{ENGINE_REGION}:"), format!(":{region}:"));
+        let arns = [self.stream.as_mut().map(|stream| &mut stream.arn), self.former_stream_arn.as_mut()];
+        for arn in arns.into_iter().flatten() {
+            *arn = arn.replacen(&from, &to, 1);
+        }
+        self
+    }
+
     /// Returns whether the table is part of a global table.
     #[must_use]
     pub fn is_global(&self) -> bool {
@@ -384,6 +417,9 @@ impl TableDescription {
         };
         let arn = table.required("TableArn")?;
         let name = table.required("TableName")?;
+        if !is_table_name(name.text()?) {
+            return Err(name.error(&format!("{:?} is not {TABLE_NAME_RULE}", name.text()?)));
+        }
         let (arn_member, arn) = (&arn, TableArn::parse(arn.text()?).map_err(|error| arn.error(&error.to_string()))?);
         if name.text()? != arn.table {
             let problem = format!("{:?} is not the table of {}", arn.table, name.text()?);
@@ -468,6 +504,12 @@ fn primary_key(
             }
         };
         keys.push((KeyAttribute { name: key.name, kind }, key.role));
+    }
+    if let [(partition, _), (sort, _), ..] = &keys[..]
+        && partition.name == sort.name
+    {
+        let problem = format!("{:?} is both the partition key and the sort key: expected two attributes", sort.name);
+        return Err(member.error(&problem));
     }
     let mut keys = keys.into_iter();
     match (keys.next(), keys.next(), keys.next()) {

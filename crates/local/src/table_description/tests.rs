@@ -76,6 +76,36 @@ fn key(name: &str, kind: KeyType) -> KeyAttribute {
 }
 
 #[test]
+fn name_and_key_that_no_table_has_are_named_with_the_rule() {
+    for name in ["my orders", "ab"] {
+        let text = changed(|table| {
+            table["TableName"] = json!(name);
+            table["TableArn"] = json!(format!("arn:aws:dynamodb:eu-west-1:123456789012:table/{name}"));
+        });
+        let said = TableDescription::parse(&text).unwrap_err().to_string();
+        let expected = format!("/Table/TableName: {name:?} is not a table name: expected 3 to 255 letters, digits");
+        assert!(said.starts_with(&expected) && said.contains("without spaces"), "{said}");
+    }
+    let text = changed(|table| table["KeySchema"][1]["AttributeName"] = json!("pk"));
+    let said = TableDescription::parse(&text).unwrap_err().to_string();
+    assert!(said.contains("/Table/KeySchema: \"pk\" is both the partition key and the sort key"), "{said}");
+}
+
+#[test]
+fn region_of_the_engine_is_replaced_in_every_arn() {
+    let engine = ORDERS.replace(":eu-west-1:123456789012:table", ":dynoxide:000000000000:table");
+    let engine = TableDescription::parse(&engine).unwrap();
+    assert!(engine.arn.is_local());
+    let table = engine.in_region("eu-central-1");
+    assert_eq!(table.arn.to_string(), "arn:aws:dynamodb:eu-central-1:000000000000:table/Orders");
+    let stream = table.stream.unwrap().arn;
+    assert!(stream.starts_with("arn:aws:dynamodb:eu-central-1:000000000000:table/Orders/stream/"), "{stream}");
+    let table = TableDescription::parse(ORDERS).unwrap();
+    assert!(!table.arn.is_local());
+    assert_eq!(table.clone().in_region("eu-central-1"), table, "a Region of AWS is that of the table");
+}
+
+#[test]
 fn every_member_of_a_description_is_read() {
     let table = TableDescription::parse(ORDERS).unwrap();
     assert_eq!((&*table.name, &*table.status), ("Orders", "ACTIVE"));

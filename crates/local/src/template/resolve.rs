@@ -9,6 +9,8 @@
 
 use std::collections::BTreeMap;
 
+use fancy_regex::Regex;
+
 use super::document::{APPLICATION, TemplateDocument};
 use super::names::LocalNames;
 use super::node::{NodeValue, TemplateNode};
@@ -20,6 +22,8 @@ use crate::lambda::function_arn;
 
 /// The fix of an option for something that the template does not have.
 const NO_SUCH: &str = "omit the option, or choose another template with --template";
+/// The parameters of the tiers.
+const TIERS: [&str; 2] = ["RelationalTier", "CacheTier"];
 /// The maximum depth of a condition; a deeper one refers to itself.
 const DEEPEST_CONDITION: usize = 50;
 
@@ -28,7 +32,7 @@ const DEEPEST_CONDITION: usize = 50;
 type GivenValue = Result<NodeValue, PropertyError>;
 
 /// Checks a value of a parameter as a deployment does: with one that `CloudFormation` rejects, the stack here would differ
-/// from every deployed one. Patterns are not checked, since they describe ARNs of a Region, which this machine is not.
+/// from every deployed one.
 fn check_value(name: &str, parameter: &TemplateNode, value: &str) -> Result<(), PropertyError> {
     let fault = |expected: String| Err(parameter.fault(format!("Parameters.{name}: {value:?}: expected {expected}")));
     if let Some(NodeValue::List(allowed)) = parameter.get("AllowedValues").map(|node| &node.value) {
@@ -52,7 +56,32 @@ fn check_value(name: &str, parameter: &TemplateNode, value: &str) -> Result<(), 
             });
         }
     }
-    Ok(())
+    let number = |limit: &str| parameter.get(limit).and_then(TemplateNode::text)?.parse::<usize>().ok();
+    let (least, most) = (number("MinLength"), number("MaxLength"));
+    let length = value.chars().count();
+    let has_length = least.is_none_or(|least| least <= length) && most.is_none_or(|most| length <= most);
+    let pattern = parameter.get("AllowedPattern").and_then(TemplateNode::text);
+    let is_match = pattern.map_or(Ok(true), |pattern| {
+        // CloudFormation matches the whole value.
+        let regex = Regex::new(&format!(r"\A(?:{pattern})\z"));
+        regex.and_then(|regex| regex.is_match(value)).map_err(|error| {
+            parameter.fault(format!("Parameters.{name}: cannot evaluate the AllowedPattern {pattern:?}: {error}"))
+        })
+    })?;
+    if has_length && is_match {
+        return Ok(());
+    }
+    if let Some(description) = parameter.get("ConstraintDescription").and_then(TemplateNode::text) {
+        return Err(parameter.fault(format!("Parameters.{name}: {value:?}: {description}")));
+    }
+    fault(match (has_length, pattern) {
+        (true, Some(pattern)) => format!("a value that matches {pattern}"),
+        _ => match (least, most) {
+            (Some(least), Some(most)) => format!("{least} to {most} characters"),
+            (Some(least), None) => format!("at least {least} characters"),
+            (None, most) => format!("at most {} characters", most.unwrap_or_default()),
+        },
+    })
 }
 
 /// The definitions that names in a template refer to.
@@ -99,13 +128,42 @@ impl<'a> ResolveScope<'a> {
         for (name, value) in &choices.parameters {
             check_value(name, scope.parameters[name.as_str()], value)?;
         }
+        scope.check_rules(template.node.get("Rules").map_or(&[][..], TemplateNode::entries))?;
         let stacks = choices.outputs.keys().filter_map(|output| output.split_once('.'));
         if let Some((stack, _)) = stacks.into_iter().find(|(stack, _)| !scope.resources.contains_key(stack)) {
-            return Err(template
-                .node
-                .fault(format!("Resources.{stack}: missing, although an option replaces it: {NO_SUCH}")));
+            let option = if stack == "CacheStack" { "--cache" } else { "--postgres" };
+            return Err(template.node.fault(format!(
+                "{option}: the template has no {stack} that the option could replace: only the users service has this \
+                 tier, omit {option}"
+            )));
         }
         Ok(scope)
+    }
+
+    /// Checks the rules about several parameters as a deployment does. A rule whose condition refers to a tier is not
+    /// checked: this machine replaces the tier's network and servers by its own.
+    fn check_rules(&self, rules: &[(String, TemplateNode)]) -> Result<(), PropertyError> {
+        for (name, rule) in rules {
+            let condition = rule.get("RuleCondition");
+            let is_checked = match condition {
+                Some(condition) if TIERS.iter().any(|tier| refers_to(condition, tier)) => false,
+                Some(condition) => self.condition(condition, 0)?,
+                None => true,
+            };
+            let Some(NodeValue::List(assertions)) = rule.get("Assertions").map(|assertions| &assertions.value) else {
+                return Err(rule.fault(format!("Rules.{name}: Assertions are missing")));
+            };
+            for assertion in assertions.iter().filter(|_| is_checked) {
+                let assert = assertion.get("Assert");
+                let assert = assert.ok_or_else(|| assertion.fault(format!("Rules.{name}: Assert is missing")))?;
+                if !self.condition(assert, 0)? {
+                    let description = assertion.get("AssertDescription").and_then(TemplateNode::text);
+                    let description = description.unwrap_or("the parameters contradict each other").trim();
+                    return Err(assertion.fault(format!("Rules.{name}: {description}")));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn with(
@@ -446,6 +504,17 @@ impl<'a> ResolveScope<'a> {
             },
             _ => Err(node.fault("Conditions: not a condition")),
         }
+    }
+}
+
+/// Returns whether a condition contains a `Ref` of a parameter.
+fn refers_to(node: &TemplateNode, parameter: &str) -> bool {
+    match &node.value {
+        NodeValue::Call(function, argument) if function == "Ref" => argument.text() == Some(parameter),
+        NodeValue::Call(_, argument) => refers_to(argument, parameter),
+        NodeValue::List(items) => items.iter().any(|item| refers_to(item, parameter)),
+        NodeValue::Map(entries) => entries.iter().any(|(_, entry)| refers_to(entry, parameter)),
+        NodeValue::Null | NodeValue::Text(_) | NodeValue::Stream(_) => false,
     }
 }
 

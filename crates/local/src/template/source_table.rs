@@ -8,7 +8,7 @@
 use super::document::TemplateDocument;
 use super::node::TemplateNode;
 use super::{AttributeType, KeyDefinition, ParameterOverrides, PropertyError, SourceTable, TableResource};
-use crate::table_description::{KeyAttribute, KeyType, TableDescription, TimeToLive, is_table_name};
+use crate::table_description::{KeyAttribute, KeyType, TABLE_NAME_RULE, TableDescription, TimeToLive, is_table_name};
 
 /// The logical ID of the table, which is in no template.
 const ID: &str = "SourceTable";
@@ -56,6 +56,13 @@ pub(super) fn source_table(
     Ok(Some(TableResource { ttl_attribute, ..table }))
 }
 
+impl TableResource {
+    /// Returns whether the table is the source table of a template that does not contain it.
+    pub(crate) fn is_outside_template(&self) -> bool {
+        self.logical_id == ID
+    }
+}
+
 /// Returns the key attributes of the table as values of the template's parameters.
 pub(super) fn key_parameters(table: &TableResource) -> impl Iterator<Item = (&'static str, String)> {
     ["PartitionKey", "SortKey"].into_iter().zip(&table.keys).map(|(parameter, key)| {
@@ -98,7 +105,7 @@ fn parameter_table(parameters: &TemplateNode, choices: &ParameterOverrides) -> R
     }
     let name = chosen("SourceTableName").unwrap_or(NAME);
     if !is_table_name(name) {
-        let problem = format!("{name:?} is not a table name: expected 3 to 255 of A-Za-z0-9_.-");
+        let problem = format!("{name:?} is not {TABLE_NAME_RULE}");
         return Err(fault("SourceTableName", &problem));
     }
     let partition = chosen("PartitionKey");
@@ -125,6 +132,13 @@ fn parameter_table(parameters: &TemplateNode, choices: &ParameterOverrides) -> R
             );
             fault(parameter, &problem)
         })?;
+        if table.keys.iter().any(|former| former.name == key.name) {
+            let problem = format!(
+                "{text:?} names the attribute of PartitionKey: set it to another attribute, or omit --parameter SortKey if \
+                 the table has no sort key"
+            );
+            return Err(fault(parameter, &problem));
+        }
         table.keys.push(KeyDefinition { name: key.name.clone(), role: role.to_owned() });
         table.attributes.push(AttributeType { name: key.name, kind: key.kind.as_str().to_owned() });
     }

@@ -441,13 +441,69 @@ fn values_that_a_deployment_rejects_are_named_with_those_it_accepts() {
         ("TombstoneRetentionDays", "1", r#"Parameters.TombstoneRetentionDays: "1": expected a number from 2"#),
         ("TombstoneRetentionDays", "soon", "expected a number from 2"),
         ("TombstoneRetentionDays", "NaN", "expected a number from 2"),
+        ("ReplicaRegion", "Ireland", r#"Parameters.ReplicaRegion: "Ireland": expected a value that matches ^(none|"#),
+        ("ReservedPrefix", "my rev", r#"Parameters.ReservedPrefix: "my rev": must be 1 to 32 letters, digits"#),
+        (
+            "ReplicaRegion",
+            "us-east-1",
+            "Rules.AnotherReplicaExists: ReplicaRegion, ReplicaRoleArn and ReplicaKeyArn require",
+        ),
+        ("ReplicaTableArn", "arn:aws:dynamodb:dynoxide:000000000000:table/Source", "Rules.ReplicaIsAnotherTable: "),
     ] {
         let refused = load_replication(&[("PartitionKey", "pk:S"), (name, value)]).unwrap_err();
         assert!(refused.contains(expected), "{refused}");
     }
-    for (name, value) in [("Archive", "off"), ("LogRetentionDays", "3"), ("TombstoneRetentionDays", "2")] {
+    for (name, value) in [
+        ("Archive", "off"),
+        ("LogRetentionDays", "3"),
+        ("TombstoneRetentionDays", "2"),
+        ("ReservedPrefix", "mr_"),
+        ("ReplicaTableArn", "arn:aws:dynamodb:dynoxide:000000000000:table/Other"),
+    ] {
         load_replication(&[("PartitionKey", "pk:S"), (name, value)]).unwrap();
     }
+    // A pattern with look-ahead, as Java has it.
+    let base_path = |value: &str| {
+        let parameters = [("ApiBasePath".to_owned(), value.to_owned())].into();
+        let choices = ParameterOverrides { parameters, outputs: BTreeMap::new() };
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../template.yaml");
+        SamTemplate::load_with(Path::new(path), &choices).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(base_path("v1"), Ok(()));
+    assert!(
+        base_path("users/v1").unwrap_err().contains(r#"Parameters.ApiBasePath: "users/v1": expected a value that"#)
+    );
+}
+
+#[test]
+fn length_of_a_parameter_is_checked_and_rules_of_a_tier_are_not() {
+    let template = |value: &str, rules: &str| {
+        let text = format!(
+            "Parameters:\n  Name: {{Type: String, Default: abc, MinLength: 2, MaxLength: 4}}\n  \
+             RelationalTier: {{Type: String, Default: none}}\n{rules}\nResources: {{}}\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("template.yaml");
+        std::fs::write(&path, text).unwrap();
+        let parameters = [("Name".to_owned(), value.to_owned())].into();
+        let choices = ParameterOverrides { parameters, outputs: BTreeMap::new() };
+        SamTemplate::load_with(&path, &choices).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(template("ab", ""), Ok(()));
+    for value in ["a", "abcde"] {
+        let said = template(value, "").unwrap_err();
+        assert!(said.contains(&format!("Parameters.Name: {value:?}: expected 2 to 4 characters")), "{said}");
+    }
+    let rule = |condition: &str| {
+        format!(
+            "Rules:\n  IsAbc:\n{condition}    Assertions:\n      - Assert: !Equals [!Ref Name, abc]\n        \
+             AssertDescription: Name is not abc, set it"
+        )
+    };
+    assert_eq!(template("abc", &rule("")), Ok(()));
+    assert!(template("ab", &rule("")).unwrap_err().ends_with("Rules.IsAbc: Name is not abc, set it"));
+    assert_eq!(template("ab", &rule("    RuleCondition: !Equals [!Ref Name, abcd]\n")), Ok(()));
+    assert_eq!(template("ab", &rule("    RuleCondition: !Equals [!Ref RelationalTier, none]\n")), Ok(()));
 }
 
 /// A table whose key names no parameter can have, with an index of each kind.
@@ -537,7 +593,9 @@ fn parameters_that_do_not_describe_a_source_table_are_refused() {
         (&[("PartitionKey", "pk")], r#"PartitionKey: "pk" is not a name and a type"#),
         (&[("PartitionKey", ":S")], r#"PartitionKey: ":S" is not a name and a type"#),
         (&[keys[0], ("SortKey", "sk:X")], r#"SortKey: "sk:X" is not a name and a type"#),
+        (&[keys[0], ("SortKey", "pk:N")], r#"SortKey: "pk:N" names the attribute of PartitionKey: set it to another"#),
         (&[keys[0], ("SourceTableName", "a table")], r#"SourceTableName: "a table" is not a table name"#),
+        (&[keys[0], ("SourceTableName", "ab")], "expected 3 to 255 letters, digits, _, . or -, without spaces"),
         (&[keys[0], ("SourceStreamArn", "arn:…")], "SourceStreamArn: cannot be set"),
         (&[keys[0], ("UsersTable", "Users")], "Parameters.UsersTable: the template has no such parameter"),
     ] {
@@ -553,7 +611,7 @@ fn tier_that_the_template_does_not_have_is_refused() {
     choices.parameters.insert("PartitionKey".to_owned(), "pk:S".to_owned());
     let said = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
     assert!(
-        said.contains("Resources.RelationalStack: missing, although an option replaces it: omit the option"),
+        said.contains("--postgres: the template has no RelationalStack") && said.contains("omit --postgres"),
         "{said}"
     );
     choices.outputs.clear();
