@@ -1,9 +1,13 @@
 //! The event source mapping on the embedded engines, with functions that fail as specified.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodbstreams::config::interceptors::BeforeSerializationInterceptorContextRef;
+use aws_sdk_dynamodbstreams::config::{ConfigBag, Intercept};
+use aws_sdk_dynamodbstreams::error::BoxError;
 use futures::future::LocalBoxFuture;
 use millrace_event_source_mapping::checkpoints::CheckpointFile;
 use millrace_event_source_mapping::filter::RecordFilter;
@@ -39,7 +43,30 @@ impl StreamFunction for RecordingFunction {
     }
 }
 
+/// Counts the requests of a client.
+#[derive(Debug, Default)]
+struct RequestCounter(AtomicUsize);
+
+#[derive(Debug)]
+struct CountRequests(Arc<RequestCounter>);
+
+impl Intercept for CountRequests {
+    fn name(&self) -> &'static str {
+        "CountRequests"
+    }
+
+    fn read_before_execution(
+        &self,
+        _: &BeforeSerializationInterceptorContextRef<'_>,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 struct DriverHarness {
+    reads: Arc<RequestCounter>,
     dynamodb: dynamodb::DynamoDbEngine,
     s3: s3::S3Engine,
     folder: TempDir,
@@ -63,7 +90,7 @@ impl DriverHarness {
         };
         dynamodb.create_tables(&[table]).unwrap();
         s3.create_buckets(&[BucketResource { logical_id: "FailureBucket".into(), name: "failures".into() }]).unwrap();
-        Self { dynamodb, s3, folder }
+        Self { reads: Arc::default(), dynamodb, s3, folder }
     }
 
     async fn put(&self, ids: &[&str]) {
@@ -91,7 +118,7 @@ impl DriverHarness {
             from: checkpoints.load(&stream_arn).unwrap(),
             stream_arn,
             from_latest: false,
-            streams: clients::streams(self.dynamodb.endpoint()),
+            streams: self.counted_streams(),
             function: "noting".into(),
             function_arn: "arn:aws:lambda:us-east-1:000000000000:function:noting".into(),
             invoke: Arc::<RecordingFunction>::clone(&function),
@@ -99,8 +126,14 @@ impl DriverHarness {
             on_failure: Some(S3Bucket::new(clients::s3(self.s3.endpoint()), "failures".into())),
             checkpoints: Some(checkpoints),
             clock: Clock::system(),
+            writes: Some(self.dynamodb.writes()),
         });
         (pump, function)
+    }
+
+    fn counted_streams(&self) -> aws_sdk_dynamodbstreams::Client {
+        let config = clients::streams(self.dynamodb.endpoint()).config().to_builder();
+        aws_sdk_dynamodbstreams::Client::from_conf(config.interceptor(CountRequests(Arc::clone(&self.reads))).build())
     }
 
     async fn given_up(&self) -> Vec<(String, Value)> {
@@ -134,6 +167,29 @@ async fn a_restart_goes_on_where_the_last_run_left_off() {
     pump.drained().await;
     pump.stop().await;
     assert_eq!(seen(&function).concat(), ["c"]);
+}
+
+/// Twenty reads per second of two idle streams cost a tenth of a core.
+#[tokio::test]
+async fn idle_stream_is_read_at_each_write_and_rarely_otherwise() {
+    let world = DriverHarness::new().await;
+    let (pump, function) = world.pump(MappingSettings::default(), |_| Some(String::new())).await;
+    pump.drained().await;
+    let before = world.reads.0.load(Ordering::Relaxed);
+    let started = Instant::now();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let reads = world.reads.0.load(Ordering::Relaxed) - before;
+    let seconds = usize::try_from(started.elapsed().as_secs()).unwrap();
+    assert!(reads <= 2 * (seconds + 1), "{reads} requests in {seconds} s without a write");
+    for id in ["a", "b", "c"] {
+        let written = Instant::now();
+        world.put(&[id]).await;
+        while seen(&function).concat().last().is_none_or(|last| last != id) {
+            assert!(written.elapsed() < Duration::from_millis(900), "{id} is read after a signal, not by a poll");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    pump.stop().await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use millrace_shared::invocation::Invocation;
 use millrace_shared::revision::SequenceNumber;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -25,8 +25,11 @@ use super::state::{ActionId, ActionKind, MappingAction, MappingState, RecordEntr
 use super::{MappingConfig, event};
 use millrace_shared::clock::new_uuid;
 
-/// The interval at which an idle stream is polled, which is also the longest time until a written record is read.
+/// The interval at which a stream is polled, which is also the longest time until a written record is read.
 const POLL_EVERY: Duration = Duration::from_millis(50);
+/// The interval at which an idle stream is polled if each write is signalled: long enough to cost nothing, short enough
+/// for a write that another process made.
+const SIGNALLED_POLL_EVERY: Duration = Duration::from_secs(1);
 /// The interval at which the list of shards is read.
 const SHARDS_EVERY: Duration = Duration::from_secs(5);
 /// The delay after a failed read.
@@ -57,7 +60,10 @@ pub(super) struct MappingDriver {
     saved: BTreeMap<ShardId, ShardPosition>,
     tasks: JoinSet<TaskResult>,
     drains: Vec<DrainRequest>,
+    writes: Option<watch::Receiver<()>>,
     shards_at: Instant,
+    /// The time of the last read.
+    read_at: Instant,
     poll_at: Instant,
 }
 
@@ -66,12 +72,14 @@ impl MappingDriver {
         let now = Instant::now();
         Self {
             saved: mapping.from.clone(),
+            writes: mapping.writes.clone(),
             mapping: Arc::new(mapping),
             machine,
             reader,
             tasks: JoinSet::new(),
             drains: Vec::new(),
             shards_at: now,
+            read_at: now,
             poll_at: now,
         }
     }
@@ -99,6 +107,8 @@ impl MappingDriver {
                     self.poll_at = Instant::now();
                 }
                 Some(done) = self.tasks.join_next() => self.land(done),
+                // Many writes in a row are read together.
+                () = next_write(&mut self.writes) => self.poll_at = self.poll_at.min(self.read_at + POLL_EVERY),
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }
@@ -138,7 +148,8 @@ impl MappingDriver {
     /// Reads a page of every readable shard.
     async fn read(&mut self) {
         let asked = self.drains.len();
-        self.poll_at = Instant::now() + POLL_EVERY;
+        self.read_at = Instant::now();
+        self.poll_at = self.read_at + POLL_EVERY;
         if Instant::now() >= self.shards_at {
             match self.reader.shards().await {
                 Ok(shards) => self.open(shards),
@@ -164,6 +175,10 @@ impl MappingDriver {
             let until: BTreeMap<_, _> = readable.into_iter().collect();
             for drain in self.drains.iter_mut().take(asked).filter(|drain| drain.until.is_none()) {
                 drain.until = Some(until.clone());
+            }
+            // Everything is read, and every write that follows is signalled.
+            if self.writes.is_some() && self.shards_at > self.read_at {
+                self.poll_at = self.read_at + SIGNALLED_POLL_EVERY;
             }
         }
     }
@@ -237,6 +252,18 @@ impl MappingDriver {
             // The caller may no longer wait.
             let _ = drain.done.send(());
         }
+    }
+}
+
+/// Waits for the next signal of a write; forever if writes are not signalled.
+async fn next_write(writes: &mut Option<watch::Receiver<()>>) {
+    let is_written = match writes {
+        Some(writes) => writes.changed().await.is_ok(),
+        None => false,
+    };
+    // Without a sender, no write is signalled any more.
+    if !is_written {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -59,7 +59,7 @@ use std::time::Duration;
 
 use millrace_shared::clock::Clock;
 use millrace_shared::s3::S3Bucket;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub mod checkpoints;
@@ -112,6 +112,9 @@ pub struct MappingConfig {
     pub checkpoints: Option<CheckpointFile>,
     /// The clock.
     pub clock: Clock,
+    /// Signals each write to a table, if all writes to the stream's table are known: the stream is then read after a
+    /// signal, and otherwise once per second. Without it, an idle stream is read every 50 ms.
+    pub writes: Option<watch::Receiver<()>>,
 }
 
 /// A running mapping. Dropping it also stops it, without waiting for invocations in flight.

@@ -10,6 +10,7 @@
 //! Two differences from AWS remain, which the event source mapping simulator handles: a stream has one shard that never
 //! closes, and TTL removes items only when [`DynamoDbEngine::sweep_ttl`] is called (`ttl`).
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use dynoxide::Database;
 use dynoxide::storage::Storage;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::serve::serve;
@@ -31,6 +32,7 @@ mod streams;
 mod table_arn;
 mod ttl;
 
+use front::EngineSignals;
 pub(crate) use table_arn::table_arn;
 
 /// Time limit for requests in progress at a stop; afterwards they are cut off.
@@ -122,7 +124,8 @@ impl DynamoDbEngine {
         let engine = behind.local_addr().map_err(DynamoDbEngineError::Listener)?;
         let engine =
             engine.to_string().parse().map_err(|_| DynamoDbEngineError::Engine(format!("no address: {engine}")))?;
-        let front = front::EngineFront::new(database.clone(), engine);
+        let signals = EngineSignals::default();
+        let front = front::EngineFront::new(database.clone(), engine, signals.clone());
         let front = hyper::service::service_fn(move |request| front.clone().answer(request));
         let ((stop, stopped), (end, ended)) = (oneshot::channel(), oneshot::channel::<()>());
         let shared = database.clone();
@@ -140,13 +143,26 @@ impl DynamoDbEngine {
             }
         });
         let second = Arc::new(Mutex::new(second));
-        Ok(Self { endpoint: format!("http://{address}"), database, second, stop, server, held })
+        Ok(Self { endpoint: format!("http://{address}"), database, second, signals, stop, server, held })
     }
 
     /// Returns the URL that SDKs use as their DynamoDB (and streams) endpoint.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Returns the signals of writes: one after each request that may have written, and after TTL has removed items.
+    #[must_use]
+    pub fn writes(&self) -> watch::Receiver<()> {
+        self.signals.writes.subscribe()
+    }
+
+    /// Forwards the requests of Lambda's API to its server. Only the first call has an effect.
+    pub fn serve_lambda_at(&self, address: SocketAddr) {
+        if let Ok(address) = address.to_string().parse() {
+            let _ = self.signals.lambda.set(address);
+        }
     }
 
     /// Creates the tables with their indexes, streams and TTL. An existing table with the same schema is left
@@ -172,7 +188,12 @@ impl DynamoDbEngine {
         let swept = tokio::task::spawn_blocking(move || {
             ttl::sweep(&second.lock().unwrap_or_else(PoisonError::into_inner), now)
         });
-        swept.await.map_err(|panic| DynamoDbEngineError::Engine(panic.to_string()))?
+        let removed = swept.await.map_err(|panic| DynamoDbEngineError::Engine(panic.to_string()))?;
+        // Items that were removed before an error are in the stream, too.
+        if !matches!(removed, Ok(0)) {
+            self.signals.writes.send_replace(());
+        }
+        removed
     }
 
     /// Stops serving, waits for requests in progress, and closes the database.
@@ -391,6 +412,27 @@ mod tests {
             let refused = engine.create_tables(&[table]).unwrap_err().to_string();
             assert!(refused.contains(part) && refused.contains("Users"), "{refused}");
         }
+        engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn each_write_is_signalled_and_a_read_is_not() {
+        let engine = start(None).await;
+        engine.create_tables(&[users()]).unwrap();
+        let mut writes = engine.writes();
+        let client = clients::dynamodb(engine.endpoint());
+        client.scan().table_name("Users").send().await.unwrap();
+        client.describe_table().table_name("Users").send().await.unwrap();
+        assert!(!writes.has_changed().unwrap());
+        put(&engine, "one", "1").await;
+        assert!(writes.has_changed().unwrap());
+        writes.mark_unchanged();
+        assert_eq!(engine.sweep_ttl(Clock::system().now()).await.unwrap(), 0, "too long ago for TTL");
+        let now = Clock::system().now();
+        put(&engine, "one", &(now.unix_timestamp() - 1).to_string()).await;
+        writes.mark_unchanged();
+        assert_eq!(engine.sweep_ttl(now).await.unwrap(), 1);
+        assert!(writes.has_changed().unwrap(), "a removal by TTL is in the stream, too");
         engine.stop().await;
     }
 

@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 use crate::clients;
 
+/// The beginning of the paths of Lambda's API.
+pub(crate) const PATH_PREFIX: &str = "/2015-03-31/";
 /// The paths of `ListEventSourceMappings`: its documentation ends the path in a slash, the SDKs do not.
 const PATHS: [&str; 2] = ["/2015-03-31/event-source-mappings", "/2015-03-31/event-source-mappings/"];
 

@@ -229,6 +229,7 @@ impl LocalStack {
         let api_url = format!("http://{address}");
 
         let dynamodb = dynamodb::DynamoDbEngine::start(dynamodb, options.data.as_deref()).await?;
+        dynamodb.serve_lambda_at(address);
         let (folder, objects) = object_folder(options.data.as_deref())?;
         let observer = options.observe.then(|| Arc::new(ChangeObserver::new(Arc::default(), Clock::system())));
         let down = observer.as_ref().map(|observer| observer.switches().s3_switch()).unwrap_or_default();
@@ -240,6 +241,7 @@ impl LocalStack {
         let wiring = FunctionWiring {
             options: &options,
             dynamodb: dynamodb.endpoint(),
+            writes: dynamodb.writes(),
             s3: s3.endpoint(),
             observer: observer.as_ref(),
         };

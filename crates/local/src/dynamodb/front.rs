@@ -2,9 +2,13 @@
 //!
 //! Operations on streams are implemented in [`super::streams`], and `DescribeContinuousBackups` here. Descriptions of
 //! tables are returned with the stream's label rewritten, and tables that a request names by ARN are forwarded by name
-//! ([`TableArns`]); all other requests and responses are forwarded unchanged.
+//! ([`TableArns`]); all other requests and responses are forwarded unchanged. Requests of Lambda's API are forwarded to
+//! the HTTP API, so that a program which sends all calls to one endpoint reaches both.
+//!
+//! Each request that may write is signalled after its response ([`DynamoDbEngine::writes`](super::DynamoDbEngine::writes)).
 
 use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -18,14 +22,19 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::streams;
 use super::table_arn::TableArns;
+use crate::lambda;
 
 const PREFIX: &str = "DynamoDB_20120810.";
 const JSON: &str = "application/x-amz-json-1.0";
 /// The header with the engine's checksum of a body.
 const CRC32: &str = "x-amz-crc32";
+
+/// The beginnings of the names of operations that write nothing.
+const READS: [&str; 6] = ["BatchGet", "Describe", "Get", "List", "Query", "Scan"];
 
 /// An error response.
 struct ErrorResponse {
@@ -56,18 +65,35 @@ pub(super) struct EngineFront {
     database: Database,
     engine: Authority,
     client: Client<HttpConnector, Full<Bytes>>,
+    signals: EngineSignals,
+}
+
+/// What the proxy shares with its engine.
+#[derive(Clone, Default)]
+pub(super) struct EngineSignals {
+    /// Signals each write.
+    pub(super) writes: watch::Sender<()>,
+    /// The address of the server of Lambda's API, once it is known.
+    pub(super) lambda: Arc<OnceLock<Authority>>,
 }
 
 impl EngineFront {
-    pub(super) fn new(database: Database, engine: Authority) -> Self {
+    pub(super) fn new(database: Database, engine: Authority, signals: EngineSignals) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self { database, engine, client: Client::builder(TokioExecutor::new()).build(connector) }
+        Self { database, engine, client: Client::builder(TokioExecutor::new()).build(connector), signals }
     }
 
     /// Handles a request.
     pub(super) async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        if request.uri().path().starts_with(lambda::PATH_PREFIX)
+            && let Some(lambda) = self.signals.lambda.get()
+        {
+            return Ok(self.forward(request, lambda).await.unwrap_or_else(ErrorResponse::into_response));
+        }
         let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+        let is_write =
+            target.strip_prefix(PREFIX).is_some_and(|operation| !READS.iter().any(|read| operation.starts_with(read)));
         let answer = if let Some(operation) = target.strip_prefix(streams::PREFIX) {
             let operation = operation.to_owned();
             self.own(request, |database, body| {
@@ -87,6 +113,9 @@ impl EngineFront {
                 _ => self.engine(request).await.unwrap_or_else(ErrorResponse::into_response),
             }
         };
+        if is_write {
+            self.signals.writes.send_replace(());
+        }
         Ok(answer)
     }
 
@@ -110,10 +139,14 @@ impl EngineFront {
     }
 
     async fn engine(&self, request: Request<Incoming>) -> Result<Response<Body>, ErrorResponse> {
+        self.forward(request, &self.engine).await
+    }
+
+    async fn forward(&self, request: Request<Incoming>, to: &Authority) -> Result<Response<Body>, ErrorResponse> {
         let (mut parts, body) = request.into_parts();
         let mut uri = std::mem::take(&mut parts.uri).into_parts();
         uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(self.engine.clone());
+        uri.authority = Some(to.clone());
         parts.uri = Uri::from_parts(uri).map_err(|error| ErrorResponse::internal(&error))?;
         let body = body.collect().await.map_err(|error| ErrorResponse::internal(&error))?.to_bytes();
         let (body, arns) = match TableArns::of_request(&body) {

@@ -16,6 +16,7 @@ use millrace_sinks::Sink;
 use millrace_sinks::config::{SinksConfig, load_document};
 use millrace_sinks::hash_keys::with_constant_hash_keys;
 use millrace_sinks::postgres::PostgresSchema;
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::embedded::{EmbeddedArchiver, EmbeddedReplicator};
@@ -88,6 +89,7 @@ pub(super) fn mount_search_routes(api: Router, other: Router, template: &SamTemp
 pub(super) struct FunctionWiring<'a> {
     pub(super) options: &'a StackOptions,
     pub(super) dynamodb: &'a str,
+    pub(super) writes: watch::Receiver<()>,
     pub(super) s3: &'a str,
     pub(super) observer: Option<&'a Arc<ChangeObserver>>,
 }
@@ -228,6 +230,7 @@ impl FunctionWiring<'_> {
             from: from.unwrap_or_default(),
             checkpoints,
             clock: Clock::system(),
+            writes: Some(self.writes.clone()),
             name,
         })
     }
