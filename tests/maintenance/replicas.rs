@@ -373,7 +373,7 @@ async fn a_document_without_a_replica_that_stores_items_is_not_verified() {
     let maintenance = replicas.maintenance(&document, &document).await;
     let error = invoke(&maintenance, &json!({"task": "verify"}), Duration::from_mins(1)).await.unwrap_err();
     assert_eq!(error.kind().as_str(), "TaskPreconditionFailed");
-    assert!(error.to_string().contains("no replica stores items"), "{error}");
+    assert!(error.to_string().contains("REPLICATION declares no replica to compare"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

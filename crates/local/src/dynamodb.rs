@@ -61,16 +61,16 @@ pub enum DynamoDbEngineError {
         reason: String,
     },
     /// The schema of a table in the data folder differs from the template's.
-    #[error(
-        "table {table} in the data folder has {found}, the template has {wanted}: choose another folder with --data"
-    )]
+    #[error("table {table} in the data folder has {found}, this start has {wanted}: {fix}")]
     OtherShape {
         /// The local table name.
         table: String,
         /// The schema in the data folder.
         found: String,
-        /// The schema in the template.
+        /// The schema in the template or the description.
         wanted: String,
+        /// The fix.
+        fix: String,
     },
     /// The engine rejected a table or failed.
     #[error("dynamodb engine: {0}")]
@@ -98,6 +98,7 @@ pub struct DynamoDbEngine {
     database: Database,
     /// A second connection to the database, for TTL.
     second: Arc<Mutex<Storage>>,
+    signals: EngineSignals,
     stop: oneshot::Sender<()>,
     /// The task that runs the proxy and the engine's own server behind it.
     server: JoinHandle<()>,

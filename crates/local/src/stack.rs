@@ -34,9 +34,14 @@ use millrace_event_source_mapping::filter::FilterError;
 use millrace_event_source_mapping::invoke::InvokeError;
 
 mod embedded;
+mod quarantine;
+mod replicas;
+mod reserved;
 mod tiers;
 mod wiring;
 
+pub use quarantine::{QuarantineReason, QuarantineSummary};
+pub use replicas::{ReplicaPlace, StackReplica};
 use tiers::{EnabledTiers, TierServers};
 pub use wiring::environment;
 use wiring::{FunctionWiring, listed, mount_search_routes, variables};
@@ -181,6 +186,36 @@ pub enum StartError {
         /// The option of the tier.
         option: &'static str,
     },
+    /// An attribute of the source table has a name that replication adds to the items of the replica.
+    #[error(
+        "the {role} {attribute:?} of table {table} has a name that replication adds to the items of the replica: choose \
+         another prefix of these names with --parameter ReservedPrefix=mr_, or describe the source if this table is a \
+         replica of Millrace"
+    )]
+    ReservedAttribute {
+        /// The name of the table.
+        table: String,
+        /// The name of the attribute.
+        attribute: String,
+        /// `key attribute` or `TTL attribute`.
+        role: &'static str,
+    },
+    /// A replica is a table of an account in AWS.
+    #[error("{setting} is {arn}, a table of an account, and this machine replicates to its own tables only: {fix}")]
+    RemoteReplica {
+        /// The parameter, or the place in the replication document.
+        setting: String,
+        /// The ARN.
+        arn: String,
+        /// The fix.
+        fix: &'static str,
+    },
+    /// The authentication mode concerns the API, which the template does not have.
+    #[error("--auth jwt: {} has no API to authenticate callers of: omit --auth", path.display())]
+    NoApi {
+        /// The path of the template.
+        path: PathBuf,
+    },
     /// The authorizer cannot be created.
     #[error(transparent)]
     Authorizer(#[from] AuthorizerError),
@@ -201,6 +236,7 @@ pub struct LocalStack {
     dynamodb: Arc<dynamodb::DynamoDbEngine>,
     s3: s3::S3Engine,
     maintenance: Option<millrace_maintenance::config::MaintenanceConfig>,
+    replicas: Vec<StackReplica>,
     urls: TierUrls,
     servers: TierServers,
     observer: Option<Arc<ChangeObserver>>,
@@ -222,6 +258,10 @@ impl LocalStack {
             choices.parameters.extend(chosen.iter().map(|chosen| (parameter.to_owned(), chosen.clone())));
         }
         let template = SamTemplate::load_for(&options.template, &choices, &options.source)?;
+        if options.auth != LocalAuth::None && template.routes.is_empty() {
+            return Err(StartError::NoApi { path: options.template.clone() });
+        }
+        reserved::check_attributes(&template)?;
         let urls = tiers.urls.clone();
         let (front, address) = bind(options.port, "--port").await?;
         let (dynamodb, _) = bind(options.dynamodb_port, "--dynamodb-port").await?;
@@ -236,6 +276,8 @@ impl LocalStack {
         let s3 = s3::S3Engine::start_with_switch(s3, &folder, down).await?;
         dynamodb.create_tables(&template.tables)?;
         s3.create_buckets(&template.buckets)?;
+        let replicas = wiring::replicas(&template, s3.endpoint()).await?;
+        replicas.iter().try_for_each(StackReplica::check_reachable)?;
         let servers = tiers.start(&wiring::postgres_schema(&template, s3.endpoint()).await?).await?;
 
         let wiring = FunctionWiring {
@@ -292,6 +334,7 @@ impl LocalStack {
             dynamodb,
             s3,
             maintenance,
+            replicas,
             urls,
             servers,
             observer,
@@ -381,10 +424,13 @@ impl LocalStack {
     /// Returns the table that is replicated, or `None` if the template has no maintenance function, which names it.
     #[must_use]
     pub fn source_table(&self) -> Option<&TableResource> {
-        let is_maintenance = |function: &&FunctionResource| function.name == millrace_maintenance::config::FUNCTION;
-        let maintenance = self.template.functions.iter().find(is_maintenance)?;
-        let name = maintenance.environment.get("SOURCE_TABLE")?;
-        self.template.tables.iter().find(|table| table.name == *name)
+        source_table(&self.template)
+    }
+
+    /// Returns the replicas that store items, which a task can compare with the source; not the archive and the cache.
+    #[must_use]
+    pub fn replicas(&self) -> &[StackReplica] {
+        &self.replicas
     }
 
     /// Writes items to a table of this stack, whose streams deliver them like any other change, and shows the progress
@@ -443,6 +489,17 @@ impl LocalStack {
             engine.stop().await;
         }
     }
+}
+
+/// Returns the maintenance function of the template.
+fn maintenance_function(template: &SamTemplate) -> Option<&FunctionResource> {
+    template.functions.iter().find(|function| function.name == millrace_maintenance::config::FUNCTION)
+}
+
+/// Returns the table that is replicated.
+fn source_table(template: &SamTemplate) -> Option<&TableResource> {
+    let name = maintenance_function(template)?.environment.get("SOURCE_TABLE")?;
+    template.tables.iter().find(|table| table.name == *name)
 }
 
 async fn bind(port: u16, option: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {

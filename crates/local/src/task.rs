@@ -177,8 +177,10 @@ async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) ->
     let answer = answer.map_err(|fault| RunTaskError::from_fault(fault, started_segments.get()))?;
     let TaskResponse { progress, sinks, differences, problems, .. } = answer;
     let reports = reports(whole, at).await?;
+    // Nothing can be imported from an export without items.
+    let is_empty = progress.get(&format!("{}.items", whole.task.name)) == 0;
     let command = match (whole.task.command_key(&whole.run), &maintenance.archive) {
-        (Some(key), Some(archive)) => archive.text(&key).await.ok().flatten(),
+        (Some(key), Some(archive)) if !is_empty => archive.text(&key).await.ok().flatten(),
         _ => None,
     };
     let command = command.map(|text| String::from_utf8_lossy(&text).into_owned());

@@ -1,10 +1,14 @@
 //! Table schemas: creates the template's tables in the engine, and compares existing tables with the template.
 
 use dynoxide::Database;
+use millrace_shared::shell;
 use serde_json::{Value, json};
 
 use super::DynamoDbEngineError;
 use crate::template::{KeyDefinition, SecondaryIndex, TableResource};
+
+/// The fix of a table in the data folder that has another schema.
+const OTHER_FOLDER: &str = "choose another folder with --data";
 
 /// The members of the API that contain the indexes of a table.
 const GLOBAL_INDEXES: &str = "GlobalSecondaryIndexes";
@@ -66,6 +70,7 @@ fn compare(database: &Database, table: &TableResource) -> Result<(), DynamoDbEng
                 table: table.name.clone(),
                 found: format!("{part} {found}"),
                 wanted: wanted.to_string(),
+                fix: OTHER_FOLDER.to_owned(),
             });
         }
     }
@@ -117,6 +122,12 @@ fn switch_ttl(database: &Database, table: &TableResource) -> Result<(), DynamoDb
             table: table.name.clone(),
             found: format!("ttl attribute {}", found.unwrap_or("none")),
             wanted: wanted.unwrap_or("none").to_owned(),
+            // That of a table of the template is not an option.
+            fix: if table.is_outside_template() {
+                format!("repeat --ttl-attribute {}, or {OTHER_FOLDER}", shell::quote(found.unwrap_or("none")))
+            } else {
+                OTHER_FOLDER.to_owned()
+            },
         }),
     }
 }

@@ -34,18 +34,22 @@ impl ImportProgress {
     pub(super) fn report(&self, items: u64, bytes_read: u64) {
         if !self.bar.is_hidden() {
             self.bar.set_position(bytes_read);
-            self.bar.set_message(format!("{items} items"));
+            self.bar.set_message(counted(items));
             return;
         }
         let Ok(mut reported) = self.reported.lock() else { return };
         if reported.elapsed() >= INTERVAL {
             *reported = Instant::now();
             let percent = (bytes_read.saturating_mul(100) / self.bytes.max(1)).min(100);
-            eprintln!("import: {items} items, {percent} % of {}", self.name);
+            eprintln!("import: {}, {percent} % of {}", counted(items), self.name);
         }
     }
 
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+fn counted(items: u64) -> String {
+    if items == 1 { "1 item".to_owned() } else { format!("{items} items") }
 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::embedded::{EmbeddedArchiver, EmbeddedReplicator};
-use super::{CURSOR_KEYS, HASH_KEY, MAX_BATCH_WINDOW, StackOptions, StartError};
+use super::{CURSOR_KEYS, HASH_KEY, MAX_BATCH_WINDOW, StackOptions, StackReplica, StartError};
 use crate::clients;
 use crate::http::proxy;
 use crate::lambda::{ListedMapping, function_arn};
@@ -67,6 +67,14 @@ pub(super) async fn postgres_schema(template: &SamTemplate, s3: &str) -> Result<
     let environment = environment(replicator, &clients::s3(s3)).await?;
     let sinks = SinksConfig::parse(&environment).map_err(misconfigured(replicator))?;
     Ok(sinks.postgres_schema())
+}
+
+/// Returns the replicas of the template's replicator that store items.
+pub(super) async fn replicas(template: &SamTemplate, s3: &str) -> Result<Vec<StackReplica>, StartError> {
+    let Some(replicator) = template.functions.iter().find(|function| function.name == "replicator") else {
+        return Ok(Vec::new());
+    };
+    Ok(StackReplica::of(&environment(replicator, &clients::s3(s3)).await?))
 }
 
 /// Returns the API's router with the search function's routes added, each at its path in the template.

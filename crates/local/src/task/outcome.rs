@@ -7,6 +7,9 @@ use std::time::Duration;
 use millrace_maintenance::progress::TaskProgress;
 use serde_json::json;
 
+/// The width of the names of counters, unless a longer one makes it wider.
+const NAME_WIDTH: usize = 24;
+
 /// The outcome of a task.
 #[derive(Debug)]
 pub struct TaskOutcome {
@@ -64,10 +67,11 @@ impl fmt::Display for TaskOutcome {
         if self.progress == TaskProgress::default() {
             writeln!(f, "  no items processed")?;
         }
-        for count in self.progress.to_string().split(", ") {
-            if let Some((name, number)) = count.rsplit_once(' ') {
-                writeln!(f, "  {name:<24} {number:>12}")?;
-            }
+        let counts = self.progress.to_string();
+        let counts: Vec<(&str, &str)> = counts.split(", ").filter_map(|count| count.rsplit_once(' ')).collect();
+        let width = counts.iter().map(|(name, _)| name.len()).fold(NAME_WIDTH, usize::max);
+        for (name, number) in counts {
+            writeln!(f, "  {name:<width$} {number:>12}")?;
         }
         if self.problems > 0 {
             writeln!(f, "problems {}", self.problems)?;
@@ -82,5 +86,31 @@ impl fmt::Display for TaskOutcome {
             write!(f, "import it with:\n\n{command}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_aligned_with_names_of_any_length() {
+        let mut progress = TaskProgress::default();
+        progress.count("export-import-table.objects", 1);
+        progress.count("source.items", 2);
+        let outcome = TaskOutcome {
+            task: "export-import-table",
+            run: "a".to_owned(),
+            progress,
+            sinks: Vec::new(),
+            differences: 0,
+            problems: 0,
+            reports: Vec::new(),
+            command: None,
+            took: Duration::ZERO,
+        };
+        let text = outcome.to_string();
+        let widths: Vec<usize> = text.lines().filter(|line| line.starts_with("  ")).map(str::len).collect();
+        assert_eq!(widths, [2 + 27 + 1 + 12; 2], "{text}");
     }
 }

@@ -7,7 +7,10 @@ use super::request::InvalidRequest;
 
 /// The configuration has no replica that a task could process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no replica stores items: add one to REPLICATION, because the archive and the cache cannot be read back")]
+#[error(
+    "REPLICATION declares no replica to compare with the source: add one whose sink is dynamodb or postgres, because the \
+     archive and the cache cannot be read back"
+)]
 pub struct NoReplicaError;
 
 impl ClassifiedError for NoReplicaError {
