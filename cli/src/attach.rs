@@ -13,7 +13,7 @@ use millrace_local::table_description::{TableArn, TableDescription, TimeToLive, 
 use millrace_shared::replica_item::ReservedNames;
 use millrace_sinks::document::RoleArn;
 
-use crate::options::refuse;
+use crate::options::{http_url, refuse};
 use crate::standard_output::write_output;
 
 mod account;
@@ -23,6 +23,7 @@ mod findings;
 mod key_request;
 mod observation;
 mod policies;
+mod rehearsal;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,8 @@ mod tests;
 pub(crate) use tests::orders;
 
 pub(crate) use account::{AccountConnection, AccountOptions, TableSample};
+pub(crate) use rehearsal::deployment_notes;
+
 use files::AttachFiles;
 use findings::{ArchiveMode, AttachChoices, AttachPlan};
 use observation::TableObservation;
@@ -77,7 +80,7 @@ pub(crate) struct AttachCommand {
     #[arg(long)]
     force: bool,
     /// Send all requests to this URL, such as that of a running `millrace`
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = http_url)]
     endpoint_url: Option<String>,
     /// Profile of the AWS configuration files (default: as for the AWS CLI)
     #[arg(long, value_name = "NAME")]

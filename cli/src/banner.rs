@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::options::{DYNAMODB_PORT, PORT, S3_PORT};
 use millrace_local::clients;
 use millrace_local::lambda::without_password;
-use millrace_local::stack::{LocalStack, MAX_BATCH_WINDOW};
+use millrace_local::stack::{LocalStack, MAX_BATCH_WINDOW, ReplicaPlace};
 use millrace_local::template::TableResource;
 use millrace_local::token::LocalAuth;
 use millrace_shared::shell;
@@ -39,11 +39,10 @@ pub fn of(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String 
     let watch = env_file.map_or_else(String::new, |path| {
         format!("  serve with  cargo lambda watch -A 127.0.0.1 --env-file {}\n", path.display())
     });
-    let variable = |name: &str| {
-        let value = stack.template().functions.iter().find_map(|function| function.environment.get(name));
-        value.cloned().unwrap_or_default()
-    };
-    let replica = variable("REPLICA_TABLE");
+    let replica = stack.replicas().iter().find_map(|replica| match &replica.place {
+        ReplicaPlace::DynamoDb(table) => Some(table.as_str()),
+        ReplicaPlace::Postgres(_) => None,
+    });
     let port = |option: &str, url: &str, usual: u16| {
         let port = url.rsplit_once(':').map_or("", |(_, port)| port);
         if port == usual.to_string() { String::new() } else { format!(" {option} {port}") }
@@ -66,8 +65,7 @@ pub fn of(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String 
         if has_api { ("API   ", format!("  contract    {api}/docs\n")) } else { ("Lambda", String::new()) };
     let auth = if has_api { format!("  AUTH        {auth}\n") } else { String::new() };
     let table = stack.source_table();
-    let stores =
-        if has_api { String::new() } else { table.map_or_else(String::new, |table| stores(stack, table, &replica)) };
+    let stores = if has_api { String::new() } else { table.map_or_else(String::new, |table| stores(stack, table)) };
     let expiry = match table {
         Some(table) if table.ttl_attribute.is_none() => {
             format!("off: table {} has no TTL attribute (--ttl-attribute NAME sets it)", table.name)
@@ -76,12 +74,22 @@ pub fn of(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String 
     };
     let cli = AwsCommand { dynamodb };
     let examples = match table {
-        Some(table) if !has_api => table_examples(&cli, table, &replica),
+        Some(table) if !has_api => table_examples(&cli, table, replica),
         _ => format!(
             "{}\nRead it from the replica (any credentials are accepted):\n\n{}",
             users_examples(api, bearer, all),
-            cli.of("scan", &replica, "")
+            cli.of("scan", replica.unwrap_or_default(), "")
         ),
+    };
+    let task = if stack.replicas().is_empty() {
+        format!(
+            "{NO_REPLICA}\nRestore archived items to the table:\n\n  cargo run -- task restore --never-expires{ports}"
+        )
+    } else {
+        format!(
+            "Compare the replica with the table (tasks: backfill, verify, repair, redrive):\n\n  \
+             cargo run -- task verify{ports}{task_options}"
+        )
     };
     format!(
         "\nMillrace is ready.
@@ -97,21 +105,34 @@ pub fn of(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String 
   expiry      {expiry}
 {stores}
 {tokens}{examples}
-Compare the replica with the table (tasks: backfill, verify, repair, redrive):
-
-  cargo run -- task verify{ports}{task_options}
+{task}
 
 Ctrl-C stops.
 "
     )
 }
 
+/// The note about a stack without a replica.
+const NO_REPLICA: &str =
+    "Note: the replication document declares no replica to compare, so the tasks verify, repair, backfill and audit fail.
+Add a replica whose sink is dynamodb or postgres to compare it.
+";
+
 /// Returns the names of the tables and buckets of a stack without the API, in the format of the settings.
-fn stores(stack: &LocalStack, table: &TableResource, replica: &str) -> String {
+fn stores(stack: &LocalStack, table: &TableResource) -> String {
     let keys: Vec<String> = table.keys.iter().map(|key| format!("{} ({})", key.name, kind(table, &key.name))).collect();
     let buckets: Vec<&str> = stack.template().buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+    let replicas: Vec<String> = stack
+        .replicas()
+        .iter()
+        .map(|replica| match &replica.place {
+            ReplicaPlace::DynamoDb(table) => format!("table {table}"),
+            ReplicaPlace::Postgres(table) => format!("table {table} of PostgreSQL"),
+        })
+        .collect();
+    let replicas = if replicas.is_empty() { "none".to_owned() } else { replicas.join(", ") };
     format!(
-        "  source      table {}, key {}\n  replica     table {replica}\n  buckets     {}\n",
+        "  source      table {}, key {}\n  replica     {replicas}\n  buckets     {}\n",
         table.name,
         keys.join(", "),
         buckets.join(", ")
@@ -152,7 +173,7 @@ fn users_examples(api: &str, bearer: &str, all: &str) -> String {
 }
 
 /// Returns the first commands of a stack without the API, whose table is written with the AWS CLI or an SDK.
-fn table_examples(cli: &AwsCommand<'_>, table: &TableResource, replica: &str) -> String {
+fn table_examples(cli: &AwsCommand<'_>, table: &TableResource, replica: Option<&str>) -> String {
     let key: serde_json::Map<String, Value> = table
         .keys
         .iter()
@@ -170,11 +191,14 @@ fn table_examples(cli: &AwsCommand<'_>, table: &TableResource, replica: &str) ->
     let key = Value::Object(key).to_string();
     let key = shell::quote(&key);
     let (put, get) = (format!(" --item {key}"), format!(" --key {key}"));
-    format!(
-        "Write an item to the table (any credentials are accepted), and read it from the replica:\n\n{}{}",
-        cli.of("put-item", &table.name, &put),
-        cli.of("get-item", replica, &get)
-    )
+    let (write, put) =
+        ("Write an item to the table (any credentials are accepted)", cli.of("put-item", &table.name, &put));
+    match replica {
+        Some(replica) => {
+            format!("{write}, and read it from the replica:\n\n{put}{}", cli.of("get-item", replica, &get))
+        }
+        None => format!("{write}:\n\n{put}"),
+    }
 }
 
 /// Returns the shell assignments of the tokens that the example calls use, if this program signs tokens.

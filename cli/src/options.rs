@@ -1,10 +1,11 @@
 //! Command line of `millrace`: [`run`].
 //!
-//! Every rejected argument, option or file is reported in one line on standard error, which names the option or file to
-//! change; the exit code is then 2.
+//! Every rejected argument, option or file is reported on standard error, in one line that names the option or file to
+//! change, or with one line for each of several problems; the exit code is then 2.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
+use http::Uri;
 use millrace_console::ConsoleServer;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
@@ -29,7 +31,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::demo::DuckDb;
 use millrace_local::env_file;
 use millrace_local::import::{ImportOutcome, ImportSource};
-use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::stack::{LocalStack, QuarantineReason, QuarantineSummary, StackOptions};
 use millrace_local::table_description::TimeToLive;
 use millrace_local::tier::TierServer;
 use millrace_local::token::LocalAuth;
@@ -87,7 +89,7 @@ struct UpArguments {
     console_port: Option<u16>,
     /// Invoke the functions, the API included, that cargo lambda watch serves at this URL (its default is port 9000 of
     /// 127.0.0.1)
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = http_url)]
     lambda_endpoint: Option<String>,
     /// Interval at which expired items are removed
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -332,6 +334,9 @@ async fn serve(line: UpArguments) -> ExitCode {
         Ok(console) => console,
         Err(error) => return refuse(&format!("--console-port: {error}")),
     };
+    for note in source.deployment_notes() {
+        println!("{note}");
+    }
     println!("{}", banner::of(&stack, console.url(), env_file.as_deref()));
     if let Err(error) = tokio::signal::ctrl_c().await {
         return refuse(&format!("cannot listen for Ctrl-C: {error}"));
@@ -392,20 +397,50 @@ async fn run_demo(line: DemoArguments) -> ExitCode {
 /// Imports the items into the source table, and waits until they are replicated.
 async fn import(stack: &LocalStack, items: ImportSource) -> Result<(), String> {
     let table = stack.source_table().ok_or("the template does not say which table is the source table")?;
+    // A data folder may have records in quarantine already.
+    let known = stack.quarantine_keys().await.map_err(|error| error.to_string())?;
     let ImportOutcome { items, replaced, took } =
         stack.import(items, table).await.map_err(|error| error.to_string())?;
     let replaced = match replaced {
         0 => String::new(),
         count => format!(", {count} of which replaced an earlier item with the same key"),
     };
-    eprintln!("import: {items} items in {:.1} s{replaced}; waiting until they are replicated", took.as_secs_f64());
+    let items = counted(items, "item");
+    eprintln!("import: {items} in {:.1} s{replaced}; waiting until replicated", took.as_secs_f64());
     if tokio::time::timeout(REPLICATED_WITHIN, stack.wait_until_drained()).await.is_err() {
         eprintln!(
             "import: not all items are replicated after {} s; verify reports the others as missing until they are",
             REPLICATED_WITHIN.as_secs()
         );
     }
+    let quarantined = stack.quarantined_since(&known).await.map_err(|error| error.to_string())?;
+    eprint!("{}", quarantine_text(&quarantined));
     Ok(())
+}
+
+/// Returns a number with a noun in the singular or the plural.
+fn counted(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Returns the report about records of an import that are in quarantine, with one line for each reason; empty if there
+/// are none.
+fn quarantine_text(summary: &QuarantineSummary) -> String {
+    let QuarantineSummary { total, reasons, bucket } = summary;
+    if *total == 0 {
+        return String::new();
+    }
+    let (are, records) = (if *total == 1 { "is" } else { "are" }, counted(*total as u64, "record"));
+    let mut text = format!("import: {records} {are} in quarantine, and not in the replica:\n");
+    for QuarantineReason { reason, count, item_key, object_key } in reasons {
+        let of_item = item_key.as_ref().map_or_else(String::new, |key| format!(", such as item {key}"));
+        // The reason names the parameter of a deployment.
+        let option = if reason.contains("ReservedPrefix") { "; here with --parameter ReservedPrefix=mr_" } else { "" };
+        let records = counted(*count as u64, "record");
+        let _ = writeln!(text, "  {records}{of_item}: {reason}{option}");
+        let _ = writeln!(text, "    s3://{bucket}/{object_key}");
+    }
+    text
 }
 
 /// Returns the options of the stack, and those that its data folder remembers.
@@ -447,14 +482,37 @@ pub(crate) fn parameter(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| "expected NAME=VALUE, such as PartitionKey=pk:S".to_owned())
 }
 
+/// Checks the URL of an endpoint.
+pub(crate) fn http_url(text: &str) -> Result<String, String> {
+    let url = text.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+    let authority = url.as_ref().and_then(Uri::authority);
+    // A port that is not a number is part of the authority all the same.
+    let is_valid = authority.is_some_and(|authority| {
+        let host = authority.host();
+        let port = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, rest)| rest);
+        !host.is_empty() && (port.len() == host.len() || authority.port_u16().is_some())
+    });
+    if is_valid {
+        Ok(text.to_owned())
+    } else {
+        Err("expected http://HOST:PORT or https://HOST, such as http://127.0.0.1:8000".to_owned())
+    }
+}
+
 fn scope_claim(text: &str) -> Result<String, String> {
     ScopeMapping::parse_claims(text).map(|names| names.join(","))
 }
 
+/// Prints an error; each further line of it is one of several problems.
 pub(crate) fn refuse(reason: &str) -> ExitCode {
-    let lines: Vec<_> = reason.lines().map(str::trim).collect();
-    eprintln!("error: {}", lines.join(" "));
+    eprintln!("error: {}", one_problem_per_line(reason));
     ExitCode::from(REFUSED)
+}
+
+/// Returns the lines of a text without those that are blank, all but the first indented.
+fn one_problem_per_line(reason: &str) -> String {
+    let lines: Vec<_> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("\n  ")
 }
 
 #[cfg(test)]
@@ -469,6 +527,48 @@ mod tests {
         command.build();
         let parsed = CommandLine::try_parse_from(&arguments);
         parsed.map_err(|error| usage_error::describe(&error, &command, &arguments))
+    }
+
+    #[test]
+    fn several_problems_are_printed_on_lines_of_their_own() {
+        assert_eq!(one_problem_per_line("a: b"), "a: b");
+        assert_eq!(
+            one_problem_per_line(" there are 2 problems:\n  one\n\n  two\n"),
+            "there are 2 problems:\n  one\n  two"
+        );
+    }
+
+    #[test]
+    fn quarantined_records_of_an_import_are_reported_with_reason_and_fix() {
+        let reason = |reason: &str, count| QuarantineReason {
+            reason: reason.to_owned(),
+            count,
+            item_key: Some(r#"{"pk":{"S":"a"}}"#.to_owned()),
+            object_key: "quarantine/a.json".to_owned(),
+        };
+        let summary = |total, reasons| QuarantineSummary { total, reasons, bucket: "orders-failures".to_owned() };
+        assert_eq!(quarantine_text(&summary(0, Vec::new())), "");
+        let one = quarantine_text(&summary(1, vec![reason("_rev is reserved: set ReservedPrefix", 1)]));
+        assert_eq!(
+            one,
+            "import: 1 record is in quarantine, and not in the replica:\n  1 record, such as item {\"pk\":{\"S\":\"a\"}}: \
+             _rev is reserved: set ReservedPrefix; here with --parameter ReservedPrefix=mr_\n    \
+             s3://orders-failures/quarantine/a.json\n"
+        );
+        let several = quarantine_text(&summary(3, vec![reason("too large", 2), reason("empty", 1)]));
+        assert!(several.starts_with("import: 3 records are in quarantine"), "{several}");
+        assert!(several.contains("  2 records, such as item") && !several.contains("--parameter"), "{several}");
+    }
+
+    #[test]
+    fn endpoint_is_a_url_with_a_host() {
+        for url in ["http://127.0.0.1:8000", "https://dynamodb.eu-west-1.amazonaws.com", "http://[::1]:8000/base"] {
+            assert_eq!(http_url(url).as_deref(), Ok(url));
+        }
+        for text in ["foo", "localhost:8000", "http://", "ftp://host", "http://foo:bar", "http://host:99999", ""] {
+            let said = parse(&["--lambda-endpoint", text]).unwrap_err();
+            assert!(said.contains("--lambda-endpoint") && said.contains("http://HOST:PORT"), "{said}");
+        }
     }
 
     #[test]

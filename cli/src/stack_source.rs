@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use millrace_local::stack::StackOptions;
-use millrace_local::table_description::TableDescription;
+use millrace_local::table_description::{TableDescription, TimeToLive};
 use millrace_local::template::SourceTable;
 use serde::{Deserialize, Serialize};
+
+use crate::attach::deployment_notes;
 
 /// The file of a data folder that contains the options of its last start.
 const FILE: &str = "options.json";
@@ -78,6 +80,21 @@ impl StackSource {
             source: SourceTable { description, ttl_attribute: self.ttl_attribute.clone() },
             ..defaults
         })
+    }
+}
+
+impl StackSource {
+    /// Returns what prevents the deployment for the table of the description; nothing without a description.
+    pub(crate) fn deployment_notes(&self) -> Vec<String> {
+        // The description was readable at the start.
+        let Some(mut table) = self.table.as_deref().and_then(|path| described_table(path).ok()) else {
+            return Vec::new();
+        };
+        if let Some(Ok(time_to_live)) = self.ttl_attribute.as_deref().map(TimeToLive::from_option) {
+            table.time_to_live = time_to_live;
+        }
+        let reserved_prefix = self.parameters.get("ReservedPrefix").map_or("_", String::as_str);
+        deployment_notes(&table, reserved_prefix)
     }
 }
 

@@ -146,12 +146,29 @@ fn rejected_arguments_and_files_exit_with_2_and_one_line() {
         (&[arn, "--region", "us-east-1"], ["--region us-east-1", "omit --region"]),
         (&["Orders"], ["Region", "AWS_REGION"]),
         (&["Orders", "--region", "eu-west-1"], ["credentials", "aws sso login"]),
-        (&[arn, "--profile", "dev"], ["credentials", "aws sso login --profile dev"]),
+        (&[arn, "--profile", "dev"], ["--profile dev: no AWS credentials", "aws sso login --profile dev"]),
+        (&["Orders", "--endpoint-url", "foo"], ["'foo' for '--endpoint-url <URL>'", "http://127.0.0.1:8000"]),
+        (&["Orders", "--endpoint-url", "localhost:8000"], ["--endpoint-url", "http://HOST:PORT"]),
     ] {
         let (code, stdout, stderr) = AttachProgram::new().run(arguments);
         assert_eq!((code, stdout.as_str(), stderr.lines().count()), (Some(2), "", 1), "{arguments:?}: {stderr}");
         assert!(parts.iter().all(|part| stderr.contains(part)), "{arguments:?}: {stderr}");
     }
+}
+
+#[test]
+fn unknown_profile_is_named_with_the_command_that_lists_the_others() {
+    let mut program = AttachProgram::new();
+    let path = program.folder.path().join("config");
+    std::fs::write(&path, "[profile prod]\nregion = eu-west-1\n").unwrap();
+    program.variables.insert("AWS_CONFIG_FILE", path.display().to_string());
+    let (code, _, stderr) = program.run(&["Orders", "--region", "eu-west-1", "--profile", "nope"]);
+    assert_eq!((code, stderr.lines().count()), (Some(2), 1), "{stderr}");
+    let expected = [
+        "--profile nope: no AWS credentials, since the AWS configuration files have no such profile",
+        "name one that aws configure list-profiles prints",
+    ];
+    assert!(expected.iter().all(|part| stderr.contains(part)), "{stderr}");
 }
 
 #[test]
@@ -329,12 +346,26 @@ fn a_refused_call_is_reported_with_the_action_to_allow() {
     let (code, stdout, stderr) = AttachProgram::with_credentials().run(&[arn, "--endpoint-url", &refused.url]);
     assert_eq!((code, stdout.as_str(), stderr.lines().count()), (Some(2), "", 1), "{stderr}");
     assert!(stderr.contains("allow dynamodb:DescribeTable"), "{stderr}");
+    assert!(
+        stderr.contains("AccessDeniedException: not authorized: ") && !stderr.contains("service error"),
+        "{stderr}"
+    );
     let absent = FakeAccount::start(Arc::new(|_, _| {
         (400, json!({"__type": "ResourceNotFoundException", "message": "Table: Orders not found"}))
     }));
     let (code, _, stderr) = AttachProgram::with_credentials().run(&["Orders", "--endpoint-url", &absent.url]);
     assert_eq!((code, stderr.lines().count()), (Some(2), 1), "{stderr}");
     assert!(stderr.contains("Orders in eu-west-1") && stderr.contains("--region or --profile"), "{stderr}");
+    let other = FakeAccount::start(Arc::new(|_, _| (404, json!("<html>"))));
+    let (code, _, stderr) = AttachProgram::with_credentials().run(&["Orders", "--endpoint-url", &other.url]);
+    assert_eq!((code, stderr.lines().count()), (Some(2), 1), "{stderr}");
+    let expected =
+        [&format!("HTTP 404 without an error code of AWS: {}", other.url), "set --endpoint-url to one, such as"];
+    assert!(expected.iter().all(|part| stderr.contains(*part)), "{stderr}");
+    let closed = ["Orders", "--endpoint-url", "http://127.0.0.1:1"];
+    let (code, _, stderr) = AttachProgram::with_credentials().run(&closed);
+    assert_eq!((code, stderr.lines().count()), (Some(2), 1), "{stderr}");
+    assert!(stderr.contains("cannot connect (Connection refused") && stderr.contains("--endpoint-url"), "{stderr}");
 }
 
 /// The responses of an account in which a function with these variables reads the stream of the table Copy; S3 returns
@@ -422,7 +453,7 @@ fn credentials_of_the_aws_cli_are_used_if_the_sdk_finds_none() {
     assert_eq!(program.run(&[&arguments[..], &["--profile", "prod"]].concat()).0, Some(2));
 }
 
-/// The table of the running stack has a key, a stream and TTL as on AWS; Lambda and KMS are not at DynamoDB's URL.
+/// The table of the running stack has a key, a stream and TTL as on AWS, and its functions are those of the stack.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_stack_is_read_as_an_account() {
     let options = StackOptions { port: 0, dynamodb_port: 0, s3_port: 0, ..StackOptions::default() };
@@ -438,10 +469,17 @@ async fn a_running_stack_is_read_as_an_account() {
         (&table["stream_view_type"], &table["ttl_attribute"]),
         (&json!("NEW_AND_OLD_IMAGES"), &json!("expires_at"))
     );
-    assert_eq!((&table["point_in_time_recovery"], &table["readers"]), (&json!(false), &Value::Null));
-    let skipped: Vec<&str> =
-        report["not_checked"].as_array().unwrap().iter().map(|call| call["call"].as_str().unwrap()).collect();
-    assert_eq!(skipped, ["ListEventSourceMappings"]);
+    let readers = json!([
+        {"function": "replicator", "state": "Enabled"}, {"function": "archiver", "state": "Enabled"},
+    ]);
+    assert_eq!((&table["point_in_time_recovery"], &table["readers"]), (&json!(false), &readers));
+    assert_eq!((&report["archive"], &report["not_checked"]), (&json!("separate"), &json!([])), "{report}");
+    // The engine's Region is not one of AWS.
+    assert_eq!(table["arn"], "arn:aws:dynamodb:eu-west-1:000000000000:table/Users");
+    assert!(!report.to_string().contains("dynoxide"), "{report}");
+    let finding = &report["findings"][0];
+    assert_eq!((&finding["severity"], &finding["subject"]), (&json!("warns"), &json!("account")), "{report}");
+    assert!(finding["fix"].as_str().unwrap().contains("without --endpoint-url"), "{finding}");
     stack.stop().await;
 }
 

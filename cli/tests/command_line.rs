@@ -84,6 +84,23 @@ fn description_and_items_that_cannot_be_used_are_named_before_anything_starts() 
             ["other.ndjson:1: attribute \"sk\" has the type S", "no item was written"],
         ),
         (&["task", "verify", "--template", users], ["--template is for --data", "omit --template"]),
+        (&["--table", orders, "--auth", "jwt"], ["--auth jwt: ", "has no API to authenticate callers of: omit --auth"]),
+        (
+            &["--table", orders, "--cache", "redis://127.0.0.1:1"],
+            ["--cache: the template has no CacheStack", "omit --cache"],
+        ),
+        (
+            &["--table", orders, "--ttl-attribute", "_tombstone_expires_at"],
+            ["TTL attribute \"_tombstone_expires_at\" of table Orders", "--parameter ReservedPrefix=mr_"],
+        ),
+        (
+            &["--table", orders, "--parameter", "ReplicaTableArn=arn:aws:dynamodb:eu-west-1:123456789012:table/Copy"],
+            [
+                "ReplicaTableArn is arn:aws:dynamodb:eu-west-1:123456789012:table/Copy",
+                "omit --parameter ReplicaTableArn",
+            ],
+        ),
+        (&["--lambda-endpoint", "foo"], ["'foo' for '--lambda-endpoint <URL>'", "such as http://127.0.0.1:8000"]),
     ] {
         let free = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--console-port", "0"];
         let ports = if arguments[0] == "task" { &[][..] } else { &free };
@@ -93,6 +110,51 @@ fn description_and_items_that_cannot_be_used_are_named_before_anything_starts() 
         assert!(error.starts_with("error: ") && parts.iter().all(|part| error.contains(part)), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+}
+
+#[test]
+fn each_of_several_problems_of_a_document_has_a_line_of_its_own() {
+    let orders = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/orders-table.json");
+    let start = |document: &str| {
+        let document = format!("Replication={document}");
+        let ports = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--console-port", "0"];
+        let role = "ReplicaRoleArns=arn:aws:iam::123456789012:role/replica";
+        let arguments = ["--table", orders, "--parameter", role, "--parameter", &document];
+        let Output { status, stdout, stderr } = millrace(&[&arguments[..], &ports].concat());
+        assert_eq!((status.code(), text(stdout)), (Some(2), String::new()));
+        text(stderr)
+    };
+    let error = start(r#"{"version":1,"replicas":[{"name":"A","sink":"dynamo","table":"x"}]}"#);
+    let lines: Vec<&str> = error.lines().collect();
+    let [first, sink, name, table] = lines[..] else { panic!("{error}") };
+    assert_eq!(first, "error: function replicator: the environment has 3 problems:");
+    for (line, part) in [(sink, "/sink is \"dynamo\""), (name, "/name is \"A\""), (table, "/table is \"x\"")] {
+        assert!(line.starts_with("  REPLICATION /replicas/0") && line.contains(part), "{line}");
+    }
+    let error = start(r#"{"version":2,"replicas":[{"name":"a","sink":"dynamodb","table":"Copy"}]}"#);
+    assert_eq!((error.lines().count(), error.contains("has 1 problem:\n  REPLICATION /version")), (2, true), "{error}");
+}
+
+#[test]
+fn data_folder_with_another_ttl_attribute_names_the_option_to_repeat() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().display().to_string();
+    let orders = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/orders-table.json");
+    let ports = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--console-port", "0"];
+    let start = |ttl: &str, more: &[&str]| {
+        let arguments = ["--table", orders, "--ttl-attribute", ttl, "--data", &data];
+        let output = millrace(&[&arguments[..], &ports, more].concat());
+        (output.status.code(), text(output.stderr))
+    };
+    // The first start creates the tables, and ends at an import that cannot be read.
+    let items = folder.path().join("items.ndjson");
+    std::fs::write(&items, "{\"pk\":\"plain\"}").expect("a file");
+    let (code, error) = start("ttl", &["--import", &items.display().to_string()]);
+    assert!(code == Some(2) && error.contains("items.ndjson:1"), "{error}");
+    let (code, error) = start("other", &[]);
+    let expected =
+        "table Orders in the data folder has ttl attribute ttl, this start has other: repeat --ttl-attribute 'ttl'";
+    assert!(code == Some(2) && error.contains(expected) && error.contains("--data"), "{error}");
 }
 
 #[test]

@@ -207,6 +207,57 @@ async fn table_of_another_key_schema_is_replicated_and_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stack_whose_only_sink_is_the_archive_says_that_nothing_can_be_compared() {
+    let document = r#"{"version":1,"replicas":[{"name":"archive","sink":"archive","records":"expired"}]}"#;
+    let parameters = [("PartitionKey", "pk:S"), ("Replication", document), ("Archive", "in-replicator")];
+    let options = StackOptions {
+        template: workspace().join(PATH),
+        parameters: overrides(&parameters).parameters,
+        ..StackOptions::default()
+    };
+    let stack = LocalStack::start(options).await.unwrap();
+    assert_eq!(stack.replicas(), []);
+    let banner = millrace::banner::of(&stack, "http://127.0.0.1:1", None);
+    for part in ["replica     none", "declares no replica to compare", "task restore --never-expires"] {
+        assert!(banner.contains(part), "{part}: {banner}");
+    }
+    assert!(!banner.contains("get-item") && !banner.contains("task verify"), "{banner}");
+    let maintenance = stack.maintenance().unwrap();
+    for task in ["verify", "repair", "backfill", "audit"] {
+        let refused = to_its_end(&maintenance, json!({"task": task}), Duration::from_mins(1)).await.unwrap_err();
+        assert!(refused.to_string().contains("REPLICATION declares no replica to compare"), "{task}: {refused}");
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quarantined_records_are_summarized_with_reason_key_and_object() {
+    let options = StackOptions {
+        template: workspace().join(PATH),
+        parameters: overrides(&[("PartitionKey", "pk:S")]).parameters,
+        ..StackOptions::default()
+    };
+    let stack = LocalStack::start(options).await.unwrap();
+    let put = async |key: &str| {
+        let put = stack.dynamodb().put_item().table_name("Source").item("pk", AttributeValue::S(key.to_owned()));
+        put.item("_rev", AttributeValue::N("1".to_owned())).send().await.unwrap();
+        stack.wait_until_drained().await;
+    };
+    put("before").await;
+    let known = stack.quarantine_keys().await.unwrap();
+    assert_eq!((known.len(), stack.quarantined_since(&known).await.unwrap().total), (1, 0));
+    put("a").await;
+    put("b").await;
+    let summary = stack.quarantined_since(&known).await.unwrap();
+    assert_eq!((summary.total, summary.bucket.as_str()), (2, "source-failures"));
+    let [reason] = &summary.reasons[..] else { panic!("{summary:?}") };
+    assert!(reason.count == 2 && reason.reason.contains("set the parameter ReservedPrefix"), "{reason:?}");
+    assert_eq!(reason.item_key.as_deref(), Some(r#"{"pk":{"S":"a"}}"#));
+    assert!(reason.object_key.starts_with("quarantine/replicator/dynamodb/Source/"), "{reason:?}");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stack_without_an_archive_replicates_and_verifies() {
     let choices = overrides(&[("PartitionKey", "pk:S"), ("Archive", "off")]);
     let options = StackOptions {

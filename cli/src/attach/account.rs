@@ -112,7 +112,9 @@ impl AccountConnection {
             None => None,
         };
         let recovery = self.recovery(&dynamodb, table).await;
-        Ok(TableObservation { skipped_ttl, recovery, readers, key, replica, table: description })
+        // A running millrace has a Region of its own, in which nothing can be deployed.
+        let table = description.in_region(&self.region);
+        Ok(TableObservation { skipped_ttl, recovery, readers, key, replica, table })
     }
 
     /// Reads at most this number of items of a table, by name or ARN.
@@ -143,15 +145,26 @@ impl AccountConnection {
     fn not_described(&self, table: &str, error: &CallError) -> String {
         let region = &self.region;
         let fix = match error.code.as_deref() {
+            Some("ResourceNotFoundException") if self.endpoint_url.is_some() => {
+                "set --region or --profile to those of the table, name it by its ARN, or correct --endpoint-url"
+                    .to_owned()
+            }
             Some("ResourceNotFoundException") => {
                 "set --region or --profile to those of the table, or name it by its ARN".to_owned()
             }
-            Some(code) if DENIED.contains(&code) => "allow dynamodb:DescribeTable, or use --from".to_owned(),
+            Some(code) if DENIED.contains(&code) => {
+                "allow dynamodb:DescribeTable on the table to these credentials, or use --from with the output of aws \
+                 dynamodb describe-table"
+                    .to_owned()
+            }
             Some("UnrecognizedClientException" | "InvalidClientTokenId" | "ExpiredTokenException") => {
                 "log in again, or set --profile".to_owned()
             }
             _ => match &self.endpoint_url {
-                Some(url) => format!("is {url} an endpoint of DynamoDB? Set --endpoint-url"),
+                Some(url) => format!(
+                    "{url} is not an endpoint of DynamoDB: set --endpoint-url to one, such as http://127.0.0.1:8000 of a \
+                     running millrace up"
+                ),
                 None => "use --from with the output of aws dynamodb describe-table".to_owned(),
             },
         };
@@ -217,7 +230,24 @@ impl CallError {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        Self { code: error.code().map(str::to_owned), description: error_chain(error) }
+        let code = error.code().filter(|code| !code.is_empty());
+        let description = match (error, code, error.message()) {
+            (SdkError::ServiceError(_), Some(code), Some(message)) => format!("{code}: {message}"),
+            // Not a response of AWS: the SDK's error is about its JSON.
+            (SdkError::ServiceError(context), None, _) => {
+                format!("HTTP {} without an error code of AWS", context.raw().status())
+            }
+            (SdkError::ResponseError(context), ..) => {
+                format!("HTTP {} with a body that AWS does not send", context.raw().status())
+            }
+            (SdkError::DispatchFailure(failure), ..) if failure.is_io() => {
+                let text = error_chain(error);
+                let reason = text.rsplit(": ").next().unwrap_or(&text);
+                format!("cannot connect ({reason})")
+            }
+            _ => error_chain(error),
+        };
+        Self { code: code.map(str::to_owned), description }
     }
 }
 

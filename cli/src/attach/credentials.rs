@@ -8,7 +8,11 @@ use std::process::Command;
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials as _;
+use millrace_shared::error_chain::error_chain;
 use serde::Deserialize;
+
+/// A part of the SDK's error about a profile that no configuration file contains, if there are such files.
+const UNKNOWN_PROFILE: &str = "was not defined";
 
 /// The output of `aws configure export-credentials`. It is never shown.
 #[derive(Deserialize)]
@@ -25,10 +29,12 @@ struct ExportedCredentials {
 /// A line that names what to set.
 pub(super) async fn find(sdk: &SdkConfig, profile: Option<&str>) -> Result<Credentials, String> {
     let of_sdk = match sdk.credentials_provider() {
-        Some(provider) => provider.provide_credentials().await.map_err(|error| error.to_string()),
-        None => Err("none are configured".to_owned()),
+        Some(provider) => {
+            provider.provide_credentials().await.map_err(|error| (error.to_string(), error_chain(&error)))
+        }
+        None => Err(("none are configured".to_owned(), String::new())),
     };
-    let problem = match of_sdk {
+    let (problem, causes) = match of_sdk {
         Ok(credentials) => return Ok(credentials),
         Err(problem) => problem,
     };
@@ -37,10 +43,21 @@ pub(super) async fn find(sdk: &SdkConfig, profile: Option<&str>) -> Result<Crede
     if let Ok(Some(credentials)) = exported {
         return Ok(credentials);
     }
-    let login = profile.map_or_else(String::new, |profile| format!(" --profile {profile}"));
+    if let Some(profile) = profile {
+        let (reason, login) = if causes.contains(UNKNOWN_PROFILE) {
+            ("the AWS configuration files have no such profile", String::new())
+        } else {
+            let login = format!("log in with aws sso login --profile {profile}, ");
+            ("no AWS configuration file has this profile with credentials", login)
+        };
+        return Err(format!(
+            "--profile {profile}: no AWS credentials, since {reason}: {login}name one that aws configure list-profiles \
+             prints, or add it with aws configure --profile {profile}"
+        ));
+    }
     Err(format!(
         "no AWS credentials ({problem}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in with \
-         aws sso login{login}, or use --from with the output of aws dynamodb describe-table"
+         aws sso login, or use --from with the output of aws dynamodb describe-table"
     ))
 }
 

@@ -134,6 +134,7 @@ impl AttachPlan {
     /// Decides how the table is attached.
     pub(super) fn new(observation: &TableObservation, choices: &AttachChoices) -> Self {
         let mut review = TableReview { observation, choices, findings: Vec::new() };
+        review.account();
         review.status();
         review.stream();
         review.keys();
@@ -171,6 +172,9 @@ pub(super) fn key_parameter(key: &KeyAttribute) -> Result<String, &'static str> 
     let is_plain = |letter: char| letter.is_alphanumeric() || "_.:%-".contains(letter);
     Ok(if value.chars().all(is_plain) { value } else { format!("\"{}\"", value.replace('"', "\\\"")) })
 }
+
+/// The functions of a stack on one machine, which have the names of their binaries.
+const LOCAL_FUNCTIONS: [&str; 2] = ["replicator", "archiver"];
 
 /// Returns whether the function is one of this stack, by the name that CloudFormation gave it.
 fn is_of_stack(function: &str, stack_name: &str) -> bool {
@@ -218,6 +222,19 @@ impl<'o> TableReview<'o> {
         let table = self.table();
         let arguments = if arguments.is_empty() { String::new() } else { format!(" {arguments}") };
         format!("aws dynamodb {operation} --region {} --table-name {}{arguments}", table.arn.region, table.name)
+    }
+
+    fn account(&mut self) {
+        let arn = &self.table().arn;
+        if arn.is_local() {
+            let text = format!(
+                "the table is one of a program on this machine: the files have its account {}, and the Region {} of this \
+                 command",
+                arn.account, arn.region
+            );
+            let fix = "for a deployment, run millrace attach without --endpoint-url for the table of your account";
+            self.warns("account", text, fix);
+        }
     }
 
     fn status(&mut self) {
@@ -298,7 +315,11 @@ impl<'o> TableReview<'o> {
     /// Returns the mappings of the stream that belong to others.
     fn foreign_readers(&self) -> Vec<&'o StreamReader> {
         let readers = self.observation.readers.known().map_or(&[][..], Vec::as_slice);
-        let is_foreign = |reader: &&StreamReader| !is_of_stack(&reader.function, &self.choices.stack_name);
+        let is_local = self.table().arn.is_local();
+        let is_foreign = |reader: &&StreamReader| {
+            !is_of_stack(&reader.function, &self.choices.stack_name)
+                && !(is_local && LOCAL_FUNCTIONS.contains(&&*reader.function))
+        };
         readers.iter().filter(is_foreign).collect()
     }
 
@@ -364,8 +385,16 @@ impl<'o> TableReview<'o> {
         };
         if free == 0 {
             let text = format!("{limit}, and {active} reads the stream");
-            let fix = "remove a reader: more readers are throttled, and fall behind";
-            self.blocks("readers", text, fix);
+            let fix = "delete the mapping of a reader, by the UUID that the first command prints: more readers are \
+                       throttled, and fall behind";
+            let stream_arn = self.table().stream.as_ref().map_or("", |stream| stream.arn.as_str());
+            let region = &self.table().arn.region;
+            let list = format!(
+                "aws lambda list-event-source-mappings --region {region} --event-source-arn {stream_arn} \
+                 --query 'EventSourceMappings[].[UUID,FunctionArn,State]' --output text"
+            );
+            let delete = format!("aws lambda delete-event-source-mapping --region {region} --uuid UUID");
+            self.add(FindingSeverity::Blocks, "readers", text, fix, vec![list, delete]);
         } else if free < needed {
             let text = format!("{limit}, and Archive={} needs {needed}", archive.as_str());
             self.blocks("readers", text, "use --archive in-replicator, which needs one");

@@ -112,7 +112,12 @@ fn a_table_that_cannot_be_attached_is_refused_with_the_fix() {
         (
             |o| o.readers = readers(&[("indexer", "Enabled"), ("audit", "Creating")]),
             "readers",
-            &["two readers", "indexer, audit"],
+            &[
+                "two readers",
+                "indexer, audit",
+                "aws lambda list-event-source-mappings --region eu-west-1 --event-source-arn arn:aws:dynamodb:",
+                "aws lambda delete-event-source-mapping --region eu-west-1 --uuid UUID",
+            ],
         ),
         (
             |o| {
@@ -189,6 +194,19 @@ fn a_chosen_archive_is_kept_or_refused() {
     assert!(!off.is_blocked() && off.findings.iter().any(|finding| finding.text.contains("not archived")), "{off:?}");
     let without_ttl: ObservationChange = |o| o.table.time_to_live = TimeToLive::Disabled;
     assert_eq!(chosen(ArchiveMode::Separate, without_ttl).archive, ArchiveMode::Separate);
+}
+
+#[test]
+fn functions_of_a_stack_on_one_machine_are_its_own_readers() {
+    let own = [("replicator", "Enabled"), ("archiver", "Enabled")];
+    let local = plan(|o| {
+        o.table.arn.account = "000000000000".to_owned();
+        o.readers = readers(&own);
+    });
+    let [finding] = &local.findings[..] else { panic!("{:?}", local.findings) };
+    assert_eq!((finding.severity, finding.subject), (FindingSeverity::Warns, "account"));
+    assert_eq!(local.archive, ArchiveMode::Separate);
+    assert_eq!(blocking(&plan(|o| o.readers = readers(&own)))[0].subject, "readers", "of an account, they are others");
 }
 
 #[test]
