@@ -4,6 +4,7 @@
 mod by_arn;
 pub(crate) mod events;
 mod items;
+mod lag;
 mod logs;
 mod refusals;
 mod replicas;

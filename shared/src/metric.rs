@@ -97,8 +97,8 @@ macro_rules! registry {
 }
 
 registry! {
-    REPLICATION_LAG: Histogram, "ReplicationLag", Milliseconds, [],
-        "age of a batch's oldest change when the batch was applied";
+    REPLICATION_LAG: Histogram, "ReplicationLag", Milliseconds, ["sink"],
+        "age of a batch's oldest change when the sink had applied it, or failed to";
     APPLIED_CHANGES: Counter, "AppliedChanges", Count, ["sink"],
         "changes written to a replica";
     DUPLICATE_CHANGES: Counter, "DuplicateChanges", Count, ["sink"],

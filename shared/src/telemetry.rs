@@ -147,7 +147,7 @@ mod tests {
         let telemetry = collect("replicator", stack("millrace-blue").ok()).unwrap();
         metric::QUARANTINED.increment([], 1);
         metric::APPLIED_CHANGES.increment(["dynamodb"], 2);
-        metric::REPLICATION_LAG.record([], 3.0);
+        metric::REPLICATION_LAG.record(["dynamodb"], 3.0);
         let mut written = Vec::new();
         telemetry.write("request-1", &mut written).unwrap();
         let lines = String::from_utf8(written).unwrap();

@@ -114,6 +114,8 @@ struct AppliedBatch<'b> {
     /// The part that was passed to the sink; `None` if that was the whole batch.
     share: Option<SinkShare<'b>>,
     outcome: SinkOutcome,
+    /// The time from the arrival of the batch to the sink's response.
+    duration: Duration,
 }
 
 impl AppliedBatch<'_> {
@@ -124,6 +126,17 @@ impl AppliedBatch<'_> {
     /// Returns how many of the deduplicated changes were not passed to the sink because it had confirmed them before.
     fn confirmed_before(&self, decided: DeduplicatedBatch<'_>) -> usize {
         decided.latest_per_key.len() - self.given(decided).latest_per_key.len()
+    }
+
+    /// Returns the age of the oldest change that was passed to the sink, at its response to a batch that arrived at
+    /// `now`. `None` if the sink neither applied a change nor lacks one: a replay is old, but the replica is not behind.
+    fn lag(&self, decided: DeduplicatedBatch<'_>, now: OffsetDateTime) -> Option<Duration> {
+        if self.outcome.applied == 0 && !self.outcome.failures.iter().any(is_transient) {
+            return None;
+        }
+        let changes = self.given(decided).changes;
+        let oldest = changes.iter().filter_map(|change| change.approximate_creation_time).min()?;
+        Some(Duration::try_from(now - oldest).unwrap_or_default() + self.duration)
     }
 }
 
@@ -210,7 +223,7 @@ impl ReplicatorHandler {
         let shares = self.shares(decided, invocation.now);
         let sinks = self.sinks.iter().zip(shares).enumerate();
         let (tried, quarantine_outcome) = join(
-            join_all(sinks.map(|(place, (sink, share))| apply(place, &**sink, share, decided, &applying))),
+            join_all(sinks.map(|(place, (sink, share))| apply(place, &**sink, share, decided, &applying, started))),
             self.quarantine_records(&records, &name_apart(unfit, &records), invocation),
         )
         .await;
@@ -236,7 +249,7 @@ impl ReplicatorHandler {
             }
             Err(_) => self.remember(outcomes.iter(), decided, None, invocation.now),
         }
-        let lag = count(&outcomes, decided, quarantine_outcome.quarantined, is_redelivered, invocation, started);
+        let lag = count(&outcomes, decided, quarantine_outcome.quarantined, is_redelivered, invocation.now);
         let sum =
             |part: fn(&SinkOutcome) -> usize| outcomes.iter().map(|applied| part(&applied.outcome)).sum::<usize>();
         tracing::info!(
@@ -318,7 +331,6 @@ impl ReplicatorHandler {
             // may be due to another change of the item than the reported one.
             let is_whole = |change: &&&Change<'_>| !failing.contains(change.key.canonical());
             // A change that the sink can never store says nothing about whether the sink is reachable.
-            let is_transient = |failure: &FailedChange| matches!(failure.kind, FailureKind::Transient(_));
             if applied.outcome.failures.iter().any(is_transient)
                 && !given.changes.iter().any(|change| is_whole(&change))
             {
@@ -439,6 +451,7 @@ async fn apply<'b>(
     share: Option<SinkShare<'b>>,
     decided: DeduplicatedBatch<'b>,
     invocation: &Invocation,
+    started: Instant,
 ) -> Result<AppliedBatch<'b>, SinkMisconfiguredError> {
     let given = share.as_ref().map_or(decided, SinkShare::decided);
     let outcome = if given.changes.is_empty() {
@@ -449,7 +462,7 @@ async fn apply<'b>(
             Err(_) => SinkOutcome::all_failed(&sink.required_changes(given), "the sink did not respond in time"),
         }
     };
-    Ok(AppliedBatch { place, sink: sink.name(), share, outcome })
+    Ok(AppliedBatch { place, sink: sink.name(), share, outcome, duration: started.elapsed() })
 }
 
 /// Returns the records to quarantine, and the indexes of the changes that a sink lacks until another delivery.
@@ -468,6 +481,10 @@ fn sort_failures<'s>(outcomes: &'s [AppliedBatch<'_>]) -> (Vec<PoisonRecord<'s>>
     (poison, lacking)
 }
 
+fn is_transient(failure: &FailedChange) -> bool {
+    matches!(failure.kind, FailureKind::Transient(_))
+}
+
 /// Returns the naming scheme of a record that a sink cannot store. A record that contradicts another one shares its
 /// position with that one, and with any further one in another batch.
 fn naming(reason: &str) -> ObjectNaming {
@@ -483,17 +500,16 @@ fn first_transient(outcomes: &[AppliedBatch<'_>]) -> Option<String> {
     })
 }
 
-/// Records the metrics of the batch, and returns its lag: the age of its oldest change when it was applied. A batch of
-/// which nothing was applied has no lag: a replay is old, but no replica is behind.
+/// Records the metrics of the batch, and returns its lag in milliseconds: that of the last sink that applied a change.
 fn count(
     outcomes: &[AppliedBatch<'_>],
     decided: DeduplicatedBatch<'_>,
     quarantined: usize,
     redelivered: bool,
-    invocation: &Invocation,
-    started: Instant,
+    now: OffsetDateTime,
 ) -> Option<u64> {
     let add = |metric: CounterMetric<1>, sink, count: usize| metric.increment([sink], count as u64);
+    let mut longest = None;
     for applied in outcomes {
         let AppliedBatch { sink, outcome, .. } = applied;
         add(metric::APPLIED_CHANGES, *sink, outcome.applied);
@@ -504,16 +520,15 @@ fn count(
         if confirmed_before > 0 {
             add(metric::PREVIOUSLY_CONFIRMED_CHANGES, *sink, confirmed_before);
         }
+        if let Some(lag) = applied.lag(decided, now) {
+            // Also of a sink that fails, so that the lag of this replica grows meanwhile.
+            metric::REPLICATION_LAG.record([*sink], lag.as_secs_f64() * 1000.0);
+            longest = longest.max((outcome.applied > 0).then(|| millis(lag)));
+        }
     }
     metric::QUARANTINED.increment([], quarantined as u64);
     metric::PARTIAL_BATCH_FAILURES.increment([], u64::from(redelivered));
-    if outcomes.iter().all(|applied| applied.outcome.applied == 0) {
-        return None;
-    }
-    let oldest = decided.changes.iter().filter_map(|change| change.approximate_creation_time).min()?;
-    let lag = Duration::try_from(invocation.now - oldest).unwrap_or_default() + started.elapsed();
-    metric::REPLICATION_LAG.record([], lag.as_secs_f64() * 1000.0);
-    Some(millis(lag))
+    longest
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1888,10 +1888,10 @@ resource "aws_cloudwatch_dashboard" "replication_dashboard" {
   dashboard_body = join("\n", [
     "{\"widgets\":[",
     "{\"type\":\"metric\",\"width\":9,\"height\":6,\"properties\":{",
-    "\"title\": \"replication lag and age of the oldest record\", \"region\": \"${data.aws_region.current.region}\", \"period\": 60,",
+    "\"title\": \"replication lag by sink (ms), and age of the oldest record\", \"region\": \"${data.aws_region.current.region}\", \"period\": 60,",
     "\"metrics\":[",
-    "[\"Millrace\", \"ReplicationLag\", \"function\", \"replicator\", \"stack\", \"${(local.has_deployment_name ? var.deployment_name : var.name)}\", {\"stat\": \"p50\"}],",
-    "[\"Millrace\", \"ReplicationLag\", \"function\", \"replicator\", \"stack\", \"${(local.has_deployment_name ? var.deployment_name : var.name)}\", {\"stat\": \"p99\"}],",
+    "[{\"expression\": \"SEARCH('{Millrace,function,stack,sink} MetricName=\\\"ReplicationLag\\\" function=\\\"replicator\\\" stack=\\\"${(local.has_deployment_name ? var.deployment_name : var.name)}\\\"', 'p50', 60)\"}],",
+    "[{\"expression\": \"SEARCH('{Millrace,function,stack,sink} MetricName=\\\"ReplicationLag\\\" function=\\\"replicator\\\" stack=\\\"${(local.has_deployment_name ? var.deployment_name : var.name)}\\\"', 'p99', 60)\"}],",
     join("", ["[\"AWS/Lambda\", \"IteratorAge\", \"FunctionName\", \"", aws_lambda_function.replicator_function.function_name, "\", {\"stat\": \"Maximum\", \"label\": \"replicator: age\"}]", (local.has_archiver ? ",[\"AWS/Lambda\", \"IteratorAge\", \"FunctionName\", \"${aws_lambda_function.archiver_function[0].function_name}\", {\"stat\": \"Maximum\", \"label\": \"archiver: age\"}]" : "")]),
     "]}},",
     "{\"type\":\"metric\",\"width\":9,\"height\":6,\"properties\":{",
