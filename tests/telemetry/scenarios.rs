@@ -19,7 +19,7 @@ use millrace_sinks::archive::ArchiveSink;
 use millrace_sinks::dynamodb::DynamoDbSink;
 use millrace_sinks::postgres::PostgresSink;
 use millrace_sinks::transform_history::TransformHistory;
-use millrace_sinks::{Replica as _, ReplicaCondition, ReplicaWrite, Sink, WriteResult, WriteTarget};
+use millrace_sinks::{Replica as _, ReplicaCondition, ReplicaWrite, Sink, SinkName, WriteResult, WriteTarget};
 use serde_json::{Value, json};
 
 use super::{FUNCTIONS, printed};
@@ -92,13 +92,11 @@ async fn unfit() -> PostgresSink {
     table_sink(&nobody().await, &declared("orders", &columns, "null"))
 }
 
-/// A start with new rules of a replica, every outcome of a change, a removal by TTL that is archived, a value that no
-/// column stores, a sink that fails, a batch that is redelivered, and a failure bucket that is unavailable.
+/// Every outcome of a change, a removal by TTL that is archived, a value that no column stores, a sink that fails, a
+/// batch that is redelivered, rules that no repair has applied, and a failure bucket that is unavailable.
 async fn replicator() {
     const SECOND: &str = "SecondReplica";
     let rig = ReplicationRig::start().await;
-    let history = TransformHistory::new(S3Bucket::new(rig.s3.clone(), rig::FAILURES.to_owned()));
-    history.report_start(SECOND, Some("digest")).await;
     let replicator = rig.replicator();
     deliver_batch(&replicator, &sample("unreadable-in-the-middle")).await;
     let named = EventBuilder::named("ada", 7, "Ada");
@@ -124,6 +122,10 @@ async fn replicator() {
     let batch = event(&[EventBuilder::named("bob", 9, "Bob")]);
     assert_eq!(deliver_batch(&replicator, &batch).await.identifier(), Some("9"));
     assert_eq!(deliver_batch(&replicator, &batch).await.identifier(), None);
+
+    let history = TransformHistory::new(S3Bucket::new(rig.s3.clone(), rig::FAILURES.to_owned()));
+    let rules = vec![(SinkName::parse("staging").unwrap(), Some("digest".to_owned()))];
+    rig.replicator_with(Vec::new()).with_rules(history, rules).check().await.unwrap();
 
     let replicator = rig.replicator_without_a_bucket();
     let record = |number: u64| EventBuilder::image("eve", number, r#"{"user_id":{"N":"eve"}}"#).record();
