@@ -296,7 +296,7 @@ fn replicator_variable<'c>(context: &'c ConsoleContext, name: &str) -> Option<&'
 }
 
 /// Returns the table of the replica that `REPLICA_TABLE` names, if it is a table of the stack.
-fn replica_table(context: &ConsoleContext) -> Option<&TableResource> {
+pub(crate) fn replica_table(context: &ConsoleContext) -> Option<&TableResource> {
     let name = replicator_variable(context, "REPLICA_TABLE")?;
     context.stack.template().tables.iter().find(|table| table.name == *name)
 }

@@ -100,3 +100,20 @@ pub(crate) fn machine_time(at: OffsetDateTime) -> String {
 pub(crate) fn milliseconds(ms: u64) -> String {
     if ms < 10_000 { format!("{ms} ms") } else { format!("{} s", ms / 1_000) }
 }
+
+/// Cuts a text to a number of bytes; a text that was cut says so.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(most);
+    format!("{}… ({end} of {} bytes)", &text[..end], text.len())
+}
+
+/// Returns an address of the console with these fields.
+pub(crate) fn address(path: &str, fields: &[(&str, &str)]) -> String {
+    let encoded =
+        |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    format!("{path}?{}", fields.join("&"))
+}

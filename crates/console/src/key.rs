@@ -26,7 +26,7 @@ pub(crate) struct KeyQuery {
 
 /// Returns the address of the page of a key.
 pub(crate) fn address(key: &str) -> String {
-    format!("{PATH}?key={}", percent_encoding::utf8_percent_encode(key, percent_encoding::NON_ALPHANUMERIC))
+    frame::address(PATH, &[("key", key)])
 }
 
 /// Shows the page.
@@ -94,7 +94,7 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
 fn search(key: &str, example: &str) -> Markup {
     html! {
         form.row method="get" action=(PATH) role="search" {
-            div { label for="key" { "Key in DynamoDB JSON" } input #key type="text" name="key" value=(key) size="60" placeholder=(example); }
+            div.wide { label for="key" { "Key in DynamoDB JSON" } input #key type="text" name="key" value=(key) placeholder=(example); }
             button type="submit" { "Show" }
         }
         p.note { "Example: " code { (example) } }
@@ -153,7 +153,7 @@ fn archive(stores: &KeyStores) -> Markup {
                 Some(Ok(rows)) => {
                     @for row in rows {
                         p.note { "Removed at " time { (frame::machine_time(row.removed_at)) } }
-                        pre { (cut(row.item.get())) }
+                        pre { (frame::cut(row.item.get(), SHOWN_BYTES)) }
                     }
                 }
             }
@@ -190,19 +190,11 @@ fn item(item: &RawItem, marked: &[String]) -> Markup {
                     @for (name, value) in &attributes {
                         tr {
                             th scope="row" { @if marked.contains(name) { mark { (name) } } @else { (name) } }
-                            td.mono { (cut(&value.to_string())) }
+                            td.mono { (frame::cut(&value.to_string(), SHOWN_BYTES)) }
                         }
                     }
                 } }
             }
         }
     }
-}
-
-fn cut(text: &str) -> String {
-    if text.len() <= SHOWN_BYTES {
-        return text.to_owned();
-    }
-    let end = text.floor_char_boundary(SHOWN_BYTES);
-    format!("{}… (the first {} KB of {} KB)", &text[..end], SHOWN_BYTES / 1024, text.len() / 1024)
 }

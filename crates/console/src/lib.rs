@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 mod assets;
 mod break_it;
 mod frame;
+mod item_page;
+mod item_text;
 mod key;
 mod key_stores;
 mod live;
@@ -27,6 +29,8 @@ mod quarantine;
 mod router;
 mod sample_item;
 mod security;
+mod table_items;
+mod tables;
 mod task_runs;
 mod tasks;
 #[cfg(test)]

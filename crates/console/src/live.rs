@@ -177,12 +177,12 @@ pub(crate) fn head() -> Markup {
 pub(crate) fn row(change: &ObservedChange) -> Markup {
     html! {
         tr {
-            td { time datetime=(frame::machine_time(change.at)) { (frame::clock_time(change.at)) } }
+            td.fixed { time datetime=(frame::machine_time(change.at)) { (frame::clock_time(change.at)) } }
             // A shortened key is not a key.
             td.mono { @if change.key.ends_with('}') { a href=(key::address(&change.key)) { (change.key) } } @else { (change.key) } }
             td { (change.kind.as_str()) }
             td { (change.attributes.join(", ")) }
-            td { (change.lag_ms.map_or_else(String::new, frame::milliseconds)) }
+            td.fixed { (change.lag_ms.map_or_else(String::new, frame::milliseconds)) }
             td {
                 @for own in &change.verdicts {
                     div { (own.sink) ": " (frame::verdict(own.verdict, own.reason.as_deref())) }

@@ -116,21 +116,14 @@ async fn of_record(maintenance: &MaintenanceHandler, record: &FailureRecord) -> 
         @for (key, found) in &now {
             p { "Key: " a.mono href=(key::address(key.as_str())) { (key) } }
             @match found {
-                Ok(Some(item)) => { details { summary { "The source stores an item now" } pre { (cut(&item.encode())) } } }
+                Ok(Some(item)) => { details { summary { "The source stores an item now" } pre { (frame::cut(&item.encode(), RECORD_BYTES)) } } }
                 Ok(None) => { p { "The source has no item with this key now." } }
                 Err(error) => { (frame::problem(error)) }
             }
         }
         @if keys.len() > now.len() { p.note { "and " (keys.len() - now.len()) " other keys" } }
-        details { summary { "Record" } pre { (cut(record.event.get())) } }
+        details { summary { "Record" } pre { (frame::cut(record.event.get(), RECORD_BYTES)) } }
     }
-}
-
-fn cut(text: &str) -> String {
-    if text.len() <= RECORD_BYTES {
-        return text.to_owned();
-    }
-    format!("{}… ({} bytes)", &text[..text.floor_char_boundary(RECORD_BYTES)], text.len())
 }
 
 /// Starts a redrive.

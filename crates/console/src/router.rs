@@ -3,15 +3,22 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use http::StatusCode;
 
-use crate::{ConsoleContext, assets, break_it, frame, key, live, quarantine, security, tasks};
+use crate::{ConsoleContext, assets, break_it, frame, item_page, key, live, quarantine, security, tables, tasks};
 
 /// The pages in the order of the navigation.
-pub(crate) const PAGES: [(&str, &str); 5] =
-    [("/", "Live"), ("/key", "Key"), ("/break", "Break it"), ("/quarantine", "Quarantine"), ("/tasks", "Tasks")];
+pub(crate) const PAGES: [(&str, &str); 6] = [
+    ("/", "Live"),
+    ("/key", "Key"),
+    ("/tables", "Tables"),
+    ("/break", "Break it"),
+    ("/quarantine", "Quarantine"),
+    ("/tasks", "Tasks"),
+];
 
 /// Returns the console as a router.
 pub fn router(context: ConsoleContext) -> Router {
@@ -21,6 +28,10 @@ pub fn router(context: ConsoleContext) -> Router {
         .route("/events", get(live::events))
         .route("/lag.json", get(live::lag))
         .route("/key", get(key::show))
+        .route(tables::PATH, get(tables::show))
+        .route("/tables/import", post(tables::start_import))
+        .route(item_page::PATH, get(item_page::show).post(item_page::save))
+        .route("/tables/item/delete", post(item_page::remove))
         .route("/break", get(break_it::show).post(break_it::act))
         .route("/light", get(break_it::light))
         .route("/quarantine", get(quarantine::show).post(quarantine::start))
@@ -32,6 +43,7 @@ pub fn router(context: ConsoleContext) -> Router {
         .fallback(|| async {
             frame::failed(StatusCode::NOT_FOUND, "/", "Not found", "There is no page at this address.")
         })
+        .layer(DefaultBodyLimit::max(item_page::FORM_BYTES))
         .layer(from_fn_with_state(guard, security::guard))
         .with_state(context)
 }

@@ -2,8 +2,12 @@
 //! with one segment. The last [`RETAINED`] runs are retained.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use millrace_local::import::{ImportOutcome, ImportSource};
+use millrace_local::stack::LocalStack;
+use millrace_local::template::TableResource;
 use millrace_maintenance::MaintenanceHandler;
 use millrace_maintenance::task::TaskResponse;
 use millrace_shared::clock::{Clock, new_uuid};
@@ -18,6 +22,9 @@ use tokio::time::Instant;
 const RETAINED: usize = 20;
 /// The number of runs that may be in progress.
 const IN_PROGRESS: usize = 3;
+/// The name of an import among the tasks, and the interval at which its progress is reported.
+const IMPORT: &str = "import";
+const IMPORT_PROGRESS: std::time::Duration = std::time::Duration::from_millis(300);
 /// The time of an invocation: short, so that progress is shown and a cancellation takes effect.
 const TURN: std::time::Duration = std::time::Duration::from_secs(20);
 /// The maximum length of the shown report, in lines and in bytes of an object.
@@ -89,31 +96,7 @@ impl TaskRuns {
         mut request: Map<String, Value>,
         clock: &Clock,
     ) -> Result<String, String> {
-        let now = clock.now();
-        let id = format!("console-{}", new_uuid(now));
-        {
-            let mut runs = self.runs();
-            if runs.iter().filter(|run| run.state == RunState::Running).count() >= IN_PROGRESS {
-                return Err(format!("{IN_PROGRESS} tasks are running: wait until one of them has ended, or cancel it"));
-            }
-            if runs.len() == RETAINED
-                && let Some(place) = runs.iter().position(|run| run.state != RunState::Running)
-            {
-                runs.remove(place);
-            }
-            runs.push_back(TaskRunView {
-                id: id.clone(),
-                task,
-                request: Value::Object(request.clone()).to_string(),
-                started: now,
-                state: RunState::Running,
-                progress: String::new(),
-                differences: 0,
-                problems: 0,
-                report: Vec::new(),
-                cancelled: false,
-            });
-        }
+        let id = self.begin(task, Value::Object(request.clone()).to_string(), clock)?;
         request.insert("task".to_owned(), task.into());
         request.insert("run_id".to_owned(), id.clone().into());
         let (runs, run_id, clock, runtime) = (Arc::clone(self), id.clone(), clock.clone(), Handle::current());
@@ -126,6 +109,80 @@ impl TaskRuns {
                     run.report = report;
                     run.state = state;
                 });
+            });
+        });
+        Ok(id)
+    }
+
+    /// Adds a run that is in progress, and returns its ID.
+    fn begin(&self, task: &'static str, request: String, clock: &Clock) -> Result<String, String> {
+        let now = clock.now();
+        let id = format!("console-{}", new_uuid(now));
+        let mut runs = self.runs();
+        if runs.iter().filter(|run| run.state == RunState::Running).count() >= IN_PROGRESS {
+            return Err(format!("{IN_PROGRESS} tasks are running: wait until one of them has ended, or cancel it"));
+        }
+        if runs.len() == RETAINED
+            && let Some(place) = runs.iter().position(|run| run.state != RunState::Running)
+        {
+            runs.remove(place);
+        }
+        runs.push_back(TaskRunView {
+            id: id.clone(),
+            task,
+            request,
+            started: now,
+            state: RunState::Running,
+            progress: String::new(),
+            differences: 0,
+            problems: 0,
+            report: Vec::new(),
+            cancelled: false,
+        });
+        Ok(id)
+    }
+
+    /// Starts an import and returns the ID of the run. Items that were written before a cancellation remain.
+    ///
+    /// # Errors
+    /// Fails if too many runs are in progress.
+    pub(crate) fn start_import(
+        self: &Arc<Self>,
+        stack: Arc<LocalStack>,
+        source: ImportSource,
+        table: TableResource,
+        clock: &Clock,
+    ) -> Result<String, String> {
+        let request = json!({"table": table.name, "path": source.path().display().to_string()}).to_string();
+        let id = self.begin(IMPORT, request, clock)?;
+        let (runs, run_id) = (Arc::clone(self), id.clone());
+        tokio::spawn(async move {
+            let written = Arc::new(AtomicU64::new(0));
+            let import = stack.import_counted(source, &table, Arc::clone(&written));
+            let mut import = std::pin::pin!(import);
+            let ended = loop {
+                tokio::select! {
+                    outcome = &mut import => break Some(outcome),
+                    () = tokio::time::sleep(IMPORT_PROGRESS) => {
+                        let items = written.load(Ordering::Relaxed);
+                        runs.update(&run_id, |run| run.progress = format!("{items} items written"));
+                        if runs.get(&run_id).is_none_or(|run| run.cancelled) {
+                            break None;
+                        }
+                    }
+                }
+            };
+            runs.update(&run_id, |run| {
+                run.state = match ended {
+                    None => RunState::Cancelled,
+                    Some(Err(error)) => RunState::Failed(error.to_string()),
+                    Some(Ok(outcome)) => {
+                        let ImportOutcome { items, replaced, .. } = outcome;
+                        run.progress =
+                            format!("{items} items written, {replaced} of them in place of an earlier line's item");
+                        RunState::Done
+                    }
+                };
             });
         });
         Ok(id)

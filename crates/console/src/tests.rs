@@ -10,6 +10,8 @@ use tower::ServiceExt as _;
 
 use super::*;
 
+mod tables;
+
 const ADDRESS: &str = "127.0.0.1:8090";
 /// A text that a page must never contain as it is.
 pub(crate) const SCRIPT: &str = "<script>alert('x')</script>\"'&";
@@ -356,7 +358,15 @@ async fn change_without_the_token_or_from_another_site_is_rejected() {
             .body(Body::from(body))
             .unwrap()
     };
-    for path in ["/break", "/quarantine", "/tasks/verify", "/tasks/runs/x/cancel"] {
+    for path in [
+        "/break",
+        "/quarantine",
+        "/tasks/verify",
+        "/tasks/runs/x/cancel",
+        "/tables/item",
+        "/tables/item/delete",
+        "/tables/import",
+    ] {
         let (status, _, body) = scene.send(post(path, "same-origin", "action=s3-down&token=guess")).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
         assert!(body.contains("token"), "{body}");
@@ -390,5 +400,5 @@ async fn stream_of_events_samples_a_burst_and_says_so() {
     let text = String::from_utf8(frame.to_vec()).unwrap();
     assert!(text.starts_with("event: changes\ndata: {"), "{text}");
     assert!(text.contains("Sampled: 20 of 60 changes in the last 500 ms are shown."), "{text}");
-    assert_eq!(text.matches("<tr><td>").count(), 20, "{text}");
+    assert_eq!(text.matches(r#"<tr><td class=\"fixed\">"#).count(), 20, "{text}");
 }

@@ -19,6 +19,7 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::error_chain::error_chain;
+use millrace_shared::raw_item::RawItem;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -32,7 +33,7 @@ mod tests;
 
 pub use line::ImportItemError;
 use line::{ImportedItem, KeyAttributes};
-use progress::ImportProgress;
+pub use progress::ImportProgress;
 pub use source::{ImportSource, ImportSourceError};
 
 /// The maximum number of items of a `BatchWriteItem` request.
@@ -136,7 +137,7 @@ enum ReadBatch {
     Unreadable(ImportSourceError),
 }
 
-/// Writes the items of the source to the table, and shows the progress on standard error.
+/// Writes the items of the source to the table, and reports the progress.
 ///
 /// # Errors
 /// [`ImportError`]; the items of the lines before it are in the table then.
@@ -144,9 +145,9 @@ pub async fn import(
     source: ImportSource,
     client: &Client,
     table: &TableResource,
+    progress: ImportProgress,
 ) -> Result<ImportOutcome, ImportError> {
     let started = Instant::now();
-    let progress = ImportProgress::new(&source);
     let keys = KeyAttributes::of(table);
     let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
     // Ends when the receiver is dropped.
@@ -187,6 +188,25 @@ pub async fn import(
         Some(error) => Err(error),
         None => Ok(ImportOutcome { items, replaced, took: started.elapsed() }),
     }
+}
+
+/// Parses an item of this table from DynamoDB JSON, with the checks of an import.
+///
+/// # Errors
+/// [`ImportItemError`], which names the attribute, its value and the fix.
+pub fn parse_table_item(text: &str, table: &TableResource) -> Result<RawItem, ImportItemError> {
+    let missing = || ImportItemError::Syntax("the text is empty".to_owned());
+    let (_, item) = line::parse_item(text)?.ok_or_else(missing)?;
+    check_table_item(&item, table)?;
+    Ok(item)
+}
+
+/// Checks that an item has the key of this table and not more bytes than an item may have; returns its key.
+///
+/// # Errors
+/// [`ImportItemError`], which names the attribute, its value and the fix.
+pub fn check_table_item(item: &RawItem, table: &TableResource) -> Result<CanonicalKey, ImportItemError> {
+    KeyAttributes::of(table).check_item(item).map(|(key, _)| key)
 }
 
 /// A sample that cannot be read completely.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::Router;
@@ -20,7 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::http::HttpServer;
-use crate::import::{ImportError, ImportOutcome, ImportSource, import};
+use crate::import::{ImportError, ImportOutcome, ImportProgress, ImportSource, import};
 use crate::lambda;
 use crate::observer::ChangeObserver;
 use crate::template::{FunctionResource, SamTemplate, SourceTable, TableResource, TemplateError};
@@ -439,7 +440,21 @@ impl LocalStack {
     /// # Errors
     /// [`ImportError`]; the items of the lines before it are in the table then.
     pub async fn import(&self, source: ImportSource, table: &TableResource) -> Result<ImportOutcome, ImportError> {
-        import(source, &self.dynamodb(), table).await
+        let progress = ImportProgress::on_standard_error(&source);
+        import(source, &self.dynamodb(), table, progress).await
+    }
+
+    /// Like [`LocalStack::import`], but `written` is the number of items that have been written so far.
+    ///
+    /// # Errors
+    /// [`ImportError`]; the items of the lines before it are in the table then.
+    pub async fn import_counted(
+        &self,
+        source: ImportSource,
+        table: &TableResource,
+        written: Arc<AtomicU64>,
+    ) -> Result<ImportOutcome, ImportError> {
+        import(source, &self.dynamodb(), table, ImportProgress::Count(written)).await
     }
 
     /// Returns the observer of the changes, if [`StackOptions::observe`] is set.

@@ -163,6 +163,17 @@ impl KeyAttributes {
         }
         Ok(())
     }
+
+    /// Checks the key and the size of an item, and returns both.
+    pub(super) fn check_item(&self, item: &RawItem) -> Result<(CanonicalKey, usize), ImportItemError> {
+        self.check(item)?;
+        let key = item.key(&self.names).map_err(|error| ImportItemError::Key(error.to_string()))?;
+        let bytes = item.size_bytes();
+        if bytes > ITEM_BYTES_MOST {
+            return Err(ImportItemError::Size(bytes));
+        }
+        Ok((key, bytes))
+    }
 }
 
 /// An item of a line.
@@ -177,12 +188,7 @@ impl ImportedItem {
     /// Parses a line; `None` if it is empty.
     pub(super) fn parse(line: &str, keys: &KeyAttributes) -> Result<Option<Self>, ImportItemError> {
         let Some((_, item)) = parse_item(line)? else { return Ok(None) };
-        keys.check(&item)?;
-        let key = item.key(&keys.names).map_err(|error| ImportItemError::Key(error.to_string()))?;
-        let bytes = item.size_bytes();
-        if bytes > ITEM_BYTES_MOST {
-            return Err(ImportItemError::Size(bytes));
-        }
+        let (key, bytes) = keys.check_item(&item)?;
         Ok(Some(Self { key, attributes: item.into_attributes(), bytes }))
     }
 }

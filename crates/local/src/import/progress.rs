@@ -1,6 +1,8 @@
-//! Progress of an import on standard error: a bar on a terminal, otherwise a line every few seconds.
+//! Progress of an import: on standard error, as a bar on a terminal and otherwise as a line every few seconds; or as a
+//! number that another part shows.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,15 +13,46 @@ use super::ImportSource;
 /// The interval of the lines.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-pub(super) struct ImportProgress {
+/// Where the progress of an import is shown.
+pub enum ImportProgress {
+    /// On standard error.
+    StandardError(ProgressLine),
+    /// The number of items that were written.
+    Count(Arc<AtomicU64>),
+}
+
+impl ImportProgress {
+    /// Shows the progress on standard error.
+    #[must_use]
+    pub fn on_standard_error(source: &ImportSource) -> Self {
+        Self::StandardError(ProgressLine::new(source))
+    }
+
+    /// Reports the number of items that were written and of bytes that were read.
+    pub(super) fn report(&self, items: u64, bytes_read: u64) {
+        match self {
+            Self::StandardError(line) => line.report(items, bytes_read),
+            Self::Count(count) => count.store(items, Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn end(&self) {
+        if let Self::StandardError(line) = self {
+            line.bar.finish_and_clear();
+        }
+    }
+}
+
+/// The progress on standard error.
+pub struct ProgressLine {
     bar: ProgressBar,
     name: String,
     bytes: u64,
     reported: Mutex<Instant>,
 }
 
-impl ImportProgress {
-    pub(super) fn new(source: &ImportSource) -> Self {
+impl ProgressLine {
+    fn new(source: &ImportSource) -> Self {
         let bar = ProgressBar::with_draw_target(Some(source.bytes()), ProgressDrawTarget::stderr());
         // The template is a constant: if it were invalid, the bar would have indicatif's default style.
         if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} [{bar:32}] {percent} % of {prefix}, {msg}") {
@@ -30,8 +63,7 @@ impl ImportProgress {
         Self { bar, name, bytes: source.bytes(), reported: Mutex::new(Instant::now()) }
     }
 
-    /// Shows the number of items that were written and of bytes that were read.
-    pub(super) fn report(&self, items: u64, bytes_read: u64) {
+    fn report(&self, items: u64, bytes_read: u64) {
         if !self.bar.is_hidden() {
             self.bar.set_position(bytes_read);
             self.bar.set_message(counted(items));
@@ -43,10 +75,6 @@ impl ImportProgress {
             let percent = (bytes_read.saturating_mul(100) / self.bytes.max(1)).min(100);
             eprintln!("import: {}, {percent} % of {}", counted(items), self.name);
         }
-    }
-
-    pub(super) fn end(&self) {
-        self.bar.finish_and_clear();
     }
 }
 

@@ -58,7 +58,7 @@ impl ImportScene {
     async fn import(&self, name: &str) -> Result<ImportOutcome, String> {
         let path = self.folder.path().join(name);
         let source = ImportSource::open(&path).map_err(|error| self.without_folder(&error.to_string()))?;
-        let outcome = import(source, &self.client, &orders()).await;
+        let outcome = import(source, &self.client, &orders(), ImportProgress::Count(std::sync::Arc::default())).await;
         outcome.map_err(|error| self.without_folder(&error.to_string()))
     }
 
