@@ -106,6 +106,19 @@ impl ArchiveStore {
         Ok(self.0.list(prefix).await?)
     }
 
+    /// Returns up to `limit` objects below a prefix whose keys sort after `after`, sorted by key.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the objects cannot be listed.
+    pub async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Vec<ObjectMeta>, StoreError> {
+        Ok(self.0.list_page(prefix, after, limit).await?)
+    }
+
     /// Returns the objects and folders directly below a prefix that ends in a slash.
     ///
     /// # Errors

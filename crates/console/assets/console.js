@@ -53,6 +53,19 @@
     const events = new EventSource('/light');
     events.addEventListener('light', (event) => { light.innerHTML = event.data; });
   }
+  for (const text of navigator.clipboard ? document.querySelectorAll('pre[data-copy]') : []) {
+    const copy = document.createElement('button');
+    copy.type = 'button';
+    copy.textContent = 'Copy';
+    copy.setAttribute('aria-label', 'Copy: ' + text.dataset.copy);
+    const said = document.createElement('span');
+    said.setAttribute('role', 'status');
+    copy.addEventListener('click', async () => {
+      const copied = await navigator.clipboard.writeText(text.textContent).then(() => true, () => false);
+      said.textContent = copied ? ' Copied.' : ' The browser does not allow it: select the text.';
+    });
+    text.after(copy, said);
+  }
   const run = document.getElementById('run');
   if (run && run.dataset.running === 'true') {
     const poll = setInterval(async () => {

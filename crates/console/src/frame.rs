@@ -110,6 +110,11 @@ pub(crate) fn cut(text: &str, most: usize) -> String {
     format!("{}… ({end} of {} bytes)", &text[..end], text.len())
 }
 
+/// Formats a number with its noun, such as `1 row` or `2 rows`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Returns an address of the console with these fields.
 pub(crate) fn address(path: &str, fields: &[(&str, &str)]) -> String {
     let encoded =

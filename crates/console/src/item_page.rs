@@ -88,7 +88,9 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
         Ok((key, None)) => {
             let body = html! {
                 (head(&table, text, notation))
-                p.box role="status" { "Table " (table.name) " has no item with the key " code { (text) } ". It can be created here." }
+                p.box role="status" {
+                    "Table " (table.name) " has no item with the key " code { (text) } ". It can be created here."
+                }
                 (create(&context, &table, notation, &notation.format(&key)))
             };
             return (StatusCode::NOT_FOUND, frame::page(tables::PATH, TITLE, &body)).into_response();
@@ -99,7 +101,10 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
                 (frame::problem(&reason))
                 form.row method="get" action=(PATH) role="search" {
                     input type="hidden" name="table" value=(table.name);
-                    div.wide { label for="key" { "Key in DynamoDB JSON" } input #key type="text" name="key" value=(text) required; }
+                    div.wide {
+                        label for="key" { "Key in DynamoDB JSON" }
+                        input #key type="text" name="key" value=(text) required;
+                    }
                     button type="submit" { "Open" }
                 }
             };
@@ -140,7 +145,9 @@ fn editor(label: &str, text: &str) -> Markup {
     let rows = (text.lines().count() + 2).clamp(8, 40);
     html! {
         label for="item" { (label) }
-        textarea #item name="item" rows=(rows) spellcheck="false" autocomplete="off" aria-describedby="item-help" required { (text) }
+        textarea #item name="item" rows=(rows) spellcheck="false" aria-describedby="item-help" required {
+            (text)
+        }
         p #item-help .note { "At most " (ITEM_BYTES_MOST / 1024) " KB. Numbers keep all their digits." }
     }
 }
@@ -185,7 +192,12 @@ fn edit(context: &ConsoleContext, table: &TableResource, item: &RawItem, notatio
     let lost = if notation == ItemNotation::Plain { plain_losses(item) } else { Vec::new() };
     html! {
         p.note { (item.size_bytes()) " bytes" @if tables::role(context, &table.name) == Some("replica") {
-            ". This table is a replica: a change here makes it differ from the source, which the verify light and the task " code { "verify" } " report"
+            ". This table is a replica: a change here makes it differ from the source, which the verify light "
+            "and the task "
+            code {
+                "verify"
+            }
+            " report"
         } "." }
         @if lost.is_empty() { (change(context, table, &own, &fingerprint(item), notation, &notation.format(item))) }
         @else {
@@ -275,7 +287,8 @@ async fn write(
     }
     match table_items::read_item(&client, table, key).await? {
         Some(stored) if fingerprint(&stored) != form.shown => Err(ItemError::Invalid(
-            "the item was changed after this page was loaded: copy your text, open the item again, and repeat the change"
+            "the item was changed after this page was loaded: copy your text, open the item again, and repeat the \
+             change"
                 .to_owned(),
         )),
         _ => table_items::put_item(&client, table, item, true).await.map(|()| own),

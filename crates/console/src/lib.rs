@@ -14,11 +14,16 @@ use millrace_local::stack::LocalStack;
 use millrace_maintenance::MaintenanceHandler;
 use millrace_shared::clock::{Clock, new_uuid};
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+mod archive_page;
+mod archive_query;
+mod archive_reader;
 mod assets;
 mod break_it;
+mod duckdb;
 mod frame;
 mod item_page;
 mod item_text;
@@ -37,6 +42,7 @@ mod tasks;
 mod tests;
 mod verify_light;
 
+use duckdb::DuckDbProgram;
 pub use router::router;
 use security::RequestGuard;
 use task_runs::TaskRuns;
@@ -53,6 +59,7 @@ pub struct ConsoleContext {
     runs: Arc<TaskRuns>,
     stopped: watch::Receiver<bool>,
     clock: Clock,
+    duckdb: Arc<OnceCell<Option<DuckDbProgram>>>,
 }
 
 impl ConsoleContext {
@@ -63,7 +70,18 @@ impl ConsoleContext {
         let maintenance = stack.maintenance().map(Arc::new);
         let token = format!("{}{}", new_uuid(clock.now()).simple(), new_uuid(clock.now()).simple());
         let guard = Arc::new(RequestGuard::new(address, token));
-        Self { stack, maintenance, guard, runs: Arc::default(), stopped, clock }
+        Self { stack, maintenance, guard, runs: Arc::default(), stopped, clock, duckdb: Arc::default() }
+    }
+
+    /// Returns the installed DuckDB, which is looked for once.
+    async fn duckdb(&self) -> Option<DuckDbProgram> {
+        self.duckdb.get_or_init(DuckDbProgram::find).await.clone()
+    }
+
+    /// Uses this DuckDB, or none, without looking for one.
+    #[cfg(test)]
+    fn with_duckdb(self, duckdb: Option<DuckDbProgram>) -> Self {
+        Self { duckdb: Arc::new(OnceCell::new_with(Some(duckdb))), ..self }
     }
 
     /// Returns the token that state-changing requests must contain.

@@ -59,6 +59,7 @@ pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
             p.box.good { "The failure bucket is empty. To see a record here, write a poison record on the page " a href="/break" { "Break it" } "." }
         } @else {
             @if objects.len() >= usize::try_from(SHOWN).unwrap_or_default() { p.note { "Only the first " (SHOWN) " objects of each kind are shown." } }
+            h2 { "Failure objects" }
             section.box aria-label="All objects" {
                 h3 { "All objects" }
                 (redrive(&context, ""))

@@ -8,13 +8,17 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use http::StatusCode;
 
-use crate::{ConsoleContext, assets, break_it, frame, item_page, key, live, quarantine, security, tables, tasks};
+use crate::{
+    ConsoleContext, archive_page, archive_query, assets, break_it, frame, item_page, key, live, quarantine, security,
+    tables, tasks,
+};
 
 /// The pages in the order of the navigation.
-pub(crate) const PAGES: [(&str, &str); 6] = [
+pub(crate) const PAGES: [(&str, &str); 7] = [
     ("/", "Live"),
     ("/key", "Key"),
     ("/tables", "Tables"),
+    ("/archive", "Archive"),
     ("/break", "Break it"),
     ("/quarantine", "Quarantine"),
     ("/tasks", "Tasks"),
@@ -32,6 +36,10 @@ pub fn router(context: ConsoleContext) -> Router {
         .route("/tables/import", post(tables::start_import))
         .route(item_page::PATH, get(item_page::show).post(item_page::save))
         .route("/tables/item/delete", post(item_page::remove))
+        .route(archive_page::PATH, get(archive_page::show))
+        .route(archive_page::DAY_PATH, get(archive_page::show_day))
+        .route(archive_page::OBJECT_PATH, get(archive_page::show_object))
+        .route(archive_query::QUERY_PATH, post(archive_query::run))
         .route("/break", get(break_it::show).post(break_it::act))
         .route("/light", get(break_it::light))
         .route("/quarantine", get(quarantine::show).post(quarantine::start))
@@ -39,6 +47,7 @@ pub fn router(context: ConsoleContext) -> Router {
         .route("/tasks/{name}", post(tasks::start))
         .route("/tasks/runs/{id}", get(tasks::run))
         .route("/tasks/runs/{id}/cancel", post(tasks::cancel))
+        .route("/tasks/runs/{id}/apply", post(tasks::apply))
         .route("/assets/{name}", get(assets::serve))
         .fallback(|| async {
             frame::failed(StatusCode::NOT_FOUND, "/", "Not found", "There is no page at this address.")

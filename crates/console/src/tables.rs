@@ -1,4 +1,5 @@
-//! The page Tables: items of any table of the stack by query, scan and index, page by page; and the import of an export.
+//! The page Tables: items of any table of the stack by query, scan and index, page by page; and the import of an
+//! export.
 //!
 //! `item_page` shows one item and its form.
 
@@ -108,7 +109,14 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
         source.filter(|name| names.contains(name)).or_else(|| names.first().cloned())
     };
     let Some(name) = Some(query.table.clone()).filter(|name| !name.is_empty()).or_else(first) else {
-        let body = html! { p.box { "The stack has no table. Add one to the template, or create one with " code { "aws dynamodb create-table" } "." } };
+        let body = html! {
+            p.box {
+                "The stack has no table. Add one to the template, or create one with " code {
+                    "aws dynamodb create-table"
+                }
+                "."
+            }
+        };
         return frame::page(PATH, TITLE, &body).into_response();
     };
     let table = match table_items::describe(&client, &name).await {
@@ -150,7 +158,11 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
             section.box aria-label="Create an item" {
                 h3 { "Create an item" }
                 p { "Write one item, in DynamoDB JSON or plain JSON." }
-                p { a href=(item_page::address(&table.name, "", ItemNotation::parse(&query.view))) { "Create an item in " (table.name) } }
+                p {
+                    a href=(item_page::address(&table.name, "", ItemNotation::parse(&query.view))) {
+                        "Create an item in " (table.name)
+                    }
+                }
             }
             (import(&context, &table))
         }
@@ -190,23 +202,33 @@ fn search(table: &TableResource, query: &TablesQuery) -> Markup {
             }
             div {
                 label for="partition" { "Partition key " @if let Some(key) = keys.first() { (label(key)) } }
-                input #partition type="text" name="partition" value=(query.partition) maxlength="2048" aria-describedby="find-help";
+                input #partition type="text" name="partition" value=(query.partition) aria-describedby="find-help";
             }
             div {
                 label for="condition" { "Sort key " @if let Some(key) = keys.get(1) { (label(key)) } }
                 select #condition name="condition" {
                     @for condition in SortCondition::ALL {
-                        option value=(condition.as_str()) selected[condition.as_str() == query.condition] { (condition.label()) }
+                        option value=(condition.as_str()) selected[condition.as_str() == query.condition] {
+                            (condition.label())
+                        }
                     }
                 }
             }
-            div { label for="sort" { "Sort key value" } input #sort type="text" name="sort" value=(query.sort) maxlength="2048"; }
-            div { label for="sort_end" { "Upper value of between" } input #sort_end type="text" name="sort_end" value=(query.sort_end) maxlength="2048"; }
+            div {
+                label for="sort" { "Sort key value" }
+                input #sort type="text" name="sort" value=(query.sort) maxlength="2048";
+            }
+            div {
+                label for="sort_end" { "Upper value of between" }
+                input #sort_end type="text" name="sort_end" value=(query.sort_end) maxlength="2048";
+            }
             div {
                 label for="view" { "Show as" }
                 select #view name="view" {
                     @for notation in ItemNotation::ALL {
-                        option value=(notation.as_str()) selected[notation.as_str() == query.view] { (notation.label()) }
+                        option value=(notation.as_str()) selected[notation.as_str() == query.view] {
+                            (notation.label())
+                        }
                     }
                 }
             }
@@ -244,12 +266,19 @@ fn items(table: &TableResource, query: &TablesQuery, page: &ItemPage) -> Markup 
             p.box {
                 @if !is_first { "There are no more items." }
                 @else if is_filtered { "No item matches. " a href=(address(&table.name)) { "Show all items" } "." }
-                @else { "The table is empty. Create an item or import an export below, or write sample items on the page " a href="/break" { "Break it" } "." }
+                @else {
+                    "The table is empty. Create an item or import an export below, or write sample items on the "
+                    "page "
+                    a href="/break" {
+                        "Break it"
+                    }
+                    "."
+                }
             }
         } @else {
             p.note role="status" {
-                (page.items.len()) " items" @if page.next.is_some() { "; there are more." } @else { "." }
-                " An item is cut to " (SHOWN_BYTES) " bytes here."
+                (frame::count(page.items.len(), "item")) @if page.next.is_some() { "; there are more." } @else { "." }
+                " Longer items are cut to " (SHOWN_BYTES) " bytes here."
             }
             div.scroll tabindex="0" role="region" aria-label="Items" { table {
                 thead { tr {
@@ -282,7 +311,11 @@ fn row(table: &TableResource, item: &RawItem, notation: ItemNotation) -> Markup 
     html! {
         tr {
             @for (position, own) in table.keys.iter().enumerate() {
-                @if position == 0 { th.mono scope="row" { a href=(open) { (text(own)) } } } @else { td.mono { (text(own)) } }
+                @if position == 0 {
+                    th.mono scope="row" { a href=(open) { (text(own)) } }
+                } @else {
+                    td.mono { (text(own)) }
+                }
             }
             td.mono { (frame::cut(&notation.format_compact(item), SHOWN_BYTES)) }
             td.number { (item.size_bytes()) }
@@ -299,12 +332,15 @@ fn import(context: &ConsoleContext, table: &TableResource) -> Markup {
     html! {
         section.box aria-label="Import" {
             h3 { "Import an export" }
-            p { "Writes the items of an export of DynamoDB to S3 in DynamoDB JSON, or of a file with one item on each line. Every item is a change, which is replicated." }
+            p {
+                "Writes the items of an export of DynamoDB to S3 in DynamoDB JSON, or of a file with one item on "
+                "each line. Every item is a change, which is replicated."
+            }
             form method="post" action=(format!("{PATH}/import")) {
                 (frame::token_field(context))
                 input type="hidden" name="table" value=(table.name);
                 label for="path" { "File or folder on this machine" }
-                input #path type="text" name="path" placeholder="./AWSDynamoDB/01795860257098-3f1c2a" required;
+                input.full #path type="text" name="path" placeholder="./AWSDynamoDB/01795860257098-3f1c2a" required;
                 button type="submit" { "Import into " (table.name) }
             }
         }

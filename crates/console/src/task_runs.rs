@@ -22,6 +22,8 @@ use tokio::time::Instant;
 const RETAINED: usize = 20;
 /// The number of runs that may be in progress.
 const IN_PROGRESS: usize = 3;
+/// The field of a request that says whether it writes.
+const DRY_RUN: &str = "dry_run";
 /// The name of an import among the tasks, and the interval at which its progress is reported.
 const IMPORT: &str = "import";
 const IMPORT_PROGRESS: std::time::Duration = std::time::Duration::from_millis(300);
@@ -54,6 +56,15 @@ pub(crate) struct TaskRunView {
     pub(crate) problems: u64,
     pub(crate) report: Vec<String>,
     cancelled: bool,
+}
+
+impl TaskRunView {
+    /// Returns the request of the same run for real, if this was a dry run that has ended without an error.
+    pub(crate) fn for_real(&self) -> Option<Map<String, Value>> {
+        let mut request: Map<String, Value> = serde_json::from_str(&self.request).ok()?;
+        let is_dry_run = request.insert(DRY_RUN.to_owned(), false.into()) == Some(true.into());
+        (is_dry_run && self.state == RunState::Done).then_some(request)
+    }
 }
 
 /// The last runs.

@@ -177,6 +177,13 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<St
                 }
                 noscript { p.note { "Reload the page to see the progress." } }
             } @else {
+                @if run.for_real().is_some() {
+                    form.box.warn method="post" action=(format!("{}/apply", address(&run.id))) {
+                        (frame::token_field(&context))
+                        p { "This was a dry run: nothing was written. Read the report, then make the changes." }
+                        button type="submit" { "Run " (run.task) " for real" }
+                    }
+                }
                 h2 { "Report" }
                 @if run.report.is_empty() { p.note { "The report has no entries." } }
                 @else { pre tabindex="0" { (run.report.join("\n")) } }
@@ -185,6 +192,29 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<St
         p { a href=(PATH) { "All runs" } " · " a href="/quarantine" { "Quarantine" } }
     };
     frame::page(PATH, &format!("Run of {}", run.task), &body).into_response()
+}
+
+/// Repeats a dry run for real.
+pub(crate) async fn apply(
+    State(context): State<ConsoleContext>,
+    Path(id): Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Response {
+    let token = fields.iter().find(|(name, _)| name == TOKEN).map(|(_, token)| token.as_str());
+    if let Err(rejected) = context.guard.check_token(token) {
+        return rejected.into_response();
+    }
+    let refused = |status, reason: &str| frame::failed(status, PATH, TITLE, reason);
+    let (Some(run), Some(maintenance)) = (context.runs.get(&id), &context.maintenance) else {
+        return refused(StatusCode::NOT_FOUND, "There is no run of this ID: start the dry run again.");
+    };
+    let Some(request) = run.for_real() else {
+        return refused(StatusCode::CONFLICT, "The run is not a dry run that has ended: start a dry run first.");
+    };
+    match context.runs.start(maintenance.clone(), run.task, request, &context.clock) {
+        Ok(id) => Redirect::to(&address(&id)).into_response(),
+        Err(reason) => refused(StatusCode::CONFLICT, &reason),
+    }
 }
 
 /// Ends a run after its current invocation.

@@ -10,6 +10,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
+mod archive;
 mod tables;
 
 const ADDRESS: &str = "127.0.0.1:8090";
@@ -26,10 +27,22 @@ pub(crate) struct ConsoleScene {
 
 impl ConsoleScene {
     pub(crate) async fn start() -> Self {
-        let options = StackOptions { observe: true, ..StackOptions::default() };
+        Self::start_with(|context| context).await
+    }
+
+    /// Starts a console whose context is changed.
+    pub(crate) async fn start_with(change: impl FnOnce(ConsoleContext) -> ConsoleContext) -> Self {
+        Self::start_stack(StackOptions { observe: true, ..StackOptions::default() }, change).await
+    }
+
+    /// Starts a console on a stack with these options.
+    pub(crate) async fn start_stack(
+        options: StackOptions,
+        change: impl FnOnce(ConsoleContext) -> ConsoleContext,
+    ) -> Self {
         let stack = Arc::new(Box::pin(LocalStack::start(options)).await.unwrap());
         let (stop, stopped) = watch::channel(false);
-        let context = ConsoleContext::new(Arc::clone(&stack), ADDRESS, stopped, Clock::system());
+        let context = change(ConsoleContext::new(Arc::clone(&stack), ADDRESS, stopped, Clock::system()));
         let token = context.token().to_owned();
         Self { stack, token, router: router(context), _stop: stop }
     }
@@ -363,6 +376,8 @@ async fn change_without_the_token_or_from_another_site_is_rejected() {
         "/quarantine",
         "/tasks/verify",
         "/tasks/runs/x/cancel",
+        "/tasks/runs/x/apply",
+        "/archive/query",
         "/tables/item",
         "/tables/item/delete",
         "/tables/import",

@@ -56,7 +56,7 @@ async fn items_are_queried_by_key_and_by_index() {
     scene.write("ada", &[("name", "Ada")]).await;
     scene.write("eve", &[("name", "Eve")]).await;
     let (_, page) = scene.get("/tables?table=Users&partition=ada&condition=ge&sort=1").await;
-    assert!(page.contains("1 items.") && page.contains(">ada</a>") && !page.contains(">eve</a>"), "{page}");
+    assert!(page.contains("1 item.") && page.contains(">ada</a>") && !page.contains(">eve</a>"), "{page}");
     let (_, page) = scene.get("/tables?table=Users&partition=ada&condition=gt&sort=1").await;
     assert!(page.contains("No item matches."), "{page}");
     let table = table_items::describe(&scene.stack.dynamodb(), "Users").await.unwrap();
