@@ -18,11 +18,13 @@ use tokio::sync::OnceCell;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+mod api_page;
 mod archive_page;
 mod archive_query;
 mod archive_reader;
 mod assets;
 mod break_it;
+mod doctor_page;
 mod duckdb;
 mod frame;
 mod item_page;

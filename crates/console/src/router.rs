@@ -9,12 +9,12 @@ use axum::routing::{get, post};
 use http::StatusCode;
 
 use crate::{
-    ConsoleContext, archive_page, archive_query, assets, break_it, frame, item_page, key, live, quarantine, security,
-    tables, tasks,
+    ConsoleContext, api_page, archive_page, archive_query, assets, break_it, doctor_page, frame, item_page, key, live,
+    quarantine, security, tables, tasks,
 };
 
 /// The pages in the order of the navigation.
-pub(crate) const PAGES: [(&str, &str); 7] = [
+pub(crate) const PAGES: [(&str, &str); 9] = [
     ("/", "Live"),
     ("/key", "Key"),
     ("/tables", "Tables"),
@@ -22,6 +22,8 @@ pub(crate) const PAGES: [(&str, &str); 7] = [
     ("/break", "Break it"),
     ("/quarantine", "Quarantine"),
     ("/tasks", "Tasks"),
+    (doctor_page::PATH, "Doctor"),
+    (api_page::PATH, "API"),
 ];
 
 /// Returns the console as a router.
@@ -48,6 +50,9 @@ pub fn router(context: ConsoleContext) -> Router {
         .route("/tasks/runs/{id}", get(tasks::run))
         .route("/tasks/runs/{id}/cancel", post(tasks::cancel))
         .route("/tasks/runs/{id}/apply", post(tasks::apply))
+        .route(doctor_page::PATH, get(doctor_page::show))
+        .route("/doctor/{rule}", get(doctor_page::show_rule))
+        .route(api_page::PATH, get(api_page::show))
         .route("/assets/{name}", get(assets::serve))
         .fallback(|| async {
             frame::failed(StatusCode::NOT_FOUND, "/", "Not found", "There is no page at this address.")

@@ -11,6 +11,7 @@ use tower::ServiceExt as _;
 use super::*;
 
 mod archive;
+mod doctor;
 mod tables;
 
 const ADDRESS: &str = "127.0.0.1:8090";

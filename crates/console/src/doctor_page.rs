@@ -1,0 +1,205 @@
+//! The page Doctor: the settings of the running template that lose records, each with its fix and its explanation.
+//!
+//! The findings are those of `millrace doctor` for the template's file, with the parameters of `--parameter`.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use maud::{Markup, html};
+use millrace_doctor::deployment::SourceLocation;
+use millrace_doctor::deployment_file;
+use millrace_doctor::diagnosis::{DeploymentDiagnosis, RuleFinding, diagnose};
+use millrace_doctor::explanation::explain;
+use millrace_doctor::rule_table::{self, DoctorRule, RULES, RuleSeverity};
+use millrace_local::stack::StackOptions;
+
+use crate::{ConsoleContext, frame};
+
+pub(crate) const PATH: &str = "/doctor";
+const TITLE: &str = "Doctor";
+
+/// The diagnosis of a template, and the parts that could not be read.
+struct TemplateDiagnosis {
+    diagnosis: DeploymentDiagnosis,
+    problems: Vec<String>,
+}
+
+fn address(rule: &DoctorRule) -> String {
+    format!("{PATH}/{}", rule.id)
+}
+
+/// Reads and judges the template of a stack.
+fn judge(options: &StackOptions) -> Result<TemplateDiagnosis, String> {
+    let reading = deployment_file::read_file(&options.template, &options.parameters);
+    let reading = reading.map_err(|error| error.to_string())?;
+    Ok(TemplateDiagnosis { diagnosis: diagnose(&reading.deployment), problems: reading.problems })
+}
+
+/// Shows the findings.
+pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
+    let options = context.stack.options().clone();
+    let template = options.template.display().to_string();
+    let judged = tokio::task::spawn_blocking(move || judge(&options)).await;
+    let judged = judged.map_err(|panic| panic.to_string()).and_then(|judged| judged);
+    let TemplateDiagnosis { diagnosis, problems } = match judged {
+        Ok(judged) => judged,
+        Err(reason) => return frame::failed(StatusCode::BAD_GATEWAY, "/", TITLE, &reason),
+    };
+    let body = html! {
+        p.note {
+            "Settings of " code { (template) }
+            " that lose records, or weaken their protection. " code { "millrace doctor " (template) }
+            " prints the same."
+        }
+        (summary(&diagnosis))
+        @for problem in &problems { (frame::problem(problem)) }
+        @for severity in RuleSeverity::ALL { (findings(&diagnosis, severity)) }
+        @if !diagnosis.ignored.is_empty() {
+            h2 { "Intended" }
+            p.note { "Findings that the template declares as intended, with the reason." }
+            ul { @for (finding, reason) in &diagnosis.ignored { li {
+                a href=(address(finding.rule)) { (finding.rule.title) }
+                ", " span.mono { (place(&finding.location)) }
+                ": " (reason)
+            } } }
+        }
+        (unchecked(&diagnosis))
+        h2 { "All rules" }
+        ul.columns {
+            @for rule in RULES { li { a href=(address(rule)) { (rule.title) } " " span.note { (rule.severity) } } }
+        }
+    };
+    frame::page(PATH, TITLE, &body).into_response()
+}
+
+fn summary(diagnosis: &DeploymentDiagnosis) -> Markup {
+    let (found, mappings) = (diagnosis.findings.len(), diagnosis.mappings);
+    html! {
+        @if found == 0 {
+            p.box.good role="status" { "No finding in " (frame::count(mappings, "event source mapping")) "." }
+        } @else {
+            p.box.bad role="status" {
+                (frame::count(found, "finding")) " in " (frame::count(mappings, "event source mapping")) ". Correct the template, and start " code {
+                    "millrace up"
+                }
+                " again."
+            }
+        }
+    }
+}
+
+fn findings(diagnosis: &DeploymentDiagnosis, severity: RuleSeverity) -> Markup {
+    let of_severity: Vec<&RuleFinding> =
+        diagnosis.findings.iter().filter(|finding| finding.rule.severity == severity).collect();
+    html! {
+        @if !of_severity.is_empty() {
+            h2 { (severity) ": " (severity.meaning()) }
+            @for rule in RULES {
+                @let own: Vec<_> = of_severity.iter().filter(|finding| finding.rule.id == rule.id).collect();
+                @if let Some(first) = own.first() {
+                    section.box aria-label=(rule.title) {
+                        h3 { (rule.title) " " span class=(badge(severity)) { (severity) } }
+                        ul {
+                            @for finding in &own {
+                                li { span.mono { (place(&finding.location)) } ": " (finding.problem) }
+                            }
+                        }
+                        p { (rule.loss) }
+                        p { "Fix:" }
+                        pre tabindex="0" data-copy=(rule.id) { (first.fix()) }
+                        p {
+                            a href=(address(rule)) { "Explanation of " (rule.id) }
+                            " · " a href=(rule.source) rel="noreferrer" { "Source" }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn badge(severity: RuleSeverity) -> &'static str {
+    match severity {
+        RuleSeverity::Loses | RuleSeverity::Blocks | RuleSeverity::Exposes => "verdict bad",
+        RuleSeverity::Diverges | RuleSeverity::Weakens => "verdict warn",
+    }
+}
+
+fn place(location: &SourceLocation) -> String {
+    let name = std::path::Path::new(&location.file).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if location.line == 0 {
+        return format!("{name} {}", location.resource);
+    }
+    format!("{name}:{} {}", location.line, location.resource)
+}
+
+fn unchecked(diagnosis: &DeploymentDiagnosis) -> Markup {
+    html! {
+        @if !diagnosis.unchecked.is_empty() || !diagnosis.unread.is_empty() {
+            details.box {
+                summary { "Not possible: " (frame::count(diagnosis.unchecked.len() + diagnosis.unread.len(), "check")) }
+                p.note {
+                    "This does not mean that nothing is wrong: these rules need the account, or a value that "
+                    "only a deployment has."
+                }
+                ul {
+                    @for unchecked in &diagnosis.unchecked { li {
+                        a href=(address(unchecked.rule)) { (unchecked.rule.id) }
+                        @if let Some(location) = &unchecked.location { ", " span.mono { (place(location)) } }
+                        ": " (unchecked.reason)
+                    } }
+                    @for (location, reason) in &diagnosis.unread {
+                        li { span.mono { (place(location)) } ": " (reason) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Shows the explanation of a rule, as `millrace doctor --explain` prints it.
+pub(crate) async fn show_rule(Path(id): Path<String>) -> Response {
+    let Some(rule) = rule_table::find(&id) else {
+        let reason = format!("unknown rule {id:?}: choose one of the list");
+        return frame::failed(StatusCode::NOT_FOUND, PATH, TITLE, &reason);
+    };
+    // The replay is computed, but takes no more than some milliseconds.
+    let body = html! {
+        nav.pages aria-label="Doctor" {
+            a href=(PATH) { "All findings" } a href=(rule.source) rel="noreferrer" { "Source" }
+        }
+        p {
+            "Rule " code { (rule.id) }
+            ", severity " span class=(badge(rule.severity)) { (rule.severity) }
+            ": " (rule.severity.meaning()) "."
+        }
+        pre tabindex="0" { (explain(rule)) }
+    };
+    frame::page(PATH, rule.title, &body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finding_of_a_template_has_its_fix_and_every_text_is_escaped() {
+        let folder = tempfile::tempdir().unwrap();
+        let template = folder.path().join("t.yaml");
+        let text = "Resources:\n  Users: {Type: AWS::DynamoDB::Table}\n  \"<script>\":\n    Type: \
+                    AWS::Lambda::EventSourceMapping\n    Properties:\n      EventSourceArn: !GetAtt Users.StreamArn\n      \
+                    FunctionName: f\n      StartingPosition: LATEST\n";
+        std::fs::write(&template, text).unwrap();
+        let options = StackOptions { template: template.clone(), ..StackOptions::default() };
+        let judged = judge(&options).unwrap();
+        let page = RuleSeverity::ALL.map(|severity| findings(&judged.diagnosis, severity).into_string()).concat();
+        for text in ["loses: records are lost without a trace", "t.yaml:", "href=\"/doctor/starts-at-latest\"", "Fix:"]
+        {
+            assert!(page.contains(text), "{text} is missing: {page}");
+        }
+        assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
+        assert!(summary(&judged.diagnosis).into_string().contains(" in 1 event source mapping."));
+        std::fs::write(&template, "a: [\n").unwrap();
+        assert!(judge(&options).is_err_and(|reason| reason.contains("t.yaml:2: invalid YAML")));
+    }
+}
