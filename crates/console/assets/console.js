@@ -38,8 +38,12 @@
         const data = [lag.seconds].concat(lag.lag_ms);
         if (chart && chart.series.length === data.length) return chart.setData(data);
         if (chart) chart.destroy();
+        const span = plot.dataset.window === 'hour' ? 3600 : 60;
         chart = new uPlot({
           width: plot.clientWidth, height: 180,
+          // The time axis is the whole window, in UTC like the other times of the page.
+          tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), 'Etc/UTC'),
+          scales: { x: { range: () => { const now = Date.now() / 1000; return [now - span, now]; } }, y: { range: (_, low, high) => [0, Math.max(high || 0, 10) * 1.1] } },
           axes: [{ stroke: ink }, { stroke: ink, size: 60 }],
           series: [{}].concat(lag.sinks.map((label, n) => ({ label, stroke: colors[n % 4], width: 2, points: { show: true } }))),
         }, data, plot);

@@ -4,10 +4,11 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use maud::{Markup, html};
+use millrace_shared::item::VERSION;
 use millrace_shared::raw_item::RawItem;
 use serde::Deserialize;
 
-use crate::key_stores::{self, KeyStores, StoredReplica, differences, state_word};
+use crate::key_stores::{self, CacheState, KeyStores, StoredReplica, differences, state_word};
 use crate::{ConsoleContext, frame, live};
 
 const PATH: &str = "/key";
@@ -58,11 +59,12 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
             return (StatusCode::BAD_REQUEST, frame::page(PATH, TITLE, &body)).into_response();
         }
     };
-    let stores = key_stores::read(maintenance, &key, context.clock.now()).await;
+    let stores = key_stores::read(maintenance, context.cache.as_ref(), &key, context.clock.now()).await;
     let history = context.stack.observer().map(|observer| observer.of_key(key.as_str(), HISTORY)).unwrap_or_default();
     let body = html! {
         (search(key.as_str(), &key_stores::example(&description)))
         (summary(&stores))
+        h2 { "Stores" }
         div.cards {
             section.box aria-label="source" {
                 h3 { "source: " (maintenance.source.name()) }
@@ -73,6 +75,7 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
                 }
             }
             @for replica in &stores.replicas { (of_replica(&stores, replica)) }
+            (cache(&stores))
             (archive(&stores))
             (failures(&stores))
         }
@@ -138,6 +141,37 @@ fn of_replica(stores: &KeyStores, replica: &StoredReplica) -> Markup {
                 }
             }
         }
+    }
+}
+
+fn cache(stores: &KeyStores) -> Markup {
+    let source = stores.source.as_ref().ok().map(|item| item.as_ref().and_then(version));
+    html! {
+        section.box aria-label="cache" {
+            h3 { "cache " @if let CacheState::Entry { version, .. } = &stores.cache {
+                @if source == Some(Some(*version)) { span.verdict.good { "current" } } @else { span.verdict.warn { "other version" } }
+            } }
+            @match &stores.cache {
+                CacheState::Off => { p { "The cache tier is off. " code { "millrace up --cache auto" } " starts it." } }
+                CacheState::NotCached => { p { "The cache contains only records of the users service, and this key is not one." } }
+                CacheState::Unreadable(error) => { (frame::problem(error)) }
+                CacheState::Miss => { p { "No entry: the next read of the API writes one." } }
+                CacheState::Missing => { p { "A negative entry: a moment ago the table had no such record." } }
+                CacheState::Fenced => { p { "An invalidation marker: the record was written recently, so the API reads the table." } }
+                CacheState::Entry { version, expires_at, json } => {
+                    p.note { "Version " (version) @if let Some(expires_at) = expires_at { ", expires at " time { (frame::machine_time(*expires_at)) } } "." }
+                    pre tabindex="0" { (frame::cut(json, SHOWN_BYTES)) }
+                }
+            }
+        }
+    }
+}
+
+/// Returns the version of a record of the users service.
+fn version(item: &RawItem) -> Option<u64> {
+    match item.get(VERSION)? {
+        aws_sdk_dynamodb::types::AttributeValue::N(number) => number.parse().ok(),
+        _ => None,
     }
 }
 

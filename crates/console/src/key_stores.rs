@@ -1,4 +1,4 @@
-//! One key in every store: the source, each replica, the archive and the failure bucket. [`read`]
+//! One key in every store: the source, each replica, the cache, the archive and the failure bucket. [`read`]
 //!
 //! Each store is read separately, so that one that cannot be read is shown as such next to the others.
 
@@ -9,7 +9,9 @@ use millrace_archive::{ARCHIVE, ArchiveDay, ArchivedRow, KeyNames};
 use millrace_maintenance::MaintenanceHandler;
 use millrace_maintenance::archive_objects::{ArchiveRowError, ChainedReader};
 use millrace_maintenance::failure_record::{self, FailureRecord, QUARANTINE};
+use millrace_shared::cache::{self, Cache, CacheSlot};
 use millrace_shared::change::CanonicalKey;
+use millrace_shared::item::image_key;
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::{ReplicaItem, ReplicaState};
 use millrace_shared::stream;
@@ -17,6 +19,8 @@ use millrace_shared::table_reader::SourceDescription;
 use time::{Duration, OffsetDateTime};
 use tokio::runtime::Handle;
 
+/// The time limit of a lookup in the cache.
+const CACHE_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 /// The maximum number of archive objects that are searched for a key.
 const ARCHIVE_OBJECTS: usize = 50;
 /// The maximum number of rows of a key that are shown.
@@ -46,6 +50,24 @@ pub(crate) struct FailureOfKey {
     pub(crate) sink: Option<String>,
 }
 
+/// The entry of a key in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CacheState {
+    /// The stack has no cache.
+    Off,
+    /// The key is not that of a record of the users service, and therefore not cached.
+    NotCached,
+    Unreadable(String),
+    Miss,
+    Missing,
+    Fenced,
+    Entry {
+        version: u64,
+        expires_at: Option<OffsetDateTime>,
+        json: String,
+    },
+}
+
 /// One key in every store.
 pub(crate) struct KeyStores {
     pub(crate) source: Result<Option<RawItem>, String>,
@@ -53,6 +75,7 @@ pub(crate) struct KeyStores {
     /// The archived rows of the last two days; `None` if there is no archive.
     pub(crate) archive: Option<Result<Vec<ArchivedRow>, String>>,
     pub(crate) failures: Result<Vec<FailureOfKey>, String>,
+    pub(crate) cache: CacheState,
 }
 
 impl KeyStores {
@@ -113,7 +136,12 @@ pub(crate) fn example(description: &SourceDescription) -> String {
 }
 
 /// Reads a key from every store.
-pub(crate) async fn read(maintenance: &MaintenanceHandler, key: &CanonicalKey, now: OffsetDateTime) -> KeyStores {
+pub(crate) async fn read(
+    maintenance: &MaintenanceHandler,
+    cache: Option<&Cache>,
+    key: &CanonicalKey,
+    now: OffsetDateTime,
+) -> KeyStores {
     let keys = std::slice::from_ref(key);
     let source = maintenance.source.read(keys).await.map(|mut found| found.items.pop().flatten());
     let mut replicas = Vec::new();
@@ -127,7 +155,40 @@ pub(crate) async fn read(maintenance: &MaintenanceHandler, key: &CanonicalKey, n
         None => None,
     };
     let failures = failures(maintenance, key).await;
-    KeyStores { source: source.map_err(|error| error.to_string()), replicas, archive, failures }
+    let cache = match cache {
+        Some(cache) => cached(cache, maintenance.source.name(), key).await,
+        None => CacheState::Off,
+    };
+    KeyStores { source: source.map_err(|error| error.to_string()), replicas, archive, failures, cache }
+}
+
+/// Looks a key up in the cache, for at most [`CACHE_WITHIN`].
+async fn cached(cache: &Cache, table: &str, key: &CanonicalKey) -> CacheState {
+    let Ok(user) = image_key(key) else { return CacheState::NotCached };
+    let lookup = async {
+        let connection = cache.connection().await?;
+        let found = connection.get(&cache::key(table, &user)).await;
+        if found.is_err() {
+            cache.discard(&connection);
+        }
+        found
+    };
+    match tokio::time::timeout(CACHE_WITHIN, lookup).await {
+        Err(_) => CacheState::Unreadable(format!(
+            "the cache at {} has not responded within {} s",
+            cache.endpoint(),
+            CACHE_WITHIN.as_secs()
+        )),
+        Ok(Err(error)) => CacheState::Unreadable(error.to_string()),
+        Ok(Ok(CacheSlot::Miss)) => CacheState::Miss,
+        Ok(Ok(CacheSlot::Missing)) => CacheState::Missing,
+        Ok(Ok(CacheSlot::Fenced)) => CacheState::Fenced,
+        Ok(Ok(CacheSlot::Entry(entry))) => CacheState::Entry {
+            version: entry.version,
+            expires_at: entry.expires_at.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()),
+            json: String::from_utf8_lossy(&entry.json).into_owned(),
+        },
+    }
 }
 
 async fn archived(

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use millrace_local::stack::LocalStack;
 use millrace_maintenance::MaintenanceHandler;
+use millrace_shared::cache::{Cache, CacheSettings};
 use millrace_shared::clock::{Clock, new_uuid};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
@@ -62,6 +63,7 @@ pub struct ConsoleContext {
     stopped: watch::Receiver<bool>,
     clock: Clock,
     duckdb: Arc<OnceCell<Option<DuckDbProgram>>>,
+    cache: Option<Cache>,
 }
 
 impl ConsoleContext {
@@ -72,7 +74,12 @@ impl ConsoleContext {
         let maintenance = stack.maintenance().map(Arc::new);
         let token = format!("{}{}", new_uuid(clock.now()).simple(), new_uuid(clock.now()).simple());
         let guard = Arc::new(RequestGuard::new(address, token));
-        Self { stack, maintenance, guard, runs: Arc::default(), stopped, clock, duckdb: Arc::default() }
+        // The stack has started with this URL, so it is valid.
+        let settings = stack
+            .cache_url()
+            .and_then(|url| CacheSettings::parse(|name| (name == "CACHE_URL").then_some(url)).ok().flatten());
+        let cache = settings.map(|settings| Cache::new(settings, None));
+        Self { stack, maintenance, guard, runs: Arc::default(), stopped, clock, duckdb: Arc::default(), cache }
     }
 
     /// Returns the installed DuckDB, which is looked for once.

@@ -214,6 +214,56 @@ async fn key_is_shown_in_every_store_with_the_differences_marked() {
     assert!(page.contains("Enter a key to see it in every store"), "{page}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn cached_record_is_shown_next_to_the_source() {
+    let scene = ConsoleScene::start().await;
+    scene.write("ada", &[("name", "Ada")]).await;
+    let (_, page) = scene.get(&key::address(r#"{"timestamp":{"N":"1"},"user_id":{"S":"ada"}}"#)).await;
+    assert!(page.contains("The cache tier is off."), "{page}");
+    let server = millrace_local::cache::CacheServer::start().await.unwrap();
+    let options = StackOptions {
+        observe: true,
+        cache: millrace_local::tier::TierServer::At(server.url()),
+        ..StackOptions::default()
+    };
+    let scene = ConsoleScene::start_stack(options, |context| context).await;
+    let user = millrace_shared::cache::CacheEntry {
+        version: 7,
+        expires_at: Some(4_000_000_000),
+        json: format!("{{\"name\":\"{SCRIPT}\"}}").into_bytes(),
+    };
+    let settings = CacheSettings::parse(|name| (name == "CACHE_URL").then(|| scene.stack.cache_url()).flatten());
+    let cache = Cache::new(settings.unwrap().unwrap(), None);
+    let id = millrace_shared::item::image_key(
+        &millrace_shared::change::CanonicalKey::parse(r#"{"timestamp":{"N":"1"},"user_id":{"S":"eve"}}"#).unwrap(),
+    );
+    let name = millrace_shared::cache::key("Users", &id.unwrap());
+    let connection = cache.connection().await.unwrap();
+    let address = key::address(r#"{"timestamp":{"N":"1"},"user_id":{"S":"eve"}}"#);
+    let (_, page) = scene.get(&address).await;
+    assert!(page.contains("No entry: the next read of the API writes one."), "{page}");
+    connection.put_negative(&name).await.unwrap();
+    let (_, page) = scene.get(&address).await;
+    assert!(page.contains("A negative entry"), "{page}");
+    assert!(connection.put(&name, &user, Clock::system().now()).await.unwrap());
+    let (_, page) = scene.get(&address).await;
+    assert_page(&page);
+    assert!(page.contains("Version 7, expires at") && page.contains(">other version</span>"), "{page}");
+    assert!(page.contains("&lt;script&gt;"), "{page}");
+    let put =
+        scene.stack.dynamodb().put_item().table_name("Users").item("user_id", AttributeValue::S("eve".to_owned()));
+    let put =
+        put.item("timestamp", AttributeValue::N("1".to_owned())).item("version", AttributeValue::N("7".to_owned()));
+    put.send().await.unwrap();
+    scene.stack.wait_until_drained().await;
+    let (_, page) = scene.get(&address).await;
+    assert!(page.contains(">current</span>") || page.contains("An invalidation marker"), "{page}");
+    drop(server);
+    let (status, page) = scene.get(&address).await;
+    assert_eq!(status, StatusCode::OK, "the other stores are shown: {page}");
+    assert!(page.contains("the cache at ") && page.contains("role=\"alert\""), "{page}");
+}
+
 /// Waits until the page at `path` contains a text.
 async fn wait_for(scene: &ConsoleScene, path: &str, text: &str) -> String {
     for _ in 0..200 {
