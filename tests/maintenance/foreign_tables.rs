@@ -202,6 +202,79 @@ async fn an_overwrite_replaces_the_live_item_of_any_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_overwrite_sets_the_expiry_of_an_item_that_is_restored_already() {
+    let table = ForeignTable::new(SCHEMAS[3], Some("ttl")).await;
+    table.archive_states([(1, "first"), (1, "second")], "ttl").await;
+    table.archive([2], "ttl").await;
+    table.restore(json!({"expires_in_seconds": 3600})).await.unwrap();
+    let before = [table.stored(1).await, table.stored(2).await];
+    let hour = json!({"expires_in_seconds": 7200});
+    let [dry, real] = table.restored(hour).await;
+    assert_eq!((dry, real), (counts([("already_restored", 2)]), counts([("already_restored", 2)])));
+    assert_eq!([table.stored(1).await, table.stored(2).await], before, "nothing is written without overwrite");
+    for (versions, expiry, least) in [
+        ("latest", json!({"expires_in_seconds": 86_400}), Some(80_000)),
+        ("all", json!({"expires_in_seconds": 3600}), Some(3_000)),
+        ("latest", json!({"never_expires": true}), None),
+    ] {
+        let mut request = json!({"overwrite": true, "versions": versions});
+        request.as_object_mut().unwrap().extend(expiry.as_object().unwrap().clone());
+        let [dry, real] = table.restored(request.clone()).await;
+        assert_eq!(dry, counts([("would_restore", 2)]), "{request}");
+        assert_eq!(real, counts([("restored", 2)]), "{request}");
+        for (number, state) in [(1, "second"), (2, "archived")] {
+            let mut item = table.stored(number).await.unwrap();
+            let ends: Option<i64> = item.remove("ttl").map(|ends| ends.as_n().unwrap().parse().unwrap());
+            let remaining = ends.map(|ends| ends - Clock::system().now().unix_timestamp());
+            assert_eq!(remaining.is_some(), least.is_some(), "{request}: {remaining:?}");
+            assert!(
+                remaining.zip(least).is_none_or(|(remaining, least)| remaining > least && remaining <= least + 6_400)
+            );
+            assert_eq!(item, table.item(number, state), "{request}");
+        }
+    }
+    let [dry, real] = table.restored(json!({"never_expires": true, "overwrite": true})).await;
+    assert_eq!((dry, real), (counts([("already_restored", 2)]), counts([("already_restored", 2)])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_table_is_refused_with_both_key_schemas_and_the_command() {
+    let table = ForeignTable::new(SCHEMAS[3], Some("ttl")).await;
+    table.archive([1], "ttl").await;
+    let correct = RawItem::new(table.key(1)).key(&table.names()).unwrap();
+    let correct: Value = serde_json::from_str(correct.as_str()).unwrap();
+    let expected = format!("the key of table {TABLE} is \"user.id\" (S), \"order\" (S)");
+    let mut another_type = correct.clone();
+    another_type["order"] = json!({"N": "1"});
+    let mut incomplete = correct.clone();
+    incomplete.as_object_mut().unwrap().remove("order");
+    for (key, found) in [
+        (json!({"user_id": {"S": "ada"}, "timestamp": {"N": "1"}}), "\"timestamp\" (N), \"user_id\" (S)"),
+        (another_type, "\"order\" (N), \"user.id\" (S)"),
+        (incomplete, "is a key of \"user.id\" (S), but"),
+    ] {
+        for (field, request) in [
+            ("key", json!({"task": "restore", "key": key, "never_expires": true})),
+            ("keys", json!({"task": "audit", "keys": [correct, key]})),
+        ] {
+            let mut maintenance = table.maintenance();
+            maintenance.replicas = Vec::new();
+            let error = to_its_end(&maintenance, request, Duration::from_mins(1)).await.unwrap_err();
+            let said = error.to_string();
+            let task = if field == "key" { "restore" } else { "audit" };
+            let command = format!("millrace task {task} --{field} '{{");
+            for part in [&*format!("{field} is a key of "), found, &expected, &command] {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+            assert!(!said.contains("ada"), "values are not repeated: {said}");
+            assert!(error.is_rejection() && error.kind().as_str() == "TaskInvalid", "{said}");
+        }
+    }
+    let answer = table.restore(json!({"key": correct, "never_expires": true})).await.unwrap();
+    assert_eq!(answer.progress.get("restore.restored"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_item_that_has_expired_and_is_still_there_is_not_replaced() {
     let table = ForeignTable::new(SCHEMAS[0], Some("ttl")).await;
     table.archive([1], "ttl").await;

@@ -1,9 +1,13 @@
 //! The table that the replicas mirror: its items, and the label of its latest stream.
 
+use std::collections::BTreeMap;
+
 use millrace_shared::change::{CanonicalKey, replace_stream_steps, stream_on_command};
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::revision::StreamLabel;
+use millrace_shared::shell;
 use millrace_shared::table_reader::{ScanPage, ScanSegment, SourceDescription, TableReadError, TableReader};
+use serde_json::{Map, Value};
 
 /// Error of the source table.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,28 @@ pub enum SourceTableError {
         /// The stream's view type.
         view: String,
     },
+}
+
+/// A key of a request that is not a key of the source table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{field} is a key of {found}, but the key of table {table} is {expected}: set it to DynamoDB JSON such as \
+     {example}, as in millrace task {task} --{field} {quoted}",
+    quoted = shell::quote(example)
+)]
+pub struct OtherKeyError {
+    /// The field of the request.
+    field: &'static str,
+    /// The task.
+    task: &'static str,
+    /// The names and types of the attributes of the given key.
+    found: String,
+    /// The table.
+    table: String,
+    /// The names and types of the table's key attributes.
+    expected: String,
+    /// A key of the table.
+    example: String,
 }
 
 /// Returns the name of the table of a stream.
@@ -90,6 +116,39 @@ impl SourceTable {
     #[must_use]
     pub fn table_name(&self) -> &str {
         self.description.arn.split_once(":table/").map_or(self.table.name(), |(_, name)| name)
+    }
+
+    /// Verifies that a key of a request, which `field` of this task contains, has the attributes of the table's key.
+    ///
+    /// # Errors
+    /// [`OtherKeyError`], which names both key schemas and contains no value of the key.
+    pub fn check_key(&self, field: &'static str, task: &'static str, key: &CanonicalKey) -> Result<(), OtherKeyError> {
+        let given: BTreeMap<String, Map<String, Value>> = serde_json::from_str(key.as_str()).unwrap_or_default();
+        let given = given.into_iter().map(|(name, value)| (name, value.keys().next().cloned().unwrap_or_default()));
+        let given: BTreeMap<String, String> = given.collect();
+        let expected = &self.description.key;
+        if given == expected.iter().cloned().collect() {
+            return Ok(());
+        }
+        let names = |key: &mut dyn Iterator<Item = (&String, &String)>| {
+            key.map(|(name, kind)| format!("{name:?} ({kind})")).collect::<Vec<_>>().join(", ")
+        };
+        let example = expected.iter().map(|(name, kind)| {
+            let value = match kind.as_str() {
+                "N" => "1",
+                "B" => "AA==",
+                _ => "a",
+            };
+            format!("{}:{{\"{kind}\":\"{value}\"}}", Value::from(name.as_str()))
+        });
+        Err(OtherKeyError {
+            field,
+            task,
+            found: names(&mut given.iter()),
+            table: self.table_name().to_owned(),
+            expected: names(&mut expected.iter().map(|(name, kind)| (name, kind))),
+            example: format!("{{{}}}", example.collect::<Vec<_>>().join(",")),
+        })
     }
 
     /// Reads the latest stream, as of now.

@@ -45,6 +45,16 @@ pub enum RestoredExpiry {
     After(i64),
 }
 
+impl RestoredExpiry {
+    /// Returns the value of the TTL attribute of an item that is restored at `now`; `None` if the item has none.
+    fn at(self, now: OffsetDateTime) -> Option<AttributeValue> {
+        match self {
+            Self::Never => None,
+            Self::After(seconds) => Some(whole(now.unix_timestamp().saturating_add(seconds))),
+        }
+    }
+}
+
 /// The attributes of a table that a restore sets and compares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreRules {
@@ -78,11 +88,9 @@ impl RestoreRules {
     ) -> AttributeMap {
         let mut item = archived.into_attributes();
         if let Some(ttl_attribute) = &self.ttl_attribute {
-            match expiry {
-                RestoredExpiry::Never => drop(item.remove(ttl_attribute)),
-                RestoredExpiry::After(seconds) => {
-                    item.insert(ttl_attribute.clone(), whole(now.unix_timestamp().saturating_add(seconds)));
-                }
+            match expiry.at(now) {
+                None => drop(item.remove(ttl_attribute)),
+                Some(expires_at) => drop(item.insert(ttl_attribute.clone(), expires_at)),
             }
         }
         if self.schema == SourceSchema::Users {
@@ -109,6 +117,14 @@ impl RestoreRules {
         };
         let is_set = |name: &String| set.contains(&name.as_str()) || ttl_attribute == Some(name.as_str());
         changed && live.diff_attribute_names(archived).iter().all(is_set)
+    }
+
+    /// Returns whether a live item has the expiry that a restore at `now` gives. An item of a table without TTL has no
+    /// expiry to compare.
+    #[must_use]
+    pub fn has_expiry(&self, live: &RawItem, expiry: RestoredExpiry, now: OffsetDateTime) -> bool {
+        let Some(ttl_attribute) = &self.ttl_attribute else { return true };
+        live.get(ttl_attribute) == expiry.at(now).as_ref()
     }
 
     /// Describes an existing item under the key of an item to restore.
@@ -214,6 +230,19 @@ mod tests {
         assert!(rules.matches_archived(&without, &without), "its table had another TTL attribute then");
         let other = RawItem::parse(r#"{"pk":{"S":"a"},"version":{"S":"v2"}}"#).unwrap();
         assert!(!rules.matches_archived(&other, &archived));
+    }
+
+    #[test]
+    fn has_expiry_compares_the_ttl_attribute_with_the_one_that_a_restore_writes() {
+        let now = datetime!(2026-11-24 8:00 UTC);
+        let item = |ttl: &str| RawItem::parse(&format!(r#"{{"pk":{{"S":"a"}}{ttl}}}"#)).unwrap();
+        let (minute, never) = (RestoredExpiry::After(60), RestoredExpiry::Never);
+        let (restored, bare) = (item(&format!(r#","ttl":{{"N":"{}"}}"#, now.unix_timestamp() + 60)), item(""));
+        let rules = of_ttl(Some("ttl"));
+        assert!(rules.has_expiry(&restored, minute, now) && !rules.has_expiry(&restored, never, now));
+        assert!(!rules.has_expiry(&restored, minute, now + time::Duration::SECOND), "a restore counts from its time");
+        assert!(rules.has_expiry(&bare, never, now) && !rules.has_expiry(&bare, minute, now));
+        assert!(of_ttl(None).has_expiry(&restored, never, now), "the table has no expiry");
     }
 
     #[test]

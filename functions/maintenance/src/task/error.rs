@@ -6,7 +6,7 @@ use crate::archive_scan::ArchiveScanError;
 use crate::deployment::{SinksUnknownError, UnknownSink};
 use crate::failure_bucket::BucketError;
 use crate::repair::ReconcileError;
-use crate::source::SourceTableError;
+use crate::source::{OtherKeyError, SourceTableError};
 
 /// The kind of an error. Its text is the error name that the state machine matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +120,12 @@ impl ClassifiedError for SourceTableError {
                 TaskErrorKind::PreconditionFailed
             }
         }
+    }
+}
+
+impl ClassifiedError for OtherKeyError {
+    fn kind(&self) -> TaskErrorKind {
+        TaskErrorKind::Invalid
     }
 }
 

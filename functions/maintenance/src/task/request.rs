@@ -267,7 +267,7 @@ pub(super) fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, 
     CanonicalKey::parse(json.get()).map_err(|error| InvalidRequest::Value {
         field,
         found: format!("not a valid key ({error})"),
-        wanted: "DynamoDB JSON such as {\"user_id\":{\"S\":\"ada\"},\"timestamp\":{\"N\":\"1\"}}".to_owned(),
+        wanted: "DynamoDB JSON such as {\"pk\":{\"S\":\"a\"},\"sk\":{\"N\":\"1\"}}".to_owned(),
     })
 }
 

@@ -20,6 +20,7 @@ use super::report_corrupt_objects;
 use crate::archive_scan::{ArchiveReader, ArchiveScanError, MemoryBudget, TimeRange, scan_archive};
 use crate::failure_bucket::BucketError;
 use crate::progress::CountOutcome;
+use crate::source::OtherKeyError;
 use crate::task::belongs_to_segment;
 use crate::task::context::TaskContext;
 use crate::task::error::{ArchiveOffError, ClassifiedError, TaskErrorKind};
@@ -84,6 +85,9 @@ pub enum AuditError {
     /// The archive cannot be read.
     #[error(transparent)]
     Sweep(#[from] ArchiveScanError),
+    /// A key is not a key of the table.
+    #[error(transparent)]
+    OtherKey(#[from] OtherKeyError),
     /// The replica cannot be read.
     #[error(transparent)]
     Replica(#[from] ReplicaReadError),
@@ -96,6 +100,7 @@ impl ClassifiedError for AuditError {
     fn kind(&self) -> TaskErrorKind {
         match self {
             Self::ArchiveOff(error) => error.kind(),
+            Self::OtherKey(error) => error.kind(),
             Self::Sweep(error) => error.kind(),
             Self::Replica(_) | Self::Bucket(_) => TaskErrorKind::Failed,
         }
@@ -103,7 +108,7 @@ impl ClassifiedError for AuditError {
 
     /// The archive may have been searched for a part of the rows.
     fn is_rejection(&self) -> bool {
-        matches!(self, Self::ArchiveOff(_))
+        matches!(self, Self::ArchiveOff(_) | Self::OtherKey(_))
     }
 }
 
@@ -144,6 +149,7 @@ impl SegmentTask for AuditTask {
     async fn run(&self, task_run: &mut TaskRun<AuditCursor>, context: &TaskContext<'_>) -> Result<bool, AuditError> {
         let archive = context.archive_reader()?;
         if let Some(keys) = &self.keys {
+            keys.iter().try_for_each(|key| context.source.check_key("keys", Self::NAME, key))?;
             let segment = task_run.segment();
             let own = keys.iter().filter(|key| belongs_to_segment(segment, key.as_str()));
             let sought = own.map(|key| ((key.clone(), None), 0)).collect();

@@ -8,7 +8,7 @@
 //!
 //! Keys are assigned to segments by a hash of their text, and each segment retains the rows that it restores in memory.
 //! An item that was already restored, by an invocation whose response was lost, is reported as such and not as a
-//! conflict.
+//! conflict. With `overwrite`, it is already restored only if it also has the requested expiry.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -30,7 +30,7 @@ use crate::archive_scan::{ArchiveScanError, TimeRange, scan_archive};
 use crate::failure_bucket::BucketError;
 use crate::progress::CountOutcome;
 use crate::row_versions::{VersionFilter, VersionsByKey};
-use crate::source::SourceTableError;
+use crate::source::{OtherKeyError, SourceTableError};
 use crate::task::belongs_to_segment;
 use crate::task::context::TaskContext;
 use crate::task::error::{ArchiveOffError, ClassifiedError, TaskErrorKind};
@@ -56,8 +56,7 @@ const OVERTAKEN: &str = "the item was modified concurrently on every attempt: ru
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 #[serde(default, deny_unknown_fields)]
 pub struct RestoreRequest {
-    /// Restore the item with this key, in DynamoDB JSON such as
-    /// `{"user_id":{"S":"ada"},"timestamp":{"N":"1"}}`
+    /// Restore the item with this key, in DynamoDB JSON such as `{"pk":{"S":"a"},"sk":{"N":"1"}}`
     #[cfg_attr(feature = "cli", arg(long, value_name = "JSON", value_parser = crate::task::options::json_text))]
     key: Option<Box<RawValue>>,
     /// Restore the items of this user
@@ -165,6 +164,9 @@ pub enum RestoreError {
         "expires_in_seconds: table {0} has no TTL attribute: set \"never_expires\": true, or enable TTL on the table"
     )]
     NoTtl(String),
+    /// The key is not a key of the table.
+    #[error(transparent)]
+    OtherKey(#[from] OtherKeyError),
     /// The items of the table have no users.
     #[error("user_id: table {0} is not the table of the users service: select items by key, from or to")]
     NoUsers(String),
@@ -174,6 +176,7 @@ impl ClassifiedError for RestoreError {
     fn kind(&self) -> TaskErrorKind {
         match self {
             Self::NoTtl(_) | Self::NoUsers(_) => TaskErrorKind::Invalid,
+            Self::OtherKey(error) => error.kind(),
             Self::ArchiveOff(error) => error.kind(),
             Self::Sweep(error) => error.kind(),
             Self::Source(_) | Self::Table(_) | Self::Bucket(_) => TaskErrorKind::Failed,
@@ -182,7 +185,7 @@ impl ClassifiedError for RestoreError {
 
     /// After the first item, a part of the items may have been restored.
     fn is_rejection(&self) -> bool {
-        matches!(self, Self::NoTtl(_) | Self::NoUsers(_) | Self::ArchiveOff(_))
+        matches!(self, Self::NoTtl(_) | Self::NoUsers(_) | Self::OtherKey(_) | Self::ArchiveOff(_))
     }
 }
 
@@ -218,6 +221,9 @@ impl RestoreTask {
     async fn rules(&self, context: &TaskContext<'_>) -> Result<RestoreRules, RestoreError> {
         let schema = context.restore_table.rules().schema;
         let name = || context.table().to_owned();
+        if let Some(key) = &self.key {
+            context.source.check_key("key", Self::NAME, key)?;
+        }
         if schema == SourceSchema::Any && self.user.is_some() {
             return Err(RestoreError::NoUsers(name()));
         }
@@ -455,7 +461,17 @@ async fn put_all(
                         .rposition(|row| item_of(row).is_ok_and(|item| rules.matches_archived(there, &item)))
                 });
                 match (done, there) {
-                    (Some(done), _) if next + done + 1 == rows.len() => return Ok(RestoreOutcome::AlreadyRestored),
+                    (Some(done), Some(there)) if next + done + 1 == rows.len() => {
+                        if !restore.overwrite || rules.has_expiry(&there, restore.expiry, now) {
+                            return Ok(RestoreOutcome::AlreadyRestored);
+                        }
+                        if tries > TRIES {
+                            return Ok(RestoreOutcome::Refused(OVERTAKEN.to_owned()));
+                        }
+                        // The item is restored, but with another expiry than the one that this request sets.
+                        next += done;
+                        over = Some(there);
+                    }
                     // A user that equals an archived one was restored: its version is that of a restore. Any other item
                     // may as well have been written again.
                     (Some(_), Some(there)) if rules.schema == SourceSchema::Any && !restore.overwrite => {
