@@ -108,6 +108,32 @@ def fill_nested_attributes():
     provisioners._update_resource = with_attributes
 
 
+# ---- deletion of nested stacks ----
+
+
+def lacks_nested_policies():
+    from ministack.services.cloudformation import provisioners
+
+    return "DeletionPolicy" not in inspect.getsource(provisioners._cfn_nested_stack_delete)
+
+
+def fill_nested_policies():
+    from ministack.services.cloudformation import _stacks, provisioners
+
+    handler = provisioners._RESOURCE_HANDLERS["AWS::CloudFormation::Stack"]
+    delete = handler["delete"]
+
+    def with_policies(physical_id, properties):
+        stack = _stacks.get(provisioners._nested_stack_lookup_name(physical_id)) or {}
+        definitions = (stack.get("_template") or {}).get("Resources", {})
+        for logical_id in list(stack.get("_resources", {})):
+            if definitions.get(logical_id, {}).get("DeletionPolicy") in provisioners._RETAINING_POLICIES:
+                del stack["_resources"][logical_id]
+        delete(physical_id, properties)
+
+    handler["delete"] = with_policies
+
+
 # ---- alarms of metric math ----
 
 
@@ -363,6 +389,12 @@ GAPS = [
         "GetAtt finds none of them, so that every update of a nested stack fails",
         lacks_nested_attributes,
         fill_nested_attributes,
+    ),
+    Gap(
+        "deletion policies in nested stacks",
+        "the resources of a deleted nested stack are deleted in spite of them; the replica and the buckets are in one",
+        lacks_nested_policies,
+        fill_nested_policies,
     ),
     Gap(
         "alarms of metric math",
