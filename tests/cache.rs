@@ -10,4 +10,5 @@ mod model_check;
 mod proxy;
 pub(crate) mod servers;
 mod sink;
+mod token_logins;
 mod writes;

@@ -9,4 +9,5 @@ mod maintenance_tasks;
 mod startup_checks;
 pub(crate) mod store;
 pub(crate) mod tcp_proxy;
+mod token_logins;
 mod values;

@@ -15,14 +15,16 @@ mod connection;
 mod entry;
 mod settings;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClientBuilder;
+use redis::io::AsyncDNSResolver;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, RedisFuture, TlsCertificates};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
@@ -47,6 +49,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const IAM_CONNECTION_MAX_AGE: Duration = Duration::from_hours(11);
 
 const LOGIN: &str = "correct its user and password, or set CACHE_AUTH=iam";
+const IAM_LOGIN: &str =
+    "CACHE_AUTH=iam needs a user in CACHE_URL with IAM authentication, and elasticache:Connect in the function's role";
 
 /// A request that the cache did not fulfil. The messages contain no password.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -65,9 +69,10 @@ impl CacheError {
         let place = settings.place();
         let words = error.to_string();
         let code = error.code().unwrap_or_default();
+        let login = if settings.login == CacheAuth::Iam { IAM_LOGIN } else { LOGIN };
         let fix = match code {
-            "WRONGPASS" | "NOAUTH" | "NOPERM" => LOGIN,
-            _ if error.kind() == redis::ErrorKind::AuthenticationFailed => LOGIN,
+            "WRONGPASS" | "NOAUTH" | "NOPERM" => login,
+            _ if error.kind() == redis::ErrorKind::AuthenticationFailed => login,
             "READONLY" => "CACHE_URL is a replica: set it to the primary endpoint",
             "MOVED" | "ASK" | "CROSSSLOT" => "it is a cluster: set CACHE_MODE=cluster",
             _ if words.contains("cluster support disabled") => "it is not a cluster: set CACHE_MODE=single",
@@ -93,6 +98,8 @@ struct CacheInner {
     settings: CacheSettings,
     signer: Option<TokenSigner>,
     roots: Option<Vec<u8>>,
+    /// The address to connect to instead of the one that the host name resolves to.
+    address: Option<SocketAddr>,
     open: Mutex<Option<CacheConnection>>,
     /// Serializes connecting: one task connects, and the others wait for it. The value is the number of the last
     /// connection.
@@ -120,8 +127,29 @@ impl Cache {
         signer: Option<TokenSigner>,
         roots: Option<Vec<u8>>,
     ) -> Self {
+        Self::build(settings, signer, roots, None)
+    }
+
+    /// Same as [`Cache::with_root_certificates`], but connects to this address, whatever the host name resolves to. Only
+    /// for [`CacheMode::Single`].
+    #[must_use]
+    pub fn at_address(
+        settings: CacheSettings,
+        signer: Option<TokenSigner>,
+        roots: Option<Vec<u8>>,
+        address: SocketAddr,
+    ) -> Self {
+        Self::build(settings, signer, roots, Some(address))
+    }
+
+    fn build(
+        settings: CacheSettings,
+        signer: Option<TokenSigner>,
+        roots: Option<Vec<u8>>,
+        address: Option<SocketAddr>,
+    ) -> Self {
         let open = Mutex::new(None);
-        Self(Arc::new(CacheInner { settings, signer, roots, open, gate: Arc::new(AsyncMutex::new(0)) }))
+        Self(Arc::new(CacheInner { settings, signer, roots, address, open, gate: Arc::new(AsyncMutex::new(0)) }))
     }
 
     /// Returns host and port, without the password.
@@ -188,8 +216,9 @@ impl Cache {
         };
         let late = |_| {
             Err(CacheError::Unavailable(format!(
-                "the cache at {} does not respond: check CACHE_URL and the cache's security group",
-                self.endpoint()
+                "the cache at {} does not respond{}: check CACHE_URL and the cache's security group",
+                self.endpoint(),
+                if self.0.settings.is_encrypted() { ", or has no encryption in transit" } else { "" }
             )))
         };
         tokio::time::timeout(CONNECT_WITHIN, connecting).await.unwrap_or_else(late)
@@ -221,8 +250,11 @@ impl Cache {
             None => Client::open(info),
         };
         // `connect` sets the time limit for connecting.
-        let config =
+        let mut config =
             AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_WITHIN)).set_connection_timeout(None);
+        if let Some(address) = self.0.address {
+            config = config.set_dns_resolver(FixedAddress(address));
+        }
         client.map_err(refused)?.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)
     }
 
@@ -245,6 +277,20 @@ impl Cache {
     fn certificates(&self) -> Option<TlsCertificates> {
         let roots = self.0.roots.clone().filter(|_| self.0.settings.is_encrypted())?;
         Some(TlsCertificates { client_tls: None, root_cert: Some(roots) })
+    }
+}
+
+/// Resolves every host name to one address.
+struct FixedAddress(SocketAddr);
+
+impl AsyncDNSResolver for FixedAddress {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _: &'b str,
+        _: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        let addresses: Box<dyn Iterator<Item = SocketAddr> + Send> = Box::new(std::iter::once(self.0));
+        Box::pin(std::future::ready(Ok(addresses)))
     }
 }
 

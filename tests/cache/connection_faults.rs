@@ -217,8 +217,8 @@ async fn what_is_wrong_with_a_cache_names_the_setting() {
     assert!(matches!(&refused, CacheError::Misconfigured(reason) if reason.contains("CACHE_MODE=single")), "{refused}");
 }
 
-/// Creates a certificate for `localhost`, signed by an authority that no other client trusts.
-fn certificates(folder: &TempDir) -> Vec<u8> {
+/// Creates a certificate for this host, signed by an authority that no other client trusts.
+fn certificates(folder: &TempDir, host: &str) -> Vec<u8> {
     let run = |arguments: &[&str]| {
         let made = std::process::Command::new("openssl").args(arguments).current_dir(folder.path()).output();
         let made = made.expect("openssl is not on PATH: apt-get install openssl");
@@ -255,7 +255,7 @@ fn certificates(folder: &TempDir) -> Vec<u8> {
         "-subj",
         "/CN=localhost",
     ]);
-    std::fs::write(folder.path().join("names"), "subjectAltName=DNS:localhost\n").unwrap();
+    std::fs::write(folder.path().join("names"), format!("subjectAltName=DNS:{host}\n")).unwrap();
     run(&[
         "x509",
         "-req",
@@ -276,15 +276,14 @@ fn certificates(folder: &TempDir) -> Vec<u8> {
     std::fs::read(folder.path().join("ca.crt")).unwrap()
 }
 
-#[tokio::test]
-async fn an_encrypted_line_trusts_the_right_certificate_alone() {
-    let folder = TempDir::new().unwrap();
-    let authority = certificates(&folder);
+/// Starts a server with a certificate for this host; returns also its port with TLS, and the authority.
+pub(super) async fn encrypted_server(folder: &TempDir, host: &str) -> (CacheServer, ReservedPort, Vec<u8>) {
+    let authority = certificates(folder, host);
     let path = |name: &str| folder.path().join(name).display().to_string();
     let encrypted = ReservedPort::claim().unwrap();
     let port = encrypted.number().to_string();
     let files = [path("server.crt"), path("server.key"), path("ca.crt")];
-    let _server = CacheServer::start_with(&[
+    let server = CacheServer::start_with(&[
         "--tls-port",
         &port,
         "--tls-cert-file",
@@ -298,6 +297,14 @@ async fn an_encrypted_line_trusts_the_right_certificate_alone() {
     ])
     .await
     .unwrap();
+    (server, encrypted, authority)
+}
+
+#[tokio::test]
+async fn an_encrypted_line_trusts_the_right_certificate_alone() {
+    let folder = TempDir::new().unwrap();
+    let (_server, encrypted, authority) = encrypted_server(&folder, "localhost").await;
+    let port = encrypted.number();
     let of = |host: &str| settings(&[("CACHE_URL", &format!("rediss://{host}:{port}"))]);
     let trusted = Cache::with_root_certificates(of("localhost"), None, Some(authority.clone()));
     let line = trusted.connection().await.unwrap();

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use millrace_local::postgres::PostgresServer;
 use millrace_sinks::Sink;
 use millrace_sinks::postgres::{PostgresSink, migrate, pending};
 use tempfile::TempDir;
@@ -131,12 +132,10 @@ fn certificates(folder: &Path, name: &str) {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_proves_its_name_or_is_not_spoken_to() {
-    let server = server().await;
-    let folder = TempDir::new().unwrap();
-    certificates(folder.path(), "localhost");
-    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+/// Gives the server a certificate for `localhost`, and returns the file of the authority, which is in this directory.
+pub(super) async fn encrypt(server: &PostgresServer, folder: &Path) -> String {
+    certificates(folder, "localhost");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     // The server reads the files from its own directory, as its own user.
     let write = |name: &str, file: &str| {
         let text = read(file);
@@ -147,8 +146,14 @@ async fn a_server_proves_its_name_or_is_not_spoken_to() {
     server.owner("postgres", "alter system set ssl = on").await.unwrap();
     server.owner("postgres", "select pg_reload_conf()").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
+    folder.join("ca.pem").display().to_string()
+}
 
-    let authority = folder.path().join("ca.pem").display().to_string();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_proves_its_name_or_is_not_spoken_to() {
+    let server = server().await;
+    let folder = TempDir::new().unwrap();
+    let authority = encrypt(&server, folder.path()).await;
     let at = |host: &str, query: &str| server.url().replace("127.0.0.1", host) + query;
     let trusted = sink(&at("localhost", &format!("?sslrootcert={authority}")));
     migrate(trusted.database(), soon()).await.unwrap();
