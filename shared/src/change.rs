@@ -409,6 +409,18 @@ pub fn stream_on_command(table: &str) -> String {
     )
 }
 
+/// Returns the command that prints the ARN of a table's latest stream. The table is that of this ARN of a table or of a
+/// stream.
+#[must_use]
+pub fn latest_stream_command(arn: &str) -> String {
+    let mut parts = arn.splitn(6, ':').skip(3);
+    let (region, resource) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
+    let table = resource.split('/').nth(1).unwrap_or("TABLE");
+    format!(
+        "aws dynamodb describe-table --region {region} --table-name {table} --query Table.LatestStreamArn --output text"
+    )
+}
+
 /// Returns the steps that give a table a stream with all images in place of the one with this ARN. The view type of a
 /// stream cannot be changed.
 #[must_use]

@@ -15,11 +15,13 @@ use aws_sdk_dynamodb::types::{
     ConsumedCapacity, KeySchemaElement, KeysAndAttributes, ReturnConsumedCapacity, TableDescription,
     TimeToLiveDescription, TimeToLiveStatus,
 };
+use serde_json::{Value, json};
 
 use crate::change::{CanonicalKey, StreamSource};
 use crate::error_chain::error_chain;
 use crate::raw_item::{KeyAttributeError, RawItem};
 use crate::revision::StreamLabel;
+use crate::shell;
 
 /// The limit of `BatchGetItem`.
 const KEYS_A_READ: usize = 100;
@@ -87,6 +89,23 @@ impl SourceDescription {
         let arn = self.stream_arn.as_deref()?;
         StreamSource::parse(arn.into()).ok().map(|source| source.label())
     }
+}
+
+/// Returns the command that creates a table with this key, of which each attribute has a name and a type; the partition
+/// key is the first.
+#[must_use]
+pub fn create_table_command(region: Option<&str>, table: &str, key: &[(String, String)]) -> String {
+    let region = region.map(|region| format!(" --region {region}")).unwrap_or_default();
+    let roles = key.iter().zip(["HASH", "RANGE"]);
+    let schema: Vec<_> = roles.map(|((name, _), role)| json!({"AttributeName": name, "KeyType": role})).collect();
+    let definitions: Vec<_> =
+        key.iter().map(|(name, kind)| json!({"AttributeName": name, "AttributeType": kind})).collect();
+    format!(
+        "aws dynamodb create-table{region} --table-name {table} --billing-mode PAY_PER_REQUEST --key-schema {} \
+         --attribute-definitions {}",
+        shell::quote(&Value::from(schema).to_string()),
+        shell::quote(&Value::from(definitions).to_string())
+    )
 }
 
 /// One of the equal parts of a parallel scan.

@@ -21,6 +21,7 @@ fn shown(fault: &ReplicatorError) -> serde_json::Value {
 
 #[tokio::test]
 async fn a_failed_invocation_is_named_by_words_of_our_own() {
+    const ORDERS: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/Orders";
     let rig = ReplicationRig::start().await;
     let arn = rig.create_table("Loop", &[("user_id", "S"), ("timestamp", "N")]).await;
     let own = EventBuilder::named("a", 1, "Ada").record();
@@ -31,6 +32,11 @@ async fn a_failed_invocation_is_named_by_words_of_our_own() {
         (rig.replicator(), no_event, "NotAStreamEvent"),
         (rig.replicator(), sample("keys-only"), "StreamViewWithoutImages"),
         (rig.replicator_over("Loop"), event_of(&[own]), "SinkMisconfigured"),
+        (
+            rig.replicator_of(&[("REPLICA_TABLE", REPLICA), ("SOURCE_TABLE_ARN", ORDERS)], rig.dynamodb.clone()),
+            sample("user-created"),
+            "StreamOfAnotherTable",
+        ),
         (rig.replicator_without_a_bucket(), no_position, "QuarantineUnavailable"),
     ] {
         let fault = replicator.handle(&event, &invocation()).await.unwrap_err();

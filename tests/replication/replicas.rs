@@ -163,7 +163,7 @@ async fn a_replica_that_is_the_source_is_rejected_before_the_first_batch() {
     let variables = [("REPLICATION", &*document.to_string()), ("SOURCE_TABLE_ARN", &*arn)];
     let fault = rig.replicator_of(&variables, rig.dynamodb.clone()).check().await.unwrap_err().to_string();
     assert!(fault.contains("sink circle: the replica") && fault.contains("is the source table"), "{fault}");
-    assert!(fault.contains("set REPLICATION /replicas/1/table to another table"), "{fault}");
+    assert!(fault.contains("set REPLICATION /replicas/1/table (parameter Replication) to another table"), "{fault}");
     // Without the ARN, the first batch shows it.
     let record = EventBuilder::named("a", 1, "Ada").record();
     let record = record.replace("arn:aws:dynamodb:eu-west-1:123456789012:table/Users", &arn);
@@ -199,7 +199,7 @@ async fn a_document_in_s3_is_read_once_at_the_start() {
 }
 
 /// The check at start of a replica whose role STS answers with this status and error code.
-async fn check_with_role(status: StatusCode, code: &'static str) -> Result<(), String> {
+pub(super) async fn check_with_role(status: StatusCode, code: &'static str) -> Result<(), String> {
     let answer = move || async move {
         let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>");
         (status, format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))

@@ -40,6 +40,9 @@ const TOMBSTONE_RETENTION_DAYS_LIMIT: u16 = 3_650;
 
 /// The variable that names the only replica if there is no document.
 const REPLICA_TABLE: &str = "REPLICA_TABLE";
+/// What to do after the problems of a document.
+const CHECK_DOCUMENT: &str = "correct the document, and check it with millrace transform --document FILE --items PATH \
+                              --key NAMES before it is deployed (parameter Replication)";
 /// The table of the users service in PostgreSQL, which a document must not name for that service's table.
 const USERS_TABLE: &str = "users";
 /// The variables that configure the only replica if there is no document.
@@ -108,13 +111,18 @@ impl ReplicaTable {
         let is_own = source.region().is_some() || (table.region.is_none() && table.role_arn.is_none());
         if table.table == *source && is_own {
             let text = source.as_str();
-            return Some(format!("{setting} is {text:?}, which is {variable}: set it to another table"));
+            return Some(format!(
+                "{setting} is {text:?}, which is {variable}: set it to another table; millrace attach {text} \
+                 --replica-table ARN checks it and writes the files to deploy"
+            ));
         }
         let partition = table.table.partition().or(table.role_arn.as_ref().map(RoleArn::partition))?;
         let its = source.partition().filter(|its| *its != partition)?;
         Some(format!(
             "{setting} or its role is in the partition {partition}, but {variable} is in {its}, and a function cannot \
-             reach a table of another partition: name a table and a role in {its}"
+             reach a table of another partition: name a table and a role in {its}; millrace attach {} --replica-table \
+             ARN --replica-role-arn ARN checks them and writes the files to deploy",
+            source.as_str()
         ))
     }
 }
@@ -232,6 +240,12 @@ impl SinksConfig {
             as_replica(sink, rules)
         }));
         replicas
+    }
+
+    /// Returns the ARN of the source table, if it is configured.
+    #[must_use]
+    pub fn source_arn(&self) -> Option<&str> {
+        self.source_arn.as_ref().map(TableAddress::as_str)
     }
 
     /// Returns the problems of the replicas if the source is the table that this variable names, each with the setting
@@ -410,7 +424,9 @@ fn document(
     let document = match ReplicationDocument::parse(text) {
         Ok(document) => document,
         Err(invalid) => {
-            invalid.problems().iter().for_each(|problem| read.add_error(problem.to_string()));
+            let (last, others) = invalid.problems().split_last()?;
+            others.iter().for_each(|problem| read.add_error(problem.to_string()));
+            read.add_error(format!("{last}; {CHECK_DOCUMENT}"));
             return None;
         }
     };
@@ -500,7 +516,8 @@ fn only_replica(read: &mut VariableReader<'_>) -> Option<Vec<ReplicaTable>> {
     {
         read.add_error(format!(
             "REPLICA_ROLE_ARN is in the partition {}, but the ARN in {REPLICA_TABLE} is in {its}, and a role cannot \
-             be used in another partition: set REPLICA_ROLE_ARN to a role in {its}, or correct {REPLICA_TABLE}",
+             be used in another partition: set REPLICA_ROLE_ARN to a role in {its}, or correct {REPLICA_TABLE}; \
+             millrace attach TABLE --replica-table ARN --replica-role-arn ARN checks both and writes the files to deploy",
             role.partition()
         ));
     }
@@ -513,7 +530,12 @@ fn only_replica(read: &mut VariableReader<'_>) -> Option<Vec<ReplicaTable>> {
 /// Parses the ARN of a table.
 fn table_arn(text: &str) -> Result<TableAddress, String> {
     let table = TableAddress::parse(text).ok().filter(|table| table.region().is_some());
-    table.ok_or_else(|| format!("is {text:?}: set it to arn:aws:dynamodb:<region>:<account>:table/<name>"))
+    table.ok_or_else(|| {
+        format!(
+            "is {text:?}: set it to arn:aws:dynamodb:<region>:<account>:table/<name>, which aws dynamodb \
+             describe-table --table-name NAME --query Table.TableArn --output text prints"
+        )
+    })
 }
 
 /// Returns a parser for a number from `least` to `limit`.

@@ -23,6 +23,7 @@ mod address;
 mod identifier;
 mod json;
 mod postgres_table;
+mod replicator_place;
 mod transform;
 
 use std::collections::BTreeMap;
@@ -38,7 +39,24 @@ use postgres_table::POSTGRES_MEMBERS;
 pub use address::{RoleArn, TableAddress, region};
 pub use identifier::SqlIdentifier;
 pub use postgres_table::PostgresTable;
+pub use replicator_place::ReplicatorPlace;
 pub use transform::SecretArn;
+
+/// The settings and the parameters of the templates that contain them.
+const PARAMETERS: [(&str, &str); 5] = [
+    ("REPLICA_TABLE", "ReplicaTableArn"),
+    ("REPLICATION", "Replication"),
+    ("REPLICA_ROLE_ARN", "ReplicaRoleArn"),
+    ("SOURCE_TABLE_ARN", "SourceTableArn"),
+    ("RESERVED_PREFIX", "ReservedPrefix"),
+];
+
+/// Returns a setting with the parameter of the template that contains it, for errors.
+pub(crate) fn with_parameter(setting: &str) -> String {
+    let variable = setting.split(' ').next().unwrap_or_default();
+    let parameter = PARAMETERS.iter().find(|(name, _)| *name == variable).map(|(_, parameter)| *parameter);
+    parameter.map_or_else(|| setting.to_owned(), |parameter| format!("{setting} (parameter {parameter})"))
+}
 
 /// The variable that contains the document or its location.
 pub const REPLICATION: &str = "REPLICATION";

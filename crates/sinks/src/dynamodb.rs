@@ -34,10 +34,11 @@ use millrace_shared::table_reader::{TableReadError, TableReader};
 use tokio::time::{sleep_until, timeout};
 
 use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome};
+use crate::document::with_parameter;
 use raw_body::RawBodyInterceptor;
 use request::{EncodeError, RequestEncoder};
 use role::RoleCheck;
-use schema::ReplicaSchema;
+use schema::{ReplicaSchema, ReplicaStream};
 use write_outcome::WriteOutcome;
 
 pub use role::AssumedRole;
@@ -187,13 +188,51 @@ impl DynamoDbSink {
     }
 
     fn self_replication(&self, schema: &ReplicaSchema) -> String {
-        format!("the replica {} is the source table: set {} to another table", schema.arn, self.setting)
+        format!(
+            "the replica {} is the source table: set {} to another table; millrace attach {} --replica-table ARN \
+             checks it and writes the files to deploy",
+            schema.arn,
+            with_parameter(&self.setting),
+            schema.arn
+        )
+    }
+
+    /// Fails if the source is fed by this replica: an item of the source carries a revision of the replica's own
+    /// stream, so another replicator reads that stream and writes to the source.
+    ///
+    /// Such a record would be quarantined, because the revision is a reserved attribute, and every other record of that
+    /// replicator, too.
+    fn reject_circle(&self, schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<(), SinkMisconfiguredError> {
+        let Some(ReplicaStream { arn: stream_arn, label }) = &schema.stream else { return Ok(()) };
+        let is_fed = |change: &&&Change<'_>| {
+            self.requests.carried_revision(change).is_some_and(|revision| revision.label() == *label)
+        };
+        let Some(change) = changes.iter().find(is_fed) else { return Ok(()) };
+        let region = stream_arn.split(':').nth(3).unwrap_or_default();
+        Err(self.misconfigured(format!(
+            "the replica {} feeds the source: an item of {} carries {} with a revision of the replica's stream \
+             {stream_arn}, so another replicator writes the replica's changes to the source, and they would go round \
+             in a circle: find its event source mapping with aws lambda list-event-source-mappings --region {region} \
+             --event-source-arn {stream_arn}, and delete it with aws lambda delete-event-source-mapping --region \
+             {region} --uuid UUID, or set {} to another table. If that replication has ended, set {} to another \
+             prefix, such as mr_",
+            schema.arn,
+            change.source.table_arn(),
+            self.requests.names().revision,
+            with_parameter(&self.setting),
+            with_parameter("RESERVED_PREFIX")
+        )))
     }
 
     /// Returns an error if the table's key schema is not that of the record's key.
     fn key_mismatch(&self, schema: &ReplicaSchema, change: &Change<'_>) -> Option<String> {
         let error = schema.admits(change.key.raw()).err()?;
-        Some(format!("{error}: set {} to a table with the key schema of the source", self.setting))
+        Some(format!(
+            "{error}: set {} to a table with the key schema of the source, which aws dynamodb describe-table \
+             --table-name {} --query 'Table.[KeySchema,AttributeDefinitions]' prints",
+            with_parameter(&self.setting),
+            change.source.table()
+        ))
     }
 
     async fn write(&self, change: &Change<'_>, misfit: Option<&String>, invocation: &Invocation) -> WriteOutcome {
@@ -247,6 +286,7 @@ impl DynamoDbSink {
             Err(reason) => return Ok(SinkOutcome::all_failed(changes, &reason)),
         };
         self.reject_self_replication(&schema, decided.changes)?;
+        self.reject_circle(&schema, decided.changes)?;
         let misfit = |change: &&Change<'_>| self.key_mismatch(&schema, change);
         let misfits: Vec<Option<String>> = changes.iter().map(misfit).collect();
         if let (Some(first), Some(Some(misfit))) = (changes.first(), misfits.first())
@@ -293,7 +333,13 @@ impl Sink for DynamoDbSink {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(fault)) => match self.check_role().await {
                     RoleCheck::Usable if !fault.retryable => {
-                        return Err(self.misconfigured(self.describe_error(&fault)));
+                        return Err(self.misconfigured(format!(
+                            "{}: set {} to a table that exists, which aws dynamodb describe-table --table-name {} \
+                             describes, and allow dynamodb:DescribeTable and dynamodb:PutItem on it",
+                            self.describe_error(&fault),
+                            with_parameter(&self.setting),
+                            self.table.name()
+                        )));
                     }
                     RoleCheck::Usable => self.describe_error(&fault),
                     RoleCheck::Denied(reason) => return Err(self.misconfigured(reason)),

@@ -146,6 +146,12 @@ pub trait Replica: Sink {
         Box::pin(ready(Ok(())))
     }
 
+    /// Returns the ARN of the replica's own stream, if it is enabled and [`Replica::check_source`] has read it. A
+    /// function that reads it may replicate to the source. By default, a replica has no stream.
+    fn stream_arn(&self) -> Option<String> {
+        None
+    }
+
     /// Returns the reason if this replica can never store the state that a write would leave, as far as that can be
     /// determined without a request. [`Replica::put`] rejects at least these writes, with [`WriteResult::Permanent`].
     fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String>;

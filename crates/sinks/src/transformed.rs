@@ -156,6 +156,10 @@ impl<R: Replica> Replica for TransformedSink<R> {
         .boxed()
     }
 
+    fn stream_arn(&self) -> Option<String> {
+        self.inner.stream_arn()
+    }
+
     fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
         self.inner.refusal(write, now)
     }

@@ -71,6 +71,7 @@ pub fn connect_decorated(
     let history = TransformHistory::new(S3Bucket::new(s3.clone(), config.failure_bucket.clone()));
     ReplicatorHandler::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
         .with_rules(history, config.sinks.transform_digests())
+        .with_source(config.sinks.source_arn().map(str::to_owned))
 }
 
 #[cfg(test)]

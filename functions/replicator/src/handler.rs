@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{join, join_all};
-use millrace_shared::change::{CanonicalKey, Change, ChangeKind, replace_stream_steps};
+use millrace_shared::change::{CanonicalKey, Change, ChangeKind, latest_stream_command, replace_stream_steps};
 use millrace_shared::checkpoint::{self, MissingSequenceNumber};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
@@ -57,6 +57,19 @@ pub enum ReplicatorError {
         /// The stream's view type, as stated in its records.
         view: String,
     },
+    /// The event source mapping reads the stream of another table than the configured one.
+    #[error(
+        "the event source mapping reads {stream}, but SOURCE_TABLE_ARN (parameter SourceTableArn) is {table}: set the \
+         parameter SourceStreamArn to the latest stream of that table, which {} prints, or SourceTableArn to the table \
+         of the stream",
+        latest_stream_command(table)
+    )]
+    OtherTable {
+        /// The ARN of the stream.
+        stream: String,
+        /// The ARN of the configured table.
+        table: String,
+    },
     /// A sink cannot process any batch.
     #[error(transparent)]
     Broken(#[from] SinkMisconfiguredError),
@@ -72,6 +85,7 @@ impl ReplicatorError {
         match self {
             Self::NotAStreamEvent(_) => "NotAStreamEvent",
             Self::View { .. } => "StreamViewWithoutImages",
+            Self::OtherTable { .. } => "StreamOfAnotherTable",
             Self::Broken(_) => "SinkMisconfigured",
             // A readable record has a sequence number, so the failed record is an unreadable one that the failure
             // bucket did not accept.
@@ -86,6 +100,8 @@ pub struct ReplicatorHandler {
     quarantine: Quarantine,
     confirmed: Mutex<ConfirmedChanges>,
     rules: Option<ReplicaRules>,
+    /// The ARN of the source table, if it is configured.
+    source_arn: Option<String>,
 }
 
 /// The digests of the replicas' rules, and the records to compare them with.
@@ -152,7 +168,13 @@ impl ReplicatorHandler {
     /// Creates the function with these sinks.
     #[must_use]
     pub fn new(sinks: Vec<Box<dyn Sink>>, quarantine: Quarantine) -> Self {
-        Self { sinks, quarantine, confirmed: Mutex::default(), rules: None }
+        Self { sinks, quarantine, confirmed: Mutex::default(), rules: None, source_arn: None }
+    }
+
+    /// Sets the ARN of the source table: a batch of another table's stream is refused.
+    #[must_use]
+    pub fn with_source(self, source_arn: Option<String>) -> Self {
+        Self { source_arn, ..self }
     }
 
     /// Sets the digests of the replicas' rules, which [`ReplicatorHandler::check`] compares with the recorded ones;
@@ -206,6 +228,7 @@ impl ReplicatorHandler {
         let started = Instant::now();
         let records = dialect::read(event)?.records;
         let (changes, mut unfit) = readable(&records);
+        self.refuse_other_table(&changes)?;
         refuse_view_without_images(&changes)?;
         let LatestChanges { survivors, contradicting } = decide(&changes);
         unfit.extend(contradicting.into_iter().map(|place| PoisonRecord {
@@ -279,6 +302,17 @@ impl ReplicatorHandler {
             );
         }
         Ok(answer?)
+    }
+
+    /// Fails if the batch comes from another table than the configured one. All records of a batch are of one stream.
+    fn refuse_other_table(&self, changes: &[&Change<'_>]) -> Result<(), ReplicatorError> {
+        match (&self.source_arn, changes.first()) {
+            (Some(table), Some(change)) if change.source.table_arn() != table => {
+                let (stream, table) = (change.source.arn().to_owned(), table.clone());
+                Err(ReplicatorError::OtherTable { stream, table })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn confirmed(&self) -> MutexGuard<'_, ConfirmedChanges> {

@@ -1,6 +1,7 @@
 //! The `DynamoDB` replica for maintenance: read back, scanned, and written independently of the stream.
 
 use std::ops::ControlFlow;
+use std::sync::PoisonError;
 
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use futures::FutureExt as _;
@@ -10,12 +11,13 @@ use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::raw_item::{ITEM_BYTES_MOST, RawItem};
 use millrace_shared::replica_item::ReplicaItem;
-use millrace_shared::table_reader::{ScanSegment, SourceDescription, TableReadError};
+use millrace_shared::table_reader::{ScanSegment, SourceDescription, TableReadError, create_table_command};
 use time::OffsetDateTime;
 
 use super::schema::format_key;
 use super::write_outcome::{self, WriteOutcome};
 use super::{DynamoDbSink, UNFINISHED, raw_body};
+use crate::document::with_parameter;
 use crate::{
     Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, SinkMisconfiguredError, WriteResult,
     WriteTarget,
@@ -62,15 +64,21 @@ impl Replica for DynamoDbSink {
             }
             if schema.key != source.key {
                 let (own, its) = (format_key(&schema.key), format_key(&source.key));
+                let create = create_table_command(None, "NAME", &source.key);
                 return Err(self.misconfigured(format!(
                     "the replica's key is {own}, but the source's key is {its}: set {} to a table with the key schema \
-                     of the source",
-                    self.setting
+                     of the source, which this command creates: {create}",
+                    with_parameter(&self.setting)
                 )));
             }
             Ok(())
         }
         .boxed()
+    }
+
+    fn stream_arn(&self) -> Option<String> {
+        let schema = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        schema.stream.as_ref().map(|stream| stream.arn.clone())
     }
 
     fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {

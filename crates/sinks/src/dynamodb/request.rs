@@ -7,7 +7,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use millrace_shared::change::{Change, ChangeKind};
+use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::ReservedNames;
+use millrace_shared::revision::Revision;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use time::{Duration, OffsetDateTime};
@@ -33,7 +35,7 @@ pub(super) enum EncodeError {
     #[error(
         "the image contains the attribute {0}, which is reserved for replicas: rename it in the source, or set the \
          parameter ReservedPrefix (RESERVED_PREFIX of the replicator and of maintenance) to another prefix, such as \
-         mr_, for an empty replica"
+         mr_, for an empty replica: millrace attach TABLE --reserved-prefix mr_ writes the files to deploy"
     )]
     Reserved(String),
     #[error("the image is not a map of attributes")]
@@ -80,6 +82,20 @@ impl RequestEncoder {
     /// Returns the reserved names.
     pub(super) fn names(&self) -> &ReservedNames {
         &self.names
+    }
+
+    /// Returns the revision that an image of this change carries, as the items of a replica do.
+    pub(super) fn carried_revision(&self, change: &Change<'_>) -> Option<Revision> {
+        let image = match change.effect {
+            ChangeKind::Write { image } | ChangeKind::Remove { image, .. } => image?.get(),
+        };
+        // Items are parsed only if they contain the name, which those of a source rarely do.
+        if !image.contains(self.quoted[0].as_str()) {
+            return None;
+        }
+        let item = RawItem::parse(image).ok()?;
+        let bytes = item.get(&self.names.revision)?.as_b().ok()?;
+        Revision::decode(bytes.as_ref()).ok()
     }
 
     /// Returns the body of the request that writes `change` to the replica, if the revision guard allows it.

@@ -43,8 +43,11 @@ impl AssumedRole {
         };
         if reason.contains(DENIED) {
             return RoleCheck::Denied(format!(
-                "role {arn} cannot be assumed: allow sts:AssumeRole on it in the function's role, and name the \
-                 function's role as a principal in its trust policy ({reason})"
+                "role {arn} cannot be assumed: allow sts:AssumeRole on it in the function's role (parameter \
+                 ReplicaRoleArn, or ReplicaRoleArns with a replication document), and name the function's role as a \
+                 principal in its trust policy, which aws iam get-role --role-name {} --query \
+                 Role.AssumeRolePolicyDocument prints ({reason})",
+                arn.rsplit('/').next().unwrap_or_default()
             ));
         }
         RoleCheck::Unknown(format!(

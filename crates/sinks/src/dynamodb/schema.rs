@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use millrace_shared::revision::StreamLabel;
 use millrace_shared::table_reader::{SourceDescription, TableReadError, TableReader};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -21,12 +22,25 @@ pub(super) struct ReplicaSchema {
     pub(super) arn: String,
     /// Name and type (`S`, `N` or `B`) of the one or two key attributes, the partition key first.
     pub(super) key: Vec<(String, String)>,
+    /// The table's stream, if it is enabled.
+    pub(super) stream: Option<ReplicaStream>,
+}
+
+/// The stream of a replica's table, from which another replicator may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReplicaStream {
+    pub(super) arn: String,
+    pub(super) label: StreamLabel,
 }
 
 impl ReplicaSchema {
     /// Reads the schema from the table.
     pub(super) async fn of_table(table: &TableReader) -> Result<Self, TableReadError> {
-        table.describe().await.map(|SourceDescription { arn, key, .. }| Self { arn, key })
+        let description = table.describe().await?;
+        let label = description.stream_label();
+        let SourceDescription { arn, key, stream_arn, stream_view, .. } = description;
+        let stream = stream_view.and(stream_arn).zip(label).map(|(arn, label)| ReplicaStream { arn, label });
+        Ok(Self { arn, key, stream })
     }
 
     /// Checks whether the table can store an item with this key, which is given as the stream's JSON.
@@ -116,7 +130,8 @@ mod tests {
     fn admits(key: &str) -> bool {
         let key = serde_json::from_str::<&RawValue>(key).unwrap();
         let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
-        let schema = ReplicaSchema { arn: String::new(), key: vec![pair("user_id", "S"), pair("timestamp", "N")] };
+        let key_schema = vec![pair("user_id", "S"), pair("timestamp", "N")];
+        let schema = ReplicaSchema { arn: String::new(), key: key_schema, stream: None };
         schema.admits(key).is_ok()
     }
 
@@ -129,7 +144,7 @@ mod tests {
     #[test]
     fn a_mismatch_names_both_key_schemas_and_no_value() {
         let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
-        let schema = ReplicaSchema { arn: String::new(), key: vec![pair("user_id", "S")] };
+        let schema = ReplicaSchema { arn: String::new(), key: vec![pair("user_id", "S")], stream: None };
         let key = serde_json::from_str::<&RawValue>(r#"{"sk":{"N":"7"},"pk":{"S":"secret"}}"#).unwrap();
         let error = schema.admits(key).unwrap_err();
         assert_eq!(error, "the replica's key is user_id (S), but the source's key is pk (S), sk (N)");
