@@ -1,6 +1,7 @@
 //! Batches of the replicator on real engines: changes of one user, poison records, several replicas, and
 //! misconfigurations.
 
+mod bad_input;
 mod by_arn;
 pub(crate) mod events;
 mod items;

@@ -98,8 +98,8 @@ async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in()
     assert!(report[0]["reason"].as_str().unwrap().contains("_tombstone_expires_at"), "{report:?}");
 }
 
-/// Runs a backfill while Lambda reports these event source mappings; returns the error.
-async fn refused(scene: &MaintenanceScene, mappings: Value) -> (String, &'static str) {
+/// Runs a task while Lambda reports these event source mappings; returns the error.
+async fn refused(scene: &MaintenanceScene, task: &str, mappings: Value) -> (String, &'static str) {
     // A mapping that names its stream is listed only for that stream.
     let listed = move |Query(asked): Query<HashMap<String, String>>| async move {
         let mut mappings = mappings;
@@ -117,7 +117,7 @@ async fn refused(scene: &MaintenanceScene, mappings: Value) -> (String, &'static
     tokio::spawn(async move { axum::serve(listener, router).await });
     let mut maintenance = scene.maintenance();
     maintenance.mappings = ReplicatorMappings::new(millrace_local::clients::lambda(&url), "replicator".to_owned());
-    let fault = invoke(&maintenance, &json!({"task": "backfill"}), Duration::from_mins(1)).await.unwrap_err();
+    let fault = invoke(&maintenance, &json!({"task": task}), Duration::from_mins(1)).await.unwrap_err();
     (fault.to_string(), fault.kind().as_str())
 }
 
@@ -138,21 +138,31 @@ async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
     let mut elsewhere = mapping("replicator", "Enabled", "TRIM_HORIZON");
     elsewhere[0]["EventSourceArn"] = json!(latest.replace(SOURCE, "Others"));
     for (mappings, said) in [
-        (former, "u-1 of replicator reads"),
-        (elsewhere, "replicator has no event source mapping"),
+        (former.clone(), "u-1 of replicator reads"),
+        (elsewhere.clone(), "u-1 of replicator reads"),
         (json!([]), "replicator has no event source mapping"),
         (mapping("archiver", "Enabled", "TRIM_HORIZON"), "replicator has no event source mapping"),
         (mapping("replicator", "Disabled", "TRIM_HORIZON"), "u-1 of replicator is Disabled"),
         (mapping("replicator:live", "Enabled", "LATEST"), "started from LATEST"),
     ] {
-        let (fault, name) = refused(&scene, mappings).await;
+        let (fault, name) = refused(&scene, "backfill", mappings).await;
         assert!(fault.contains(said), "{fault}");
         assert_eq!(name, "TaskPreconditionFailed");
         if said.ends_with("reads") {
-            assert!([FORMER, &latest, "SourceStreamArn"].iter().all(|part| fault.contains(part)), "{fault}");
+            assert!([&latest, "SourceStreamArn"].iter().all(|part| fault.contains(part)), "{fault}");
         }
         if said.ends_with("Disabled") {
             assert!(fault.contains("aws lambda update-event-source-mapping --uuid u-1 --enabled"), "{fault}");
+        }
+    }
+    let command = format!("--table-name {SOURCE} --query Table.LatestStreamArn --output text");
+    for task in ["backfill", "verify", "repair", "redrive", "audit"] {
+        for (mappings, reads) in [(&former, FORMER), (&elsewhere, "stream of another table")] {
+            let (fault, name) = refused(&scene, task, mappings.clone()).await;
+            for part in ["mapping u-1 of replicator reads", reads, &latest, "SourceStreamArn", &command] {
+                assert!(fault.contains(part), "{task}: {part}: {fault}");
+            }
+            assert_eq!(name, "TaskPreconditionFailed", "{task}");
         }
     }
     assert_eq!(scene.item(REPLICA, "ada").await, None);

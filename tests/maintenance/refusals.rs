@@ -1,15 +1,23 @@
 //! Requests that cannot be carried out are rejected with an error that names the cause.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{StreamSpecification, StreamViewType};
+use axum::Router;
+use axum::http::Uri;
+use axum::routing::get;
+use millrace_local::stack::{LocalStack, StackOptions};
 use millrace_maintenance::MaintenanceHandler;
+use millrace_maintenance::deployment::DeployedReplicator;
 use millrace_maintenance::failure_bucket::FailureBucket;
 use millrace_shared::table_reader::TableReader;
+use millrace_sinks::SINK_SETTINGS;
 use millrace_sinks::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
-use super::scene::{FORMER, MaintenanceScene, SOURCE, invoke, record as record_of, to_its_end, user};
+use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record as record_of, to_its_end, user};
 use crate::replication::events::EventBuilder;
 use crate::replication::rig::create_table;
 
@@ -155,11 +163,110 @@ async fn a_replica_of_another_key_schema_is_refused_with_both_schemas() {
             vec![Box::new(DynamoDbSink::new(scene.dynamodb.clone(), table, 1, time::Duration::days(8)))];
         for task in ["backfill", "verify", "repair", "redrive"] {
             let (name, fault) = refused(&maintenance, json!({"task": task})).await;
-            for part in [named, "the source's key is user_id (S), timestamp (N)", "set REPLICA_TABLE"] {
+            let create = "aws dynamodb create-table --table-name NAME";
+            let set = "set REPLICA_TABLE (parameter ReplicaTableArn)";
+            for part in [named, "the source's key is user_id (S), timestamp (N)", set, create] {
                 assert!(fault.contains(part), "{task}: {fault}");
             }
             assert_eq!(name, "TaskPreconditionFailed");
         }
         assert_eq!(scene.items(table).await.len(), 0);
+    }
+}
+
+/// The maintenance function of the stack, for which Lambda reports that a function with these variables reads the
+/// stream of the replica.
+async fn with_a_reader_of_the_replica(scene: &MaintenanceScene, variables: Value) -> (MaintenanceHandler, String) {
+    let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages);
+    let update = scene.dynamodb.update_table().table_name(REPLICA).stream_specification(stream.build().unwrap());
+    let stream = update.send().await.unwrap().table_description.unwrap().latest_stream_arn.unwrap();
+    let listed = stream.clone();
+    let respond = move |uri: Uri| async move {
+        let configuration = |variables| {
+            json!({
+                "FunctionName": "x", "FunctionArn": "arn:aws:lambda:dynoxide:000000000000:function:x",
+                "Environment": {"Variables": variables},
+            })
+        };
+        axum::Json(match uri.path() {
+            path if path.contains("/functions/replicator/") => configuration(json!({"REPLICA_TABLE": REPLICA})),
+            path if path.contains("/functions/back-ReplicatorFunction-1/") => configuration(variables),
+            _ if uri.query().is_some_and(|query| query.contains("UsersReplica")) => json!({"EventSourceMappings": [{
+                "UUID": "u-2", "EventSourceArn": listed, "State": "Enabled",
+                "FunctionArn": "arn:aws:lambda:dynoxide:000000000000:function:back-ReplicatorFunction-1",
+            }]}),
+            _ => json!({"EventSourceMappings": []}),
+        })
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = millrace_local::clients::lambda(&format!("http://{}", listener.local_addr().unwrap()));
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(get(respond))).await });
+    let mut maintenance = scene.maintenance();
+    maintenance.deployment = DeployedReplicator::new(client, "replicator".to_owned(), SINK_SETTINGS.to_vec())
+        .with_documents(scene.s3.clone());
+    (maintenance, stream)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_another_replicator_copies_back_is_refused_with_the_command() {
+    let scene = MaintenanceScene::start().await;
+    scene.put(SOURCE, user("ada", "Ada")).await;
+    scene.stack.wait_until_drained().await;
+    let described = scene.dynamodb.describe_table().table_name(SOURCE).send().await.unwrap().table.unwrap();
+    let source_arn = described.table_arn.unwrap();
+    let document = json!({"version": 1, "replicas": [{"name": "a", "sink": "dynamodb", "table": source_arn}]});
+    for variables in [
+        json!({"REPLICA_TABLE": SOURCE}),
+        json!({"REPLICA_TABLE": source_arn}),
+        json!({"REPLICATION": document.to_string()}),
+    ] {
+        let (maintenance, stream) = with_a_reader_of_the_replica(&scene, variables).await;
+        for task in ["backfill", "verify", "repair", "redrive", "audit"] {
+            let (name, fault) = refused(&maintenance, json!({"task": task})).await;
+            for part in [
+                "sink dynamodb: back-ReplicatorFunction-1 reads",
+                &stream,
+                "round in a circle",
+                "aws lambda delete-event-source-mapping --region dynoxide --uuid u-2",
+                &format!("millrace attach {source_arn} --replica-table ARN"),
+            ] {
+                assert!(fault.contains(part), "{task}: {part}: {fault}");
+            }
+            assert_eq!(name, "TaskPreconditionFailed");
+        }
+    }
+    for variables in [json!({"REPLICA_TABLE": "Elsewhere"}), json!({"TABLE": SOURCE})] {
+        let (maintenance, _) = with_a_reader_of_the_replica(&scene, variables).await;
+        let order = json!({"task": "verify", "recheck_after_seconds": 0});
+        let done = to_its_end(&maintenance, order, Duration::from_mins(1)).await.unwrap();
+        assert_eq!((done.differences, done.problems), (0, 0), "{}", done.progress);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_does_not_start_with_a_replica_of_another_key_schema() {
+    let data = tempfile::TempDir::new().unwrap();
+    let stack = |more: &[(&str, &str)]| {
+        let parameters = [&[("SourceTableName", "Orders"), ("PartitionKey", "pk:S")], more].concat();
+        LocalStack::start(StackOptions {
+            template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/replication.yaml"),
+            parameters: parameters.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            data: Some(data.path().to_owned()),
+            ..StackOptions::default()
+        })
+    };
+    let first = stack(&[]).await.unwrap();
+    create_table(&first.dynamodb(), "Other", &[("pk", "S"), ("sk", "N")]).await;
+    first.stop().await;
+    let arn = "arn:aws:dynamodb:dynoxide:000000000000:table/Other";
+    let Err(refused) = Box::pin(stack(&[("ReplicaTableArn", arn)])).await else { panic!("the stack started") };
+    let said = refused.to_string();
+    for part in [
+        "the replica's key is pk (S), sk (N), but the source's key is pk (S)",
+        "set REPLICA_TABLE (parameter ReplicaTableArn) to a table",
+        "aws dynamodb create-table --table-name NAME --billing-mode PAY_PER_REQUEST --key-schema \
+         '[{\"AttributeName\":\"pk\",\"KeyType\":\"HASH\"}]'",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
     }
 }

@@ -302,6 +302,9 @@ impl LocalStack {
                 _ => mappings.extend(wiring.mappings(function).await?),
             }
         }
+        if let Some(config) = &maintenance {
+            wiring.check_replicas(config).await?;
+        }
         let mut api = match api {
             Some(api) => api,
             // Replication of one table, without the users service.

@@ -2,13 +2,23 @@
 //! must not take the sinks that it is configured for as all sinks of the deployment.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_lambda::Client;
+use aws_sdk_lambda::config::Region;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;
 use millrace_shared::error_chain::error_chain;
-use millrace_sinks::document::{DocumentLocation, REPLICATION, ReplicaEntry, ReplicationDocument, SinkSettings};
+use millrace_sinks::document::{
+    DocumentLocation, REPLICATION, ReplicaEntry, ReplicationDocument, SinkSettings, TableAddress,
+};
 use millrace_sinks::document_object::read_document;
 use millrace_sinks::{SinkName, SinkSetting, postgres};
+use tokio::time::timeout;
+
+use crate::circle::{ReplicationCircleError, feeding_functions};
+
+/// The time limit of the search for functions that feed the source.
+const CIRCLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The sinks of the deployment cannot be determined.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +186,39 @@ impl DeployedReplicator {
         let variables = environment.and_then(|environment| environment.variables()).into_iter().flatten();
         let set = variables.filter(|(_, value)| !value.is_empty());
         Ok(set.map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
+    /// Verifies that no function writes the changes of a replica with this stream back to the source. The answer is not
+    /// awaited longer than [`CIRCLE_TIMEOUT`]: the Region of a replica may be out of a network's reach.
+    ///
+    /// # Errors
+    /// [`ReplicationCircleError`] if there is such a function. That it cannot be determined is logged.
+    pub async fn refuse_circle(
+        &self,
+        sink: &str,
+        stream_arn: &str,
+        source_arn: &str,
+    ) -> Result<(), ReplicationCircleError> {
+        let (Some(s3), Ok(source)) = (&self.s3, TableAddress::parse(source_arn)) else { return Ok(()) };
+        let region = stream_arn.split(':').nth(3).unwrap_or_default().to_owned();
+        let lambda = Client::from_conf(self.client.config().to_builder().region(Region::new(region)).build());
+        let search = Box::pin(feeding_functions(&lambda, s3, stream_arn, &source));
+        let unknown = match timeout(CIRCLE_TIMEOUT, search).await {
+            Ok(Ok(feeding)) => {
+                let Some(feeding) = feeding.into_iter().next() else { return Ok(()) };
+                return Err(ReplicationCircleError {
+                    sink: sink.to_owned(),
+                    stream: stream_arn.to_owned(),
+                    function: feeding.name,
+                    mapping_uuid: feeding.mapping_uuid,
+                    source_arn: source_arn.to_owned(),
+                });
+            }
+            Ok(Err(unknown)) => format!("{unknown}: allow {}", unknown.action),
+            Err(_) => "Lambda did not respond in time".to_owned(),
+        };
+        tracing::warn!(sink, error = unknown, "the readers of the replica's stream were not checked");
+        Ok(())
     }
 
     /// Returns the replicator's document, which its variable contains or names.

@@ -7,7 +7,7 @@ use millrace_shared::invocation::Invocation;
 use millrace_shared::metric;
 use millrace_shared::postgres::PostgresDatabase;
 use millrace_shared::table::RestoreTable;
-use millrace_shared::table_reader::TableReader;
+use millrace_shared::table_reader::{SourceDescription, TableReader};
 use millrace_sinks::Replica;
 use millrace_sinks::postgres::PostgresSchema;
 use serde_json::value::RawValue;
@@ -89,6 +89,40 @@ impl MaintenanceHandler {
         answer
     }
 
+    /// Verifies that every replica can mirror the source: it is another table with the same key schema. A replica that
+    /// cannot be reached is not an error.
+    ///
+    /// # Errors
+    /// [`TaskError`], which names the replica's setting and the fix.
+    pub async fn check_replicas(&self) -> Result<(), TaskError> {
+        let source = SourceTable::open(self.source.clone()).await?;
+        for replica in &self.replicas {
+            replica.check_source(source.description()).await?;
+        }
+        Ok(())
+    }
+
+    /// Verifies, once for each segment of a run, that the replicator reads the latest stream of the source, and that no
+    /// replica feeds the source.
+    async fn check_streams(&self, source: &SourceDescription, replicas: &[&dyn Replica]) -> Result<(), TaskError> {
+        // A task that needs images reports a stream without them, and how to replace it.
+        let has_images = matches!(source.stream_view.as_deref(), Some("NEW_IMAGE" | "NEW_AND_OLD_IMAGES"));
+        if let (Some(stream), true) = (&source.stream_arn, has_images) {
+            match self.mappings.ensure_reads_latest(stream).await {
+                Err(error) if error.retryable() => {
+                    tracing::warn!(%error, "the replicator's event source mapping was not checked");
+                }
+                checked => checked?,
+            }
+        }
+        for replica in replicas {
+            if let Some(stream) = replica.stream_arn() {
+                self.deployment.refuse_circle(replica.name(), &stream, &source.arn).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn dispatch(&self, payload: &RawValue, invocation: &Invocation) -> Result<TaskResponse, TaskError> {
         let request = TaskRequest::parse(payload, invocation)?;
         request.respond(self, invocation).await
@@ -121,6 +155,9 @@ impl MaintenanceHandler {
         if T::USES_REPLICAS {
             for replica in &replicas {
                 replica.check_source(source.description()).await?;
+            }
+            if request.cursor.is_none() {
+                self.check_streams(source.description(), &replicas).await?;
             }
             task_run = task_run.over(&replicas::names(&replicas));
         }

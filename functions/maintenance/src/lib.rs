@@ -15,6 +15,7 @@
 pub mod archive_objects;
 pub mod archive_scan;
 pub mod catalog;
+pub mod circle;
 pub mod config;
 pub mod deployment;
 pub mod failure_bucket;

@@ -2,6 +2,7 @@
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::types::EventSourcePosition;
+use millrace_shared::change::latest_stream_command;
 use millrace_shared::error_chain::error_chain;
 
 /// A precondition of a backfill that the event source mapping does not meet.
@@ -9,8 +10,8 @@ use millrace_shared::error_chain::error_chain;
 pub enum MappingNotReady {
     /// No mapping of the replicator reads the stream.
     #[error(
-        "{function} has no event source mapping for {stream}: deploy it before a backfill, \
-         or concurrent changes are lost"
+        "{function} has no event source mapping for {stream}: deploy it before a backfill, or concurrent changes are \
+         lost; aws lambda list-event-source-mappings --function-name {function} lists those that it has"
     )]
     Missing {
         /// The replicator's name.
@@ -21,10 +22,28 @@ pub enum MappingNotReady {
     /// The replicator's mapping reads a former stream of the table.
     #[error(
         "the event source mapping {uuid} of {function} reads {reads}, a former stream of the table: deploy with the \
-         latest stream {stream} (parameter SourceStreamArn of infra/replication.yaml), or changes are lost. The former \
-         stream can be read for 24 hours"
+         latest stream {stream} (parameter SourceStreamArn of infra/replication.yaml), which {} prints, or changes are \
+         lost. The former stream can be read for 24 hours",
+        latest_stream_command(stream)
     )]
     FormerStream {
+        /// The mapping's UUID.
+        uuid: String,
+        /// The replicator's name.
+        function: String,
+        /// The ARN of the stream that the mapping reads.
+        reads: String,
+        /// The ARN of the table's latest stream.
+        stream: String,
+    },
+    /// The replicator's mapping reads the stream of another table.
+    #[error(
+        "the event source mapping {uuid} of {function} reads {reads}, the stream of another table: deploy with the \
+         latest stream {stream} of the table (parameter SourceStreamArn of infra/replication.yaml), which {} prints, or no \
+         change reaches the replicas",
+        latest_stream_command(stream)
+    )]
+    OtherTable {
         /// The mapping's UUID.
         uuid: String,
         /// The replicator's name.
@@ -122,28 +141,45 @@ impl ReplicatorMappings {
             }
         }
         let (function, stream) = (self.function.clone(), stream_arn.to_owned());
-        Err(match self.mapping_of_former_stream(stream_arn).await? {
-            Some((uuid, reads)) => MappingNotReady::FormerStream { uuid, function, reads, stream },
-            None => MappingNotReady::Missing { function, stream },
-        })
+        Err(self.reading_elsewhere(stream_arn).await?.unwrap_or(MappingNotReady::Missing { function, stream }))
     }
 
-    /// Returns the UUID and the stream of a mapping of the replicator that reads another stream of the same table.
-    async fn mapping_of_former_stream(&self, stream_arn: &str) -> Result<Option<(String, String)>, MappingNotReady> {
+    /// Verifies that the replicator does not read a former stream of the table, or another table's, instead of this
+    /// one. A replicator without any mapping passes.
+    ///
+    /// # Errors
+    /// [`MappingNotReady`], whose message has the command that prints the ARN to deploy with.
+    pub async fn ensure_reads_latest(&self, stream_arn: &str) -> Result<(), MappingNotReady> {
+        self.reading_elsewhere(stream_arn).await?.map_or(Ok(()), Err)
+    }
+
+    /// Returns the mapping of the replicator that reads another stream, if none reads this one. A former stream of the
+    /// same table takes precedence.
+    async fn reading_elsewhere(&self, stream_arn: &str) -> Result<Option<MappingNotReady>, MappingNotReady> {
         let table = |arn: &str| arn.split_once("/stream/").map(|(table, _)| table.to_owned());
+        let unknown = |reason| MappingNotReady::Unknown { stream: stream_arn.to_owned(), reason };
+        let mut elsewhere = None;
         let mut pages = self.client.list_event_source_mappings().function_name(&self.function).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let unknown = |reason| MappingNotReady::Unknown { stream: stream_arn.to_owned(), reason };
             let page = page.map_err(|error| unknown(error_chain(&error)))?;
             for mapping in page.event_source_mappings() {
                 let is_ours = mapping.function_arn().is_some_and(|arn| is_of(arn, &self.function));
-                let reads = mapping.event_source_arn().filter(|arn| is_ours && *arn != stream_arn);
-                if let Some(reads) = reads.filter(|reads| table(reads) == table(stream_arn)) {
-                    return Ok(Some((mapping.uuid().unwrap_or_default().to_owned(), reads.to_owned())));
+                let Some(reads) = mapping.event_source_arn().filter(|arn| is_ours && arn.contains("/stream/")) else {
+                    continue;
+                };
+                if reads == stream_arn {
+                    return Ok(None);
+                }
+                let (uuid, function) = (mapping.uuid().unwrap_or_default().to_owned(), self.function.clone());
+                let (reads, stream) = (reads.to_owned(), stream_arn.to_owned());
+                if table(&reads) == table(stream_arn) {
+                    elsewhere = Some(MappingNotReady::FormerStream { uuid, function, reads, stream });
+                } else if elsewhere.is_none() {
+                    elsewhere = Some(MappingNotReady::OtherTable { uuid, function, reads, stream });
                 }
             }
         }
-        Ok(None)
+        Ok(elsewhere)
     }
 }
 

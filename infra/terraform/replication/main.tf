@@ -971,7 +971,11 @@ data "aws_iam_policy_document" "maintenance_role" {
   statement {
     sid = "Replicator"
     actions = ["lambda:GetFunctionConfiguration"]
-    resources = [aws_lambda_function.replicator_function.arn]
+    resources = [
+      aws_lambda_function.replicator_function.arn,
+      "arn:${data.aws_partition.current.partition}:lambda:*:${data.aws_caller_identity.current.account_id}:function:*-ReplicatorFunction-*",
+      "arn:${data.aws_partition.current.partition}:lambda:*:${data.aws_caller_identity.current.account_id}:function:*-replicator",
+    ]
   }
   dynamic "statement" {
     for_each = local.has_archive ? [1] : []

@@ -153,6 +153,25 @@ impl FunctionWiring<'_> {
         millrace_maintenance::config::MaintenanceConfig::parse(&environment).map_err(misconfigured(function))
     }
 
+    /// Verifies that the replicas can mirror the source table, before the first change is delivered to them.
+    pub(super) async fn check_replicas(
+        &self,
+        config: &millrace_maintenance::config::MaintenanceConfig,
+    ) -> Result<(), StartError> {
+        let dynamodb = clients::dynamodb(self.dynamodb);
+        let clients = millrace_maintenance::AwsClients {
+            source: dynamodb.clone(),
+            replicas: dynamodb.into(),
+            signer: None,
+            s3: clients::s3(self.s3),
+            // Not called: Lambda's API is not served before all parts have been checked.
+            lambda: clients::lambda(self.s3),
+        };
+        let checked = millrace_maintenance::connect(config, clients).check_replicas().await;
+        let function = millrace_maintenance::config::FUNCTION.to_owned();
+        checked.map_err(|error| StartError::Function { function, reason: error.to_string() })
+    }
+
     /// Returns the function that the mappings of `function` invoke.
     async fn invoked(&self, function: &FunctionResource) -> Result<Arc<dyn StreamFunction>, StartError> {
         if let Some(base) = &self.options.functions {

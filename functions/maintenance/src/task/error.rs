@@ -3,8 +3,10 @@
 use std::fmt;
 
 use crate::archive_scan::ArchiveScanError;
+use crate::circle::ReplicationCircleError;
 use crate::deployment::{SinksUnknownError, UnknownSink};
 use crate::failure_bucket::BucketError;
+use crate::mapping::MappingNotReady;
 use crate::repair::ReconcileError;
 use crate::source::{OtherKeyError, SourceTableError};
 
@@ -120,6 +122,18 @@ impl ClassifiedError for SourceTableError {
                 TaskErrorKind::PreconditionFailed
             }
         }
+    }
+}
+
+impl ClassifiedError for MappingNotReady {
+    fn kind(&self) -> TaskErrorKind {
+        if self.retryable() { TaskErrorKind::Failed } else { TaskErrorKind::PreconditionFailed }
+    }
+}
+
+impl ClassifiedError for ReplicationCircleError {
+    fn kind(&self) -> TaskErrorKind {
+        TaskErrorKind::PreconditionFailed
     }
 }
 

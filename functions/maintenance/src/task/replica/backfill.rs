@@ -108,9 +108,9 @@ pub enum BackfillError {
 impl ClassifiedError for BackfillError {
     fn kind(&self) -> TaskErrorKind {
         match self {
-            Self::MappingNotReady(error) if !error.retryable() => TaskErrorKind::PreconditionFailed,
+            Self::MappingNotReady(error) => error.kind(),
             Self::Source(error) => error.kind(),
-            Self::MappingNotReady(_) | Self::Sink { .. } | Self::Bucket(_) => TaskErrorKind::Failed,
+            Self::Sink { .. } | Self::Bucket(_) => TaskErrorKind::Failed,
         }
     }
 }
