@@ -413,11 +413,41 @@ fn a_replica_that_feeds_the_table_is_refused() {
         let (code, report) = AttachProgram::with_credentials().report(&arguments);
         assert_eq!((code, &report["findings"][0]["subject"]), (Some(1), &json!("replica")), "{variables}: {report}");
         assert!(report["findings"][0]["text"].as_str().unwrap().contains("round in a circle"), "{report}");
+        let delete =
+            "aws lambda delete-event-source-mapping --region eu-west-1 --uuid 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
+        assert_eq!(report["findings"][0]["commands"], json!([delete]), "{report}");
     }
     let account = account_with_reader(object, Some(document("Elsewhere")));
     let arguments = ["Orders", "--replica-table", COPY, "--endpoint-url", &account.url];
     let (code, report) = AttachProgram::with_credentials().report(&arguments);
     assert_eq!((code, &report["not_checked"]), (Some(0), &json!([])), "{report}");
+}
+
+#[test]
+fn an_absent_replica_is_refused_and_one_that_may_not_be_described_is_not_checked() {
+    let account = |code: &'static str| {
+        FakeAccount::start(Arc::new(move |call, body| match call {
+            "DescribeTable" if body.contains("table/Copy") => (400, json!({"__type": code, "message": "no"})),
+            _ => full_account(call, body),
+        }))
+    };
+    let report = |code| {
+        let account = account(code);
+        let arguments = ["Orders", "--replica-table", COPY, "--endpoint-url", &account.url];
+        AttachProgram::with_credentials().report(&arguments)
+    };
+    let (code, absent) = report("ResourceNotFoundException");
+    let finding = &absent["findings"][0];
+    assert_eq!((code, &finding["severity"], &finding["subject"]), (Some(1), &json!("blocks"), &json!("replica")));
+    assert_eq!(finding["text"], format!("--replica-table {COPY} does not exist"));
+    assert!(finding["fix"].as_str().unwrap().contains("omit --replica-table"), "{finding}");
+    let command = finding["commands"][0].as_str().unwrap();
+    assert!(command.starts_with("aws dynamodb create-table --region eu-west-1 --table-name Copy"), "{command}");
+    assert!(
+        command.contains(r#"'[{"AttributeName":"pk","KeyType":"HASH"},{"AttributeName":"sk","KeyType":"RANGE"}]'"#)
+    );
+    let (code, denied) = report("AccessDeniedException");
+    assert_eq!((code, &denied["not_checked"][0]["action"]), (Some(0), &json!("dynamodb:DescribeTable")), "{denied}");
 }
 
 #[test]

@@ -9,12 +9,12 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{PointInTimeRecoveryStatus, TimeToLiveStatus};
 use millrace_local::table_description::{TableArn, TableDescription, TimeToLive};
+use millrace_maintenance::circle::{FeedUnknownError, FeedingFunction, feeding_functions};
 use millrace_shared::aws;
 use millrace_shared::clock::Clock;
 use millrace_shared::error_chain::error_chain;
 use millrace_shared::raw_item::RawItem;
-use millrace_sinks::document::{DocumentLocation, REPLICATION, ReplicationDocument, SinkSettings, TableAddress};
-use millrace_sinks::document_object::read_document;
+use millrace_sinks::document::TableAddress;
 
 use super::credentials;
 use super::key_request::describe_key;
@@ -24,6 +24,9 @@ use super::observation::{
 
 /// Codes of errors that say that the caller lacks a permission.
 const DENIED: [&str; 3] = ["AccessDeniedException", "AccessDenied", "UnauthorizedOperation"];
+
+/// The code of the error that says that a table does not exist.
+const NOT_FOUND: &str = "ResourceNotFoundException";
 
 const LIST_MAPPINGS: &str = "lambda:ListEventSourceMappings";
 
@@ -145,13 +148,11 @@ impl AccountConnection {
     fn not_described(&self, table: &str, error: &CallError) -> String {
         let region = &self.region;
         let fix = match error.code.as_deref() {
-            Some("ResourceNotFoundException") if self.endpoint_url.is_some() => {
+            Some(NOT_FOUND) if self.endpoint_url.is_some() => {
                 "set --region or --profile to those of the table, name it by its ARN, or correct --endpoint-url"
                     .to_owned()
             }
-            Some("ResourceNotFoundException") => {
-                "set --region or --profile to those of the table, or name it by its ARN".to_owned()
-            }
+            Some(NOT_FOUND) => "set --region or --profile to those of the table, or name it by its ARN".to_owned(),
             Some(code) if DENIED.contains(&code) => {
                 "allow dynamodb:DescribeTable on the table to these credentials, or use --from with the output of aws \
                  dynamodb describe-table"
@@ -208,14 +209,36 @@ impl AccountConnection {
     async fn replica(&self, arn: &TableArn, source: &TableDescription) -> ReplicaObservation {
         let sdk = self.sdk.to_builder().region(Region::new(arn.region.clone())).build();
         let table = described(&aws_sdk_dynamodb::Client::new(&sdk), &arn.to_string()).await;
-        let table = table.and_then(|table| table.map_err(|description| CallError { code: None, description }));
+        let table = match table {
+            Ok(table) => table.map(Some).map_err(|description| CallError { code: None, description }),
+            Err(error) if error.code.as_deref() == Some(NOT_FOUND) => Ok(None),
+            Err(error) => Err(error),
+        };
         let table = checked("DescribeTable of the replica", "dynamodb:DescribeTable", table);
-        let stream = table.known().and_then(|table| table.stream.as_ref());
+        let stream = table.known().and_then(Option::as_ref).and_then(|table| table.stream.as_ref());
         let feeding_functions = match stream {
-            Some(stream) => self.feeding_functions(&sdk, &stream.arn, arn, &source.arn).await,
+            Some(stream) => self.feeding_functions(&sdk, &stream.arn, &source.arn).await,
             None => CheckResult::Known(Vec::new()),
         };
         ReplicaObservation { arn: arn.clone(), table, feeding_functions }
+    }
+
+    async fn feeding_functions(
+        &self,
+        sdk: &SdkConfig,
+        stream_arn: &str,
+        source: &TableArn,
+    ) -> CheckResult<Vec<FeedingFunction>> {
+        let lambda = aws_sdk_lambda::Client::new(sdk);
+        let config = aws_sdk_s3::config::Builder::from(sdk).force_path_style(self.endpoint_url.is_some());
+        let s3 = aws_sdk_s3::Client::from_conf(config.build());
+        let Ok(source) = TableAddress::parse(&source.to_string()) else { return CheckResult::Known(Vec::new()) };
+        match Box::pin(feeding_functions(&lambda, &s3, stream_arn, &source)).await {
+            Ok(functions) => CheckResult::Known(functions),
+            Err(FeedUnknownError { call, action, code, reason }) => {
+                checked(call, action, Err(CallError { code, description: reason }))
+            }
+        }
     }
 }
 
@@ -306,173 +329,9 @@ async fn readers(
     CheckResult::Known(readers)
 }
 
-/// The call that reads the configuration of a function that reads the replica's stream.
-const GET_CONFIGURATION: &str = "GetFunctionConfiguration of a function that reads the replica's stream";
-/// The call that reads the replication document of such a function.
-const GET_DOCUMENT: &str = "GetObject of the replication document of a function that reads the replica's stream";
-
-impl AccountConnection {
-    /// Returns the functions that read the replica's stream and replicate to the source: they would write the replica's
-    /// changes back to it. One that is found is returned even if another cannot be checked.
-    async fn feeding_functions(
-        &self,
-        sdk: &SdkConfig,
-        stream_arn: &str,
-        replica: &TableArn,
-        source: &TableArn,
-    ) -> CheckResult<Vec<String>> {
-        let lambda = aws_sdk_lambda::Client::new(sdk);
-        let readers = match readers(&lambda, "ListEventSourceMappings of the replica's stream", stream_arn).await {
-            CheckResult::Known(readers) => readers,
-            CheckResult::NotChecked(call) => return CheckResult::NotChecked(call),
-        };
-        let (mut feeding, mut skipped) = (Vec::new(), None);
-        for reader in readers {
-            match self.feeds(sdk, &lambda, &reader.function, replica, source).await {
-                CheckResult::Known(true) => feeding.push(reader.function),
-                CheckResult::Known(false) => {}
-                CheckResult::NotChecked(call) => skipped = Some(call),
-            }
-        }
-        match skipped {
-            Some(call) if feeding.is_empty() => CheckResult::NotChecked(call),
-            _ => CheckResult::Known(feeding),
-        }
-    }
-
-    /// Returns whether a function that reads the replica's stream replicates to the source.
-    async fn feeds(
-        &self,
-        sdk: &SdkConfig,
-        lambda: &aws_sdk_lambda::Client,
-        function: &str,
-        replica: &TableArn,
-        source: &TableArn,
-    ) -> CheckResult<bool> {
-        let configuration = match lambda.get_function_configuration().function_name(function).send().await {
-            Ok(configuration) => configuration,
-            Err(error) => {
-                return checked(GET_CONFIGURATION, "lambda:GetFunctionConfiguration", Err(CallError::new(&error)));
-            }
-        };
-        let place = FunctionPlace::new(configuration.function_arn(), replica);
-        let variables = configuration.environment().and_then(|environment| environment.variables());
-        let Some(variables) = variables else { return CheckResult::Known(false) };
-        let failed = |description: String| {
-            let reason = SkipReason::Failed(description);
-            CheckResult::NotChecked(SkippedCall { call: GET_DOCUMENT, action: "s3:GetObject", reason })
-        };
-        let Some(text) = variables.get(REPLICATION) else {
-            return CheckResult::Known(place.names_as_replica(variables, source));
-        };
-        let text = match DocumentLocation::parse(text) {
-            Ok(None) => text.clone(),
-            Ok(Some(location)) => {
-                let config = aws_sdk_s3::config::Builder::from(sdk).force_path_style(self.endpoint_url.is_some());
-                let s3 = aws_sdk_s3::Client::from_conf(config.build());
-                match read_document(&s3, &location).await {
-                    Ok(text) => text,
-                    // The text names the bucket, the key and the permission.
-                    Err(error) => return failed(error_chain(&error)),
-                }
-            }
-            Err(problem) => return failed(format!("{REPLICATION} of {function} {problem}")),
-        };
-        match ReplicationDocument::parse(&text) {
-            Ok(document) => CheckResult::Known(place.has_replica(&document, source)),
-            Err(problems) => failed(format!("{REPLICATION} of {function}: {problems}")),
-        }
-    }
-}
-
-/// The Region and the account of a function, in which it finds a table that it names without an ARN.
-struct FunctionPlace {
-    region: String,
-    account: String,
-}
-
-impl FunctionPlace {
-    /// Returns the place of an ARN, otherwise that of the table whose stream the function reads.
-    fn new(function_arn: Option<&str>, replica: &TableArn) -> Self {
-        let mut parts = function_arn.unwrap_or_default().split(':').skip(3);
-        match (parts.next(), parts.next()) {
-            (Some(region), Some(account)) => Self { region: region.to_owned(), account: account.to_owned() },
-            _ => Self { region: replica.region.clone(), account: replica.account.clone() },
-        }
-    }
-
-    /// Returns whether a table of the function's configuration is this one. A name and an ARN can be the same table; a
-    /// name is looked up in the Region, and in the account of the role, that are set next to it.
-    fn is_table(&self, named: &TableAddress, region: Option<&str>, role: Option<&str>, table: &TableArn) -> bool {
-        let role_account = role.and_then(|role| role.split(':').nth(4));
-        named.name() == table.table
-            && named.partition().is_none_or(|partition| partition == table.partition)
-            && named.region().or(region).unwrap_or(&self.region) == table.region
-            && named.account().or(role_account).unwrap_or(&self.account) == table.account
-    }
-
-    /// Returns whether the variables of a replicator without a document name this table as the replica.
-    fn names_as_replica(&self, variables: &std::collections::HashMap<String, String>, table: &TableArn) -> bool {
-        let text = |name| variables.get(name).map(String::as_str).filter(|text: &&str| !text.is_empty());
-        let named = text("REPLICA_TABLE").and_then(|named| TableAddress::parse(named).ok());
-        named.is_some_and(|named| self.is_table(&named, text("REPLICA_REGION"), text("REPLICA_ROLE_ARN"), table))
-    }
-
-    /// Returns whether a document has this table as a replica.
-    fn has_replica(&self, document: &ReplicationDocument, table: &TableArn) -> bool {
-        document.replicas().iter().any(|replica| match &replica.sink {
-            SinkSettings::DynamoDb(settings) => {
-                let role = settings.role_arn.as_ref().map(millrace_sinks::document::RoleArn::as_str);
-                self.is_table(&settings.table, settings.region.as_deref(), role, table)
-            }
-            SinkSettings::Archive { .. } | SinkSettings::Postgres(_) => false,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn replica_of_a_function_is_found_by_name_and_by_arn() {
-        let table = TableArn::parse("arn:aws:dynamodb:eu-west-1:123456789012:table/Orders").unwrap();
-        let arn = table.to_string();
-        let own = "arn:aws:lambda:eu-west-1:123456789012:function:back";
-        let role = "arn:aws:iam::999988887777:role/replica";
-        for (function, name, region, role, expected) in [
-            (own, "Orders", None, None, true),
-            (own, &*arn, None, None, true),
-            (own, "Orders", Some("eu-west-1"), None, true),
-            (own, "Orders2", None, None, false),
-            // The same name elsewhere is another table.
-            (own, "Orders", Some("us-east-1"), None, false),
-            (own, "Orders", None, Some(role), false),
-            (own, "arn:aws:dynamodb:us-east-1:123456789012:table/Orders", None, None, false),
-            (own, "arn:aws:dynamodb:eu-west-1:999988887777:table/Orders", None, None, false),
-            ("arn:aws:lambda:us-east-1:123456789012:function:back", "Orders", None, None, false),
-            ("arn:aws:lambda:us-east-1:123456789012:function:back", "Orders", Some("eu-west-1"), None, true),
-            ("arn:aws:lambda:eu-west-1:999988887777:function:back", "Orders", None, None, false),
-            ("arn:aws:lambda:eu-west-1:999988887777:function:back", &*arn, None, Some(role), true),
-        ] {
-            let place = FunctionPlace::new(Some(function), &table);
-            let set = [("REPLICA_TABLE", Some(name)), ("REPLICA_REGION", region), ("REPLICA_ROLE_ARN", role)];
-            let variables =
-                set.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.to_owned()))).collect();
-            assert_eq!(place.names_as_replica(&variables, &table), expected, "{function} {variables:?}");
-            let mut replica = serde_json::json!({"name": "back", "sink": "dynamodb", "table": name});
-            for (member, text) in [("region", region), ("role_arn", role)] {
-                if let Some(text) = text {
-                    replica[member] = text.into();
-                }
-            }
-            let document = serde_json::json!({"version": 1, "replicas": [replica]}).to_string();
-            let document = ReplicationDocument::parse(&document).unwrap();
-            assert_eq!(place.has_replica(&document, &table), expected, "{function} {variables:?}");
-        }
-        let variables = [("SOURCE_TABLE".to_owned(), "Orders".to_owned())].into();
-        assert!(!FunctionPlace::new(None, &table).names_as_replica(&variables, &table));
-    }
 
     #[test]
     fn a_refused_call_is_not_checked_and_is_told_from_one_that_failed() {

@@ -7,7 +7,9 @@ use millrace_local::table_description::{
     KeyAttribute, StreamViewType, TableArn, TableCapacity, TableDescription, TimeToLive,
 };
 
+use millrace_maintenance::circle::{FeedingFunction, delete_mapping_command};
 use millrace_shared::replica_item::ReservedNames;
+use millrace_shared::table_reader::create_table_command;
 use millrace_sinks::document::RoleArn;
 
 use super::observation::{CheckResult, SkipReason, StreamReader, TableObservation};
@@ -478,25 +480,43 @@ impl<'o> TableReview<'o> {
         let replica = self.observation.replica.as_ref()?;
         let (source, arn) = (self.table(), &replica.arn);
         if *arn == source.arn {
-            self.blocks("replica", "--replica-table is the table itself", "name another table");
+            let command = format!("millrace attach {} --replica-table ARN", source.arn);
+            let text = format!("--replica-table {arn} is the table itself");
+            let fix = "name another table, or omit --replica-table: the stack then creates the replica";
+            self.add(FindingSeverity::Blocks, "replica", text, fix, vec![command]);
             return None;
         }
         if arn.partition != source.arn.partition {
             let text = format!("--replica-table {arn} is in another partition than the table");
-            self.blocks("replica", text, "name a table in the same partition");
+            let fix = format!("name a table in the partition {}, which that of the table is", source.arn.partition);
+            let command = format!("millrace attach {} --replica-table ARN", source.arn);
+            self.add(FindingSeverity::Blocks, "replica", text, fix, vec![command]);
         }
         self.replica_access(arn);
         for function in replica.feeding_functions.known().into_iter().flatten() {
-            let text = format!("{function} replicates {arn} to this table: changes would go round in a circle");
-            self.blocks("replica", text, "name a table that does not feed this one");
+            let FeedingFunction { name, mapping_uuid } = function;
+            let text = format!("{name} replicates {arn} to this table: changes would go round in a circle");
+            let fix = "name a table that does not feed this one, or delete the event source mapping of that function";
+            let command = delete_mapping_command(&arn.to_string(), mapping_uuid);
+            self.add(FindingSeverity::Blocks, "replica", text, fix, vec![command]);
         }
-        let table = replica.table.known()?;
+        let key: Vec<(String, String)> =
+            source.key_attributes().map(|key| (key.name.clone(), key.kind.as_str().to_owned())).collect();
+        let Some(table) = replica.table.known()? else {
+            let text = format!("--replica-table {arn} does not exist");
+            let fix =
+                "create it with the key of the table, or omit --replica-table: the stack then creates the replica";
+            let command = create_table_command(Some(&arn.region), &arn.table, &key);
+            self.add(FindingSeverity::Blocks, "replica", text, fix, vec![command]);
+            return None;
+        };
         let keys = |table: &TableDescription| {
             table.key_attributes().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
         };
         if keys(table) != keys(source) {
             let text = format!("the key of --replica-table is {}, that of the table is {}", keys(table), keys(source));
-            self.blocks("replica", text, "name a table with the same key");
+            let command = create_table_command(Some(&arn.region), "NAME", &key);
+            self.add(FindingSeverity::Blocks, "replica", text, "name a table with the same key", vec![command]);
         }
         if table.status != "ACTIVE" {
             let text = format!("--replica-table is {}, not ACTIVE", table.status);

@@ -1,6 +1,7 @@
 //! The state of a table and its surroundings, and the calls that were not made or were refused: [`TableObservation`].
 
 use millrace_local::table_description::{TableArn, TableDescription};
+use millrace_maintenance::circle::FeedingFunction;
 
 /// A read-only call whose result is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,10 +82,10 @@ pub(super) struct KeyObservation {
 pub(super) struct ReplicaObservation {
     /// The ARN.
     pub(super) arn: TableArn,
-    /// The description.
-    pub(super) table: CheckResult<TableDescription>,
+    /// The description; `None` if the table does not exist.
+    pub(super) table: CheckResult<Option<TableDescription>>,
     /// The functions that read the replica's stream and whose environment names the source table.
-    pub(super) feeding_functions: CheckResult<Vec<String>>,
+    pub(super) feeding_functions: CheckResult<Vec<FeedingFunction>>,
 }
 
 /// The state of a table as far as it was read.

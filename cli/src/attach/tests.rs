@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use millrace_local::table_description::{GlobalReplica, KeyAttribute, KeyType, StreamViewType, TableCapacity};
+use millrace_maintenance::circle::FeedingFunction;
 
 use super::findings::{FindingSeverity, TableFinding, key_parameter};
 use super::observation::{CheckResult, KeyObservation, ReplicaObservation, SkipReason, SkippedCall, StreamReader};
@@ -251,7 +252,7 @@ fn a_replica_that_cannot_be_one_is_refused() {
         let mut table = orders();
         (table.name, table.arn) = (arn.table.clone(), arn.clone());
         let feeding_functions = CheckResult::Known(Vec::new());
-        let mut replica = ReplicaObservation { arn, table: CheckResult::Known(table), feeding_functions };
+        let mut replica = ReplicaObservation { arn, table: CheckResult::Known(Some(table)), feeding_functions };
         change(&mut replica);
         plan(|o| o.replica = Some(replica))
     };
@@ -261,8 +262,10 @@ fn a_replica_that_cannot_be_one_is_refused() {
     let commands = good.findings.iter().flat_map(|finding| &finding.commands).cloned().collect::<Vec<_>>().join("\n");
     assert!(commands.contains("update-time-to-live --region us-east-1 --table-name Copy"), "{commands}");
     let table = |replica: &mut ReplicaObservation| match &mut replica.table {
-        CheckResult::Known(table) => table.sort_key = Some(KeyAttribute { name: "sk".into(), kind: KeyType::String }),
-        CheckResult::NotChecked(_) => unreachable!(),
+        CheckResult::Known(Some(table)) => {
+            table.sort_key = Some(KeyAttribute { name: "sk".into(), kind: KeyType::String })
+        }
+        _ => unreachable!(),
     };
     for (plan, part) in [
         (with(arn("arn:aws:dynamodb:eu-west-1:123456789012:table/Orders"), &|_| ()), "is the table itself"),
@@ -270,7 +273,8 @@ fn a_replica_that_cannot_be_one_is_refused() {
         (with(arn(copy), &table), "is pk:S and sk:S, that of the table is pk:S and sk:N"),
         (
             with(arn(copy), &|replica| {
-                replica.feeding_functions = CheckResult::Known(vec!["back-ReplicatorFunction-1".to_owned()]);
+                let (name, mapping_uuid) = ("back-ReplicatorFunction-1".to_owned(), "u-1".to_owned());
+                replica.feeding_functions = CheckResult::Known(vec![FeedingFunction { name, mapping_uuid }]);
             }),
             "back-ReplicatorFunction-1 replicates arn:aws:dynamodb:us-east-1:123456789012:table/Copy to this table",
         ),
@@ -286,7 +290,7 @@ fn replica_of_another_account_needs_a_role_or_a_policy() {
     (table.name, table.arn) = (arn.table.clone(), arn.clone());
     let feeding_functions = CheckResult::Known(Vec::new());
     let mut observation = observation();
-    observation.replica = Some(ReplicaObservation { arn, table: CheckResult::Known(table), feeding_functions });
+    observation.replica = Some(ReplicaObservation { arn, table: CheckResult::Known(Some(table)), feeding_functions });
     let with = |role: Option<&str>, stack_account: Option<&str>| {
         let choices = AttachChoices {
             replica_role: role.map(|role| RoleArn::parse(role).unwrap()),
