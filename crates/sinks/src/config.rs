@@ -425,7 +425,9 @@ fn document(
         Ok(document) => document,
         Err(invalid) => {
             let (last, others) = invalid.problems().split_last()?;
-            others.iter().for_each(|problem| read.add_error(problem.to_string()));
+            for problem in others {
+                read.add_error(problem.to_string());
+            }
             read.add_error(format!("{last}; {CHECK_DOCUMENT}"));
             return None;
         }
