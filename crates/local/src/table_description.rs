@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use millrace_shared::change::latest_stream_command;
 use serde_json::Value;
 
 use crate::template::{AttributeType, KeyDefinition, SecondaryIndex};
@@ -427,7 +428,7 @@ impl TableDescription {
         }
         let attributes = attributes(&table.required("AttributeDefinitions")?)?;
         let (partition_key, sort_key) = primary_key(&table.required("KeySchema")?, &attributes)?;
-        let (stream, former_stream_arn) = stream(&table)?;
+        let (stream, former_stream_arn) = stream(&table, &arn)?;
         Ok(Self {
             name: arn.table.clone(),
             arn,
@@ -544,7 +545,10 @@ fn indexes(table: &JsonMember, name: &str) -> Result<Vec<SecondaryIndex>, TableD
 }
 
 /// Returns the enabled stream, or the ARN of the former one.
-fn stream(table: &JsonMember) -> Result<(Option<TableStream>, Option<String>), TableDescriptionError> {
+fn stream(
+    table: &JsonMember,
+    table_arn: &TableArn,
+) -> Result<(Option<TableStream>, Option<String>), TableDescriptionError> {
     let specification = table.optional("StreamSpecification")?;
     let enabled = match &specification {
         Some(specification) => specification.required("StreamEnabled")?.boolean()?,
@@ -563,6 +567,14 @@ fn stream(table: &JsonMember) -> Result<(Option<TableStream>, Option<String>), T
     let Some((_, label)) = arn.text()?.split_once("/stream/") else {
         return Err(arn.error(&format!("{:?}: expected the ARN of a stream, …:table/NAME/stream/LABEL", arn.text()?)));
     };
+    // A stream of another table, or of the table of the same name in another Region, account or partition.
+    if arn.text()?.split_once("/stream/").map(|(table, _)| table) != Some(table_arn.to_string().as_str()) {
+        return Err(arn.error(&format!(
+            "{:?} is not a stream of {table_arn}: set it to the ARN that this command prints: {}",
+            arn.text()?,
+            latest_stream_command(&table_arn.to_string())
+        )));
+    }
     let label = table.optional_text("LatestStreamLabel")?.unwrap_or_else(|| label.to_owned());
     Ok((Some(TableStream { arn: arn.text()?.to_owned(), label, view }), None))
 }

@@ -231,6 +231,13 @@ fn time_to_live_is_read_from_beside_the_table_or_from_a_second_document() {
 
 #[test]
 fn an_error_names_the_member_its_value_and_what_was_expected() {
+    let stream = |from: &str, to: &str| {
+        changed(|table| {
+            let arn = table["LatestStreamArn"].as_str().unwrap().replace(from, to);
+            table["LatestStreamArn"] = arn.into();
+        })
+    };
+    let latest = "aws dynamodb describe-table --region eu-west-1 --table-name Orders --query Table.LatestStreamArn";
     for (document, parts) in [
         ("TableName: Orders".to_owned(), ["not JSON", "describe-table"]),
         ("[]".to_owned(), ["an array", "expected an object"]),
@@ -261,6 +268,11 @@ fn an_error_names_the_member_its_value_and_what_was_expected() {
             ["/Table/StreamSpecification/StreamViewType: \"ALL\"", "NEW_AND_OLD_IMAGES"],
         ),
         (changed(|table| remove(table, "LatestStreamArn")), ["/Table/LatestStreamArn: missing", ""]),
+        (stream("table/Orders/", "table/Others/"), ["/Table/LatestStreamArn: \"arn:aws:dynamodb:", latest]),
+        (
+            stream("arn:aws:", "arn:aws-cn:"),
+            ["\"arn:aws-cn:dynamodb:", "is not a stream of arn:aws:dynamodb:eu-west-1:"],
+        ),
         (
             changed(|table| table["GlobalSecondaryIndexes"][0]["Projection"]["ProjectionType"] = json!(3)),
             ["/Table/GlobalSecondaryIndexes/0/Projection/ProjectionType: 3", "a text"],
