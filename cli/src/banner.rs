@@ -9,6 +9,7 @@ use millrace_local::stack::{LocalStack, MAX_BATCH_WINDOW, ReplicaPlace};
 use millrace_local::template::TableResource;
 use millrace_local::token::LocalAuth;
 use millrace_shared::shell;
+use millrace_sinks::document::{PostgresTable, ReplicaEntry, ReplicationDocument, SinkSettings};
 use serde_json::{Value, json};
 
 /// Returns the banner of a stack that has started, with the URL of its console.
@@ -43,6 +44,7 @@ pub fn of(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String 
         ReplicaPlace::DynamoDb(table) => Some(table.as_str()),
         ReplicaPlace::Postgres(_) => None,
     });
+    let declared = replicas(stack);
     let port = |option: &str, url: &str, usual: u16| {
         let port = url.rsplit_once(':').map_or("", |(_, port)| port);
         if port == usual.to_string() { String::new() } else { format!(" {option} {port}") }
@@ -66,6 +68,7 @@ pub fn of(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String 
     let auth = if has_api { format!("  AUTH        {auth}\n") } else { String::new() };
     let table = stack.source_table();
     let stores = if has_api { String::new() } else { table.map_or_else(String::new, |table| stores(stack, table)) };
+    let query = declared.iter().find_map(ReplicaEntry::postgres_table).map(|table| postgres_example(stack, table));
     let expiry = match table {
         Some(table) if table.ttl_attribute.is_none() => {
             format!("off: table {} has no TTL attribute (--ttl-attribute NAME sets it)", table.name)
@@ -74,7 +77,7 @@ pub fn of(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String 
     };
     let cli = AwsCommand { dynamodb };
     let examples = match table {
-        Some(table) if !has_api => table_examples(&cli, table, replica),
+        Some(table) if !has_api => table_examples(&cli, table, replica) + &query.unwrap_or_default(),
         _ => format!(
             "{}\nRead it from the replica (any credentials are accepted):\n\n{}",
             users_examples(api, bearer, all),
@@ -122,21 +125,39 @@ Add a replica whose sink is dynamodb or postgres to compare it.
 fn stores(stack: &LocalStack, table: &TableResource) -> String {
     let keys: Vec<String> = table.keys.iter().map(|key| format!("{} ({})", key.name, kind(table, &key.name))).collect();
     let buckets: Vec<&str> = stack.template().buckets.iter().map(|bucket| bucket.name.as_str()).collect();
-    let replicas: Vec<String> = stack
-        .replicas()
-        .iter()
-        .map(|replica| match &replica.place {
-            ReplicaPlace::DynamoDb(table) => format!("table {table}"),
-            ReplicaPlace::Postgres(table) => format!("table {table} of PostgreSQL"),
-        })
-        .collect();
-    let replicas = if replicas.is_empty() { "none".to_owned() } else { replicas.join(", ") };
+    let line = |text: String| format!("  replica     {text}\n");
+    let declared = replicas(stack).iter().filter_map(|ReplicaEntry { name, sink, .. }| match sink {
+        SinkSettings::DynamoDb(settings) => Some(line(format!("{name}: table {}", settings.table.name()))),
+        SinkSettings::Postgres(table) => {
+            let (table, view) = (table.table.quoted(), table.view().quoted());
+            Some(line(format!("{name}: PostgreSQL table {table}, and the view {view} without deleted items")))
+        }
+        SinkSettings::Archive { .. } => None,
+    });
+    let own = stack.replicas().iter().map(|replica| match &replica.place {
+        ReplicaPlace::DynamoDb(table) => line(format!("table {table}")),
+        ReplicaPlace::Postgres(table) => line(format!("table {table} of PostgreSQL")),
+    });
+    let replicas: String = if stack.replication_document().is_some() { declared.collect() } else { own.collect() };
+    let replicas = if replicas.is_empty() { line("none".to_owned()) } else { replicas };
     format!(
-        "  source      table {}, key {}\n  replica     {replicas}\n  buckets     {}\n",
+        "  source      table {}, key {}\n{replicas}  buckets     {}\n",
         table.name,
         keys.join(", "),
         buckets.join(", ")
     )
+}
+
+/// Returns the replicas that the replication document declares.
+fn replicas(stack: &LocalStack) -> &[ReplicaEntry] {
+    stack.replication_document().map_or(&[], ReplicationDocument::replicas)
+}
+
+/// Returns the first query of a table in PostgreSQL.
+fn postgres_example(stack: &LocalStack, table: &PostgresTable) -> String {
+    let url = shell::quote(&without_password(stack.postgres_url().unwrap_or_default()));
+    let query = shell::quote(&format!("select * from {}", table.view().quoted()));
+    format!("\nQuery the table in PostgreSQL:\n\n  psql {url} -c {query}\n")
 }
 
 fn kind<'t>(table: &'t TableResource, name: &str) -> &'t str {

@@ -3,6 +3,7 @@
 //! Every rejected argument, option or file is reported on standard error, in one line that names the option or file to
 //! change, or with one line for each of several problems; the exit code is then 2.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -55,6 +56,9 @@ pub const DYNAMODB_PORT: u16 = 8000;
 pub const S3_PORT: u16 = 8001;
 /// The default port of the console.
 pub const CONSOLE_PORT: u16 = 8090;
+
+/// The parameter of the template that contains the replication document.
+const REPLICATION_PARAMETER: &str = "Replication";
 
 /// The time for which the start waits until imported items are replicated.
 const REPLICATED_WITHIN: Duration = Duration::from_mins(2);
@@ -109,6 +113,9 @@ struct UpArguments {
     /// a file with one item in DynamoDB JSON on each line
     #[arg(long, value_name = "PATH")]
     import: Option<PathBuf>,
+    /// Replication document, which declares the replicas of a table of your own: the parameter Replication, from a file
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
     /// Deployment template of the stack (default: template.yaml in this or the nearest parent folder, else the
     /// workspace's; with --table, infra/replication.yaml)
     #[arg(long, value_name = "PATH")]
@@ -132,7 +139,7 @@ struct UpArguments {
     #[arg(long, value_name = "TEXT", value_parser = ScopeMapping::parse_prefix)]
     scope_prefix: Option<String>,
     /// PostgreSQL of the relational tier: auto starts the installed one as a throwaway server, a URL uses that server,
-    /// off disables the tier (default: off)
+    /// off disables the tier (default: off). For a table of your own, --document declares the tables
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     postgres: TierServer,
     /// Server of the cache tier: auto starts the installed Valkey or Redis as a throwaway server, a URL uses that
@@ -445,12 +452,19 @@ fn quarantine_text(summary: &QuarantineSummary) -> String {
 
 /// Returns the options of the stack, and those that its data folder remembers.
 fn options(line: UpArguments) -> Result<(StackSource, StackOptions), String> {
-    let source = StackSource {
-        template: line.template,
-        parameters: line.parameters.into_iter().collect(),
-        table: line.table,
-        ttl_attribute: line.ttl_attribute,
-    };
+    let mut parameters: BTreeMap<_, _> = line.parameters.into_iter().collect();
+    if let Some(path) = &line.document {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("--document: cannot read {}: {error}: pass a file with a replication document", path.display())
+        })?;
+        if parameters.insert(REPLICATION_PARAMETER.to_owned(), text).is_some() {
+            return Err(format!(
+                "--document and --parameter {REPLICATION_PARAMETER} cannot be used together: omit one of them"
+            ));
+        }
+    }
+    let source =
+        StackSource { template: line.template, parameters, table: line.table, ttl_attribute: line.ttl_attribute };
     let source = source.or_remembered(line.data.as_deref())?;
     let options = StackOptions {
         data: line.data,

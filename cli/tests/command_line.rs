@@ -83,6 +83,19 @@ fn description_and_items_that_cannot_be_used_are_named_before_anything_starts() 
             &["--table", orders, "--import", &other],
             ["other.ndjson:1: attribute \"sk\" has the type S", "no item was written"],
         ),
+        (
+            &["--table", orders, "--document", "/nowhere.json"],
+            ["--document: cannot read /nowhere.json", "pass a file with a replication document"],
+        ),
+        (
+            &["--table", orders, "--document", &no_table, "--parameter", "Replication={}"],
+            ["--document and --parameter Replication", "omit one of them"],
+        ),
+        (&["--table", orders, "--document", &no_table], ["REPLICATION /version is missing", "set it to 1"]),
+        (
+            &["--table", orders, "--postgres", "postgres://a@127.0.0.1:1/b"],
+            ["--postgres: a replication document declares the tables", "--document FILE, such as {\"replicas\":[{"],
+        ),
         (&["task", "verify", "--template", users], ["--template is for --data", "omit --template"]),
         (&["--table", orders, "--auth", "jwt"], ["--auth jwt: ", "has no API to authenticate callers of: omit --auth"]),
         (

@@ -4,6 +4,7 @@ mod contract;
 mod keys;
 mod maintenance_tasks;
 mod schema;
+pub(crate) mod stack;
 mod values;
 
 use millrace_sinks::SinkName;

@@ -1,7 +1,6 @@
 //! `infra/replication.yaml` by itself, for a table that exists: its functions start with its environment, and on this
 //! machine they replicate a table of another key schema than the users table's.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -18,7 +17,7 @@ const PATH: &str = "infra/replication.yaml";
 
 fn overrides(parameters: &[(&str, &str)]) -> ParameterOverrides {
     let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    ParameterOverrides { parameters, outputs: BTreeMap::new() }
+    ParameterOverrides { parameters, ..ParameterOverrides::default() }
 }
 
 fn alone(parameters: &[(&str, &str)]) -> SamTemplate {

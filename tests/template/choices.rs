@@ -56,7 +56,11 @@ pub(super) fn with_parameters(choice: (&str, &str, Endpoints), chosen: &[(&str, 
         ("CacheStack.Outputs.Mode", mode),
     ];
     let parameters = [&[("RelationalTier", relational), ("CacheTier", cache)], chosen].concat();
-    let choices = ParameterOverrides { parameters: texts(&parameters), outputs: texts(&outputs) };
+    let choices = ParameterOverrides {
+        parameters: texts(&parameters),
+        outputs: texts(&outputs),
+        ..ParameterOverrides::default()
+    };
     SamTemplate::load_with(Path::new(&workspace().join("template.yaml")), &choices).unwrap()
 }
 

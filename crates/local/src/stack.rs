@@ -17,6 +17,7 @@ use millrace_shared::clock::Clock;
 use millrace_shared::environment::EnvironmentError;
 use millrace_shared::error_chain::error_chain;
 use millrace_shared::http::caller::ScopeMapping;
+use millrace_sinks::document::ReplicationDocument;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -34,6 +35,7 @@ use millrace_event_source_mapping::checkpoints::CheckpointError;
 use millrace_event_source_mapping::filter::FilterError;
 use millrace_event_source_mapping::invoke::InvokeError;
 
+mod declared;
 mod embedded;
 mod quarantine;
 mod replicas;
@@ -41,10 +43,12 @@ mod reserved;
 mod tiers;
 mod wiring;
 
+use declared::DeclaredStores;
 pub use quarantine::{QuarantineReason, QuarantineSummary};
 pub use replicas::{ReplicaPlace, StackReplica};
 use tiers::{EnabledTiers, TierServers};
 pub use wiring::environment;
+pub(crate) use wiring::localize;
 use wiring::{FunctionWiring, listed, mount_search_routes, variables};
 
 /// The longest time that a batch waits for more records, unless the template's windows are used.
@@ -181,6 +185,36 @@ pub enum StartError {
     /// The tables in PostgreSQL cannot be created.
     #[error("--postgres: {0}")]
     Tables(String),
+    /// No replica is a table in PostgreSQL.
+    #[error("--postgres: {problem}, such as {example}")]
+    NoPostgresTable {
+        /// The problem and the fix.
+        problem: &'static str,
+        /// An entry of a replication document, or a document.
+        example: String,
+    },
+    /// A replica is a table in PostgreSQL, and the tier is off.
+    #[error(
+        "the replica {replica:?} of the replication document is a table in PostgreSQL: set --postgres to auto or to the \
+         URL of a database, or remove the replica"
+    )]
+    PostgresOff {
+        /// The name of the replica.
+        replica: String,
+    },
+    /// A replica has the table of the source or of another replica.
+    #[error(
+        "the table {table} of the replica {replica:?} is also that of {other}: this machine does not distinguish Regions \
+         and accounts, so name another table in the replication document"
+    )]
+    SharedTable {
+        /// The name of the replica.
+        replica: String,
+        /// The name of the table.
+        table: String,
+        /// The source, or the other replica.
+        other: String,
+    },
     /// A throwaway server would lose its data, while the data folder retains the tables.
     #[error("{option} auto loses its data on exit, --data does not: set {option} to the URL of a persistent server")]
     EphemeralTierWithData {
@@ -238,6 +272,7 @@ pub struct LocalStack {
     s3: s3::S3Engine,
     maintenance: Option<millrace_maintenance::config::MaintenanceConfig>,
     replicas: Vec<StackReplica>,
+    document: Option<ReplicationDocument>,
     urls: TierUrls,
     servers: TierServers,
     observer: Option<Arc<ChangeObserver>>,
@@ -258,7 +293,7 @@ impl LocalStack {
         for (parameter, chosen) in scopes {
             choices.parameters.extend(chosen.iter().map(|chosen| (parameter.to_owned(), chosen.clone())));
         }
-        let template = SamTemplate::load_for(&options.template, &choices, &options.source)?;
+        let mut template = SamTemplate::load_for(&options.template, &choices, &options.source)?;
         if options.auth != LocalAuth::None && template.routes.is_empty() {
             return Err(StartError::NoApi { path: options.template.clone() });
         }
@@ -275,11 +310,13 @@ impl LocalStack {
         let observer = options.observe.then(|| Arc::new(ChangeObserver::new(Arc::default(), Clock::system())));
         let down = observer.as_ref().map(|observer| observer.switches().s3_switch()).unwrap_or_default();
         let s3 = s3::S3Engine::start_with_switch(s3, &folder, down).await?;
+        let declared = DeclaredStores::read(&template, s3.endpoint(), urls.postgres.is_some()).await?;
+        template.tables.extend(declared.tables);
         dynamodb.create_tables(&template.tables)?;
         s3.create_buckets(&template.buckets)?;
         let replicas = wiring::replicas(&template, s3.endpoint()).await?;
         replicas.iter().try_for_each(StackReplica::check_reachable)?;
-        let servers = tiers.start(&wiring::postgres_schema(&template, s3.endpoint()).await?).await?;
+        let servers = tiers.start(&declared.postgres).await?;
 
         let wiring = FunctionWiring {
             options: &options,
@@ -339,6 +376,7 @@ impl LocalStack {
             s3,
             maintenance,
             replicas,
+            document: declared.document,
             urls,
             servers,
             observer,
@@ -423,6 +461,12 @@ impl LocalStack {
     #[must_use]
     pub fn template(&self) -> &SamTemplate {
         &self.template
+    }
+
+    /// Returns the replication document of the functions, if the template has one.
+    #[must_use]
+    pub fn replication_document(&self) -> Option<&ReplicationDocument> {
+        self.document.as_ref()
     }
 
     /// Returns the table that is replicated, or `None` if the template has no maintenance function, which names it.

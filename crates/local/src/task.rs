@@ -75,6 +75,15 @@ pub enum RunTaskError {
         /// The error of the request.
         reason: String,
     },
+    /// A replica is a table in PostgreSQL, and the URL of the database is not given.
+    #[error(
+        "the replica {replica:?} is a table in PostgreSQL: pass the URL of its database with --postgres URL, as the start \
+         of millrace prints it"
+    )]
+    NoPostgresUrl {
+        /// The name of the replica.
+        replica: String,
+    },
     /// The data folder does not exist.
     #[error("{} is not a directory: pass the directory given to `millrace --data`", .0.display())]
     NoFolder(PathBuf),

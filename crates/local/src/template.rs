@@ -65,6 +65,28 @@ pub struct ParameterOverrides {
     pub parameters: BTreeMap<String, String>,
     /// Outputs of nested stacks, which are not created here, as `Stack.Outputs.Name`.
     pub outputs: BTreeMap<String, String>,
+    /// Parameters in place of the outputs of a nested stack, by the stack's logical ID. They are set in a template that
+    /// has these parameters and not the stack.
+    pub stack_parameters: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl ParameterOverrides {
+    /// Returns the overrides of this template, with [`ParameterOverrides::stack_parameters`] in place of the outputs of
+    /// nested stacks that the template does not have.
+    fn of_template(&self, document: &document::TemplateDocument) -> Self {
+        let has = |section: &str, name: &str| document.node.get(section).is_some_and(|all| all.get(name).is_some());
+        let mut choices = self.clone();
+        for (stack, parameters) in &self.stack_parameters {
+            if has("Resources", stack) || !parameters.keys().all(|name| has("Parameters", name)) {
+                continue;
+            }
+            choices.outputs.retain(|output, _| output.split_once('.').is_none_or(|(of, _)| of != stack));
+            for (name, value) in parameters {
+                choices.parameters.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        choices
+    }
 }
 
 /// The source table that this machine creates for a template that replicates a table outside of it.

@@ -48,7 +48,8 @@ pub struct TierUrls {
 
 impl TierUrls {
     /// Returns the parameters and nested-stack outputs with which the template is read, so that these tiers are on and
-    /// these servers replace their nested stacks.
+    /// these servers replace their nested stacks. A template without the stack of the database takes its URL as a
+    /// parameter.
     #[must_use]
     pub fn choices(&self) -> ParameterOverrides {
         let mut choices = ParameterOverrides::default();
@@ -59,6 +60,9 @@ impl TierUrls {
             }
             // Unset, since this machine has no secret store.
             choices.outputs.insert("RelationalStack.Outputs.MasterSecretArn".to_owned(), String::new());
+            let parameters = [("DatabaseUrl", url.clone()), ("DatabaseSecretArn", String::new())];
+            let parameters = parameters.map(|(name, value)| (name.to_owned(), value)).into();
+            choices.stack_parameters.insert("RelationalStack".to_owned(), parameters);
         }
         if let Some(url) = &self.cache {
             choices.parameters.insert("CacheTier".to_owned(), "valkey-replication-group".to_owned());

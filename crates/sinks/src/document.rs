@@ -123,6 +123,26 @@ pub struct ReplicaEntry {
     pub transform: TransformSettings,
 }
 
+impl ReplicaEntry {
+    /// Returns the name of the table of a `DynamoDB` replica.
+    #[must_use]
+    pub fn dynamodb_table(&self) -> Option<&str> {
+        match &self.sink {
+            SinkSettings::DynamoDb(settings) => Some(settings.table.name()),
+            _ => None,
+        }
+    }
+
+    /// Returns the table of a PostgreSQL replica.
+    #[must_use]
+    pub fn postgres_table(&self) -> Option<&PostgresTable> {
+        match &self.sink {
+            SinkSettings::Postgres(table) => Some(table),
+            _ => None,
+        }
+    }
+}
+
 /// The settings of a replica's sink.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "sink", rename_all = "lowercase")]
@@ -223,6 +243,25 @@ impl ReplicationDocument {
     #[must_use]
     pub fn replicas(&self) -> &[ReplicaEntry] {
         &self.replicas
+    }
+
+    /// Returns whether a `DynamoDB` table is named by its ARN.
+    #[must_use]
+    pub fn has_table_arns(&self) -> bool {
+        let is_arn = |entry: &ReplicaEntry| matches!(&entry.sink, SinkSettings::DynamoDb(settings) if settings.table.region().is_some());
+        self.replicas.iter().any(is_arn)
+    }
+
+    /// Returns the document with the names of the `DynamoDB` tables instead of their ARNs, for an engine that has all of
+    /// these tables.
+    #[must_use]
+    pub fn with_table_names(mut self) -> Self {
+        for entry in &mut self.replicas {
+            if let SinkSettings::DynamoDb(settings) = &mut entry.sink {
+                settings.table = settings.table.to_name();
+            }
+        }
+        self
     }
 
     /// Returns the document as JSON text, with every default value.

@@ -13,9 +13,9 @@ use millrace_shared::environment::{Environment, EnvironmentError};
 use millrace_shared::http::caller::ScopeMapping;
 use millrace_shared::s3::S3Bucket;
 use millrace_sinks::Sink;
-use millrace_sinks::config::{SinksConfig, load_document};
+use millrace_sinks::config::load_document;
+use millrace_sinks::document::{REPLICATION, ReplicationDocument};
 use millrace_sinks::hash_keys::with_constant_hash_keys;
-use millrace_sinks::postgres::PostgresSchema;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
@@ -40,8 +40,27 @@ use millrace_event_source_mapping::settings::MappingSettings;
 /// # Errors
 /// [`StartError::Environment`] if the object cannot be read.
 pub async fn environment(function: &FunctionResource, s3: &aws_sdk_s3::Client) -> Result<Environment, StartError> {
-    let loaded = load_document(without_auth(function).collect(), s3).await.map_err(misconfigured(function))?;
-    Ok(with_constant_hash_keys(loaded, HASH_KEY))
+    localize(without_auth(function).collect(), s3).await.map_err(misconfigured(function))
+}
+
+/// Returns an environment with the replication document of this machine: the document itself if the environment names an
+/// object of `s3`, with tables by name, since all of them are in one engine, and with a constant key for its hashes.
+///
+/// # Errors
+/// [`EnvironmentError`] if the object cannot be read.
+pub(crate) async fn localize(
+    environment: Environment,
+    s3: &aws_sdk_s3::Client,
+) -> Result<Environment, EnvironmentError> {
+    let environment = load_document(environment, s3).await?;
+    // A document that is not valid is reported with the other problems of the environment.
+    let environment = match environment.get(REPLICATION).map(ReplicationDocument::parse) {
+        Some(Ok(document)) if document.has_table_arns() => {
+            environment.with(REPLICATION, document.with_table_names().to_json())
+        }
+        _ => environment,
+    };
+    Ok(with_constant_hash_keys(environment, HASH_KEY))
 }
 
 /// Returns the same environment as names and values.
@@ -56,17 +75,6 @@ fn without_auth(function: &FunctionResource) -> impl Iterator<Item = (String, St
         _ => value.to_owned(),
     };
     function.environment.iter().map(move |(name, value)| (name.clone(), open(name, value)))
-}
-
-/// Returns the tables that the functions of the template expect in PostgreSQL. Without a replicator, they are those of
-/// the users service.
-pub(super) async fn postgres_schema(template: &SamTemplate, s3: &str) -> Result<PostgresSchema, StartError> {
-    let Some(replicator) = template.functions.iter().find(|function| function.name == "replicator") else {
-        return Ok(PostgresSchema { has_users: true, tables: Vec::new() });
-    };
-    let environment = environment(replicator, &clients::s3(s3)).await?;
-    let sinks = SinksConfig::parse(&environment).map_err(misconfigured(replicator))?;
-    Ok(sinks.postgres_schema())
 }
 
 /// Returns the replicas of the template's replicator that store items.
@@ -289,7 +297,7 @@ fn mapping_settings(mapping: &template::MappingResource, longest_window: Option<
     }
 }
 
-fn misconfigured(function: &FunctionResource) -> impl FnOnce(EnvironmentError) -> StartError {
+pub(super) fn misconfigured(function: &FunctionResource) -> impl FnOnce(EnvironmentError) -> StartError {
     let function = function.name.clone();
     |problems| StartError::Environment { function, problems }
 }

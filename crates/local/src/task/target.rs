@@ -7,13 +7,13 @@ use millrace_maintenance::config::{FUNCTION, MaintenanceConfig};
 use millrace_maintenance::{AwsClients, MaintenanceHandler};
 use millrace_shared::environment::Environment;
 use millrace_shared::error_chain::error_chain;
-use millrace_sinks::config::load_document;
-use millrace_sinks::hash_keys::with_constant_hash_keys;
+use millrace_sinks::document::{REPLICATION, ReplicationDocument};
+use millrace_sinks::postgres::SETTING;
 use tokio::net::TcpStream;
 
 use super::RunTaskError;
 use crate::clients;
-use crate::stack::{self, HASH_KEY, LocalStack, StackOptions, StartError};
+use crate::stack::{self, LocalStack, StackOptions, StartError, localize};
 
 /// The beginning of the names of all variables of the relational tier.
 const POSTGRES: &str = "POSTGRES_";
@@ -119,7 +119,7 @@ async fn reported_environment(
         RunTaskError::NotMillrace { port, reason }
     })?;
     let others = variables.into_iter().filter(|(name, _)| !name.starts_with(POSTGRES));
-    let tier = postgres.map(|url| [(millrace_sinks::postgres::SETTING, url), (POSTGRES_AUTH, "password".to_owned())]);
+    let tier = postgres.map(|url| [(SETTING, url), (POSTGRES_AUTH, "password".to_owned())]);
     let tier = tier.into_iter().flatten().map(|(name, value)| (name.to_owned(), value));
     Ok(others.chain(tier).collect())
 }
@@ -130,8 +130,14 @@ async fn config(
     s3: &aws_sdk_s3::Client,
 ) -> Result<(MaintenanceConfig, String), RunTaskError> {
     let invalid = |problems| StartError::Environment { function: FUNCTION.to_owned(), problems };
-    let environment = load_document(environment, s3).await.map_err(invalid)?;
-    let environment = with_constant_hash_keys(environment, HASH_KEY);
+    let environment = localize(environment, s3).await.map_err(invalid)?;
+    if environment.get(SETTING).is_none()
+        && let Some(Ok(document)) = environment.get(REPLICATION).map(ReplicationDocument::parse)
+    {
+        if let Some(replica) = document.replicas().iter().find(|entry| entry.postgres_table().is_some()) {
+            return Err(RunTaskError::NoPostgresUrl { replica: replica.name.to_string() });
+        }
+    }
     let config = MaintenanceConfig::parse(&environment).map_err(invalid)?;
     Ok((config, environment.get("FAILURE_BUCKET").unwrap_or_default().to_owned()))
 }

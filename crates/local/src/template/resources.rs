@@ -19,6 +19,7 @@ pub(super) fn read(
     choices: &ParameterOverrides,
     source: &SourceTable,
 ) -> Result<SamTemplate, PropertyError> {
+    let choices = &choices.of_template(document);
     let source = source_table(document, choices, source)?;
     let scope = ResolveScope::of(document, choices, source.as_ref())?;
     let mut template = SamTemplate {

@@ -412,7 +412,7 @@ fn load_replication(parameters: &[(&str, &str)]) -> Result<SamTemplate, String> 
 fn load_for(source: &SourceTable, parameters: &[(&str, &str)]) -> Result<SamTemplate, String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/replication.yaml");
     let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let choices = ParameterOverrides { parameters, outputs: BTreeMap::new() };
+    let choices = ParameterOverrides { parameters, ..ParameterOverrides::default() };
     SamTemplate::load_for(Path::new(path), &choices, source).map_err(|error| error.to_string())
 }
 
@@ -465,7 +465,7 @@ fn values_that_a_deployment_rejects_are_named_with_those_it_accepts() {
     // A pattern with look-ahead, as Java has it.
     let base_path = |value: &str| {
         let parameters = [("ApiBasePath".to_owned(), value.to_owned())].into();
-        let choices = ParameterOverrides { parameters, outputs: BTreeMap::new() };
+        let choices = ParameterOverrides { parameters, ..ParameterOverrides::default() };
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../template.yaml");
         SamTemplate::load_with(Path::new(path), &choices).map(drop).map_err(|error| error.to_string())
     };
@@ -486,7 +486,7 @@ fn length_of_a_parameter_is_checked_and_rules_of_a_tier_are_not() {
         let path = folder.path().join("template.yaml");
         std::fs::write(&path, text).unwrap();
         let parameters = [("Name".to_owned(), value.to_owned())].into();
-        let choices = ParameterOverrides { parameters, outputs: BTreeMap::new() };
+        let choices = ParameterOverrides { parameters, ..ParameterOverrides::default() };
         SamTemplate::load_with(&path, &choices).map(drop).map_err(|error| error.to_string())
     };
     assert_eq!(template("ab", ""), Ok(()));
@@ -605,13 +605,33 @@ fn parameters_that_do_not_describe_a_source_table_are_refused() {
 }
 
 #[test]
+fn url_of_the_database_is_a_parameter_of_a_template_without_its_stack() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/replication.yaml");
+    let url = "postgres://millrace@127.0.0.1:5432/millrace";
+    let mut choices = TierUrls { postgres: Some(url.to_owned()), cache: None }.choices();
+    choices.parameters.insert("PartitionKey".to_owned(), "pk:S".to_owned());
+    let template = SamTemplate::load_with(Path::new(path), &choices).unwrap();
+    for name in ["replicator", "maintenance"] {
+        let function = template.functions.iter().find(|function| function.name == name).unwrap();
+        assert_eq!(function.environment["POSTGRES_URL"], url, "{name}");
+        // An empty variable is unset: this machine has no secret store.
+        assert_eq!(function.environment.get("POSTGRES_SECRET").map_or("", String::as_str), "", "{name}");
+    }
+    // A value of the user is not replaced.
+    let other = "postgres://other@127.0.0.1:5432/other".to_owned();
+    choices.parameters.insert("DatabaseUrl".to_owned(), other.clone());
+    let template = SamTemplate::load_with(Path::new(path), &choices).unwrap();
+    assert!(template.functions.iter().any(|function| function.environment.get("POSTGRES_URL") == Some(&other)));
+}
+
+#[test]
 fn tier_that_the_template_does_not_have_is_refused() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/replication.yaml");
-    let mut choices = TierUrls { postgres: Some("postgres://here".to_owned()), cache: None }.choices();
+    let mut choices = TierUrls { postgres: None, cache: Some("redis://here".to_owned()) }.choices();
     choices.parameters.insert("PartitionKey".to_owned(), "pk:S".to_owned());
     let said = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
     assert!(
-        said.contains("--postgres: the template has no RelationalStack") && said.contains("omit --postgres"),
+        said.contains("--cache: the template has no CacheStack") && said.contains("omit --cache"),
         "{said}"
     );
     choices.outputs.clear();

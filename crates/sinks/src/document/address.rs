@@ -66,6 +66,12 @@ impl TableAddress {
         self.arn.as_ref().map_or(&self.text, |arn| &arn.name)
     }
 
+    /// Returns the address of a table of this name, without the Region and account of the ARN.
+    #[must_use]
+    pub fn to_name(&self) -> Self {
+        Self { text: self.name().to_owned(), arn: None }
+    }
+
     /// Returns the Region of the ARN; `None` for a name.
     #[must_use]
     pub fn region(&self) -> Option<&str> {
