@@ -18,6 +18,7 @@ mod cached;
 mod duckdb;
 mod foreign_table;
 mod item;
+mod masked_copy;
 mod recovery_scenarios;
 mod relational;
 mod report;
@@ -93,6 +94,7 @@ pub async fn run(options: StackOptions, duckdb: &DuckDb) -> Result<bool, DemoErr
     let mut page = page?;
     // After the metrics of the users service, which count all stacks of the process.
     foreign_table::show(&mut page, &options).await?;
+    masked_copy::show(&mut page, &options).await?;
     println!("{}", page.text());
     Ok(page.failed() == 0)
 }

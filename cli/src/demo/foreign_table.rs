@@ -17,21 +17,26 @@ use super::{DemoError, drained};
 /// The output of `aws dynamodb describe-table` for the table.
 const DESCRIPTION: &str = include_str!("../../../examples/orders-table.json");
 const TTL_ATTRIBUTE: &str = "ttl";
-const VERIFY: &str = r#"{"task":"verify","recheck_after_seconds":0}"#;
+pub(super) const VERIFY: &str = r#"{"task":"verify","recheck_after_seconds":0}"#;
 /// The order that expires.
 const EXPIRED: u32 = 2;
 
 /// Runs the chapter on a stack of its own, which is next to the template of the users service.
 pub(super) async fn show(report: &mut DemoReport, users: &StackOptions) -> Result<(), DemoError> {
+    let stack = LocalStack::start(stack_options(users)?).await?;
+    let shown = show_stack(report, &stack).await;
+    stack.stop().await;
+    shown
+}
+
+/// Returns the options of a stack that replicates the orders.
+pub(super) fn stack_options(users: &StackOptions) -> Result<StackOptions, DemoError> {
     let source = SourceTable {
         description: Some(TableDescription::parse(DESCRIPTION)?),
         ttl_attribute: Some(TTL_ATTRIBUTE.into()),
     };
     let template = users.template.with_file_name("infra").join("replication.yaml");
-    let stack = LocalStack::start(StackOptions { template, source, ..StackOptions::default() }).await?;
-    let shown = show_stack(report, &stack).await;
-    stack.stop().await;
-    shown
+    Ok(StackOptions { template, source, ..StackOptions::default() })
 }
 
 async fn show_stack(report: &mut DemoReport, stack: &LocalStack) -> Result<(), DemoError> {
@@ -43,7 +48,7 @@ async fn show_stack(report: &mut DemoReport, stack: &LocalStack) -> Result<(), D
     scenario_restore(report, stack, &stores, &task_runner).await
 }
 
-fn key(number: u32) -> DemoItem {
+pub(super) fn key(number: u32) -> DemoItem {
     let key = [("pk", AttributeValue::S("customer-1".to_owned())), ("sk", AttributeValue::N(number.to_string()))];
     key.map(|(name, value)| (name.to_owned(), value)).into()
 }

@@ -15,6 +15,7 @@ use millrace_event_source_mapping::state::ShardId;
 use millrace_local::stack::LocalStack;
 use millrace_local::template::SamTemplate;
 use millrace_shared::s3::{S3Bucket, S3Error};
+use millrace_sinks::document::ReplicaEntry;
 
 /// Time limit for the replication of the first write; after it the demo continues, and the checks fail.
 const REPLICATED_WITHIN: Duration = Duration::from_secs(10);
@@ -72,10 +73,16 @@ impl StoreInspector {
         let source = variable(template, "maintenance", "SOURCE_TABLE")?;
         let table = template.tables.iter().find(|table| table.name == source);
         let keys = table.map(|table| table.keys.iter().map(|key| key.name.clone()).collect());
+        let document = stack.replication_document();
+        let declared = document.and_then(|document| document.replicas().iter().find_map(ReplicaEntry::dynamodb_table));
+        let replica = match declared {
+            Some(table) => table.to_owned(),
+            None => variable(template, "replicator", "REPLICA_TABLE")?,
+        };
         Ok(Self {
             dynamodb: stack.dynamodb(),
             streams: stack.streams(),
-            replica: variable(template, "replicator", "REPLICA_TABLE")?,
+            replica,
             replicas: 1 + usize::from(stack.postgres_url().is_some()),
             archive: S3Bucket::new(stack.s3(), variable(template, "archiver", "ARCHIVE_BUCKET")?),
             failures: S3Bucket::new(stack.s3(), variable(template, "replicator", "FAILURE_BUCKET")?),
