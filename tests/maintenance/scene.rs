@@ -113,20 +113,23 @@ impl MaintenanceScene {
 
     /// Starts a stack for a table of this shape: the users service, or the replication of another table by itself.
     pub(crate) async fn of(shape: TableShape, mode: ArchiveMode) -> Self {
+        let mut options = Self::options_of(shape);
+        options.parameters.insert("Archive".to_owned(), mode.parameter().to_owned());
+        Self::with(shape, options).await
+    }
+
+    /// The options of a stack for a table of this shape.
+    pub(crate) fn options_of(shape: TableShape) -> StackOptions {
         if shape == USERS {
-            let parameters = [("Archive".to_owned(), mode.parameter().to_owned())].into();
-            return Self::with(shape, StackOptions { parameters, ..StackOptions::default() }).await;
+            return StackOptions::default();
         }
-        let mut parameters = BTreeMap::from([
-            ("SourceTableName".to_owned(), shape.table.to_owned()),
-            ("Archive".to_owned(), mode.parameter().to_owned()),
-        ]);
+        let mut parameters = BTreeMap::from([("SourceTableName".to_owned(), shape.table.to_owned())]);
         for ((name, kind), parameter) in shape.key.iter().zip(["PartitionKey", "SortKey"]) {
             parameters.insert(parameter.to_owned(), format!("{name}:{kind}"));
         }
         let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/replication.yaml");
         let source = SourceTable { description: None, ttl_attribute: Some(shape.ttl_attribute.to_owned()) };
-        Self::with(shape, StackOptions { template, parameters, source, ..StackOptions::default() }).await
+        StackOptions { template, parameters, source, ..StackOptions::default() }
     }
 
     /// Starts a stack whose TTL removes items only when a test does so.

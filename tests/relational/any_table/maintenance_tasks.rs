@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{TableStore, declared, table_sink};
-use crate::maintenance::scene::{MaintenanceScene, SOURCE, record, text, to_its_end, user};
+use crate::maintenance::scene::{FORMER, MaintenanceScene, SOURCE, record, text, to_its_end, user};
 use crate::maintenance::transforms::person;
 use crate::relational::store::apply_within;
 use crate::replication::events::EventBuilder;
@@ -65,6 +65,45 @@ async fn a_table_is_filled_verified_and_repaired_with_its_columns() {
     task(&maintenance, repair).await;
     assert_eq!(verified(&maintenance, "proof").await, "equal 4, items 4, tombstones 1");
     assert_eq!(store.count("orders_live where name = 'Created'").await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redrive_brings_a_row_to_the_state_of_the_source_and_never_to_the_record() {
+    let columns = json!({"name": {"path": "name", "type": "text"}});
+    let (scene, store) = (MaintenanceScene::start().await, TableStore::start(&columns).await);
+    for name in ["renamed", "deleted", "kept"] {
+        scene.put(SOURCE, user(name, "Now")).await;
+    }
+    scene.delete(SOURCE, "deleted").await;
+    scene.stack.wait_until_drained().await;
+    let maintenance = over(&scene, &store, &store.table);
+    let records = [
+        EventBuilder::named("renamed", 5, "Then"),
+        EventBuilder::named("deleted", 6, "Then"),
+        EventBuilder::deleted("kept", 7),
+    ];
+    let records = records.map(|told| record(told, FORMER)).to_vec();
+    let object = scene.give_up("replicator", records, false).await;
+    let body = scene.object(&object).await;
+
+    let request = |run: &str, dry_run: bool| json!({"task": "redrive", "run_id": run, "dry_run": dry_run});
+    let dry = task(&maintenance, request("dry", true)).await;
+    assert_eq!(dry.progress.get("redrive.would_redrive"), 1);
+    assert_eq!(store.count("orders").await, 0, "a dry run writes nothing");
+    let real = task(&maintenance, request("real", false)).await;
+    assert_eq!((real.progress.get("redrive.redriven"), real.progress.get("redrive.failed")), (1, 0));
+    assert_eq!(store.count("orders_live where name = 'Now'").await, 2);
+    assert_eq!(store.count("orders where deleted_at is not null and name is null and item is null").await, 1);
+    assert_eq!(store.count("orders where coalesce(item::text, name, '') like '%Then%'").await, 0);
+    assert_eq!(verified(&maintenance, "verified").await, "equal 2, items 2, tombstones 1");
+
+    // As if the invocation had ended after the write and before the object was moved.
+    scene.put_object(&object, body).await;
+    let state = "select string_agg(concat_ws(' ', key, encode(revision, 'hex'), name), ', ' order by key) from orders";
+    let before = store.text(state).await;
+    let again = task(&maintenance, request("again", false)).await;
+    assert_eq!((again.progress.get("redrive.redriven"), again.progress.get("redrive.written")), (1, 0));
+    assert_eq!(store.text(state).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,3 +173,42 @@ async fn tier_and_document_that_contradict_each_other_are_named_with_an_example(
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn record_that_no_column_stores_is_redriven_once_the_document_lets_it() {
+    let (url, folder) = (empty().await, tempfile::tempdir().unwrap());
+    let options = |otherwise: &str| {
+        let columns = json!({"amount": {"path": "total", "type": "numeric"}});
+        let replica =
+            json!({"name": "sql", "sink": "postgres", "table": "orders", "columns": columns, "otherwise": otherwise});
+        let options = options(Some(&json!({"version": 1, "replicas": [replica]})), TierServer::At(url.clone()));
+        StackOptions { data: Some(folder.path().to_owned()), ..options }
+    };
+    let client = connect(&url).await;
+    let rows = async || {
+        let sql = "select item->'sk'->>'N' || ' ' || coalesce(amount::text, 'null') from orders_live order by key";
+        let rows = client.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join(", ")
+    };
+    let strict = LocalStack::start(options("quarantine")).await.unwrap();
+    let mut unfit = order(2, "Rome");
+    unfit.insert("total".to_owned(), text("many"));
+    for item in [order(1, "Paris"), unfit, order(3, "Oslo")] {
+        put(&strict, item).await;
+        strict.wait_until_drained().await;
+    }
+    assert_eq!(rows().await, "1 1.5, 3 3.5", "its neighbours are stored");
+    let task = async |stack: &LocalStack, request: &str| run(running(stack, Some(&url)), request).await.unwrap();
+    let redrive = r#"{"task":"redrive","dry_run":false}"#;
+    let still = task(&strict, redrive).await;
+    assert!(!still.is_success() && still.progress.get("redrive.redriven") == 0, "{still}");
+    strict.stop().await;
+
+    let lenient = LocalStack::start(options("null")).await.unwrap();
+    let redriven = task(&lenient, redrive).await;
+    assert!(redriven.is_success() && redriven.progress.get("redrive.redriven") == 1, "{redriven}");
+    assert_eq!(rows().await, "1 1.5, 2 null, 3 3.5");
+    let verified = task(&lenient, VERIFY).await;
+    assert!(verified.is_success() && verified.progress.get("sql.equal") == 3, "{verified}");
+    lenient.stop().await;
+}
