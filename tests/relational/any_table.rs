@@ -3,6 +3,7 @@
 mod contract;
 mod keys;
 mod maintenance_tasks;
+mod questions;
 mod schema;
 pub(crate) mod stack;
 mod values;
