@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Queries the archive's files with DuckDB: as the archiver wrote them, after a compaction, with both layouts present,
-and as Parquet. Then follows one item through two expirations and queries its archive rows after each.
+and as Parquet. Then follows one item through two expirations and queries its archive rows after each. Last, it
+queries the columns that a replication document declares for a table of another shape.
 
 It reads the buckets in the folder of `millrace --data` with the views of docs/archive.md, and checks each time that the
 number of rows and the sums are the same.
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date, datetime, timezone
 from decimal import Decimal
 
 import duckdb
@@ -43,11 +45,11 @@ def documented(pattern):
         return re.search(pattern, page.read(), re.MULTILINE | re.DOTALL)[0]
 
 
-def columns(folder):
+def columns(folder, table="Users"):
     """Returns DuckDB with the documentation's view of the Parquet files."""
     connection = duckdb.connect()
     sql = documented(r"^CREATE VIEW expired_items AS$.*?;$")
-    connection.execute(sql.replace("'parquet/", f"'{folder}/parquet/"))
+    connection.execute(sql.replace("'parquet/Users/", f"'{folder}/parquet/{table}/"))
     return connection
 
 
@@ -140,6 +142,108 @@ def main():
         )
         life(local, folder)
         numbers(local, folder)
+    declared_columns()
+
+
+# The columns of a table with another key, one of each type, as a replication document declares them.
+DOCUMENT = {
+    "version": 1,
+    "replicas": [{"name": "archive", "sink": "archive", "records": "expired"}],
+    "columns": {
+        "city": {"path": "address.city", "type": "text"},
+        "amount": {"path": "total", "type": "numeric"},
+        "quantity": {"path": "lines[0].count", "type": "bigint"},
+        "paid": {"path": "paid", "type": "boolean"},
+        "placed_at": {"path": "placedAt", "type": "timestamptz"},
+        "ends_at": {"path": "ttl", "type": "timestamptz", "format": "epoch_seconds"},
+        "due": {"path": "due", "type": "date"},
+        "address": {"path": "address", "type": "jsonb"},
+        "digest": {"path": "digest", "type": "bytea"},
+        "tags": {"path": "tags", "type": "text[]"},
+        "prices": {"path": "prices", "type": "numeric[]"},
+    },
+}
+TYPES = {
+    "city": "VARCHAR",
+    "amount": "VARCHAR",
+    "quantity": "BIGINT",
+    "paid": "BOOLEAN",
+    "placed_at": "TIMESTAMP WITH TIME ZONE",
+    "ends_at": "TIMESTAMP WITH TIME ZONE",
+    "due": "DATE",
+    "address": "VARCHAR",
+    "digest": "BLOB",
+    "tags": "VARCHAR[]",
+    "prices": "VARCHAR[]",
+}
+FITS = {
+    "address": {"M": {"city": {"S": "Łódź"}}},
+    "total": {"N": "12345678901234567890123456789012345.678"},
+    "lines": {"L": [{"M": {"count": {"N": "9223372036854775807"}}}]},
+    "paid": {"BOOL": True},
+    "placedAt": {"S": "2026-11-22T10:00:00.123456+02:00"},
+    "due": {"S": "2026-11-30"},
+    "digest": {"B": b"\x00\xff"},
+    "tags": {"SS": ["new", "gift"]},
+    "prices": {"L": [{"N": "2.50"}, {"N": "1E+2"}]},
+}
+# Only the JSON column and the expiry fit.
+DOES_NOT_FIT = {
+    "address": {"M": {"city": {"N": "7"}}},
+    "total": {"S": "7"},
+    "lines": {"L": [{"M": {"count": {"N": "0.5"}}}]},
+    "paid": {"S": "true"},
+    "placedAt": {"S": "soon"},
+    "due": {"S": "2026-02-30"},
+    "digest": {"S": "x"},
+    "tags": {"NS": ["1"]},
+    "prices": {"SS": ["1"]},
+}
+
+
+def declared_columns():
+    """Checks that DuckDB reads a declared column of each type exactly, and null for what does not fit."""
+    table = ("--table", os.path.join("examples", "orders-table.json"), "--ttl-attribute", "ttl")
+    document = ("--parameter", "Archive=in-replicator", "--parameter", f"Replication={json.dumps(DOCUMENT)}")
+    with tempfile.TemporaryDirectory() as data, Local("--data", data, *table, *document) as local:
+        ends_at = int(time.time()) - 60
+        for number, item in enumerate((FITS, DOES_NOT_FIT, {})):
+            key = {"pk": {"S": "customer-1"}, "sk": {"N": str(number)}, "ttl": {"N": str(ends_at)}}
+            local.dynamodb.put_item(TableName="Orders", Item={**key, **item})
+        bucket = "orders-archive"
+        stored = lambda: local.s3.list_objects_v2(Bucket=bucket, Prefix="archive/Orders/").get("Contents", [])
+        count = lambda: sum(int(local.s3.head_object(Bucket=bucket, Key=one["Key"])["Metadata"]["rows"]) for one in stored())
+        eventually("3 expired orders are archived by the replicator", lambda: count() == 3)
+        task(local, {"task": "compact", "to": "2999-01-01T00:00:00Z"})
+        told = task(local, {"task": "export-parquet", "to": "2999-01-01T00:00:00Z"})
+        check("the export counts the values that do not fit", re.search(r"unfit_values\s+9\b", told))
+        connection = columns(os.path.join(data, "s3", bucket), "Orders")
+        connection.execute("SET TimeZone = 'UTC'")
+        described = dict(row[:2] for row in connection.execute("DESCRIBE expired_items").fetchall())
+        check("DuckDB reads each declared type", {name: described.get(name) for name in TYPES} == TYPES)
+        names = ", ".join(DOCUMENT["columns"])
+        rows = connection.execute(f"SELECT {names} FROM expired_items ORDER BY sort_key_integer").fetchall()
+        ends = datetime.fromtimestamp(ends_at, timezone.utc)
+        fits = (
+            "Łódź",
+            "12345678901234567890123456789012345.678",
+            9223372036854775807,
+            True,
+            datetime(2026, 11, 22, 8, 0, 0, 123456, timezone.utc),
+            ends,
+            date(2026, 11, 30),
+            '{"city":"Łódź"}',
+            b"\x00\xff",
+            ["gift", "new"],
+            ["2.5", "100"],
+        )
+        utc = lambda row: tuple(value.astimezone(timezone.utc) if isinstance(value, datetime) else value for value in row)
+        check("every value that fits is exact", utc(rows[0]) == fits)
+        nulls = (*[None] * 5, ends, None)
+        check("every other value is null", utc(rows[1]) == (*nulls, '{"city":7}', None, None, None))
+        check("and so is a missing one", utc(rows[2]) == (*nulls, None, None, None, None))
+        sums = connection.execute("SELECT sum(TRY_CAST(amount AS DECIMAL(38, 3))) FROM expired_items").fetchone()
+        check("a query converts a number exactly", sums == (Decimal("12345678901234567890123456789012345.678"),))
 
 
 # Numbers that DynamoDB accepts as a key, each with its value as a 64-bit integer if it has one.

@@ -37,6 +37,7 @@ use millrace_local::table_description::TimeToLive;
 use millrace_local::tier::TierServer;
 use millrace_local::token::LocalAuth;
 
+use crate::athena_command::AthenaCommand;
 use crate::attach::AttachCommand;
 use crate::doctor::DoctorCommand;
 use crate::plan::PlanCommand;
@@ -186,6 +187,9 @@ enum MillraceCommand {
     Doctor(DoctorCommand),
     /// Show what each replica of a replication document would store of sample items; only reads files
     Transform(TransformCommand),
+    /// Print the statement that creates an Athena table over the Parquet files of an archive, with the columns of a
+    /// replication document; only reads files
+    Athena(AthenaCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -250,6 +254,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         | MillraceCommand::Doctor(_)
         | MillraceCommand::Plan(_)
         | MillraceCommand::Transform(_)
+        | MillraceCommand::Athena(_)
         | MillraceCommand::Completions { .. } => (LevelFilter::ERROR, LevelFilter::ERROR),
     };
     log(named.unwrap_or(usual), named.unwrap_or(of_maintenance));
@@ -261,6 +266,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Plan(line) => line.run(),
         MillraceCommand::Doctor(line) => line.run(),
         MillraceCommand::Transform(line) => Box::pin(line.run()).await,
+        MillraceCommand::Athena(line) => line.run(),
         MillraceCommand::Completions { shell } => {
             write_output(completions(shell)).map_or_else(|problem| refuse(&problem), |()| ExitCode::SUCCESS)
         }

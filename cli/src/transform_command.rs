@@ -116,6 +116,12 @@ fn report(document: &str, items: &[String], key: &[String], show: usize) -> Resu
     if !problems.is_empty() {
         return Err(joined(problems));
     }
+    if !document.columns().definitions().is_empty() {
+        add(&mut text, "Parquet files of the archive: the items as they are, with the columns of the document");
+        for item in items.iter().take(show) {
+            add(&mut text, &format!("    columns: {}", column_values(document.columns(), item)));
+        }
+    }
     if !document.hash_keys().is_empty() {
         text.push_str("Hashes are shown with a constant key, not with those of the secrets.\n");
     }
@@ -244,7 +250,8 @@ mod tests {
         "attributes":{"include":["pk","status","email"],"hash":{"email":"pii"}}},
         {"name":"sql","sink":"postgres","table":"orders","columns":{"total":{"path":"total","type":"bigint"},
         "state":{"path":"status","type":"text"}}},
-        {"name":"archive","sink":"archive","records":"expired"}]}"#;
+        {"name":"archive","sink":"archive","records":"expired"}],
+        "columns":{"mail":{"path":"email","type":"text"}}}"#;
     const ITEMS: &str = "{\"pk\":{\"S\":\"1\"},\"status\":{\"S\":\"paid\"},\"email\":{\"S\":\"ada@example.com\"},\
         \"total\":{\"N\":\"1.5\"}}\n\n{\"Item\":{\"pk\":{\"S\":\"2\"},\"status\":{\"S\":\"draft\"}}}\n";
 
@@ -267,6 +274,7 @@ mod tests {
             "sql: 2 of 2 items are replicated\n  stored attributes: email, pk, status, total\n  {\"pk\"",
             "    columns: total = null (the value does not fit), state = \"paid\"\n",
             "archive: items are archived as they are",
+            "Parquet files of the archive: the items as they are, with the columns of the document\n    columns: mail = \"ada",
             "Hashes are shown with a constant key",
         ] {
             assert!(text.contains(part), "{part}\n{text}");

@@ -34,6 +34,7 @@ use millrace_shared::table_reader::TableReader;
 use millrace_sinks::archive::ArchiveSink;
 use millrace_sinks::postgres::PostgresSchema;
 use millrace_sinks::{Replica, Sink, SinkSetting, TransformedSink};
+use millrace_transform::columns::TableColumns;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -153,6 +154,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
             archive: Some(archive.clone()),
             compression,
             parquet_columns: Vec::new(),
+            declared_columns: TableColumns::default(),
             functions: FunctionNames { replicator: "replicator".to_owned(), archiver: Some("archiver".to_owned()) },
         };
         let (whole, partial) = (Rc::new(maintenance(&replicas)), Rc::new(maintenance(&replicas[..1])));

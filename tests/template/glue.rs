@@ -85,6 +85,15 @@ fn written(key: &[&str], users: bool) -> Vec<(String, String)> {
     schema.fields().iter().map(|field| column(field.name(), field.data_type().to_string())).collect()
 }
 
+/// Returns the columns of the statement that `millrace athena` prints.
+fn of_athena(key: &[&str], users: bool) -> Vec<(String, String)> {
+    let key: Vec<_> = key.iter().filter_map(|key| key.split_once(':')).collect();
+    let key: Vec<_> = key.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
+    let columns = if users { ColumnDefinition::of_users() } else { Vec::new() };
+    let columns = ParquetSchema::new(&key, &columns).athena_columns();
+    columns.into_iter().map(|(name, kind)| (name, kind.to_owned())).collect()
+}
+
 #[test]
 fn table_of_parquet_files_has_the_columns_that_the_export_writes() {
     for (key, users) in [
@@ -105,5 +114,6 @@ fn table_of_parquet_files_has_the_columns_that_the_export_writes() {
         ];
         let choices = GlueChoices { conditions: section(PATH, "Conditions"), parameters: parameters.into() };
         assert_eq!(choices.columns(), written(key, users), "{key:?}");
+        assert_eq!(choices.columns(), of_athena(key, users), "{key:?}");
     }
 }

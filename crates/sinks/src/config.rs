@@ -15,6 +15,7 @@ use millrace_shared::item::restored::SourceSchema;
 use millrace_shared::postgres::PostgresSettings;
 use millrace_shared::replica_item::ReservedNames;
 use millrace_transform::ItemTransform;
+use millrace_transform::columns::TableColumns;
 use time::Duration;
 
 use crate::archive::{self, ArchiveSink};
@@ -65,6 +66,8 @@ pub struct SinksConfig {
     has_users_table: bool,
     /// The tables of the document in that database.
     tables: Vec<RelationalTable>,
+    /// The columns that the document declares for all stores.
+    columns: TableColumns,
     /// The archive, if its bucket is configured.
     archive: Option<ArchiveConfig>,
 }
@@ -102,6 +105,8 @@ struct SinkRules {
 struct ConfiguredReplicas {
     dynamodb: Vec<ReplicaTable>,
     postgres: Vec<RelationalTable>,
+    /// The columns of all stores.
+    columns: TableColumns,
 }
 
 impl ReplicaTable {
@@ -137,7 +142,9 @@ impl SinksConfig {
         let reserved = read.optional("RESERVED_PREFIX", ReservedNames::parse).unwrap_or_default();
         let replicas = match environment.get(REPLICATION) {
             Some(text) => document(text, environment, &reserved, &mut read),
-            None => only_replica(&mut read).map(|dynamodb| ConfiguredReplicas { dynamodb, postgres: Vec::new() }),
+            None => {
+                only_replica(&mut read).map(|dynamodb| ConfiguredReplicas { dynamodb, ..ConfiguredReplicas::default() })
+            }
         };
         let source_arn = read.optional("SOURCE_TABLE_ARN", table_arn);
         if let (Some(source), Some(replicas)) = (&source_arn, &replicas) {
@@ -179,9 +186,20 @@ impl SinksConfig {
         let (Some(replicas), true) = (replicas, problems.is_empty()) else {
             return Err(problems);
         };
-        let ConfiguredReplicas { dynamodb: replicas, postgres: tables } = replicas;
+        let ConfiguredReplicas { dynamodb: replicas, postgres: tables, columns } = replicas;
         let (tombstone, has_users_table) = (Duration::days(days.into()), is_users && postgres.is_some());
-        Ok(Self { replicas, source_arn, reserved, tombstone, cache, postgres, has_users_table, tables, archive })
+        Ok(Self {
+            replicas,
+            source_arn,
+            reserved,
+            tombstone,
+            cache,
+            postgres,
+            has_users_table,
+            tables,
+            columns,
+            archive,
+        })
     }
 
     /// Creates the clients of the replicas. A replica without a Region and a role of its own uses the function's.
@@ -293,6 +311,12 @@ impl SinksConfig {
     #[must_use]
     pub fn archive(&self, s3: aws_sdk_s3::Client) -> Option<ArchiveSink> {
         self.archive.as_ref().map(|archive| ArchiveSink::new(archive.writer(s3)))
+    }
+
+    /// Returns the columns that the document declares for all stores, and so for the Parquet files of the archive.
+    #[must_use]
+    pub fn columns(&self) -> &TableColumns {
+        &self.columns
     }
 
     /// Returns the replicas of the document, each with the digest of its rules; `None` if it stores items as they are.
@@ -444,7 +468,7 @@ fn document(
             return None;
         }
     };
-    let mut replicas = ConfiguredReplicas::default();
+    let mut replicas = ConfiguredReplicas { columns: document.columns().clone(), ..ConfiguredReplicas::default() };
     for (index, entry) in document.replicas().iter().enumerate() {
         let (name, pointer) = (entry.name.clone(), format!("/replicas/{index}"));
         let transform = match ItemTransform::new(&entry.transform, &keys) {

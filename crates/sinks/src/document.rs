@@ -13,7 +13,8 @@
 //!      "columns": {"city": {"path": "address.city", "type": "text"}}, "otherwise": "null",
 //!      "where": [{"status": {"S": ["paid"]}}], "attributes": {"exclude": ["email"]}},
 //!     {"name": "archive", "sink": "archive", "records": "expired"}
-//!   ]
+//!   ],
+//!   "columns": {"amount": {"path": "total", "type": "numeric"}}
 //! }
 //! ```
 //!
@@ -24,12 +25,14 @@ mod identifier;
 mod json;
 mod postgres_table;
 mod replicator_place;
+mod shared_columns;
 mod transform;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use millrace_transform::TransformSettings;
+use millrace_transform::columns::{ColumnDefinition, TableColumns};
 use serde::Serialize;
 
 use crate::name::SinkName;
@@ -78,7 +81,7 @@ const ARCHIVE_NAME: &str = "archive";
 const SIMILARITY: f64 = 0.7;
 
 /// The members of the document.
-const DOCUMENT_MEMBERS: [&str; 3] = ["version", "replicas", "hash_keys"];
+const DOCUMENT_MEMBERS: [&str; 4] = ["version", "replicas", "columns", "hash_keys"];
 /// The members of a `DynamoDB` replica.
 const DYNAMODB_MEMBERS: [&str; 8] =
     ["name", "sink", "table", "region", "role_arn", "max_concurrency", "where", "attributes"];
@@ -106,6 +109,8 @@ const SINKS: [&str; 3] = ["dynamodb", "postgres", "archive"];
 pub struct ReplicationDocument {
     version: u8,
     replicas: Vec<ReplicaEntry>,
+    #[serde(skip_serializing_if = "shared_columns::is_empty", serialize_with = "shared_columns::serialize")]
+    columns: TableColumns,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     hash_keys: BTreeMap<String, SecretArn>,
 }
@@ -275,6 +280,12 @@ impl ReplicationDocument {
 /// The members of an object that are of interest, by name.
 type Members<'v> = BTreeMap<&'static str, &'v JsonValue>;
 
+/// The members of the document that concern several replicas.
+struct SharedMembers<'v> {
+    columns: &'v [ColumnDefinition],
+    hash_keys: Option<&'v JsonValue>,
+}
+
 /// A member whose problem is recorded.
 struct InvalidMember;
 
@@ -314,15 +325,25 @@ impl DocumentReader {
             let count = listed.len();
             self.add("/replicas", format!("has {count} entries: at most {MAX_REPLICAS} are allowed"));
         }
+        let columns = self.shared_columns(members.get("columns").copied());
+        let shared = SharedMembers {
+            columns: columns.as_deref().unwrap_or_default(),
+            hash_keys: members.get("hash_keys").copied(),
+        };
         let entries: Vec<Option<ReplicaEntry>> = listed
             .iter()
             .enumerate()
-            .map(|(index, value)| self.replica(&format!("/replicas/{index}"), value, members.get("hash_keys").copied()))
+            .map(|(index, value)| self.replica(&format!("/replicas/{index}"), value, &shared))
             .collect();
         self.check_together(&entries);
         let hash_keys = self.hash_keys(members.get("hash_keys").copied());
         let replicas = entries.into_iter().collect::<Option<Vec<_>>>()?;
-        Some(ReplicationDocument { version: 1, replicas, hash_keys })
+        Some(ReplicationDocument {
+            version: 1,
+            replicas,
+            columns: shared_columns::of_all_stores(columns.unwrap_or_default()),
+            hash_keys,
+        })
     }
 
     /// Returns the known members of an object. A member that is unknown or occurs twice is a problem.
@@ -353,7 +374,7 @@ impl DocumentReader {
         Some(members)
     }
 
-    fn replica(&mut self, pointer: &str, value: &JsonValue, hash_keys: Option<&JsonValue>) -> Option<ReplicaEntry> {
+    fn replica(&mut self, pointer: &str, value: &JsonValue, shared: &SharedMembers<'_>) -> Option<ReplicaEntry> {
         let JsonValue::Object(listed) = value else {
             self.add(pointer, format!("is {}: set it to a replica, which is an object", value.quoted()));
             return None;
@@ -365,11 +386,11 @@ impl DocumentReader {
                 let meant = self.unknown_sink(pointer, other);
                 // The other members are read as those of the kind that is probably meant, so that their problems are
                 // reported, too.
-                drop(self.replica_of(meant.unwrap_or_default(), pointer, value, hash_keys));
+                drop(self.replica_of(meant.unwrap_or_default(), pointer, value, shared));
                 return None;
             }
         };
-        self.replica_of(kind, pointer, value, hash_keys)
+        self.replica_of(kind, pointer, value, shared)
     }
 
     /// Reports a sink that is missing or unknown; returns the kind that is probably meant.
@@ -393,14 +414,14 @@ impl DocumentReader {
         kind: &str,
         pointer: &str,
         value: &JsonValue,
-        hash_keys: Option<&JsonValue>,
+        shared: &SharedMembers<'_>,
     ) -> Option<ReplicaEntry> {
         match kind {
             "dynamodb" => {
                 let members = self.members(pointer, value, &DYNAMODB_MEMBERS, "a dynamodb replica")?;
                 let name = self.name(pointer, &members, false);
                 let settings = self.table(pointer, &members);
-                let transform = self.transform(pointer, &members, hash_keys);
+                let transform = self.transform(pointer, &members, shared.hash_keys);
                 Some(ReplicaEntry { name: name?, sink: SinkSettings::DynamoDb(settings?), transform })
             }
             "archive" => {
@@ -414,15 +435,15 @@ impl DocumentReader {
             "postgres" => {
                 let members = self.members(pointer, value, &POSTGRES_MEMBERS, "a postgres replica")?;
                 let name = self.name(pointer, &members, false);
-                let table = self.postgres_table(pointer, &members);
-                let transform = self.transform(pointer, &members, hash_keys);
+                let table = self.postgres_table(pointer, &members, shared.columns);
+                let transform = self.transform(pointer, &members, shared.hash_keys);
                 Some(ReplicaEntry { name: name?, sink: SinkSettings::Postgres(table?), transform })
             }
             _ => {
                 let members = self.members(pointer, value, &REPLICA_MEMBERS, "a replica")?;
                 let is_archive = matches!(members.get("name"), Some(JsonValue::Text(name)) if name == ARCHIVE_NAME);
                 self.name(pointer, &members, is_archive);
-                self.transform(pointer, &members, hash_keys);
+                self.transform(pointer, &members, shared.hash_keys);
                 None
             }
         }

@@ -285,8 +285,8 @@ pub enum ColumnError {
     },
 }
 
-/// The columns of a table, in their order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The columns of a table, in their order; by default none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TableColumns {
     columns: Vec<ColumnDefinition>,
     otherwise: OtherwiseRule,

@@ -11,6 +11,7 @@ use millrace_shared::table_reader::TableReader;
 use millrace_shared::telemetry;
 use millrace_sinks::SINK_SETTINGS;
 use millrace_sinks::config::{ReplicaClients, SinksConfig};
+use millrace_sinks::document::REPLICATION;
 
 use crate::deployment::DeployedReplicator;
 use crate::failure_bucket::FailureBucket;
@@ -73,6 +74,17 @@ impl MaintenanceConfig {
                 read.add_error(problem);
             }
         }
+        if let Some(sinks) = &sinks {
+            let fixed = parquet_columns(schema);
+            let is_fixed = |name: &str| fixed.iter().any(|column| column.name == name);
+            for column in sinks.columns().definitions().iter().filter(|column| is_fixed(&column.name)) {
+                read.add_error(format!(
+                    "{REPLICATION} /columns/{} is the name of a column that the Parquet files of users have: choose \
+                     another name",
+                    column.name
+                ));
+            }
+        }
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
         // The telemetry uses these; it starts first and cannot report them.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
@@ -106,6 +118,14 @@ impl MaintenanceConfig {
     }
 }
 
+/// Returns the columns of a Parquet export that depend on the kind of the source's items.
+fn parquet_columns(schema: SourceSchema) -> Vec<ColumnDefinition> {
+    match schema {
+        SourceSchema::Users => ColumnDefinition::of_users(),
+        SourceSchema::Any => Vec::new(),
+    }
+}
+
 /// Builds the function from its configuration and clients. No I/O happens before the first task.
 #[must_use]
 pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHandler {
@@ -127,10 +147,8 @@ pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHa
         failures: FailureBucket::new(s3.clone(), config.failure_bucket.clone()),
         archive: config.archive.as_ref().map(|archive| ArchiveStore::new(s3, archive.bucket.clone())),
         compression: config.archive.as_ref().map(|archive| archive.compression).unwrap_or_default(),
-        parquet_columns: match config.schema {
-            SourceSchema::Users => ColumnDefinition::of_users(),
-            SourceSchema::Any => Vec::new(),
-        },
+        parquet_columns: parquet_columns(config.schema),
+        declared_columns: config.sinks.columns().clone(),
         functions: config.functions.clone(),
     }
 }
@@ -217,6 +235,24 @@ mod tests {
         assert!(markers(&[("UNIQUE_EMAIL", "true"), users]).unwrap_err().contains("EMAILS_TABLE is not set"));
         assert!(markers(&[("UNIQUE_EMAIL", "true"), table]).unwrap_err().contains("set SOURCE_SCHEMA to users"));
         assert!(markers(&[("SOURCE_SCHEMA", "orders")]).unwrap_err().contains("set it to any or users"));
+    }
+
+    #[test]
+    fn column_of_the_document_is_not_one_of_users() {
+        let document = |name: &str| {
+            format!(
+                r#"{{"version":1,"replicas":[{{"name":"copy","sink":"dynamodb","table":"Copy"}}],
+                "columns":{{"{name}":{{"path":"plan","type":"text"}}}}}}"#
+            )
+        };
+        let (users, own, plan) = (("SOURCE_SCHEMA", "users"), document("email"), document("plan"));
+        let with = |document: &str, more: &[(&str, &str)]| {
+            parse(&[&[WELL[0], ("REPLICATION", document)], &WELL[2..], more].concat())
+        };
+        let problems = with(&own, &[users]).unwrap_err();
+        assert!(problems.contains("1 problem(s)") && problems.contains("REPLICATION /columns/email is"), "{problems}");
+        assert_eq!(with(&own, &[]).unwrap().sinks.columns().definitions().len(), 1);
+        assert_eq!(with(&plan, &[users]).unwrap().sinks.columns().definitions()[0].name, "plan");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use millrace_shared::table::RestoreTable;
 use millrace_shared::table_reader::{SourceDescription, TableReader};
 use millrace_sinks::Replica;
 use millrace_sinks::postgres::PostgresSchema;
+use millrace_transform::columns::TableColumns;
 use serde_json::value::RawValue;
 
 use crate::deployment::DeployedReplicator;
@@ -50,6 +51,8 @@ pub struct MaintenanceHandler {
     pub compression: Compression,
     /// The columns of a Parquet export in addition to those that every table has.
     pub parquet_columns: Vec<ColumnDefinition>,
+    /// The columns that the replication document declares for a Parquet export.
+    pub declared_columns: TableColumns,
     /// The names of the deployed functions.
     pub functions: FunctionNames,
 }
@@ -171,6 +174,7 @@ impl MaintenanceHandler {
             archive: self.archive.as_ref(),
             compression: self.compression,
             parquet_columns: &self.parquet_columns,
+            declared_columns: &self.declared_columns,
             mappings: &self.mappings,
             deployment: &self.deployment,
             functions: &self.functions,

@@ -1,13 +1,16 @@
 //! Conversion of archive rows to columns, and the schema of the Parquet files below `parquet/`: [`ParquetSchema`].
 //!
-//! The schema depends on the table's key schema and on the list of columns that the function is configured with, never
-//! on the rows. Every file contains the columns of the key, the complete item as its original JSON text, and the
-//! metadata of the row, so a row of any table can be written and no digit is lost.
+//! The schema depends on the table's key schema and on the columns that the function is configured with, never on the
+//! rows. Every file contains the columns of the key, the complete item as its original JSON text, and the metadata of
+//! the row, so a row of any table can be written and no digit is lost.
 //!
-//! Architecture invariant: this module does no I/O of its own. [`ParquetKey`] defines the keys of the files, and
-//! [`ColumnDefinition`] a column with the value of an attribute.
+//! Architecture invariant: this module does no I/O of its own. [`ParquetKey`] defines the keys of the files,
+//! [`ColumnDefinition`] a column with the value of an attribute, and [`AthenaTable`] the statement that makes the files
+//! a table of Athena. The columns that a replication document declares are [`TableColumns`].
 
+mod athena;
 mod column;
+mod declared;
 mod key;
 #[cfg(test)]
 mod tests;
@@ -21,6 +24,7 @@ use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use millrace_archive::ArchivedRow;
 use millrace_shared::raw_item::RawItem;
+use millrace_transform::columns::{ColumnType as DeclaredType, TableColumns};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -28,7 +32,9 @@ use parquet::schema::types::ColumnPath;
 use sha2::{Digest as _, Sha256};
 
 use column::{ColumnBuilder, micros, utc};
+use declared::DeclaredBuilder;
 
+pub use athena::AthenaTable;
 pub use column::{ColumnDefinition, ColumnType, PARTITION_KEY, SORT_KEY};
 pub use key::{PARQUET, ParquetKey};
 
@@ -46,13 +52,16 @@ const REMOVED_AT: &str = "removed_at";
 const EVENT_ID: &str = "event_id";
 const ITEM: &str = "item";
 
-/// The schema of a table's files: the columns of its key, the columns with attributes, and those that every file has.
+/// The schema of a table's files: the columns of its key, the columns with attributes, the columns that the replication
+/// document declares, and those that every file has.
 #[derive(Debug, Clone)]
 pub struct ParquetSchema {
     /// The columns of the key.
     key: Vec<ColumnDefinition>,
     /// The columns with attributes.
     attributes: Vec<ColumnDefinition>,
+    /// The columns of the document.
+    declared: TableColumns,
     arrow: SchemaRef,
 }
 
@@ -61,8 +70,18 @@ impl ParquetSchema {
     /// partition key first. `attributes` are the columns that are written in addition.
     #[must_use]
     pub fn new(key: &[(String, String)], attributes: &[ColumnDefinition]) -> Self {
-        let (key, attributes) = (ColumnDefinition::of_key(key), attributes.to_vec());
+        Self::with_parts(ColumnDefinition::of_key(key), attributes.to_vec(), TableColumns::default())
+    }
+
+    /// Adds the columns that a replication document declares.
+    #[must_use]
+    pub fn with_declared(self, declared: TableColumns) -> Self {
+        Self::with_parts(self.key, self.attributes, declared)
+    }
+
+    fn with_parts(key: Vec<ColumnDefinition>, attributes: Vec<ColumnDefinition>, declared: TableColumns) -> Self {
         let mut fields: Vec<Field> = key.iter().chain(&attributes).map(ColumnDefinition::field).collect();
+        fields.extend(declared.definitions().iter().map(declared::field));
         fields.extend([
             Field::new(KEY, DataType::Utf8, false),
             Field::new(REVISION, DataType::Utf8, false),
@@ -71,7 +90,7 @@ impl ParquetSchema {
             Field::new(EVENT_ID, DataType::Utf8, true),
             Field::new(ITEM, DataType::Utf8, false),
         ]);
-        Self { key, attributes, arrow: Arc::new(Schema::new(fields)) }
+        Self { key, attributes, declared, arrow: Arc::new(Schema::new(fields)) }
     }
 
     /// Returns the columns, in order.
@@ -84,6 +103,7 @@ impl ParquetSchema {
     #[must_use]
     pub fn describe(&self) -> String {
         let columns = self.key.iter().chain(&self.attributes).map(ColumnDefinition::describe);
+        let columns = columns.chain(self.declared.definitions().iter().map(declared::describe));
         std::iter::once(FORMAT.to_owned()).chain(columns).collect::<Vec<_>>().join(" ")
     }
 
@@ -110,7 +130,24 @@ impl ParquetSchema {
                 properties = properties.set_column_statistics_enabled(path(), EnabledStatistics::None);
             }
         }
+        for column in self.declared.definitions() {
+            let path = || ColumnPath::new(vec![column.name.clone()]);
+            match column.kind {
+                // A declared text is often a status or a city. A dictionary that becomes too large is given up.
+                DeclaredType::Text => properties = properties.set_column_dictionary_enabled(path(), true),
+                DeclaredType::Json => {
+                    properties = properties.set_column_statistics_enabled(path(), EnabledStatistics::None);
+                }
+                _ => {}
+            }
+        }
         properties.build()
+    }
+
+    /// Returns the names of the columns that the document declares, in order.
+    #[must_use]
+    pub fn declared_names(&self) -> Vec<String> {
+        self.declared.definitions().iter().map(|column| column.name.clone()).collect()
     }
 
     /// Returns an empty batch of rows.
@@ -124,6 +161,14 @@ impl ParquetSchema {
             arrow: self.arrow(),
             key_columns: builders(&self.key),
             attributes: builders(&self.attributes),
+            declared_columns: self
+                .declared
+                .definitions()
+                .iter()
+                .map(|column| DeclaredBuilder::new(column.kind))
+                .collect(),
+            declared: self.declared.clone(),
+            unfit: vec![0; self.declared.definitions().len()],
             key: StringBuilder::new(),
             revision: StringBuilder::new(),
             revision_bytes: BinaryBuilder::new(),
@@ -141,6 +186,10 @@ pub struct ColumnBatch {
     arrow: SchemaRef,
     key_columns: Vec<(ColumnDefinition, ColumnBuilder)>,
     attributes: Vec<(ColumnDefinition, ColumnBuilder)>,
+    declared: TableColumns,
+    declared_columns: Vec<DeclaredBuilder>,
+    /// The number of values that each declared column cannot store, since the batch was created.
+    unfit: Vec<u64>,
     key: StringBuilder,
     revision: StringBuilder,
     revision_bytes: BinaryBuilder,
@@ -159,6 +208,15 @@ impl ColumnBatch {
         let (key, item) = (parsed(row.key.as_str()), parsed(row.item.get()));
         self.key_columns.iter_mut().for_each(|(definition, column)| column.push(definition, &key));
         self.attributes.iter_mut().for_each(|(definition, column)| column.push(definition, &item));
+        // An item that is not valid has no columns, and neither has a value that does not fit: both are null.
+        let mut found = self.declared.read(row.item.get()).unwrap_or_default();
+        found.values.resize_with(self.declared_columns.len(), || None);
+        for (column, value) in self.declared_columns.iter_mut().zip(found.values) {
+            column.push(value);
+        }
+        for index in found.replaced_by_null {
+            self.unfit[index] += 1;
+        }
         self.key.append_value(row.key.as_str());
         self.revision.append_value(row.revision.to_string());
         self.revision_bytes.append_value(row.revision.encode());
@@ -181,6 +239,13 @@ impl ColumnBatch {
         self.bytes
     }
 
+    /// Returns the number of values that each column of the document could not store, and that are therefore null: in
+    /// the order of the columns, over all rows since the batch was created.
+    #[must_use]
+    pub fn unfit(&self) -> &[u64] {
+        &self.unfit
+    }
+
     /// Returns the rows as columns, and empties the batch.
     ///
     /// # Errors
@@ -189,6 +254,7 @@ impl ColumnBatch {
         (self.rows, self.bytes) = (0, 0);
         let columns = self.key_columns.iter_mut().chain(&mut self.attributes);
         let mut columns: Vec<ArrayRef> = columns.map(|(_, column)| column.finish()).collect();
+        columns.extend(self.declared_columns.iter_mut().map(DeclaredBuilder::finish));
         let rest: [ArrayRef; 6] = [
             Arc::new(self.key.finish()),
             Arc::new(self.revision.finish()),

@@ -63,41 +63,53 @@ impl PostgresTable {
 
 impl Serialize for PostgresTable {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Column<'c>(&'c ColumnDefinition);
-        impl Serialize for Column<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let mut members = serializer.serialize_map(None)?;
-                members.serialize_entry("path", &self.0.path.to_string())?;
-                members.serialize_entry("type", self.0.kind.name())?;
-                if let ColumnType::Timestamp(format) = self.0.kind {
-                    members.serialize_entry("format", format.name())?;
-                }
-                members.end()
-            }
-        }
-        struct Columns<'c>(&'c [ColumnDefinition]);
-        impl Serialize for Columns<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_map(self.0.iter().map(|column| (&column.name, Column(column))))
-            }
-        }
         let mut members = serializer.serialize_map(None)?;
         members.serialize_entry("table", &self.table)?;
-        members.serialize_entry("columns", &Columns(self.columns.definitions()))?;
+        members.serialize_entry("columns", &ColumnMembers(self.columns.definitions()))?;
         members.serialize_entry("otherwise", self.columns.otherwise().name())?;
         members.end()
     }
 }
 
+/// A column as a member of `columns`.
+struct Column<'c>(&'c ColumnDefinition);
+
+impl Serialize for Column<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_map(None)?;
+        members.serialize_entry("path", &self.0.path.to_string())?;
+        members.serialize_entry("type", self.0.kind.name())?;
+        if let ColumnType::Timestamp(format) = self.0.kind {
+            members.serialize_entry("format", format.name())?;
+        }
+        members.end()
+    }
+}
+
+/// Columns as the member `columns`, in their order.
+pub(super) struct ColumnMembers<'c>(pub(super) &'c [ColumnDefinition]);
+
+impl Serialize for ColumnMembers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|column| (&column.name, Column(column))))
+    }
+}
+
 impl DocumentReader {
-    /// Reads the table and the columns of a PostgreSQL replica.
-    pub(super) fn postgres_table(&mut self, pointer: &str, members: &Members<'_>) -> Option<PostgresTable> {
+    /// Reads the table and the columns of a PostgreSQL replica. Without columns of its own, it has those of the
+    /// document.
+    pub(super) fn postgres_table(
+        &mut self,
+        pointer: &str,
+        members: &Members<'_>,
+        shared: &[ColumnDefinition],
+    ) -> Option<PostgresTable> {
         let place = |name: &str| member_pointer(pointer, name);
         let given = |name: &str| members.get(name).copied();
         let table = self.text(&place("table"), given("table"), "the name of a table, such as \"orders\"");
         let table = table.and_then(|text| self.parsed(&place("table"), table_name(text)));
         let columns = match given("columns") {
-            None => Some(Vec::new()),
+            None => Some(shared.to_vec()),
             Some(JsonValue::Object(listed)) => self.columns(&place("columns"), listed),
             Some(other) => {
                 let reason = format!("is {}: set it to an object with a member for each column", other.quoted());
@@ -113,7 +125,7 @@ impl DocumentReader {
         Some(PostgresTable { table, columns: TableColumns::new(columns, otherwise) })
     }
 
-    fn columns(&mut self, pointer: &str, listed: &[(String, JsonValue)]) -> Option<Vec<ColumnDefinition>> {
+    pub(super) fn columns(&mut self, pointer: &str, listed: &[(String, JsonValue)]) -> Option<Vec<ColumnDefinition>> {
         if listed.len() > MAX_COLUMNS {
             self.add(pointer, format!("has {} members: at most {MAX_COLUMNS} are allowed", listed.len()));
             return None;

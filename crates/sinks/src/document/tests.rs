@@ -262,6 +262,61 @@ fn a_table_of_postgres_has_its_columns_in_their_order() {
     assert!(problems(&long(48))[0].1.contains("at most 47"));
 }
 
+/// Returns the problems of a document with these shared columns and one PostgreSQL replica.
+fn with_columns(columns: &serde_json::Value) -> String {
+    let replicas = json!([
+        {"name": "sql", "sink": "postgres", "table": "orders"},
+        {"name": "own", "sink": "postgres", "table": "lines", "columns": {"sku": {"path": "sku", "type": "text"}}},
+        {"name": "none", "sink": "postgres", "table": "parts", "columns": {}},
+    ]);
+    json!({"version": 1, "replicas": replicas, "columns": columns}).to_string()
+}
+
+#[test]
+fn columns_of_the_document_are_those_of_each_table_without_its_own() {
+    let columns = json!({"amount": {"path": "total", "type": "numeric"}, "city_2": {"path": "a.b", "type": "text"}});
+    let document = ReplicationDocument::parse(&with_columns(&columns)).unwrap();
+    let names = |columns: &TableColumns| -> Vec<String> {
+        columns.definitions().iter().map(|column| column.name.clone()).collect()
+    };
+    assert_eq!(names(document.columns()), ["amount", "city_2"]);
+    let of = |index: usize| match &document.replicas()[index].sink {
+        SinkSettings::Postgres(table) => names(&table.columns),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((of(0), of(1), of(2)), (names(document.columns()), vec!["sku".to_owned()], Vec::new()));
+    assert_eq!(ReplicationDocument::parse(&document.to_json()).unwrap(), document);
+}
+
+#[test]
+fn column_of_the_document_has_a_name_that_every_store_reads_alike() {
+    let column = json!({"path": "total", "type": "text"});
+    for (name, part) in [
+        ("Amount", "use a lowercase letter"),
+        ("größe", "use a lowercase letter"),
+        ("order date", "use a lowercase letter"),
+        ("_id", "use a lowercase letter"),
+        ("7days", "use a lowercase letter"),
+        ("a\"b", "use a lowercase letter"),
+        ("", "is empty"),
+        (&*"x".repeat(64), "64 bytes"),
+        ("removed_at", "every Parquet file has"),
+        ("dt", "every Parquet file has"),
+        ("sort_key_integer", "every Parquet file has"),
+        ("item", "every table has"),
+        ("deleted_at", "every table has"),
+    ] {
+        let found = problems(&with_columns(&json!({ name: column })));
+        let [(pointer, reason)] = &found[..] else { panic!("{name}: {found:?}") };
+        assert_eq!(*pointer, member_pointer("/columns", name));
+        assert!(reason.contains(part), "{name}: {reason}");
+    }
+    let found = problems(&with_columns(&json!({"amount": {"path": "total", "type": "decimal"}})));
+    assert_eq!(found[0].0, "/columns/amount/type");
+    let found = problems(&with_columns(&json!([])));
+    assert_eq!((&*found[0].0, found.len()), ("/columns", 1));
+}
+
 fn document_of_table(table: &str) -> String {
     document(&json!([{"name": "sql", "sink": "postgres", "table": table}]))
 }
@@ -379,7 +434,11 @@ fn valid_document() -> impl Strategy<Value = ReplicationDocument> {
                 let sink = SinkSettings::Archive { records: ArchivedRecords::Expired };
                 replicas.push(ReplicaEntry { name, sink, transform: TransformSettings::default() });
             }
-            ReplicationDocument { version: 1, replicas, hash_keys: BTreeMap::new() }
+            let path = AttributePath::of_attribute("total".to_owned());
+            let column = ColumnDefinition { name: "amount_7".to_owned(), path, kind: ColumnType::Numeric };
+            let columns = if archives { vec![column] } else { Vec::new() };
+            let columns = TableColumns::new(columns, OtherwiseRule::Null);
+            ReplicationDocument { version: 1, replicas, columns, hash_keys: BTreeMap::new() }
         })
     })
 }

@@ -1,10 +1,12 @@
 //! Conversion of an item's values to columns.
 
-use arrow_array::types::Int64Type;
+use arrow_array::types::{Date32Type, Int64Type};
 use bytes::Bytes;
 use millrace_archive::ItemText;
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::revision::Revision;
+use millrace_transform::AttributePath;
+use millrace_transform::columns::{OtherwiseRule, TimestampFormat};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
@@ -191,6 +193,141 @@ fn a_description_differs_by_key_and_by_columns() {
     for (place, one) in described.iter().enumerate() {
         assert!(one.starts_with(FORMAT) && !described[..place].contains(one), "{one}");
     }
+}
+
+/// The columns that a document declares: name, path and type.
+fn declared(columns: &[(&str, &str, DeclaredType)]) -> TableColumns {
+    let column = |(name, path, kind): &(&str, &str, DeclaredType)| millrace_transform::columns::ColumnDefinition {
+        name: (*name).to_owned(),
+        path: AttributePath::parse(path).unwrap(),
+        kind: *kind,
+    };
+    TableColumns::new(columns.iter().map(column).collect(), OtherwiseRule::Null)
+}
+
+/// One column of each type.
+fn of_each_type() -> TableColumns {
+    declared(&[
+        ("city", "address.city", DeclaredType::Text),
+        ("amount", "total", DeclaredType::Numeric),
+        ("quantity", "lines[0].quantity", DeclaredType::BigInt),
+        ("paid", "paid", DeclaredType::Boolean),
+        ("placed_at", "placedAt", DeclaredType::Timestamp(TimestampFormat::Rfc3339)),
+        ("ends_at", "ttl", DeclaredType::Timestamp(TimestampFormat::EpochSeconds)),
+        ("due", "due", DeclaredType::Date),
+        ("address", "address", DeclaredType::Json),
+        ("digest", "digest", DeclaredType::Bytes),
+        ("tags", "tags", DeclaredType::TextArray),
+        ("prices", "prices", DeclaredType::NumericArray),
+    ])
+}
+
+#[test]
+fn column_of_each_declared_type_has_the_value_of_its_path_or_null() {
+    let fits = r#"{"address":{"M":{"city":{"S":"Łódź"}}},"total":{"N":"0.12345678901234567890123456789012345678"},
+        "lines":{"L":[{"M":{"quantity":{"N":"9223372036854775807"}}}]},"paid":{"BOOL":true},
+        "placedAt":{"S":"2026-11-22T10:00:00.1234567+02:00"},"ttl":{"N":"-0.5"},"due":{"S":"1969-12-31"},
+        "digest":{"B":"AP8="},"tags":{"SS":["b","a"]},"prices":{"L":[{"N":"2.50"},{"N":"1E125"}]}}"#;
+    let does_not = r#"{"address":{"S":"x"},"total":{"S":"7"},"lines":{"L":[{"M":{"quantity":{"N":"0.5"}}}]},
+        "paid":{"S":"true"},"placedAt":{"S":"soon"},"ttl":{"N":"1E125"},"due":{"S":"2026-02-30"},"digest":{"S":"x"},
+        "tags":{"L":[{"N":"1"}]},"prices":{"SS":["1"]}}"#;
+    let schema = ParquetSchema::new(&key(&[("pk", "S")]), &[]).with_declared(of_each_type());
+    let mut batch = schema.batch();
+    for item in [fits, does_not, "{}", r#"{"tags":{"NULL":true},"total":7}"#] {
+        batch.push(&row(item));
+    }
+    let unfit = batch.unfit().to_vec();
+    let columns = batch.take().unwrap();
+    for (name, expected) in [
+        ("city", "Łódź"),
+        ("amount", "0.12345678901234567890123456789012345678"),
+        ("quantity", "9223372036854775807"),
+        ("placed_at", "1795334400123456"),
+        ("ends_at", "-500000"),
+        ("address", r#"{"city":"Łódź"}"#),
+        ("digest", "[0, 255]"),
+    ] {
+        let second = if name == "address" { "\"x\"" } else { "null" };
+        assert_eq!(shown(&columns, name), [expected, second, "null", "null"], "{name}");
+    }
+    assert!(columns.column_by_name("paid").unwrap().as_boolean().value(0));
+    assert_eq!(columns.column_by_name("due").unwrap().as_primitive::<Date32Type>().value(0), -1);
+    let list = |name: &str| {
+        let texts = columns.column_by_name(name).unwrap().as_list::<i32>().value(0);
+        texts.as_string::<i32>().iter().flatten().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (list("tags"), list("prices")),
+        (vec!["a".into(), "b".into()], vec!["2.5".into(), format!("1{}", "0".repeat(125))])
+    );
+    for name in ["paid", "due", "tags", "prices"] {
+        let column = columns.column_by_name(name).unwrap();
+        assert_eq!([1, 2, 3].map(|row| column.is_null(row)), [true; 3], "{name}");
+    }
+    // A path through a text is not an attribute, and a JSON column stores any value.
+    let counted = schema.declared_names().into_iter().zip(unfit).collect::<Vec<_>>();
+    for (name, count) in counted {
+        let expected = match name.as_str() {
+            "city" | "address" => 0,
+            "amount" => 2,
+            _ => 1,
+        };
+        assert_eq!(count, expected, "{name}");
+    }
+}
+
+#[test]
+fn declared_columns_change_the_description_and_the_table_of_athena() {
+    let plain = ParquetSchema::new(&key(&[("pk", "S"), ("sk", "N")]), &[]);
+    let of = |kind| plain.clone().with_declared(declared(&[("at", "at", kind)])).describe();
+    let described = [
+        plain.describe(),
+        of(DeclaredType::Text),
+        of(DeclaredType::Timestamp(TimestampFormat::EpochSeconds)),
+        of(DeclaredType::Timestamp(TimestampFormat::EpochMilliseconds)),
+        plain.clone().with_declared(declared(&[("at", "a.t", DeclaredType::Text)])).describe(),
+    ];
+    for (index, one) in described.iter().enumerate() {
+        assert!(!described[..index].contains(one), "{one}");
+    }
+    let schema = plain.with_declared(of_each_type());
+    let names: Vec<String> = schema.arrow().fields().iter().map(|field| field.name().clone()).collect();
+    let columns = schema.athena_columns();
+    assert_eq!(columns.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), names);
+    let table = AthenaTable {
+        database: "my`archive",
+        name: "expired_items_typed",
+        bucket: "orders-archive",
+        source_table: "Orders",
+        schema: &schema,
+    };
+    let statement = table.to_string();
+    for part in [
+        "CREATE EXTERNAL TABLE `my``archive`.`expired_items_typed` (\n  `partition_key` string,\n",
+        "  `sort_key_integer` bigint,\n  `city` string,\n  `amount` string,\n  `quantity` bigint,\n  `paid` boolean,\n",
+        "  `placed_at` timestamp,\n  `ends_at` timestamp,\n  `due` date,\n  `address` string,\n  `digest` binary,\n",
+        "  `tags` array<string>,\n  `prices` array<string>,\n  `key` string,\n",
+        "  `item` string\n)\nPARTITIONED BY (`dt` string)\nSTORED AS PARQUET\n",
+        "LOCATION 's3://orders-archive/parquet/Orders/'\n",
+        "'storage.location.template' = 's3://orders-archive/parquet/Orders/dt=${dt}/'\n);\n",
+    ] {
+        assert!(statement.contains(part), "{part}\n{statement}");
+    }
+}
+
+#[test]
+fn declared_columns_survive_a_file() {
+    let schema = ParquetSchema::new(&key(&[("pk", "S")]), &[]).with_declared(of_each_type());
+    let mut batch = schema.batch();
+    batch.push(&row(r#"{"tags":{"SS":["a"]},"address":{"M":{"city":{"S":"Paris"}}},"due":{"S":"2026-11-22"}}"#));
+    batch.push(&row("{}"));
+    let columns = batch.take().unwrap();
+    let mut file = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut file, schema.arrow(), Some(schema.properties())).unwrap();
+    writer.write(&columns).unwrap();
+    writer.close().unwrap();
+    let mut read = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).unwrap().build().unwrap();
+    assert_eq!(read.next().unwrap().unwrap().columns(), columns.columns());
 }
 
 proptest! {

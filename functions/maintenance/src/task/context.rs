@@ -5,6 +5,7 @@ use millrace_archive::{Compression, KeyNames};
 use millrace_shared::invocation::Invocation;
 use millrace_shared::table::RestoreTable;
 use millrace_sinks::Replica;
+use millrace_transform::columns::TableColumns;
 
 use crate::archive_scan::ArchiveReader;
 use crate::deployment::DeployedReplicator;
@@ -35,6 +36,8 @@ pub struct TaskContext<'a> {
     pub compression: Compression,
     /// The columns of a Parquet export in addition to those that every table has.
     pub parquet_columns: &'a [ColumnDefinition],
+    /// The columns that the replication document declares for a Parquet export.
+    pub declared_columns: &'a TableColumns,
     /// The event source mappings that feed the replicas.
     pub mappings: &'a ReplicatorMappings,
     /// The deployed replicator, whose configuration names its sinks.

@@ -12,13 +12,18 @@
 
 mod parquet_writer;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use millrace_archive::ArchiveDay;
 use millrace_archive::store::ObjectMeta;
+use millrace_shared::metric;
+use millrace_sinks::archive;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
-use self::parquet_writer::{PARTS, ParquetFormat};
+use self::parquet_writer::{PARTS, ParquetFormat, UnfitCounts};
 use super::merge::{FAN_IN, MergeError, MergeJob, MergeResult};
 use super::target_bytes;
 use crate::catalog;
@@ -83,8 +88,21 @@ pub struct ParquetCursor {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum ParquetEntry<'a> {
-    Written { day: String, run: &'a str, inputs: usize, outputs: Vec<&'a str>, rows: u64 },
-    Left { object: &'a str, outcome: &'static str, reason: String },
+    Written {
+        day: String,
+        run: &'a str,
+        inputs: usize,
+        outputs: Vec<&'a str>,
+        rows: u64,
+        /// The number of values that each column of the document cannot store.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        unfit_values: BTreeMap<String, u64>,
+    },
+    Left {
+        object: &'a str,
+        outcome: &'static str,
+        reason: String,
+    },
 }
 
 impl SegmentTask for ParquetTask {
@@ -139,12 +157,15 @@ async fn written(
         task_run.count("export-parquet.not_compacted", uncompacted);
         return Ok(true);
     }
-    let schema = ParquetSchema::new(&context.source.description().key, context.parquet_columns);
+    let schema = ParquetSchema::new(&context.source.description().key, context.parquet_columns)
+        .with_declared(context.declared_columns.clone());
     let run = ParquetKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes, &schema.describe());
     let (there, unrecognized) = files(context, day).await?;
     let (own, former): (Vec<_>, Vec<_>) = there.into_iter().partition(|key| key.run == run);
     if !is_whole(context, &own).await? {
+        let unfit = Arc::new(UnfitCounts::new(schema.declared_names()));
         let sheet = ParquetFormat {
+            unfit: Arc::clone(&unfit),
             store: context.archive()?.clone(),
             table: context.table().to_owned(),
             day,
@@ -170,8 +191,15 @@ async fn written(
         };
         task_run.count("export-parquet.written", outputs.len());
         task_run.count("export-parquet.rows", usize::try_from(rows).unwrap_or(usize::MAX));
+        let unfit_values = unfit.by_column();
+        let unfit_sum: u64 = unfit_values.values().sum();
+        task_run.count("export-parquet.unfit_values", usize::try_from(unfit_sum).unwrap_or(usize::MAX));
+        if unfit_sum > 0 {
+            metric::UNFIT_VALUES.increment([archive::NAME], unfit_sum);
+        }
         let outputs = outputs.iter().map(|output| output.key.as_str()).collect();
-        task_run.report(&ParquetEntry::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
+        let day = day.to_string();
+        task_run.report(&ParquetEntry::Written { day, run: &run, inputs, outputs, rows, unfit_values });
         // The files are complete: after a later error, the next invocation does not write them again, and would not
         // count them either.
         task_run.checkpoint(task_run.cursor().clone()).await?;

@@ -1,8 +1,11 @@
 //! The output format of a Parquet export: a file is spooled, read back, uploaded, and read back again.
 //! [`ParquetFormat`]
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use millrace_archive::store::{ArchiveStore, StoreError};
 use millrace_archive::{ArchiveDay, ArchivedRow, ObjectMetadata};
@@ -32,7 +35,30 @@ pub(super) struct ParquetFormat {
     pub(super) day: ArchiveDay,
     pub(super) run: String,
     pub(super) schema: ParquetSchema,
+    pub(super) unfit: Arc<UnfitCounts>,
     pub(super) runtime: Handle,
+}
+
+/// The number of values that each column of the document could not store, over all files of a run.
+pub(super) struct UnfitCounts(Vec<(String, AtomicU64)>);
+
+impl UnfitCounts {
+    /// Creates the counts of the columns of these names, all of them 0.
+    pub(super) fn new(names: Vec<String>) -> Self {
+        Self(names.into_iter().map(|name| (name, AtomicU64::new(0))).collect())
+    }
+
+    fn add(&self, counts: &[u64]) {
+        for ((_, sum), count) in self.0.iter().zip(counts) {
+            sum.fetch_add(*count, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the counts above 0, by the name of the column.
+    pub(super) fn by_column(&self) -> BTreeMap<String, u64> {
+        let counts = self.0.iter().map(|(name, count)| (name.clone(), count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
 }
 
 /// A file that is being written.
@@ -82,6 +108,7 @@ impl OutputFormat for ParquetFormat {
 
     fn put(&self, mut part: ParquetPart, place: u32, is_last: bool) -> Result<MergeOutput, MergeError> {
         part.write()?;
+        self.unfit.add(part.batch.unfit());
         let ParquetPart { writer, file, written, times, .. } = part;
         writer.close().map_err(spool)?;
         let key = ParquetKey { table: self.table.clone(), day: self.day, run: self.run.clone(), part: place };
