@@ -14,6 +14,7 @@ mod foreign_tables;
 mod interruptions;
 mod item_lifecycle;
 mod key_shapes;
+mod masking;
 mod predictions;
 mod redrives;
 mod refusals;

@@ -7,11 +7,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::log_capture::logged;
 use crate::maintenance::replicas::{COPY, ReplicasScene, STAGING};
 use crate::maintenance::scene::text;
 use crate::maintenance::transforms::{
-    MaskedScene, differences, everything_masked, masked, person, replicate_people_observed, usual_rules,
+    MaskedScene, differences, everything_masked, masked, outdated, person, replicate_people_observed, usual_rules,
 };
 use crate::replication::events::{EventBuilder, user};
 use crate::replication::rig::{ReplicationRig, deliver_batch};
@@ -129,14 +128,6 @@ async fn guarantee_33_without_rules_an_image_keeps_its_bytes() {
     assert_eq!(deliver_batch(&rig.replicator(), &event).await.identifier(), None);
     let item = rig.item("ada", "1").await.unwrap();
     assert_eq!(item.len(), image.as_object().unwrap().len() + 1, "the revision is all that is added");
-}
-
-/// Starts the replicator; returns the replicas that it reports as outdated.
-async fn outdated(scene: &MaskedScene, environment: &Environment) -> Vec<String> {
-    let log = logged(async { scene.replicas.replicator_in(environment).check().await.unwrap() }).await;
-    let lines = log.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let reported = lines.filter(|line| line["message"].as_str().unwrap().contains("items of other rules"));
-    reported.map(|line| line["sink"].as_str().unwrap().to_owned()).collect()
 }
 
 async fn repair(scene: &mut MaskedScene, environment: &Environment, segments: &[(u32, u32)]) {

@@ -14,7 +14,7 @@ use super::replicas::{COPY, ReplicasScene, STAGING, environment};
 use super::scene::{SOURCE, SceneItem, text, to_its_end, user};
 use crate::log_capture::logged;
 
-const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii";
+pub(super) const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii";
 
 /// The replica `staging`: no drafts, four attributes, one of them hashed; and the replica `copy`, which has everything.
 pub(crate) fn masked(attributes: &Value) -> Environment {
@@ -192,15 +192,41 @@ async fn rule_for_a_key_attribute_prevents_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn repair_rewrites_the_hashes_after_a_rotation_of_the_key() {
     let mut scene = MaskedScene::start(&masked(&usual_rules())).await;
-    scene.write("ada", "active").await;
+    for (name, email) in [("ada", "same@example.com"), ("eve", "same@example.com"), ("bob", "other@example.com")] {
+        let mut item = person(name, "active");
+        item.insert("email".to_owned(), text(email));
+        assert_eq!(scene.replicas.write(&scene.replicator, item).await, None);
+    }
+    scene.write("gone", "active").await;
+    scene.write("gone", "draft").await;
     let former = scene.replicas.live(STAGING).await;
     let rotated = masked_with("the next key for the hashes of tests", &usual_rules());
+    // The functions start again with the new key. Until a repair has passed, each start reports the replica.
     scene.maintenance = scene.replicas.maintenance_in(&rotated, rotated.get("REPLICATION").unwrap()).await;
-    assert_eq!(differences(&scene.verify().await, "staging"), 1);
-    scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
+    scene.replicator = scene.replicas.replicator_in(&rotated);
+    assert_eq!(outdated(&scene, &rotated).await, ["staging"]);
+    assert_eq!(differences(&scene.verify().await, "staging"), 3);
+    scene.write("new", "active").await;
+    let repair = json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0});
+    assert_eq!(scene.task(repair).await["staging.repaired"], 3);
     let now = scene.replicas.live(STAGING).await;
-    assert_ne!(now["ada"]["email"], former["ada"]["email"]);
+    for name in ["ada", "eve", "bob"] {
+        assert_ne!(now[name]["email"], former[name]["email"], "{name}");
+        assert_eq!(now[name]["status"], former[name]["status"], "{name}");
+    }
+    assert_eq!(now["ada"]["email"], now["eve"]["email"], "equal values still have equal hashes");
+    assert_ne!(now["ada"]["email"], now["bob"]["email"]);
+    assert!(!now.contains_key("gone") && now.contains_key("new"), "{now:?}");
     assert_eq!(differences(&scene.verify().await, "staging"), 0);
+    assert!(outdated(&scene, &rotated).await.is_empty());
+}
+
+/// Starts the replicator; returns the replicas that it reports as outdated.
+pub(crate) async fn outdated(scene: &MaskedScene, environment: &Environment) -> Vec<String> {
+    let log = logged(async { scene.replicas.replicator_in(environment).check().await.unwrap() }).await;
+    let lines = log.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let reported = lines.filter(|line| line["message"].as_str().unwrap().contains("items of other rules"));
+    reported.map(|line| line["sink"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Every byte that the masked replica, the reports and the results of tasks contain.
@@ -219,7 +245,8 @@ struct RecordedNames(Mutex<String>);
 
 impl RecordedNames {
     fn keep(&self, key: &Key) {
-        writeln!(self.0.lock().unwrap(), "{key:?}").unwrap();
+        let mut names = self.0.lock().unwrap();
+        writeln!(names, "{key:?}").unwrap();
     }
 }
 
@@ -244,17 +271,24 @@ impl Recorder for RecordedNames {
     }
 }
 
-/// As [`replicate_people`]; also returns the log lines and the metrics of the functions as one text.
-pub(crate) async fn replicate_people_observed(scene: &mut MaskedScene, count: usize) -> (Vec<String>, String) {
-    let (mut personal, names) = (Vec::new(), RecordedNames::default());
+/// Runs the future; returns the log lines and the metrics of the functions as one text.
+pub(super) async fn observed(doing: impl Future<Output = ()>) -> String {
+    let names = RecordedNames::default();
     let log = {
         let _recording = metrics::set_default_local_recorder(&names);
-        logged(async { personal = replicate_people(scene, count).await }).await
+        logged(doing).await
     };
     let metrics = names.0.into_inner().unwrap();
     assert!(log.iter().any(|line| line.contains("batch handled")), "the log has been read");
     assert!(metrics.contains("AppliedChanges"), "the metrics have been read");
-    (personal, log.join("\n") + &metrics)
+    log.join("\n") + &metrics
+}
+
+/// As [`replicate_people`]; also returns the log lines and the metrics of the functions as one text.
+pub(crate) async fn replicate_people_observed(scene: &mut MaskedScene, count: usize) -> (Vec<String>, String) {
+    let mut personal = Vec::new();
+    let observed = observed(Box::pin(async { personal = replicate_people(scene, count).await })).await;
+    (personal, observed)
 }
 
 /// Writes people with distinct personal values, lets some leave the filter, some fail and some be lost, and runs every
