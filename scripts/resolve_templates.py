@@ -160,7 +160,7 @@ MALFORMED = [
     {"Replication": DOCUMENT["Replication"], "ReplicaRoleArns": "arn:aws:iam::999999999999:user/replica"},
 ]
 # The statements of each role that depend on a parameter.
-REPLICAS = {"Replica", "ReplicaKey", "ReplicaKeys", "ReplicaRole", "ReplicaRoles", "Replication"}
+REPLICAS = {"HashKeys", "Replica", "ReplicaKey", "ReplicaKeys", "ReplicaRole", "ReplicaRoles", "Replication"}
 OPTIONAL = {
     "ReplicatorRole": {"SourceKey", "Archive"} | REPLICAS,
     "ArchiverRole": {"SourceKey", "Archive"},

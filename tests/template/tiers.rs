@@ -117,11 +117,33 @@ fn nothing_leads_out_of_the_network() {
         assert!(statements.iter().all(own), "{id} serves other accounts");
         let gateway = ["DynamoDbEndpoint", "S3Endpoint"].contains(&id.as_str());
         assert_eq!(endpoint["Properties"]["VpcEndpointType"], if gateway { "Gateway" } else { "Interface" });
-        assert_eq!(
-            endpoint["Condition"],
-            if gateway { Value::Null } else { "HasDatabase".into() },
-            "{id} costs by the hour"
-        );
+        let expected = match id.as_str() {
+            "SecretsEndpoint" => "NeedsSecrets".into(),
+            _ if gateway => Value::Null,
+            _ => "HasDatabase".into(),
+        };
+        assert_eq!(endpoint["Condition"], expected, "{id} costs by the hour");
+    }
+}
+
+#[test]
+fn replicator_reaches_secrets_manager_if_a_document_has_hash_keys() {
+    let conditions = section("infra/network.yaml", "Conditions");
+    assert_eq!(conditions["NeedsSecrets"], serde_json::json!(["!Condition HasDatabase", "!Condition HasHashKeys"]));
+    let resources = section("infra/network.yaml", "Resources");
+    for (id, condition) in [
+        ("SecretsEndpoint", "NeedsSecrets"),
+        ("EndpointsGroup", "NeedsSecrets"),
+        ("EndpointsFromReplicator", "HasHashKeys"),
+        ("EndpointsFromMaintenance", "HasDatabase"),
+    ] {
+        assert_eq!(resources[id]["Condition"], condition, "{id}");
+    }
+    let name = "HashKeySecretArns";
+    let parameter = |path| section(path, "Parameters")[name].clone();
+    let (network, replication) = (parameter("infra/network.yaml"), parameter("infra/replication.yaml"));
+    for member in ["Type", "Default", "AllowedPattern"] {
+        assert_eq!(network[member], replication[member], "{member}");
     }
 }
 
@@ -154,6 +176,7 @@ fn a_security_group_lets_in_groups_and_nobody_else() {
         ("DatabaseGroup", "RotationGroup"),
         ("DatabaseGroup", "SearchGroup"),
         ("EndpointsGroup", "MaintenanceGroup"),
+        ("EndpointsGroup", "ReplicatorGroup"),
         ("EndpointsGroup", "RotationGroup"),
     ];
     assert_eq!(doors, expected.map(|(door, who)| (door.to_owned(), who.to_owned())).into());

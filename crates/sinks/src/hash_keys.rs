@@ -7,12 +7,17 @@ use std::collections::BTreeMap;
 
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata as _;
 use millrace_shared::environment::{Environment, EnvironmentError};
+use millrace_shared::error_chain::error_chain;
 use millrace_transform::HashKey;
 
 use crate::document::{REPLICATION, ReplicationDocument, SecretArn};
 
 /// The permission that reading a key requires.
 const PERMISSION: &str = "secretsmanager:GetSecretValue";
+
+/// The fix if no response arrives.
+const REACHABLE: &str = "in a network, Secrets Manager needs an interface endpoint that admits the function's security \
+                         group (HashKeySecretArns of infra/network.yaml)";
 
 /// Returns the secrets that the document of an environment names, by the name of the key.
 fn secrets(environment: &Environment) -> BTreeMap<String, SecretArn> {
@@ -44,8 +49,12 @@ pub async fn load_hash_keys(
                 None => problems.push(format!("{pointer}, which contains no text: set the secret to a text")),
             },
             Err(error) => {
-                let reason = error.code().unwrap_or("Secrets Manager is unreachable");
-                problems.push(format!("{pointer}, which cannot be read ({reason}): allow {PERMISSION} on it"));
+                let fix = match error.code() {
+                    Some(code) => format!("{code}): allow {PERMISSION} on it"),
+                    // In a network without a way out, nothing answers.
+                    None => format!("{}): {REACHABLE}", error_chain(&error)),
+                };
+                problems.push(format!("{pointer}, which cannot be read ({fix}"));
             }
         }
     }
@@ -81,4 +90,38 @@ pub(crate) fn hash_keys(
         }
     }
     if problems.is_empty() { Ok(keys) } else { Err(problems) }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_secretsmanager::Config;
+    use aws_sdk_secretsmanager::config::retry::RetryConfig;
+    use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn secret_that_does_not_answer_names_the_endpoint_of_a_network() {
+        let document = r#"{"version":1,"hash_keys":{"pii":"arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii"},
+            "replicas":[{"name":"copy","sink":"dynamodb","table":"Copy","attributes":{"hash":{"email":"pii"}}}]}"#;
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("eu-west-1"))
+            .credentials_provider(Credentials::for_tests())
+            .endpoint_url("http://127.0.0.1:1")
+            .retry_config(RetryConfig::disabled())
+            .build();
+        let client = aws_sdk_secretsmanager::Client::from_conf(config);
+        let environment: Environment = [(REPLICATION.to_owned(), document.to_owned())].into_iter().collect();
+        let error = load_hash_keys(environment, &client).await.unwrap_err().to_string();
+        for part in [
+            "1 problem(s)",
+            "REPLICATION /hash_keys/pii is arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii",
+            "which cannot be read (",
+            "Secrets Manager needs an interface endpoint",
+            "HashKeySecretArns of infra/network.yaml",
+        ] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+    }
 }
