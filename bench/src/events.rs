@@ -16,6 +16,28 @@ pub(crate) fn changes(records: usize) -> String {
     })
 }
 
+/// Returns `records` changes of items with 13 attributes and distinct keys, each of about 1.6 KB with both images.
+pub(crate) fn orders(records: usize) -> String {
+    batch(records, |index| {
+        let (old, new) = (order(index, "open"), order(index, "paid"));
+        format!(r#""eventName":"MODIFY","dynamodb":{{{},"NewImage":{new},"OldImage":{old}}}"#, position(index))
+    })
+}
+
+/// Returns an item with 13 attributes of all common types.
+fn order(index: usize, status: &str) -> String {
+    json!({
+        "user_id": {"S": format!("user-{index:08}")}, "timestamp": {"N": TIME.to_string()},
+        "name": {"S": format!("User {index}")}, "email": {"S": format!("user-{index:08}@example.com")},
+        "status": {"S": status}, "total": {"N": format!("{}.{:02}", index * 7, index % 100)},
+        "quantity": {"N": (index % 9).to_string()}, "paid": {"BOOL": status == "paid"},
+        "created_at": {"S": "2026-11-22T08:00:00Z"}, "due": {"S": "2026-12-22"},
+        "address": {"M": {"city": {"S": "Łódź"}, "street": {"S": format!("a street of some length {index:08}")}}},
+        "tags": {"SS": ["gift", "new"]}, "note": {"S": format!("a note of some length {index:08}")},
+    })
+    .to_string()
+}
+
 /// Returns `records` removals by TTL with distinct keys, each of about 1.4 KB with the old image.
 pub(crate) fn expiries(records: usize) -> String {
     batch(records, |index| {

@@ -20,6 +20,8 @@ const PARTS: usize = 7;
 /// The number of cold starts, which are short; the median is reported.
 const STARTS: usize = 15;
 const REQUESTS: usize = 5_000;
+/// The batch size of measurements that compare processes.
+const PAIRED_SIZE: usize = 1_000;
 
 /// Measures the two functions that read the stream.
 pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> Result<(), BenchError> {
@@ -47,53 +49,99 @@ pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> 
         starts(&binary, endpoint, payload(1).into()).await?;
         if name == "replicator" {
             replicas(&binary, endpoint).await?;
+            transforms(&binary, endpoint).await?;
         }
     }
     Ok(())
 }
 
-/// Measures the replicator with one and with two DynamoDB replicas, part by part in alternation, so that other load on
-/// the machine affects both in the same way.
+/// Measures the replicator with one and with two DynamoDB replicas.
 async fn replicas(binary: &Path, endpoint: &str) -> Result<(), BenchError> {
-    const SIZE: usize = 1_000;
-    let payload = Bytes::from(events::changes(SIZE));
     let document = |replicas: usize| {
         let replica = |n| json!({"name": format!("copy-{n}"), "sink": "dynamodb", "table": format!("UsersCopy{n}")});
         json!({"version": 1, "replicas": (1..=replicas).map(replica).collect::<Vec<_>>()}).to_string()
     };
-    let mut functions = Vec::new();
-    for replicas in [1, 2] {
-        let document = document(replicas);
-        let variables = [("REPLICA_TABLE", ""), ("REPLICATION", document.as_str())];
-        let mut function = FunctionProcess::start_with(binary, endpoint, &variables).await?;
-        acknowledged(&function.invoke(payload.clone()).await?)?;
-        functions.push((function, Vec::new()));
-    }
-    let rounds = rounds(SIZE);
-    for _ in 0..PARTS {
-        for (function, parts) in &mut functions {
-            let before = function.cpu()?;
-            for _ in 0..rounds {
-                acknowledged(&function.invoke(payload.clone()).await?)?;
-            }
-            parts.push(micros(function.cpu()?.saturating_sub(before)) / count(rounds * SIZE));
-        }
-    }
-    println!("\nreplicator, {SIZE} records a batch");
+    let payload = Bytes::from(events::changes(PAIRED_SIZE));
+    let each = paired(binary, endpoint, &payload, &[document(1), document(2)]).await?;
+    println!("\nreplicator, {PAIRED_SIZE} records a batch");
     println!("  replicas   CPU µs a record   peak MB");
-    let mut each = Vec::new();
-    for (replicas, (function, parts)) in functions.into_iter().enumerate() {
-        let (cpu, peak) = (median(parts), megabytes(function.peak_bytes()?));
-        println!("  {:>8}   {cpu:>15.1}   {peak:>7.1}", replicas + 1);
-        each.push(cpu);
+    for (replicas, PairedRun { parts, peak }) in each.iter().enumerate() {
+        println!("  {:>8}   {:>15.1}   {peak:>7.1}", replicas + 1, median(parts.clone()));
     }
-    let [one, two] = each[..] else { return Ok(()) };
+    let [one, two] = [0, 1].map(|run: usize| median(each[run].parts.clone()));
     println!(
         "  the second replica costs {:.1} µs a record, {:.2}x the first with the parsing",
         two - one,
         (two - one) / one
     );
     Ok(())
+}
+
+/// Measures the replicator with a replica that stores 6 of 13 attributes, one of them hashed, of the items that match a
+/// pattern, and with one that stores the same items as they are.
+pub(crate) async fn transforms(binary: &Path, endpoint: &str) -> Result<(), BenchError> {
+    let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:pii";
+    let plain = json!({"name": "copy", "sink": "dynamodb", "table": "UsersCopy"});
+    let mut masked = plain.clone();
+    masked["where"] = json!([{"status": {"S": [{"anything-but": ["draft"]}]}}]);
+    masked["attributes"] = json!({
+        "include": ["user_id", "timestamp", "name", "email", "status", "created_at"], "hash": {"email": "pii"},
+    });
+    let documents = [plain, masked]
+        .map(|replica| json!({"version": 1, "replicas": [replica], "hash_keys": {"pii": secret}}).to_string());
+    let payload = Bytes::from(events::orders(PAIRED_SIZE));
+    let each = paired(binary, endpoint, &payload, &documents).await?;
+    println!("\nreplicator, {PAIRED_SIZE} records a batch, {} bytes a record", payload.len() / PAIRED_SIZE);
+    println!("  a replica of                      CPU µs a record   peak MB");
+    for (label, PairedRun { parts, peak }) in ["13 attributes", "6 of 13, a hash and a pattern"].iter().zip(&each) {
+        println!("  {label:<31}   {:>15.1}   {peak:>7.1}", median(parts.clone()));
+    }
+    let ratios: Vec<f64> = each[1].parts.iter().zip(&each[0].parts).map(|(masked, plain)| masked / plain).collect();
+    let (least, most) =
+        ratios.iter().fold((f64::MAX, 0.0_f64), |(least, most), ratio| (least.min(*ratio), most.max(*ratio)));
+    println!("  with rules, relative to without: {:.2}x ({least:.2} to {most:.2})", median(ratios));
+    Ok(())
+}
+
+/// The measurement of one of several processes: its CPU time per record in each part, and its peak memory in MB.
+struct PairedRun {
+    parts: Vec<f64>,
+    peak: f64,
+}
+
+/// Measures a process of the replicator for each document, part by part in alternation, so that other load on the
+/// machine affects all of them in the same way.
+async fn paired(
+    binary: &Path,
+    endpoint: &str,
+    payload: &Bytes,
+    documents: &[String],
+) -> Result<Vec<PairedRun>, BenchError> {
+    let mut functions = Vec::new();
+    for document in documents {
+        let variables = [("REPLICA_TABLE", ""), ("REPLICATION", document.as_str())];
+        let mut function = FunctionProcess::start_with(binary, endpoint, &variables).await?;
+        acknowledged(&function.invoke(payload.clone()).await?)?;
+        functions.push((function, Vec::new()));
+    }
+    let rounds = rounds(PAIRED_SIZE);
+    for part in 0..PARTS {
+        let mut order: Vec<_> = functions.iter_mut().collect();
+        if part % 2 == 1 {
+            order.reverse();
+        }
+        for (function, parts) in order {
+            let before = function.cpu()?;
+            for _ in 0..rounds {
+                acknowledged(&function.invoke(payload.clone()).await?)?;
+            }
+            parts.push(micros(function.cpu()?.saturating_sub(before)) / count(rounds * PAIRED_SIZE));
+        }
+    }
+    let run = |(function, parts): (FunctionProcess, Vec<f64>)| {
+        Ok(PairedRun { parts, peak: megabytes(function.peak_bytes()?) })
+    };
+    functions.into_iter().map(run).collect()
 }
 
 /// Measures the API with requests that each make one call to the table. The CPU time is that of the function's process,
