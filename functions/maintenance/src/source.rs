@@ -37,7 +37,7 @@ pub enum SourceTableError {
 /// A key of a request that is not a key of the source table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{field} is a key of {found}, but the key of table {table} is {expected}: set it to DynamoDB JSON such as \
+    "{field} is a key of {found}, but the key of {expected}: set it to DynamoDB JSON such as \
      {example}, as in millrace task {task} --{field} {quoted}",
     quoted = shell::quote(example)
 )]
@@ -48,9 +48,7 @@ pub struct OtherKeyError {
     task: &'static str,
     /// The names and types of the attributes of the given key.
     found: String,
-    /// The table.
-    table: String,
-    /// The names and types of the table's key attributes.
+    /// The table, with the names and types of its key attributes.
     expected: String,
     /// A key of the table.
     example: String,
@@ -145,8 +143,11 @@ impl SourceTable {
             field,
             task,
             found: names(&mut given.iter()),
-            table: self.table_name().to_owned(),
-            expected: names(&mut expected.iter().map(|(name, kind)| (name, kind))),
+            expected: format!(
+                "table {} is {}",
+                self.table_name(),
+                names(&mut expected.iter().map(|(name, kind)| (name, kind)))
+            ),
             example: format!("{{{}}}", example.collect::<Vec<_>>().join(",")),
         })
     }
