@@ -117,7 +117,7 @@ Ctrl-C stops.
 
 /// The note about a stack without a replica.
 const NO_REPLICA: &str =
-    "Note: the replication document declares no replica to compare, so the tasks verify, repair, backfill and audit fail.
+    "Note: the replication document declares no replica to compare, so verify, repair, backfill and audit are refused.
 Add a replica whose sink is dynamodb or postgres to compare it.
 ";
 

@@ -571,8 +571,9 @@ mod tests {
         let one = quarantine_text(&summary(1, vec![reason("_rev is reserved: set ReservedPrefix", 1)]));
         assert_eq!(
             one,
-            "import: 1 record is in quarantine, and not in the replica:\n  1 record, such as item {\"pk\":{\"S\":\"a\"}}: \
-             _rev is reserved: set ReservedPrefix; here with --parameter ReservedPrefix=mr_\n    \
+            "import: 1 record is in quarantine, and not in the replica:\n  \
+             1 record, such as item {\"pk\":{\"S\":\"a\"}}: _rev is reserved: set ReservedPrefix; \
+             here with --parameter ReservedPrefix=mr_\n    \
              s3://orders-failures/quarantine/a.json\n"
         );
         let several = quarantine_text(&summary(3, vec![reason("too large", 2), reason("empty", 1)]));

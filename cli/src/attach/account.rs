@@ -117,7 +117,7 @@ impl AccountConnection {
         let recovery = self.recovery(&dynamodb, table).await;
         // A running millrace has a Region of its own, in which nothing can be deployed.
         let table = description.in_region(&self.region);
-        Ok(TableObservation { skipped_ttl, recovery, readers, key, replica, table })
+        Ok(TableObservation { table, skipped_ttl, recovery, readers, key, replica })
     }
 
     /// Reads at most this number of items of a table, by name or ARN.
@@ -163,8 +163,8 @@ impl AccountConnection {
             }
             _ => match &self.endpoint_url {
                 Some(url) => format!(
-                    "{url} is not an endpoint of DynamoDB: set --endpoint-url to one, such as http://127.0.0.1:8000 of a \
-                     running millrace up"
+                    "{url} is not an endpoint of DynamoDB: set --endpoint-url to one, such as http://127.0.0.1:8000 of \
+                     a running millrace up"
                 ),
                 None => "use --from with the output of aws dynamodb describe-table".to_owned(),
             },

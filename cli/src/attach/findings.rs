@@ -230,8 +230,7 @@ impl<'o> TableReview<'o> {
         let arn = &self.table().arn;
         if arn.is_local() {
             let text = format!(
-                "the table is one of a program on this machine: the files have its account {}, and the Region {} of this \
-                 command",
+                "the table is one of a program on this machine: the files have its account {}, and the Region {}",
                 arn.account, arn.region
             );
             let fix = "for a deployment, run millrace attach without --endpoint-url for the table of your account";
@@ -319,8 +318,8 @@ impl<'o> TableReview<'o> {
         let readers = self.observation.readers.known().map_or(&[][..], Vec::as_slice);
         let is_local = self.table().arn.is_local();
         let is_foreign = |reader: &&StreamReader| {
-            !is_of_stack(&reader.function, &self.choices.stack_name)
-                && !(is_local && LOCAL_FUNCTIONS.contains(&&*reader.function))
+            let is_own = is_local && LOCAL_FUNCTIONS.contains(&&*reader.function);
+            !is_own && !is_of_stack(&reader.function, &self.choices.stack_name)
         };
         readers.iter().filter(is_foreign).collect()
     }

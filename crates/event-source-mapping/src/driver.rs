@@ -177,7 +177,7 @@ impl MappingDriver {
                 drain.until = Some(until.clone());
             }
             // Everything is read, and every write that follows is signalled.
-            if self.writes.is_some() && self.shards_at > self.read_at {
+            if self.writes.is_some() && self.shards_at > Instant::now() {
                 self.poll_at = self.read_at + SIGNALLED_POLL_EVERY;
             }
         }

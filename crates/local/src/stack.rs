@@ -223,9 +223,9 @@ pub enum StartError {
     },
     /// An attribute of the source table has a name that replication adds to the items of the replica.
     #[error(
-        "the {role} {attribute:?} of table {table} has a name that replication adds to the items of the replica: choose \
-         another prefix of these names with --parameter ReservedPrefix=mr_, or describe the source if this table is a \
-         replica of Millrace"
+        "the {role} {attribute:?} of table {table} has a name that replication adds to the items of the replica: \
+         choose another prefix of these names with --parameter ReservedPrefix=mr_, or describe the source if this \
+         table is a replica of Millrace"
     )]
     ReservedAttribute {
         /// The name of the table.

@@ -356,8 +356,8 @@ impl TableDescription {
         Ok(self)
     }
 
-    /// Returns the description with another Region in its ARNs, if they have that of the engine on this machine, which is
-    /// not one of AWS.
+    /// Returns the description with another Region in its ARNs, if they have that of the engine on this machine, which
+    /// is not one of AWS.
     #[must_use]
     pub fn in_region(mut self, region: &str) -> Self {
         if self.arn.region != ENGINE_REGION {

@@ -5,7 +5,7 @@
 //! ([`TableArns`]); all other requests and responses are forwarded unchanged. Requests of Lambda's API are forwarded to
 //! the HTTP API, so that a program which sends all calls to one endpoint reaches both.
 //!
-//! Each request that may write is signalled after its response ([`DynamoDbEngine::writes`](super::DynamoDbEngine::writes)).
+//! Each request that may write is signalled after its response.
 
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};

@@ -134,8 +134,8 @@ fn parameter_table(parameters: &TemplateNode, choices: &ParameterOverrides) -> R
         })?;
         if table.keys.iter().any(|former| former.name == key.name) {
             let problem = format!(
-                "{text:?} names the attribute of PartitionKey: set it to another attribute, or omit --parameter SortKey if \
-                 the table has no sort key"
+                "{text:?} names the attribute of PartitionKey: set it to another attribute, or omit \
+                 --parameter SortKey if the table has no sort key"
             );
             return Err(fault(parameter, &problem));
         }

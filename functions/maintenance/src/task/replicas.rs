@@ -8,8 +8,8 @@ use super::request::InvalidRequest;
 /// The configuration has no replica that a task could process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "REPLICATION declares no replica to compare with the source: add one whose sink is dynamodb or postgres, because the \
-     archive and the cache cannot be read back"
+    "REPLICATION declares no replica to compare with the source: add one whose sink is dynamodb or postgres, because \
+     the archive and the cache cannot be read back"
 )]
 pub struct NoReplicaError;
 
