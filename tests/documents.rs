@@ -3,10 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
+use millrace_maintenance::task::TaskRequest;
 use millrace_maintenance::task::registry::TASKS;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::architecture::{self, SourceFile};
+use crate::replication::rig::invocation;
 
 const FUNCTIONS: [&str; 5] = ["api", "search", "replicator", "archiver", "maintenance"];
 
@@ -167,6 +172,92 @@ fn documented_fields_of_each_task_are_those_that_it_accepts() {
         let documented = rows_by_name(section(&document, &format!("### `{}`", task.name)));
         let accepted: BTreeSet<String> = task.fields().iter().map(|field| (*field).to_owned()).collect();
         assert_eq!(documented.into_keys().collect::<BTreeSet<_>>(), accepted, "{}", task.name);
+    }
+}
+
+/// The blocks of commands in a text.
+fn commands(text: &str) -> Vec<&str> {
+    text.split("\n```sh\n").skip(1).map(|block| block.split("\n```").next().unwrap()).collect()
+}
+
+/// The drills of docs/operations.md: title and text. `template::alarms` checks their form: alarms first, a check last.
+fn drills(manual: &str) -> Vec<(&str, &str)> {
+    let (_, drills) = manual.split_once("\n## Drills\n").unwrap();
+    let drills = drills.split("\n## ").next().unwrap();
+    drills.split("\n### ").skip(1).map(|drill| drill.split_once('\n').unwrap()).collect()
+}
+
+#[test]
+fn commands_of_the_manual_are_valid_shell_and_their_tasks_are_accepted() {
+    let manual = read("docs/operations.md");
+    let commands = commands(&manual);
+    assert!(commands.len() > 50, "{}", commands.len());
+    let mut requests = 0;
+    for block in commands {
+        let checked = Command::new("bash").args(["-n", "-c", block]).output().expect("bash is not on PATH");
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success() && said.is_empty(), "{said}\n{block}");
+        for request in block.split("task '{").skip(1) {
+            let (fields, _) = request.split_once("}'").unwrap_or_else(|| panic!("{request}"));
+            let mut request: Value =
+                serde_json::from_str(&format!("{{{fields}}}")).unwrap_or_else(|error| panic!("{error}: {block}"));
+            if request["segments"].is_number() {
+                // The state machine adds it.
+                request["segment"] = 0.into();
+            }
+            let request = RawValue::from_string(request.to_string()).unwrap();
+            TaskRequest::parse(&request, &invocation()).unwrap_or_else(|error| panic!("{request}: {error}"));
+            requests += 1;
+        }
+    }
+    assert!(requests > 20, "{requests}");
+}
+
+#[test]
+fn drill_without_an_alarm_says_why_it_is_run() {
+    let manual = read("docs/operations.md");
+    for (title, text) in drills(&manual) {
+        let begin = text.trim_start().lines().next().unwrap();
+        let Some(reason) = begin.strip_prefix("**Alarm.** None") else { continue };
+        let reasons =
+            [": this is a rehearsal.", ": a person decides it", ": this is done on schedule", ": this follows ["];
+        assert!(reasons.iter().any(|known| reason.starts_with(known)), "{title}: {begin}");
+    }
+}
+
+/// Whether a command line changes nothing, or only proves that nothing has to be changed.
+fn is_proof(line: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let reads = |operation: &str| {
+        ["describe-", "list-", "get-"].iter().any(|verb| operation.starts_with(verb)) || operation == "ls"
+    };
+    match words[..] {
+        ["aws", _, operation, ..] => reads(operation),
+        ["task", request, ..] => {
+            ["verify", "audit", "migrate"].iter().any(|task| request.contains(&format!("\"task\":\"{task}\"")))
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn check_of_a_drill_proves_its_end_and_changes_nothing() {
+    let manual = read("docs/operations.md");
+    assert!(drills(&manual).len() > 15, "{:?}", drills(&manual));
+    for (title, text) in drills(&manual) {
+        let check = *commands(text).last().unwrap_or_else(|| panic!("{title} has no command"));
+        let check = check.replace("\\\n", " ");
+        for line in check.lines() {
+            assert!(is_proof(line), "{title}: {line:?} does not prove the end of the drill");
+        }
+    }
+    for (line, is) in [
+        ("aws s3 ls x", true),
+        ("aws lambda update-function-configuration", false),
+        (r#"task '{"task":"repair"}'"#, false),
+        ("sam deploy", false),
+    ] {
+        assert_eq!(is_proof(line), is, "{line}");
     }
 }
 

@@ -30,6 +30,14 @@ fn sdk() -> SdkConfig {
         .build()
 }
 
+/// A cache client with the login of a function, which trusts these authorities and connects to this port.
+fn client(roots: Option<Vec<u8>>, port: u16) -> Cache {
+    let url = format!("rediss://{USER}@{HOST}:6379");
+    let settings = settings(&[("CACHE_URL", &url), ("CACHE_AUTH", "iam")]);
+    let signer = TokenSigner::new(&sdk(), Clock::system());
+    Cache::at_address(settings, Some(signer), roots, SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
 /// A server that the functions reach as an encrypted replication group.
 struct TokenServer {
     server: CacheServer,
@@ -45,16 +53,8 @@ impl TokenServer {
         Self { server, encrypted, authority, _folder: folder }
     }
 
-    /// A cache client with the login of a function, which trusts these authorities and connects to this port.
-    fn client(&self, roots: Option<Vec<u8>>, port: u16) -> Cache {
-        let url = format!("rediss://{USER}@{HOST}:6379");
-        let settings = settings(&[("CACHE_URL", &url), ("CACHE_AUTH", "iam")]);
-        let signer = TokenSigner::new(&sdk(), Clock::system());
-        Cache::at_address(settings, Some(signer), roots, SocketAddr::from(([127, 0, 0, 1], port)))
-    }
-
     fn cache(&self) -> Cache {
-        self.client(Some(self.authority.clone()), self.encrypted.number())
+        client(Some(self.authority.clone()), self.encrypted.number())
     }
 
     async fn command(&self, arguments: &[String]) {
@@ -118,9 +118,9 @@ async fn a_rejected_token_is_reported_with_the_grants_that_it_needs() {
 async fn a_token_is_not_sent_to_a_server_that_does_not_prove_its_name() {
     let server = TokenServer::start().await;
     server.accept_tokens_of(0).await;
-    let said = misconfigured(server.client(None, server.encrypted.number()).connection().await.err().unwrap());
+    let said = misconfigured(client(None, server.encrypted.number()).connection().await.err().unwrap());
     assert!(said.contains("its certificate is not trusted"), "{said}");
     // The port without TLS: the server waits for the end of a command, or does not understand the handshake.
-    let refused = server.client(Some(server.authority.clone()), server.server.port()).connection().await.err().unwrap();
+    let refused = client(Some(server.authority.clone()), server.server.port()).connection().await.err().unwrap();
     assert!(matches!(&refused, CacheError::Unavailable(reason) if reason.contains("CACHE_URL")), "{refused}");
 }
