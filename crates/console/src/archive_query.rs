@@ -217,6 +217,7 @@ async fn query(
     day: ArchiveDay,
     sql: &str,
 ) -> Result<(QueryResult, Option<String>), String> {
+    let _reserved = duckdb.reserve()?;
     let (objects, has_more) = reader.first_objects(day, OBJECTS).await?;
     let folder = tempfile::Builder::new().prefix("millrace-archive-").tempdir().map_err(|error| error.to_string())?;
     let (mut paths, mut bytes, mut is_cut) = (Vec::new(), 0, has_more);

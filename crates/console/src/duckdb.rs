@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The maximum number of rows of a result.
 pub(crate) const ROWS: usize = 200;
@@ -35,9 +37,12 @@ names = [json.dumps(column[0]) for column in rows.description]
 line = lambda row: '{' + ','.join(name + ':' + json.dumps(value, default=str) for name, value in zip(names, row)) + '}'
 print('[' + ',\\n'.join(line(row) for row in rows.fetchall()) + ']')";
 
-/// An installed DuckDB.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DuckDbProgram(PathBuf);
+/// An installed DuckDB. It runs one query at a time, so that the memory of queries is bounded.
+#[derive(Debug, Clone)]
+pub(crate) struct DuckDbProgram {
+    path: PathBuf,
+    idle: Arc<Semaphore>,
+}
 
 /// The rows of a query.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -52,7 +57,7 @@ impl DuckDbProgram {
     /// Returns the first installed program that runs a query.
     pub(crate) async fn find() -> Option<Self> {
         for name in PROGRAMS {
-            let program = Self(name.into());
+            let program = Self::at(name.into());
             let ran = tokio::time::timeout(FOUND_WITHIN, program.output("SELECT 1", "SELECT 1 AS one")).await;
             if ran.is_ok_and(|output| output.is_ok()) {
                 return Some(program);
@@ -62,9 +67,17 @@ impl DuckDbProgram {
     }
 
     /// Uses this program without checking it.
-    #[cfg(test)]
     pub(crate) fn at(path: PathBuf) -> Self {
-        Self(path)
+        Self { path, idle: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Reserves the program for one query, with the preparation of its data.
+    ///
+    /// # Errors
+    /// Fails if another query is running.
+    pub(crate) fn reserve(&self) -> Result<OwnedSemaphorePermit, String> {
+        let reserved = Arc::clone(&self.idle).try_acquire_owned();
+        reserved.map_err(|_| "another query is running: wait until it has ended, at most 15 s".to_owned())
     }
 
     /// Runs a query over a table that the statements of `preparation` make. The query has no access to files.
@@ -94,8 +107,8 @@ impl DuckDbProgram {
 
     /// Returns what the program prints. The program ends when the future is dropped.
     async fn output(&self, preparation: &str, query: &str) -> Result<String, String> {
-        let is_python = self.0.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
-        let mut command = Command::new(&self.0);
+        let is_python = self.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
+        let mut command = Command::new(&self.path);
         if is_python {
             command.args(["-c", PYTHON, preparation, query]);
         } else {
@@ -103,7 +116,7 @@ impl DuckDbProgram {
             command.args(["-init", "/dev/null", "-json", "-c", &format!("{preparation}; {query}")]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let failed = |error: &dyn fmt::Display| format!("{}: {error}", self.0.display());
+        let failed = |error: &dyn fmt::Display| format!("{}: {error}", self.path.display());
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(failed(&"no output"));
@@ -253,6 +266,15 @@ mod tests {
         }
         let gone = DuckDbProgram::at("/nowhere/duckdb".into()).query("", "x").await.unwrap_err();
         assert!(gone.starts_with("/nowhere/duckdb: "), "{gone}");
+    }
+
+    #[test]
+    fn one_query_runs_at_a_time() {
+        let duckdb = DuckDbProgram::at("duckdb".into());
+        let running = duckdb.reserve().unwrap();
+        assert!(duckdb.clone().reserve().is_err_and(|reason| reason.starts_with("another query is running: wait")));
+        drop(running);
+        assert!(duckdb.reserve().is_ok());
     }
 
     #[test]
