@@ -16,7 +16,7 @@ use millrace_sinks::document::RoleArn;
 use crate::options::{http_url, refuse};
 use crate::standard_output::write_output;
 
-mod account;
+pub(crate) mod account;
 mod credentials;
 mod files;
 mod findings;
@@ -31,6 +31,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) use tests::orders;
 
+use account::ConnectionError;
 pub(crate) use account::{AccountConnection, AccountOptions, TableSample};
 pub(crate) use rehearsal::deployment_notes;
 
@@ -163,7 +164,7 @@ fn reserved_prefix(text: &str) -> Result<String, String> {
         .map_err(|_| "expected 1 to 32 letters, digits, _ or -, such as mr_".to_owned())
 }
 
-fn stack_name(text: &str) -> Result<String, String> {
+pub(crate) fn stack_name(text: &str) -> Result<String, String> {
     let is_name = text.len() <= 128
         && text.starts_with(|letter: char| letter.is_ascii_alphabetic())
         && text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
@@ -244,7 +245,12 @@ impl AttachCommand {
         let Some(table) = &self.table else { return Err("TABLE is missing: name the table".to_owned()) };
         let region = table.region(self.region.as_deref())?;
         let options = AccountOptions { region, profile: self.profile.clone(), endpoint_url: self.endpoint_url.clone() };
-        let connection = AccountConnection::open(options).await?;
+        let connection = AccountConnection::open(options).await.map_err(|error| match error {
+            ConnectionError::Region => format!("{error}, or name the table by its ARN"),
+            ConnectionError::Credentials(_) => {
+                format!("{error}, or use --from with the output of aws dynamodb describe-table")
+            }
+        })?;
         connection.observe(&table.to_string(), self.replica_table.as_ref()).await
     }
 }

@@ -1,29 +1,62 @@
-//! `millrace doctor`: the settings of a deployment that lose records, found in its files ([`DoctorCommand`]).
+//! `millrace doctor`: the settings of a deployment that lose records, found in its files or in an account
+//! ([`DoctorCommand`]).
 //!
-//! The crate `millrace-doctor` reads the files and judges; this module has the arguments, the exit code and the files.
+//! The crate `millrace-doctor` reads and judges; this module has the arguments and the exit code, and
+//! [`account_client`] makes the calls.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use millrace_doctor::account_call;
+use millrace_doctor::account_recording::AccountTarget;
+use millrace_doctor::deployment::IgnoredRule;
 use millrace_doctor::deployment_file;
 use millrace_doctor::diagnosis::{DeploymentDiagnosis, diagnose};
 use millrace_doctor::explanation;
 use millrace_doctor::report;
 use millrace_doctor::rule_table::{self, DoctorRule, RULES, RuleSeverity};
 
+use crate::attach::account::{AccountConnection, AccountOptions};
 use crate::options::{REFUSED, parameter, refuse};
 use crate::standard_output::write_output;
+
+mod account_client;
+mod xml_document;
 
 /// The arguments of `millrace doctor`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DoctorCommand {
     /// Templates of CloudFormation or SAM, in YAML or JSON, or Terraform plans in JSON; nested templates with a local
     /// path are read, too
-    #[arg(value_name = "TEMPLATE", required_unless_present_any = ["explain", "list_rules"])]
+    #[arg(
+        value_name = "TEMPLATE",
+        required_unless_present_any = ["explain", "list_rules", "print_policy", "stack", "function", "table"]
+    )]
     templates: Vec<PathBuf>,
+    /// Judge a deployed stack of CloudFormation with its nested stacks, with read-only calls
+    #[arg(long, value_name = "NAME", group = "target", conflicts_with = "templates", value_parser = stack)]
+    stack: Option<String>,
+    /// Judge the mappings of a function, by its name or ARN
+    #[arg(long, value_name = "NAME", group = "target", conflicts_with = "templates", value_parser = function)]
+    function: Option<String>,
+    /// Judge the mappings of a table's streams, by its name or ARN
+    #[arg(long, value_name = "NAME", group = "target", conflicts_with = "templates", value_parser = table)]
+    table: Option<String>,
+    /// Print the IAM policy that allows the calls of --stack, --function and --table
+    #[arg(long, conflicts_with_all = ["templates", "target", "explain", "list_rules"])]
+    print_policy: bool,
+    /// Send all requests to this URL, such as that of an emulator
+    #[arg(long, value_name = "URL", requires = "target")]
+    endpoint_url: Option<String>,
+    /// Profile of the AWS configuration files (default: as for the AWS CLI)
+    #[arg(long, value_name = "NAME", requires = "target")]
+    profile: Option<String>,
+    /// Region (default: that of an ARN, or as for the AWS CLI)
+    #[arg(long, value_name = "NAME", requires = "target")]
+    region: Option<String>,
     /// Parameter of the template with another value than its default; can be repeated
-    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+    #[arg(long = "parameter", value_name = "NAME=VALUE", conflicts_with = "target", value_parser = parameter)]
     parameters: Vec<(String, String)>,
     /// Findings that are intended: a YAML file with a list of rule, resource and reason
     #[arg(long, value_name = "FILE")]
@@ -41,16 +74,50 @@ pub(crate) struct DoctorCommand {
     )]
     fail_on: RuleSeverity,
     /// Explain a rule: what is lost and how, replayed in the simulator of the event source mapping, the fix, the source
-    #[arg(long, value_name = "RULE", conflicts_with = "templates", value_parser = rule)]
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["templates", "target"], value_parser = rule)]
     explain: Option<&'static DoctorRule>,
     /// Print the rules
-    #[arg(long, conflicts_with_all = ["templates", "explain"])]
+    #[arg(long, conflicts_with_all = ["templates", "target", "explain"])]
     list_rules: bool,
 }
 
 fn rule(text: &str) -> Result<&'static DoctorRule, String> {
     let names = || RULES.iter().map(|rule| rule.id).collect::<Vec<_>>().join(", ");
     rule_table::find(text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+/// Returns whether a text is an ARN of a service whose resource begins with this word.
+fn is_arn(text: &str, service: &str, resource: &str) -> bool {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    matches!(parts[..], ["arn", partition, of, region, account, rest]
+        if !partition.is_empty() && of == service && !region.is_empty() && !account.is_empty()
+            && rest.strip_prefix(resource).is_some_and(|name| !name.is_empty()))
+}
+
+fn stack(text: &str) -> Result<String, String> {
+    if is_arn(text, "cloudformation", "stack/") {
+        return Ok(text.to_owned());
+    }
+    crate::attach::stack_name(text).map_err(|problem| format!("{problem}, or an ARN"))
+}
+
+fn function(text: &str) -> Result<String, String> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '$');
+    let is_valid = |name: &str| !name.is_empty() && name.len() <= 140 && name.chars().all(is_name);
+    let name = if is_arn(text, "lambda", "function:") { text.splitn(7, ':').last().unwrap_or_default() } else { text };
+    if name.splitn(2, ':').all(is_valid) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected the name of a function, 1 to 140 of A-Za-z0-9_-, or its ARN".to_owned())
+    }
+}
+
+fn table(text: &str) -> Result<String, String> {
+    if is_arn(text, "dynamodb", "table/") || millrace_local::table_description::is_table_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected the name of a table, 3 to 255 of A-Za-z0-9_.-, or its ARN".to_owned())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -75,10 +142,10 @@ fn severity(text: &str) -> Result<RuleSeverity, String> {
 }
 
 impl DoctorCommand {
-    /// Judges the templates and prints the result. The exit code is 0 without a finding, 1 with one of the severity of
-    /// `--fail-on` or above, and 2 if a part could not be read; the rest is judged then, too.
-    pub(crate) fn run(&self) -> ExitCode {
-        let outcome = match self.outcome() {
+    /// Judges the templates or the account and prints the result. The exit code is 0 without a finding, 1 with one of
+    /// the severity of `--fail-on` or above, and 2 if a part could not be read; the rest is judged then, too.
+    pub(crate) async fn run(&self) -> ExitCode {
+        let outcome = match self.outcome().await {
             Ok(outcome) => outcome,
             Err(refusal) => return refuse(&refusal),
         };
@@ -93,14 +160,21 @@ impl DoctorCommand {
         ExitCode::from(outcome.code)
     }
 
-    fn outcome(&self) -> Result<DoctorOutcome, String> {
-        let about_rules = self.explain.map(explanation::explain).or_else(|| self.list_rules.then(explanation::list));
-        if about_rules.is_some() {
-            return Ok(DoctorOutcome { text: about_rules, problems: Vec::new(), code: 0 });
+    async fn outcome(&self) -> Result<DoctorOutcome, String> {
+        let text = self.explain.map(explanation::explain).or_else(|| self.list_rules.then(explanation::list));
+        let text = text.or_else(|| self.print_policy.then(account_call::policy));
+        if text.is_some() {
+            return Ok(DoctorOutcome { text, problems: Vec::new(), code: 0 });
         }
         let mut diagnosis = DeploymentDiagnosis::default();
         let mut problems = Vec::new();
-        let read = self.judge(&mut diagnosis, &mut problems)?;
+        let read = match self.target() {
+            Some((target, name)) => {
+                Box::pin(self.judge_account(target, name, &mut diagnosis, &mut problems)).await?;
+                1
+            }
+            None => self.judge(&mut diagnosis, &mut problems)?,
+        };
         let text = match self.output {
             DoctorFormat::Human => (read > 0).then(|| report::human(&diagnosis)),
             DoctorFormat::Json => Some(report::json(&diagnosis, &problems)),
@@ -114,15 +188,59 @@ impl DoctorCommand {
         Ok(DoctorOutcome { text, problems, code })
     }
 
+    /// Returns the part of the account that is judged, and the name that the command line gives.
+    fn target(&self) -> Option<(AccountTarget, &str)> {
+        match (&self.stack, &self.function, &self.table) {
+            (Some(name), ..) => Some((AccountTarget::Stack(name.clone()), name)),
+            (None, Some(name), _) => {
+                let own = name.split_once(":function:").map_or(name.as_str(), |(_, own)| own);
+                Some((AccountTarget::Function(own.to_owned()), name))
+            }
+            (None, None, Some(name)) => Some((AccountTarget::Table(name.clone()), name)),
+            (None, None, None) => None,
+        }
+    }
+
+    async fn judge_account(
+        &self,
+        target: AccountTarget,
+        name: &str,
+        diagnosis: &mut DeploymentDiagnosis,
+        problems: &mut Vec<String>,
+    ) -> Result<(), String> {
+        let of_arn = if name.starts_with("arn:") { name.split(':').nth(3) } else { None };
+        let region = match (of_arn, self.region.as_deref()) {
+            (Some(of_arn), Some(region)) if of_arn != region => {
+                return Err(format!("--region {region} is not the Region of {name}: omit --region"));
+            }
+            (of_arn, region) => of_arn.or(region).map(str::to_owned),
+        };
+        let ignored = self.read_ignored(problems)?;
+        let options = AccountOptions { region, profile: self.profile.clone(), endpoint_url: self.endpoint_url.clone() };
+        let connection = AccountConnection::open(options).await.map_err(|error| error.to_string())?;
+        let mut reading = account_client::read_account(connection, target).await?;
+        problems.append(&mut reading.problems);
+        reading.deployment.ignored.extend(ignored);
+        diagnosis.add(diagnose(&reading.deployment));
+        // A part that could not be read may have the findings that are ignored.
+        if !problems.is_empty() {
+            diagnosis.unused_ignores.clear();
+        }
+        Ok(())
+    }
+
+    /// Reads the file of intended findings, if there is one.
+    fn read_ignored(&self, problems: &mut Vec<String>) -> Result<Vec<IgnoredRule>, String> {
+        let Some(path) = &self.ignore else { return Ok(Vec::new()) };
+        let (entries, of_file) = deployment_file::read_ignored(path).map_err(|error| error.to_string())?;
+        problems.extend(of_file);
+        Ok(entries)
+    }
+
     /// Judges each template and returns the number of those that could be read.
     fn judge(&self, diagnosis: &mut DeploymentDiagnosis, problems: &mut Vec<String>) -> Result<usize, String> {
         let parameters: BTreeMap<String, String> = self.parameters.iter().cloned().collect();
-        let mut ignored = Vec::new();
-        if let Some(path) = &self.ignore {
-            let (entries, of_file) = deployment_file::read_ignored(path).map_err(|error| error.to_string())?;
-            ignored = entries;
-            problems.extend(of_file);
-        }
+        let ignored = self.read_ignored(problems)?;
         // With several templates, a parameter is one of those that have it.
         let mut missing = vec![0_usize; parameters.len()];
         let mut read = 0;
@@ -186,7 +304,12 @@ mod tests {
             other => other.to_owned(),
         };
         let line = std::iter::once("doctor".to_owned()).chain(arguments.iter().map(path));
-        TestCommand::try_parse_from(line).unwrap().doctor.outcome().unwrap()
+        run(TestCommand::try_parse_from(line).unwrap().doctor).unwrap()
+    }
+
+    fn run(command: DoctorCommand) -> Result<DoctorOutcome, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(command.outcome())
     }
 
     #[test]
@@ -228,4 +351,40 @@ mod tests {
         let error = TestCommand::try_parse_from(["doctor", "t.yaml", "--fail-on", "high"]).unwrap_err();
         assert!(error.to_string().contains("expected one of loses, blocks, diverges, exposes, weakens"), "{error}");
     }
-}
+
+    fn parsed(arguments: &[&str]) -> Result<DoctorCommand, clap::Error> {
+        let line = std::iter::once("doctor").chain(arguments.iter().copied());
+        TestCommand::try_parse_from(line).map(|parsed| parsed.doctor)
+    }
+
+    #[test]
+    fn the_target_is_a_name_or_an_arn_whose_region_is_used() {
+        let stream_arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/Users";
+        for (arguments, accepted) in [
+            (&["--stack", "users-1"][..], true),
+            (&["--stack", "arn:aws:cloudformation:eu-west-1:123456789012:stack/users/1"], true),
+            (&["--stack", "users/1"], false),
+            (&["--function", "copier:live"], true),
+            (&["--function", "arn:aws:lambda:eu-west-1:123456789012:function:copier"], true),
+            (&["--function", "a/b"], false),
+            (&["--table", stream_arn], true),
+            (&["--table", "a"], false),
+            (&["--table", "Users", "--stack", "users"], false),
+            (&["--table", "Users", "t.yaml"], false),
+            (&["t.yaml", "--region", "eu-west-1"], false),
+            (&["--print-policy"], true),
+            (&[], false),
+        ] {
+            assert_eq!(parsed(arguments).is_ok(), accepted, "{arguments:?}");
+        }
+        let problem = run(parsed(&["--table", stream_arn, "--region", "us-east-1"]).unwrap()).unwrap_err();
+        assert_eq!(problem, format!("--region us-east-1 is not the Region of {stream_arn}: omit --region"));
+        let command = parsed(&["--function", "arn:aws:lambda:eu-west-1:123456789012:function:copier:live"]).unwrap();
+        assert_eq!(command.target().unwrap().0, AccountTarget::Function("copier:live".to_owned()));
+    }
+
+    #[test]
+    fn the_policy_is_printed_without_an_account() {
+        let outcome = outcome(&["--print-policy"]);
+        assert!(outcome.text.is_some_and(|text| text.contains("\"lambda:ListEventSourceMappings\"")));
+    }}

@@ -13,6 +13,7 @@ pub mod demo;
 mod doctor;
 pub mod options;
 mod plan;
+mod signed_request;
 mod stack_source;
 mod standard_output;
 mod task_command;

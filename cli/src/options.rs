@@ -249,9 +249,8 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Up(_) => (LevelFilter::WARN, LevelFilter::WARN),
         MillraceCommand::Task(_) => (LevelFilter::ERROR, LevelFilter::OFF),
         // The report and the one line of an error contain what the SDK would log.
-        MillraceCommand::Attach(_) => (LevelFilter::OFF, LevelFilter::OFF),
+        MillraceCommand::Attach(_) | MillraceCommand::Doctor(_) => (LevelFilter::OFF, LevelFilter::OFF),
         MillraceCommand::Demo(_)
-        | MillraceCommand::Doctor(_)
         | MillraceCommand::Plan(_)
         | MillraceCommand::Transform(_)
         | MillraceCommand::Athena(_)
@@ -264,7 +263,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Task(line) => line.run().await,
         MillraceCommand::Attach(line) => Box::pin(line.run()).await,
         MillraceCommand::Plan(line) => line.run(),
-        MillraceCommand::Doctor(line) => line.run(),
+        MillraceCommand::Doctor(line) => Box::pin(line.run()).await,
         MillraceCommand::Transform(line) => Box::pin(line.run()).await,
         MillraceCommand::Athena(line) => line.run(),
         MillraceCommand::Completions { shell } => {

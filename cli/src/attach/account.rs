@@ -16,7 +16,7 @@ use millrace_shared::error_chain::error_chain;
 use millrace_shared::raw_item::RawItem;
 use millrace_sinks::document::TableAddress;
 
-use super::credentials;
+use super::credentials::{self, CredentialsError};
 use super::key_request::describe_key;
 use super::observation::{
     CheckResult, KeyObservation, ReplicaObservation, SkipReason, SkippedCall, StreamReader, TableObservation,
@@ -44,20 +44,30 @@ pub(crate) struct TableSample {
     pub(crate) items: Vec<String>,
 }
 
+/// A connection that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectionError {
+    #[error("no Region is configured: set --region or AWS_REGION")]
+    Region,
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
 /// Clients of an account in one Region.
 pub(crate) struct AccountConnection {
     sdk: SdkConfig,
-    region: String,
-    credentials: Credentials,
-    endpoint_url: Option<String>,
+    pub(crate) region: String,
+    pub(crate) credentials: Credentials,
+    /// The URL that all requests are sent to, of the options or of the AWS configuration.
+    pub(crate) endpoint_url: Option<String>,
 }
 
 impl AccountConnection {
     /// Loads Region and credentials.
     ///
     /// # Errors
-    /// A line that names what to set.
-    pub(crate) async fn open(options: AccountOptions) -> Result<Self, String> {
+    /// [`ConnectionError`], a line that names what to set.
+    pub(crate) async fn open(options: AccountOptions) -> Result<Self, ConnectionError> {
         let AccountOptions { region, profile, endpoint_url } = options;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .retry_config(aws::retries())
@@ -75,10 +85,11 @@ impl AccountConnection {
         }
         let sdk = loader.load().await;
         let Some(region) = sdk.region().map(ToString::to_string) else {
-            return Err("no Region is configured: set --region or AWS_REGION, or name the table by its ARN".to_owned());
+            return Err(ConnectionError::Region);
         };
         let credentials = credentials::find(&sdk, profile.as_deref()).await?;
         let sdk = sdk.into_builder().credentials_provider(SharedCredentialsProvider::new(credentials.clone())).build();
+        let endpoint_url = sdk.endpoint_url().map(str::to_owned);
         Ok(Self { sdk, region, credentials, endpoint_url })
     }
 

@@ -23,11 +23,27 @@ struct ExportedCredentials {
     session_token: Option<String>,
 }
 
+/// No credentials are found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CredentialsError {
+    /// Of the profile that was named.
+    #[error(
+        "--profile {profile}: no AWS credentials, since {reason}: {login}name one that aws configure list-profiles \
+         prints, or add it with aws configure --profile {profile}"
+    )]
+    Profile { profile: String, reason: &'static str, login: String },
+    /// Without a named profile.
+    #[error(
+        "no AWS credentials ({0}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with aws sso login"
+    )]
+    Missing(String),
+}
+
 /// Returns the credentials of the configuration, or those that the AWS CLI exports for the profile.
 ///
 /// # Errors
-/// A line that names what to set.
-pub(super) async fn find(sdk: &SdkConfig, profile: Option<&str>) -> Result<Credentials, String> {
+/// [`CredentialsError`], if there are none.
+pub(super) async fn find(sdk: &SdkConfig, profile: Option<&str>) -> Result<Credentials, CredentialsError> {
     let of_sdk = match sdk.credentials_provider() {
         Some(provider) => {
             provider.provide_credentials().await.map_err(|error| (error.to_string(), error_chain(&error)))
@@ -43,22 +59,14 @@ pub(super) async fn find(sdk: &SdkConfig, profile: Option<&str>) -> Result<Crede
     if let Ok(Some(credentials)) = exported {
         return Ok(credentials);
     }
-    if let Some(profile) = profile {
-        let (reason, login) = if causes.contains(UNKNOWN_PROFILE) {
-            ("the AWS configuration files have no such profile", String::new())
-        } else {
-            let login = format!("log in with aws sso login --profile {profile}, ");
-            ("no AWS configuration file has this profile with credentials", login)
-        };
-        return Err(format!(
-            "--profile {profile}: no AWS credentials, since {reason}: {login}name one that aws configure list-profiles \
-             prints, or add it with aws configure --profile {profile}"
-        ));
-    }
-    Err(format!(
-        "no AWS credentials ({problem}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in with \
-         aws sso login, or use --from with the output of aws dynamodb describe-table"
-    ))
+    let Some(profile) = profile.map(str::to_owned) else { return Err(CredentialsError::Missing(problem)) };
+    let (reason, login) = if causes.contains(UNKNOWN_PROFILE) {
+        ("the AWS configuration files have no such profile", String::new())
+    } else {
+        let login = format!("log in with aws sso login --profile {profile}, ");
+        ("no AWS configuration file has this profile with credentials", login)
+    };
+    Err(CredentialsError::Profile { profile, reason, login })
 }
 
 /// Returns the credentials that the AWS CLI exports; `None` if it is not installed or has none.

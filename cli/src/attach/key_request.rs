@@ -1,24 +1,14 @@
 //! One request to KMS, `DescribeKey`: [`describe_key`].
 //!
-//! It is signed and sent here, since the SDK of KMS would take longer to compile than the rest of this program.
-
-use std::time::Duration;
+//! The SDK of KMS would take longer to compile than the rest of this program.
 
 use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
-use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::HttpConnector as _;
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use aws_smithy_types::body::SdkBody;
-use http_body_util::BodyExt as _;
 use millrace_shared::clock::Clock;
 use serde_json::{Value, json};
 
 use super::observation::KeyObservation;
+use crate::signed_request::{RequestSender, SignedRequest};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "TrentService.DescribeKey";
 
@@ -49,7 +39,7 @@ fn service_url(key_arn: &str) -> Option<(String, &str)> {
 /// Describes a key.
 ///
 /// # Errors
-/// [`KeyRequestError`] if the request is refused, fails or takes longer than 5 seconds.
+/// [`KeyRequestError`] if the request is refused, fails or takes longer than 10 seconds.
 pub(super) async fn describe_key(
     key_arn: &str,
     endpoint_url: Option<&str>,
@@ -59,46 +49,21 @@ pub(super) async fn describe_key(
     let Some((url, region)) = service_url(key_arn) else {
         return Err(failed(&format!("the endpoint of KMS for {key_arn} is not known")));
     };
-    let request = signed_request(key_arn, endpoint_url.unwrap_or(&url), region, credentials, clock)?;
-    let connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build();
-    let response = async {
-        let response = connector.call(request).await.map_err(|error| failed(&error))?;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map_err(|error| failed(&error))?.to_bytes();
-        Ok((status, body))
-    };
-    let response = tokio::time::timeout(TIMEOUT, response).await;
-    let (status, body) = response.map_err(|_| failed(&"no response within 5 s"))??;
-    key_of(status, &body)
+    let request = request(key_arn, endpoint_url.unwrap_or(&url), region);
+    let sender = RequestSender::new(credentials.clone(), clock.clone());
+    let response = sender.send(&request).await.map_err(|error| failed(&error))?;
+    key_of(response.status, &response.body)
 }
 
-fn signed_request(
-    key_arn: &str,
-    url: &str,
-    region: &str,
-    credentials: &Credentials,
-    clock: &Clock,
-) -> Result<HttpRequest, KeyRequestError> {
-    let identity = credentials.clone().into();
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(region)
-        .name("kms")
-        .time(clock.now().into())
-        .settings(SigningSettings::default())
-        .build()
-        .map_err(|error| failed(&error))?;
-    let body = json!({"KeyId": key_arn}).to_string();
-    let headers = [("content-type", CONTENT_TYPE), ("x-amz-target", TARGET)];
-    let signable = SignableRequest::new("POST", url, headers.into_iter(), SignableBody::Bytes(body.as_bytes()));
-    let signed = sign(signable.map_err(|error| failed(&error))?, &params.into()).map_err(|error| failed(&error))?;
-    let mut request = http::Request::post(url);
-    for (name, value) in headers {
-        request = request.header(name, value);
+fn request(key_arn: &str, url: &str, region: &str) -> SignedRequest {
+    SignedRequest {
+        service: "kms",
+        region: region.to_owned(),
+        method: "POST",
+        url: url.to_owned(),
+        headers: vec![("content-type", CONTENT_TYPE.to_owned()), ("x-amz-target", TARGET.to_owned())],
+        body: json!({"KeyId": key_arn}).to_string(),
     }
-    let mut request = request.body(SdkBody::from(body)).map_err(|error| failed(&error))?;
-    signed.into_parts().0.apply_to_request_http1x(&mut request);
-    request.try_into().map_err(|error| failed(&error))
 }
 
 /// Reads the response of KMS.
@@ -120,6 +85,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::signed_request::signed;
 
     const KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-4e5f-6789-abcd-ef0123456789";
 
@@ -138,7 +104,7 @@ mod tests {
         let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
         let clock = Clock::fixed(datetime!(2026-11-27 08:00 UTC));
         let url = "https://kms.eu-west-1.amazonaws.com/";
-        let request = signed_request(KEY, url, "eu-west-1", &credentials, &clock).unwrap();
+        let request = signed(&request(KEY, url, "eu-west-1"), &credentials, &clock).unwrap();
         let header = |name| request.headers().get(name).unwrap_or_default();
         assert_eq!((request.method(), request.uri(), header("x-amz-target")), ("POST", url, TARGET));
         assert_eq!(header("x-amz-date"), "20261127T080000Z");

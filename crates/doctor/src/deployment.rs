@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::access_policy::AccessPolicy;
 use crate::iam_policy::RolePermissions;
 use crate::setting::SettingValue;
 
@@ -38,6 +39,8 @@ pub enum DeploymentForm {
     CloudFormation,
     /// Terraform.
     Terraform,
+    /// An account; the fix is that of a template.
+    Account,
 }
 
 /// A deployment, as far as its rules concern it.
@@ -47,6 +50,8 @@ pub struct StreamDeployment {
     pub form: DeploymentForm,
     /// The event source mappings of DynamoDB streams.
     pub mappings: Vec<StreamMapping>,
+    /// Event source mappings that are not judged themselves: they read the same streams, or those of replicas.
+    pub other_mappings: Vec<StreamMapping>,
     /// Event source mappings whose source is not resolved, with the reason.
     pub unresolved_mappings: Vec<(SourceLocation, String)>,
     /// The Lambda functions.
@@ -61,12 +66,14 @@ pub struct StreamDeployment {
     pub keys: Vec<KeySettings>,
     /// The metrics that alarms watch.
     pub alarms: Vec<WatchedMetric>,
+    /// Why the alarms are not known, if they are not.
+    pub unknown_alarms: Option<String>,
     /// The routes of HTTP APIs.
     pub routes: Vec<RouteSettings>,
     /// The network.
     pub network: NetworkSettings,
-    /// ARNs or names of resources with a policy of their own that allows something.
-    pub resource_policies: Vec<SettingValue<String>>,
+    /// The policies of buckets, queues and topics, each with the ARN or name of its resource.
+    pub resource_policies: Vec<(SettingValue<String>, AccessPolicy)>,
     /// Findings that the deployment declares as intended.
     pub ignored: Vec<IgnoredRule>,
     /// Parts of the deployment that are not judged at all, with the reason.
@@ -110,6 +117,36 @@ pub struct StreamMapping {
     pub event_count: SettingValue<bool>,
     /// Whether it invokes an alias that SAM publishes (`AutoPublishAlias`).
     pub invokes_published_alias: bool,
+    /// The observations of an account.
+    pub observed: ObservedDelivery,
+}
+
+/// The state of a mapping in an account, and its metrics of the last 14 days; absent in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedDelivery {
+    /// The state with its reason and the last result, if they tell of a problem.
+    pub problem: SettingValue<String>,
+    /// The settings in which the invoked version differs from the function's latest.
+    pub outdated_version: SettingValue<String>,
+    /// The age of the oldest record that was delivered, in seconds.
+    pub oldest_record_s: SettingValue<i64>,
+    /// The number of polled records, if `EventCount` is on.
+    pub polled: SettingValue<i64>,
+    /// The number of records that the filter discarded, if `EventCount` is on.
+    pub filtered_out: SettingValue<i64>,
+    /// The number of batches that could not be written to the destination.
+    pub undelivered: SettingValue<i64>,
+    /// The number and the age in days of the oldest failure object in the destination.
+    pub failure_objects: SettingValue<FailureObjects>,
+}
+
+/// Failure objects of a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailureObjects {
+    /// The number of objects; a listing ends after 1,000.
+    pub count: usize,
+    /// The age of the oldest, in hours.
+    pub oldest_h: i64,
 }
 
 /// The purpose for which a function reads the records of a stream.
@@ -138,6 +175,8 @@ pub struct FunctionSettings {
     pub role: SettingValue<String>,
     /// The environment variables.
     pub environment: BTreeMap<String, SettingValue<String>>,
+    /// Why the environment variables are not known, if they are not.
+    pub unknown_environment: Option<String>,
     /// `JSON` or `Text`; AWS's default is `Text`.
     pub log_format: SettingValue<String>,
     /// The level of Lambda's log filter; AWS's default is `INFO`.
@@ -173,6 +212,23 @@ pub struct TableSettings {
     pub key: SettingValue<String>,
     /// Whether it is a global table.
     pub is_global: bool,
+    /// The ARN of the latest stream, in an account.
+    pub latest_stream: SettingValue<String>,
+    /// The number of open shards of the stream, in an account.
+    pub open_shards: SettingValue<i64>,
+    /// A sample of the TTL values, in an account.
+    pub ttl_sample: SettingValue<TtlSample>,
+}
+
+/// A sample of the TTL values of a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TtlSample {
+    /// The number of items with the attribute.
+    pub values: usize,
+    /// The number of values that are not numbers.
+    pub not_numbers: usize,
+    /// The number of values that are too large for seconds.
+    pub milliseconds: usize,
 }
 
 /// A lifecycle rule of a bucket that is enabled.
@@ -210,8 +266,10 @@ pub struct KeySettings {
     pub arn: String,
     /// Whether it can be used; AWS's default is true.
     pub enabled: SettingValue<bool>,
-    /// Whether the key's policy only lets IAM policies of the account decide.
-    pub delegates_to_iam: bool,
+    /// The state, in an account, such as `PendingDeletion`.
+    pub state: SettingValue<String>,
+    /// The key's policy.
+    pub policy: AccessPolicy,
 }
 
 /// A metric that an alarm watches.
@@ -243,6 +301,21 @@ pub struct NetworkSettings {
     pub endpoint_services: Vec<SettingValue<String>>,
     /// Whether there is a NAT gateway, or another route that is not examined.
     pub has_nat: bool,
+    /// Whether each subnet has a route to AWS's services, in an account.
+    pub routed_subnets: BTreeMap<String, SettingValue<bool>>,
+}
+
+impl FunctionSettings {
+    /// Returns the purpose, or `None` if it is another one.
+    ///
+    /// # Errors
+    /// The reason, if the environment variables that tell the purpose are not known.
+    pub fn purpose(&self) -> Result<Option<FunctionPurpose>, String> {
+        match (self.purpose, &self.unknown_environment) {
+            (None, Some(reason)) => Err(reason.clone()),
+            (purpose, _) => Ok(purpose),
+        }
+    }
 }
 
 impl StreamDeployment {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::access_policy::AccessPolicy;
 use crate::deployment::{
-    BucketSettings, FunctionPurpose, FunctionSettings, IgnoredRule, KeySettings, LifecycleRule, RouteSettings,
-    SourceLocation, StreamDeployment, StreamMapping, TableSettings, WatchedMetric,
+    BucketSettings, FunctionPurpose, FunctionSettings, IgnoredRule, KeySettings, LifecycleRule, ObservedDelivery,
+    RouteSettings, SourceLocation, StreamDeployment, StreamMapping, TableSettings, WatchedMetric,
 };
 use crate::iam_policy::RolePermissions;
 use crate::resource_entry::{PropertyNode as _, ResourceEntry};
@@ -179,16 +180,22 @@ fn mapping(
         filters,
         event_count: has(&["MetricsConfig", "Metrics"], "EventCount"),
         invokes_published_alias: false,
+        observed: ObservedDelivery::default(),
     }
 }
 
 fn function(entry: &ResourceEntry, is_sam: bool) -> FunctionSettings {
     let properties = &entry.properties;
     let mut environment = BTreeMap::new();
-    if let SettingValue::Known(variables) = properties.at(&["Environment", "Variables"]) {
-        for (name, _) in variables.entries() {
-            environment.insert(name.clone(), variables.text_at(&[name]));
+    let mut unknown_environment = None;
+    match properties.at(&["Environment", "Variables"]) {
+        SettingValue::Known(variables) => {
+            for (name, _) in variables.entries() {
+                environment.insert(name.clone(), variables.text_at(&[name]));
+            }
         }
+        SettingValue::Absent => {}
+        SettingValue::Unresolved(reason) => unknown_environment = Some(reason),
     }
     let role = match properties.text_at(&["Role"]) {
         SettingValue::Absent if is_sam => SettingValue::Known(generated_role(&entry.location.resource)),
@@ -218,6 +225,7 @@ fn function(entry: &ResourceEntry, is_sam: bool) -> FunctionSettings {
         reserved_concurrency: properties.number_at(&["ReservedConcurrentExecutions"]),
         role,
         environment,
+        unknown_environment,
         log_format: properties.text_at(&["LoggingConfig", "LogFormat"]),
         log_level: properties.text_at(&["LoggingConfig", "ApplicationLogLevel"]),
         subnets,
@@ -384,21 +392,21 @@ fn attach_policies(deployment: &mut StreamDeployment, entries: &[ResourceEntry])
 }
 
 fn add_resource_policy(deployment: &mut StreamDeployment, entry: &ResourceEntry) {
-    let statements = match entry.properties.at(&["PolicyDocument", "Statement"]) {
-        SettingValue::Known(statements) => statements.one_or_many(),
-        _ => return,
+    let policy = match entry.properties.at(&["PolicyDocument"]) {
+        SettingValue::Known(document) => AccessPolicy::parse(document),
+        SettingValue::Absent => return,
+        SettingValue::Unresolved(reason) => AccessPolicy::unknown(reason),
     };
-    let allows = |statement: &&ResolvedNode| statement.get("Effect").and_then(ResolvedNode::text) != Some("Deny");
-    if !statements.iter().any(allows) {
-        return;
-    }
     for property in ["Bucket", "Queues", "Topics"] {
         match entry.properties.texts_at(&[property]) {
             SettingValue::Known(names) => {
-                deployment.resource_policies.extend(names.into_iter().map(SettingValue::Known));
+                let names = names.into_iter().map(SettingValue::Known);
+                deployment.resource_policies.extend(names.map(|name| (name, policy.clone())));
             }
             SettingValue::Absent => {}
-            SettingValue::Unresolved(reason) => deployment.resource_policies.push(SettingValue::Unresolved(reason)),
+            SettingValue::Unresolved(reason) => {
+                deployment.resource_policies.push((SettingValue::Unresolved(reason), policy.clone()));
+            }
         }
     }
 }
@@ -459,6 +467,9 @@ fn table(entry: &ResourceEntry) -> TableSettings {
         retained: entry.retained.clone(),
         key: own.text_at(&["SSESpecification", "KMSMasterKeyId"]),
         is_global,
+        latest_stream: properties.text_at(&["LatestStreamArn"]),
+        open_shards: properties.number_at(&["OpenShards"]),
+        ttl_sample: SettingValue::Absent,
     }
 }
 
@@ -505,20 +516,19 @@ fn key(entry: &ResourceEntry) -> KeySettings {
         SettingValue::Absent => SettingValue::Known(true),
         enabled => enabled,
     };
-    let delegates_to_iam = match properties.nodes_at(&["KeyPolicy", "Statement"]) {
-        SettingValue::Known(statements) => statements.iter().all(|statement| {
-            let principals = match statement.at(&["Principal", "AWS"]) {
-                SettingValue::Known(principal) => principal.one_or_many(),
-                _ => Vec::new(),
-            };
-            let is_root = |node: &&ResolvedNode| node.text().is_some_and(|text| text.ends_with(":root"));
-            !principals.is_empty() && principals.iter().all(is_root)
-        }),
+    let policy = match properties.at(&["KeyPolicy"]) {
+        SettingValue::Known(document) => AccessPolicy::parse(document),
         // Without a policy, KMS lets the account decide.
-        SettingValue::Absent => true,
-        SettingValue::Unresolved(_) => false,
+        SettingValue::Absent => AccessPolicy::of_account(),
+        SettingValue::Unresolved(reason) => AccessPolicy::unknown(reason),
     };
-    KeySettings { location: entry.location.clone(), arn: entry.arn.clone(), enabled, delegates_to_iam }
+    KeySettings {
+        location: entry.location.clone(),
+        arn: entry.arn.clone(),
+        enabled,
+        state: properties.text_at(&["KeyState"]),
+        policy,
+    }
 }
 
 fn watched(properties: &ResolvedNode) -> Vec<WatchedMetric> {

@@ -21,7 +21,7 @@ impl RuleFinding {
     #[must_use]
     pub fn fix(&self) -> &'static str {
         match self.form {
-            DeploymentForm::CloudFormation => self.rule.fix,
+            DeploymentForm::CloudFormation | DeploymentForm::Account => self.rule.fix,
             DeploymentForm::Terraform => self.rule.fix_hcl,
         }
     }
@@ -86,6 +86,11 @@ pub fn diagnose(deployment: &StreamDeployment) -> DeploymentDiagnosis {
     }
     let mut used = vec![false; deployment.ignored.len()];
     for rule in RULES {
+        if rule.needs_account && deployment.form != DeploymentForm::Account {
+            let reason = rule.offline.to_owned();
+            diagnosis.unchecked.push(UncheckedRule { rule, location: None, reason });
+            continue;
+        }
         for check in rule.checks {
             for (location, judgement) in judge(deployment, *check) {
                 match judgement {
@@ -104,13 +109,11 @@ pub fn diagnose(deployment: &StreamDeployment) -> DeploymentDiagnosis {
                 }
             }
         }
-        if rule.checks.is_empty() {
-            let reason = rule.offline.to_owned();
-            diagnosis.unchecked.push(UncheckedRule { rule, location: None, reason });
-        }
     }
     diagnosis.findings.sort_by(|a, b| (a.rule.severity, &a.location).cmp(&(b.rule.severity, &b.location)));
-    let unused = deployment.ignored.iter().zip(used).filter(|(_, used)| !used);
+    // A rule that was not checked may have the finding.
+    let is_checked = |rule: &str| diagnosis.unchecked.iter().all(|unchecked| unchecked.rule.id != rule);
+    let unused = deployment.ignored.iter().zip(used).filter(|(ignored, used)| !used && is_checked(&ignored.rule));
     diagnosis.unused_ignores = unused.map(|(ignored, _)| ignored.clone()).collect();
     diagnosis
 }

@@ -19,7 +19,13 @@ pub fn explain(rule: &DoctorRule) -> String {
             let _ = writeln!(text, "    lost:                  {}", format_numbers(&lost));
         }
     }
-    let _ = write!(text, "\nExamined: {}\n\nFix in a template:\n\n{}\n", rule.offline, indent(rule.fix));
+    let _ = write!(
+        text,
+        "\nExamined in files: {}\nExamined in an account: {}\n\nFix in a template:\n\n{}\n",
+        rule.offline,
+        rule.live,
+        indent(rule.fix)
+    );
     if rule.fix_hcl != rule.fix {
         let _ = write!(text, "\nFix in Terraform:\n\n{}\n", indent(rule.fix_hcl));
     }
@@ -57,7 +63,11 @@ pub fn page(rule: &DoctorRule) -> String {
             let _ = writeln!(text, "| {name} | {applied} | {recoverable} | {lost} |");
         }
     }
-    let _ = write!(text, "\n## Examined settings\n\n{}\n\n## Fix\n\n```yaml\n{}\n```\n", rule.offline, rule.fix);
+    let _ = write!(
+        text,
+        "\n## Examined settings\n\nIn files: {}\n\nIn an account: {}\n\n## Fix\n\n```yaml\n{}\n```\n",
+        rule.offline, rule.live, rule.fix
+    );
     if rule.fix_hcl != rule.fix {
         let _ = write!(text, "\nIn Terraform:\n\n```hcl\n{}\n```\n", rule.fix_hcl);
     }

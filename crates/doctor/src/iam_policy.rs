@@ -1,5 +1,6 @@
 //! Permissions of a role, as far as the deployment contains them: [`RolePermissions`].
 
+use crate::access_policy::AccessStatement;
 use crate::setting::SettingValue;
 use crate::template_scope::{ResolvedNode, ResolvedValue};
 
@@ -30,6 +31,8 @@ pub enum GrantResult {
     Granted,
     /// No statement allows it, and all of the role's are known.
     Missing,
+    /// A statement denies it, whatever others allow.
+    Denied,
     /// It cannot be determined, for this reason.
     Unknown(String),
 }
@@ -52,24 +55,40 @@ pub struct RolePermissions {
     pub arn: String,
     /// The statements that allow something.
     pub statements: Vec<PolicyStatement>,
+    /// The statements that deny something.
+    pub denials: Vec<AccessStatement>,
     /// The managed policies whose statements are not known.
     pub unread_policies: Vec<String>,
     /// The reason why it may have other permissions that are not known, if it may.
     pub unknown: Option<String>,
+    /// The results of the account's own evaluation, by action and resource.
+    pub simulated: Vec<(String, String, GrantResult)>,
 }
 
 impl RolePermissions {
-    /// Returns whether the role may perform an action on a resource. Conditions of a statement are taken as met, and
-    /// statements that deny are not examined.
+    /// Returns whether the role may perform an action on a resource. Conditions of a statement that allows are taken as
+    /// met; those of a statement that denies make the result unknown.
     #[must_use]
     pub fn grants(&self, action: &str, resource: &str) -> GrantResult {
+        let is_same = |(of, on, _): &&(String, String, GrantResult)| of == action && on == resource;
+        if let Some((_, _, result)) = self.simulated.iter().find(is_same) {
+            return result.clone();
+        }
+        let mut may_deny = None;
+        for denial in &self.denials {
+            match denial.concerns(action, resource) {
+                Ok(true) => return GrantResult::Denied,
+                Ok(false) => {}
+                Err(reason) => may_deny = Some(reason),
+            }
+        }
         let unread = self.unread_policies.first().map(|name| format!("the managed policy {name} is not read"));
         let mut unknown = self.unknown.clone().or(unread);
         for statement in &self.statements {
             let actions = any_match(&statement.actions, &action.to_ascii_lowercase(), true);
             let resources = any_match(&statement.resources, resource, false);
             match (actions, resources) {
-                (Ok(true), Ok(true)) => return GrantResult::Granted,
+                (Ok(true), Ok(true)) => return may_deny.map_or(GrantResult::Granted, GrantResult::Unknown),
                 (Ok(false), _) | (_, Ok(false)) => {}
                 (Err(reason), _) | (_, Err(reason)) => unknown = Some(reason),
             }
@@ -95,6 +114,7 @@ impl RolePermissions {
             return;
         }
         if statement.get("Effect").and_then(ResolvedNode::text) == Some("Deny") {
+            self.denials.extend(AccessStatement::parse(statement));
             return;
         }
         let (Some(actions), Some(resources)) = (statement.get("Action"), statement.get("Resource")) else {
@@ -173,7 +193,7 @@ fn text(node: &ResolvedNode) -> SettingValue<String> {
 }
 
 /// Returns whether any pattern matches; an error if one is unresolved and none matches.
-fn any_match(patterns: &[SettingValue<String>], value: &str, ignore_case: bool) -> Result<bool, String> {
+pub(crate) fn any_match(patterns: &[SettingValue<String>], value: &str, ignore_case: bool) -> Result<bool, String> {
     let mut unknown = None;
     for pattern in patterns {
         match pattern {
@@ -217,7 +237,10 @@ pub fn matches_wildcard(pattern: &str, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::resource_entry::resolved_json;
 
     #[test]
     fn a_wildcard_matches_any_text() {
@@ -231,6 +254,22 @@ mod tests {
         ] {
             assert_eq!(matches_wildcard(pattern, value), expected, "{pattern} {value}");
         }
+    }
+
+    #[test]
+    fn a_denial_outweighs_what_is_allowed_and_one_with_conditions_makes_it_unknown() {
+        let mut role = RolePermissions::default();
+        role.allow("s3:*", SettingValue::Known("*".to_owned()));
+        let denial = |condition: serde_json::Value| {
+            resolved_json(&json!({"Effect": "Deny", "Action": "s3:PutObject", "Resource": "*", "Condition": condition}))
+        };
+        role.add_statement(&denial(json!({"Bool": {"aws:SecureTransport": "false"}})));
+        assert_eq!(role.grants("s3:PutObject", "arn:aws:s3:::b/x"), GrantResult::Granted);
+        role.add_statement(&denial(json!({"StringEquals": {"aws:SourceVpc": "vpc-1"}})));
+        assert!(matches!(role.grants("s3:PutObject", "arn:aws:s3:::b/x"), GrantResult::Unknown(_)));
+        role.add_statement(&denial(json!(null)));
+        assert_eq!(role.grants("s3:PutObject", "arn:aws:s3:::b/x"), GrantResult::Denied);
+        assert_eq!(role.grants("s3:GetObject", "arn:aws:s3:::b/x"), GrantResult::Granted);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! [`template_reader`] reads a template of `CloudFormation` or SAM to a [`deployment::StreamDeployment`], in which each
 //! setting is known, absent or unresolved. [`diagnosis::diagnose`] applies the rules of [`rule_table::RULES`] to it,
 //! which are pure functions, and [`report`] formats the result. [`explanation`] shows in the simulator of the event
-//! source mapping which records a setting loses. Nothing is called in an account.
+//! source mapping which records a setting loses. [`account_reader`] reads the recorded answers of an account to the same
+//! model. Nothing is called in an account here.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -28,6 +29,11 @@
 //! assert!(rules.contains(&"discarded-without-destination") && rules.contains(&"starts-at-latest"));
 //! ```
 
+pub mod access_policy;
+pub mod account_call;
+mod account_observation;
+pub mod account_reader;
+pub mod account_recording;
 pub mod deployment;
 pub mod deployment_builder;
 pub mod deployment_file;

@@ -1,9 +1,15 @@
 //! A resource with resolved properties, in the form of `CloudFormation`: [`ResourceEntry`], which every reader produces
 //! and [`crate::deployment_builder`] interprets.
 
+use serde_json::{Value, json};
+
 use crate::deployment::SourceLocation;
 use crate::setting::SettingValue;
+use crate::template_node::TemplateNode;
 use crate::template_scope::{ResolvedNode, ResolvedValue};
+
+/// The member of a JSON value that marks one that is not resolved.
+const UNRESOLVED: &str = "millrace:unresolved";
 
 /// A resource of a deployment.
 #[derive(Debug, Clone)]
@@ -103,5 +109,30 @@ impl PropertyNode for ResolvedNode {
             Some(reason) => SettingValue::Unresolved(reason.to_owned()),
             None => SettingValue::Known(node),
         }
+    }
+}
+
+/// Returns a JSON value that [`resolved_json`] converts to one that is not resolved, for this reason.
+#[must_use]
+pub fn unresolved(reason: &str) -> Value {
+    json!({UNRESOLVED: reason})
+}
+
+/// Converts properties in JSON, in which a value of [`unresolved`] is not resolved.
+#[must_use]
+pub fn resolved_json(properties: &Value) -> ResolvedNode {
+    let mut resolved = ResolvedNode::from_node(&TemplateNode::from_json(properties));
+    mark_unresolved(&mut resolved);
+    resolved
+}
+
+fn mark_unresolved(node: &mut ResolvedNode) {
+    if let Some(reason) = node.get(UNRESOLVED).and_then(ResolvedNode::text) {
+        node.value = ResolvedValue::Unresolved(reason.to_owned());
+    }
+    match &mut node.value {
+        ResolvedValue::List(items) => items.iter_mut().for_each(mark_unresolved),
+        ResolvedValue::Map(entries) => entries.iter_mut().for_each(|(_, node)| mark_unresolved(node)),
+        _ => {}
     }
 }

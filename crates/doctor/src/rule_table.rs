@@ -80,15 +80,19 @@ pub struct DoctorRule {
     pub title: &'static str,
     /// The loss, and how it happens.
     pub loss: &'static str,
-    /// The settings that are examined in a template; for a rule without a check, why it is not.
+    /// The settings that are examined in a template; for a rule that needs the account, why it is not.
     pub offline: &'static str,
+    /// The answers that are examined in an account.
+    pub live: &'static str,
+    /// Whether it can be judged only in an account.
+    pub needs_account: bool,
     /// The fix in a template.
     pub fix: &'static str,
     /// The fix in Terraform.
     pub fix_hcl: &'static str,
     /// The source.
     pub source: &'static str,
-    /// How it is judged; empty for a rule that needs the account.
+    /// How it is judged.
     pub checks: &'static [RuleCheck],
 }
 
@@ -111,6 +115,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "After the last retry, or when a record is too old, Lambda discards the batch and continues. Without a \
                destination nothing is left of its records.",
         offline: "MaximumRetryAttempts, MaximumRecordAgeInSeconds and DestinationConfig of the mapping.",
+        live: "The same members of the mapping.",
+        needs_account: false,
         fix: "DestinationConfig:\n  OnFailure:\n    Type: S3\n    Destination: !GetAtt FailureBucket.Arn",
         fix_hcl: "destination_config {\n  on_failure {\n    destination_arn = aws_s3_bucket.failures.arn\n  }\n}",
         source: ERRORS,
@@ -124,6 +130,8 @@ pub const RULES: &[DoctorRule] = &[
                shard for up to one day; then the stream trims it and, one by one, the records behind it.",
         offline: "MaximumRetryAttempts, MaximumRecordAgeInSeconds, BisectBatchOnFunctionError and \
                   FunctionResponseTypes of the mapping.",
+        live: "The same members of the mapping.",
+        needs_account: false,
         fix: "MaximumRecordAgeInSeconds: 21600\nBisectBatchOnFunctionError: true\nFunctionResponseTypes: \
               [ReportBatchItemFailures]\nDestinationConfig:\n  OnFailure:\n    Type: S3\n    Destination: !GetAtt \
               FailureBucket.Arn",
@@ -141,6 +149,8 @@ pub const RULES: &[DoctorRule] = &[
                failed records and returns normally, so the whole batch counts as processed.",
         offline: "The response member in the function's code (inline, or in the file of its handler), and \
                   FunctionResponseTypes of the mapping.",
+        live: "The code of a function is not read: always not checked.",
+        needs_account: false,
         fix: "FunctionResponseTypes: [ReportBatchItemFailures]",
         fix_hcl: "function_response_types = [\"ReportBatchItemFailures\"]",
         source: RESPONSES,
@@ -153,6 +163,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "When the retries are used up, Lambda discards the whole batch: one record that never succeeds takes up \
                to BatchSize records with it that would have.",
         offline: "MaximumRetryAttempts, BisectBatchOnFunctionError and BatchSize of the mapping.",
+        live: "The same members of the mapping.",
+        needs_account: false,
         fix: "BisectBatchOnFunctionError: true\nDestinationConfig:\n  OnFailure:\n    Type: S3\n    Destination: \
               !GetAtt FailureBucket.Arn",
         fix_hcl: "bisect_batch_on_function_error = true\ndestination_config {\n  on_failure {\n    destination_arn = \
@@ -167,6 +179,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "A queue or topic receives the shard and the sequence numbers of the batch. The records must be read \
                from the stream within 24 hours of their write; after that they are gone.",
         offline: "The service of DestinationConfig.OnFailure.",
+        live: "The same members of the mapping.",
+        needs_account: false,
         fix: "DestinationConfig:\n  OnFailure:\n    Type: S3\n    Destination: !GetAtt FailureBucket.Arn",
         fix_hcl: "destination_config {\n  on_failure {\n    destination_arn = aws_s3_bucket.failures.arn\n  }\n}",
         source: ERRORS,
@@ -180,13 +194,16 @@ pub const RULES: &[DoctorRule] = &[
                (DestinationDeliveryFailures), and the batch is discarded. SAM generates the permission only if the \
                destination has a Type and the function no Role of its own.",
         offline: "The statements of the function's role for the destination, and for the KMS key of a bucket.",
+        live: "SimulatePrincipalPolicy with the function's role, and the metric DestinationDeliveryFailures of the last \
+               14 days.",
+        needs_account: false,
         fix: "Policies:\n  - Statement:\n      - Effect: Allow\n        Action: s3:PutObject\n        Resource: !Sub \
               ${FailureBucket.Arn}/*\n      - Effect: Allow\n        Action: s3:ListBucket\n        Resource: !GetAtt \
               FailureBucket.Arn",
         fix_hcl: "statement {\n  actions   = [\"s3:PutObject\", \"s3:ListBucket\"]\n  resources = \
                   [aws_s3_bucket.failures.arn, \"${aws_s3_bucket.failures.arn}/*\"]\n}",
         source: ERRORS,
-        checks: &[RuleCheck::Mapping(destination::is_not_granted)],
+        checks: &[RuleCheck::Mapping(destination::is_not_granted), RuleCheck::Mapping(destination::was_not_delivered)],
     },
     DoctorRule {
         id: "failure-objects-expire",
@@ -196,6 +213,8 @@ pub const RULES: &[DoctorRule] = &[
                redriven, and without versions a deletion or an overwrite by mistake is final.",
         offline: "LifecycleConfiguration and VersioningConfiguration of the destination bucket; Lambda's objects have \
                   the prefix aws/lambda/.",
+        live: "GetBucketLifecycleConfiguration and GetBucketVersioning.",
+        needs_account: false,
         fix: "VersioningConfiguration:\n  Status: Enabled\nLifecycleConfiguration:\n  Rules:\n    - Status: \
               Enabled\n      Prefix: redriven/\n      ExpirationInDays: 30",
         fix_hcl: "rule {\n  status = \"Enabled\"\n  filter { prefix = \"redriven/\" }\n  expiration { days = 30 }\n}",
@@ -209,6 +228,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "A new mapping polls the stream only after minutes. With LATEST, the records that were written until \
                then are skipped; the same can happen after an update of the mapping.",
         offline: "StartingPosition of the mapping.",
+        live: "The same members of the mapping.",
+        needs_account: false,
         fix: "StartingPosition: TRIM_HORIZON",
         fix_hcl: "starting_position = \"TRIM_HORIZON\"",
         source: WITH_DDB,
@@ -217,9 +238,11 @@ pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         id: "mapping-disabled",
         severity: RuleSeverity::Loses,
-        title: "The mapping is disabled",
+        title: "The mapping is disabled, or does not work",
         loss: "Nothing is delivered, and the stream trims each record 24 hours after its write.",
         offline: "Enabled of the mapping.",
+        live: "State, StateTransitionReason and LastProcessingResult of the mapping.",
+        needs_account: false,
         fix: "Enabled: true",
         fix_hcl: "enabled = true",
         source: "https://docs.aws.amazon.com/lambda/latest/api/API_CreateEventSourceMapping.html",
@@ -228,14 +251,16 @@ pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         id: "literal-stream-arn",
         severity: RuleSeverity::Loses,
-        title: "The ARN of the stream is spelled out",
+        title: "The mapping names a stream, which need not be the table's latest",
         loss: "A stream has a new ARN when it is switched off and on, when its view changes, and when the table is \
                created again. A mapping with the former ARN still exists and delivers nothing from the new stream.",
         offline: "An ARN with a stream label as the literal value of EventSourceArn or Stream.",
+        live: "LatestStreamArn of the table, compared with EventSourceArn of the mapping.",
+        needs_account: false,
         fix: "Stream: !GetAtt UsersTable.StreamArn",
         fix_hcl: "event_source_arn = aws_dynamodb_table.users.stream_arn",
         source: "https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-dynamodb-table-streamspecification.html",
-        checks: &[RuleCheck::Mapping(stream::arn_is_literal)],
+        checks: &[RuleCheck::Mapping(stream::arn_is_literal), RuleCheck::Mapping(stream::is_not_latest)],
     },
     DoctorRule {
         id: "image-missing",
@@ -245,6 +270,8 @@ pub const RULES: &[DoctorRule] = &[
                old image. An image that the view does not contain is not stored anywhere.",
         offline: "StreamViewType of the table, for functions that are known or declared to replicate or archive, and \
                   for filters on removals by TTL.",
+        live: "DescribeTable.",
+        needs_account: false,
         fix: "StreamSpecification:\n  StreamViewType: NEW_AND_OLD_IMAGES",
         fix_hcl: "stream_enabled   = true\nstream_view_type = \"NEW_AND_OLD_IMAGES\"",
         source: STREAMS,
@@ -257,10 +284,15 @@ pub const RULES: &[DoctorRule] = &[
         loss: "DynamoDB trims a record after 24 hours. A maximum age of a day or more, or none, never takes effect: \
                during an outage the stream trims the records before Lambda sends them to the destination.",
         offline: "MaximumRecordAgeInSeconds of a mapping without a limit of retries.",
+        live: "The metric IteratorAge of the last 14 days: a record of 23 hours or more.",
+        needs_account: false,
         fix: "MaximumRecordAgeInSeconds: 21600",
         fix_hcl: "maximum_record_age_in_seconds = 21600",
         source: STREAMS,
-        checks: &[RuleCheck::Mapping(delivery::age_exceeds_retention)],
+        checks: &[
+            RuleCheck::Mapping(delivery::age_exceeds_retention),
+            RuleCheck::Mapping(delivery::records_were_trimmed),
+        ],
     },
     DoctorRule {
         id: "filter-never-matches",
@@ -269,11 +301,13 @@ pub const RULES: &[DoctorRule] = &[
         loss: "Lambda discards a record that no pattern matches. A number in a record is a string ({\"N\": \"5\"}), \
                which numeric comparisons never match; so does a member that a record does not have.",
         offline: "Each pattern of FilterCriteria against the form of a stream record, and against the stream's view.",
+        live: "The metrics PolledEventCount and FilteredOutEventCount of the last 14 days, if EventCount is on.",
+        needs_account: false,
         fix: "FilterCriteria:\n  Filters:\n    - Pattern: '{\"dynamodb\":{\"Keys\":{\"kind\":{\"S\":[\"order\"]}}}}'",
         fix_hcl: "filter_criteria {\n  filter {\n    pattern = jsonencode({ dynamodb = { Keys = { kind = { S = \
                   [\"order\"] } } } })\n  }\n}",
         source: FILTERING,
-        checks: &[RuleCheck::Mapping(filter::never_matches)],
+        checks: &[RuleCheck::Mapping(filter::never_matches), RuleCheck::Mapping(filter::has_matched_nothing)],
     },
     DoctorRule {
         id: "replica-does-not-fit",
@@ -283,6 +317,8 @@ pub const RULES: &[DoctorRule] = &[
                source, or whose changes are replicated back, overwrites newer items with older ones, without end.",
         offline: "KeySchema of the source and of the replica (REPLICA_TABLE of a replicator), and the mappings of \
                   both.",
+        live: "DescribeTable of both tables, and the mappings of both.",
+        needs_account: false,
         fix: "KeySchema:\n  - {AttributeName: user_id, KeyType: HASH}\n  - {AttributeName: timestamp, KeyType: RANGE}",
         fix_hcl: "hash_key  = \"user_id\"\nrange_key = \"timestamp\"",
         source: "https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.CoreComponents.html",
@@ -291,11 +327,13 @@ pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         id: "alias-misses-parameters",
         severity: RuleSeverity::Loses,
-        title: "The mapping invokes an alias that SAM publishes",
+        title: "The mapping invokes an alias that may be outdated",
         loss: "SAM derives the version of AutoPublishAlias from the template's text before parameters are resolved. An \
                update of parameters alone publishes no version: the mapping continues with the former configuration, \
                such as the table that it wrote to before.",
         offline: "AutoPublishAlias of a function with a stream.",
+        live: "The configuration of the version that the mapping invokes, compared with the function's latest.",
+        needs_account: false,
         fix: "# Remove AutoPublishAlias: the mapping then invokes the function itself.",
         fix_hcl: "function_name = aws_lambda_function.replicator.arn",
         source: "https://github.com/aws/serverless-application-model/issues/3820",
@@ -308,6 +346,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "A shard serves two readers, and beside the service one of a global table. Reads of more are throttled, \
                so all of them fall behind; records that are behind by 24 hours are trimmed.",
         offline: "The mappings of each stream.",
+        live: "All mappings of the stream, and Replicas of the table.",
+        needs_account: false,
         fix: "# One function reads the stream and passes the records on, or EventBridge Pipes fans out.",
         fix_hcl: "# One function reads the stream and passes the records on, or EventBridge Pipes fans out.",
         source: STREAMS,
@@ -316,10 +356,12 @@ pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         id: "concurrency-too-low",
         severity: RuleSeverity::Blocks,
-        title: "Reserved concurrency does not suffice for one shard",
+        title: "Reserved concurrency does not suffice for the shards",
         loss: "Invocations above the reserved concurrency are throttled and retried until the records expire. With 0, \
                nothing is ever delivered.",
         offline: "ReservedConcurrentExecutions and ParallelizationFactor; the number of shards is known only live.",
+        live: "GetFunctionConcurrency, and the open shards of DescribeStream.",
+        needs_account: false,
         fix: "ReservedConcurrentExecutions: 100",
         fix_hcl: "reserved_concurrent_executions = 100",
         source: "https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html",
@@ -332,6 +374,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "Reading the stream of a table that a customer managed key encrypts requires kms:Decrypt of the \
                function's role. Without it, or with a disabled key, nothing is delivered.",
         offline: "Enabled of each key, and the role's statements for the key of the table.",
+        live: "KeyState of DescribeKey, GetKeyPolicy, and SimulatePrincipalPolicy.",
+        needs_account: false,
         fix: "- Effect: Allow\n  Action: kms:Decrypt\n  Resource: !GetAtt DataKey.Arn",
         fix_hcl: "statement {\n  actions   = [\"kms:Decrypt\"]\n  resources = [aws_kms_key.data.arn]\n}",
         source: "https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html",
@@ -345,6 +389,8 @@ pub const RULES: &[DoctorRule] = &[
                either every invocation times out, and the records are retried until they expire.",
         offline: "VpcConfig of the function, if its subnets are part of the template, with the template's endpoints \
                   and gateways.",
+        live: "DescribeVpcEndpoints and DescribeRouteTables, for each subnet of the function.",
+        needs_account: false,
         fix: "DynamoDbEndpoint:\n  Type: AWS::EC2::VPCEndpoint\n  Properties:\n    VpcId: !Ref Vpc\n    \
               VpcEndpointType: Gateway\n    ServiceName: !Sub com.amazonaws.${AWS::Region}.dynamodb\n    \
               RouteTableIds: [!Ref Routes]",
@@ -361,6 +407,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "An item that changes so that the pattern no longer matches leaves no record behind: the replica keeps \
                its former version for ever.",
         offline: "FilterCriteria of a function that is known or declared as a replicator.",
+        live: "The same members of the mapping.",
+        needs_account: false,
         fix: "# Filter by key only, and let the replicator decide about images.\nFilterCriteria:\n  Filters:\n    - \
               Pattern: '{\"dynamodb\":{\"Keys\":{\"kind\":{\"S\":[\"order\"]}}}}'",
         fix_hcl: "# Filter by key only, and let the replicator decide about images.",
@@ -374,6 +422,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "Only type and principalId together identify TTL. With one of them, or with REMOVE alone, items that a \
                user deleted are treated as expired and archived.",
         offline: "eventName and userIdentity of each pattern; REMOVE alone only for an archiver.",
+        live: "The same members of the mapping.",
+        needs_account: false,
         fix: "FilterCriteria:\n  Filters:\n    - Pattern: >-\n        \
               {\"eventName\":[\"REMOVE\"],\"userIdentity\":{\"type\":[\"Service\"],\"principalId\":[\"dynamodb.amazonaws.com\"]}}",
         fix_hcl: "pattern = jsonencode({\n  eventName    = [\"REMOVE\"]\n  userIdentity = { type = [\"Service\"], \
@@ -388,6 +438,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "The replica removes items on its own schedule: some before the source, and some whose expiry was \
                extended in the source meanwhile.",
         offline: "TimeToLiveSpecification of the source and of the replica.",
+        live: "DescribeTimeToLive of both tables.",
+        needs_account: false,
         fix: "TimeToLiveSpecification:\n  Enabled: true\n  AttributeName: _tombstone_expires_at",
         fix_hcl: "ttl {\n  enabled        = true\n  attribute_name = \"_tombstone_expires_at\"\n}",
         source: TTL,
@@ -399,10 +451,12 @@ pub const RULES: &[DoctorRule] = &[
         title: "Failure objects that were never redriven",
         loss: "The records of a failure object are missing in the copy until they are redriven.",
         offline: "The objects in the bucket: not part of a template.",
+        live: "ListObjectsV2 below the prefix of the mapping: an object of 24 hours or more.",
+        needs_account: true,
         fix: "# millrace task redrive",
         fix_hcl: "# millrace task redrive",
         source: ERRORS,
-        checks: &[],
+        checks: &[RuleCheck::Mapping(destination::failures_are_old)],
     },
     DoctorRule {
         id: "open-route",
@@ -410,6 +464,8 @@ pub const RULES: &[DoctorRule] = &[
         title: "A route of an HTTP API without an authorizer",
         loss: "Everybody may call the route. SAM does not apply DefaultAuthorizer to OPTIONS.",
         offline: "AuthorizationType of each route, and Auth of SAM's events and APIs.",
+        live: "GetRoutes of the HTTP APIs of a stack.",
+        needs_account: false,
         fix: "Auth:\n  Authorizer: AWS_IAM",
         fix_hcl: "authorization_type = \"AWS_IAM\"",
         source: "https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-access-control.html",
@@ -421,10 +477,12 @@ pub const RULES: &[DoctorRule] = &[
         title: "TTL values in milliseconds or text: items never expire",
         loss: "TTL ignores a value that is not a number, and treats milliseconds as a time thousands of years ahead.",
         offline: "The items of the table: not part of a template.",
+        live: "Scan of 100 items, of which only the TTL attribute is read.",
+        needs_account: true,
         fix: "# Store the time as a number of seconds since 1970.",
         fix_hcl: "# Store the time as a number of seconds since 1970.",
         source: TTL,
-        checks: &[],
+        checks: &[RuleCheck::Table(replica::ttl_values_are_invalid)],
     },
     DoctorRule {
         id: "timeout-too-short",
@@ -433,6 +491,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "An invocation that times out fails the whole batch, however much of it was applied. After an outage, \
                when batches are full, none succeeds.",
         offline: "Timeout and BatchSize: less than 5 ms for each record.",
+        live: "GetFunctionConfiguration.",
+        needs_account: false,
         fix: "Timeout: 60",
         fix_hcl: "timeout = 60",
         source: WITH_DDB,
@@ -445,6 +505,8 @@ pub const RULES: &[DoctorRule] = &[
         loss: "A metric in embedded metric format is a log line without a level, which Lambda treats as INFO. At \
                WARN and above it is dropped, and the alarms on it have no data.",
         offline: "LogFormat and ApplicationLogLevel of the function.",
+        live: "GetFunctionConfiguration.",
+        needs_account: false,
         fix: "LoggingConfig:\n  LogFormat: JSON\n  ApplicationLogLevel: INFO",
         fix_hcl: "logging_config {\n  log_format            = \"JSON\"\n  application_log_level = \"INFO\"\n}",
         source: "https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html",
@@ -458,6 +520,8 @@ pub const RULES: &[DoctorRule] = &[
         offline: "Alarms on IteratorAge, DroppedEventCount and, with a destination, \
                   OnFailureDestinationDeliveredEventCount and DestinationDeliveryFailures; MetricsConfig of the \
                   mapping.",
+        live: "DescribeAlarms.",
+        needs_account: false,
         fix: "MetricsConfig:\n  Metrics: [EventCount]",
         fix_hcl: "metrics_config {\n  metrics = [\"EventCount\"]\n}",
         source: METRICS,
@@ -471,6 +535,8 @@ pub const RULES: &[DoctorRule] = &[
                deployment may delete, there is no way back.",
         offline: "PointInTimeRecoverySpecification, DeletionProtectionEnabled and DeletionPolicy of tables whose \
                   stream is read, and of replicas.",
+        live: "DescribeContinuousBackups and DescribeTable; DeletionPolicy is that of the template of a stack.",
+        needs_account: false,
         fix: "DeletionPolicy: RetainExceptOnCreate\nProperties:\n  DeletionProtectionEnabled: true\n  \
               PointInTimeRecoverySpecification:\n    PointInTimeRecoveryEnabled: true",
         fix_hcl: "deletion_protection_enabled = true\npoint_in_time_recovery {\n  enabled = true\n}",

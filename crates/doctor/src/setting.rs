@@ -1,11 +1,12 @@
 //! Value of one setting of a deployment: known, absent, or not resolved ([`SettingValue`]).
 
 /// The value of a setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SettingValue<T> {
     /// The deployment sets this value.
     Known(T),
     /// The deployment does not set it, so AWS uses its default.
+    #[default]
     Absent,
     /// The value cannot be determined, for this reason. It is never treated as a good value.
     Unresolved(String),

@@ -187,7 +187,8 @@ fn entry(location: SourceLocation, kind: &str, metadata: Option<ResolvedNode>) -
     }
 }
 
-fn retained(resource: &TemplateNode) -> SettingValue<bool> {
+/// Returns whether a resource stays when its deployment no longer contains it.
+pub(crate) fn retained(resource: &TemplateNode) -> SettingValue<bool> {
     match resource.get("DeletionPolicy").map(|policy| &policy.value) {
         None => SettingValue::Absent,
         Some(NodeValue::Text(policy)) => SettingValue::Known(policy.starts_with("Retain")),

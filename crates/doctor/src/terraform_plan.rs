@@ -10,16 +10,12 @@ use serde_json::{Value, json};
 
 use crate::deployment::{DeploymentForm, SourceLocation};
 use crate::deployment_builder;
-use crate::resource_entry::ResourceEntry;
+use crate::resource_entry::{ResourceEntry, resolved_json, unresolved};
 use crate::setting::SettingValue;
-use crate::template_node::TemplateNode;
 use crate::template_reader::DeploymentReading;
-use crate::template_scope::{ResolvedNode, ResolvedValue};
 
 /// The maximum depth of modules.
 const DEEPEST_MODULE: usize = 16;
-/// The member of a JSON value that marks one that is not resolved.
-const UNRESOLVED: &str = "millrace:unresolved";
 /// An absent value.
 static NULL: Value = Value::Null;
 /// The Region and account of a deployment.
@@ -189,7 +185,7 @@ impl<'p> TerraformPlan<'p> {
             ),
             _ => return None,
         };
-        let properties = resolved(&TemplateNode::from_json(&properties));
+        let properties = resolved_json(&properties);
         Some(ResourceEntry {
             location: SourceLocation { file: self.file.to_owned(), line: 0, resource: address.to_owned() },
             kind: converted.to_owned(),
@@ -319,28 +315,6 @@ fn attached(arn: &Value) -> Value {
     match arn.as_str() {
         Some(arn) if arn.contains(":policy/service-role/AWSLambda") => json!({"Statement": []}),
         _ => unresolved("an attached policy is not read"),
-    }
-}
-
-fn unresolved(reason: &str) -> Value {
-    json!({UNRESOLVED: reason})
-}
-
-/// Converts a node, in which a mapping with the member for it is an unresolved value.
-fn resolved(node: &TemplateNode) -> ResolvedNode {
-    let mut resolved = ResolvedNode::from_node(node);
-    mark_unresolved(&mut resolved);
-    resolved
-}
-
-fn mark_unresolved(node: &mut ResolvedNode) {
-    if let Some(reason) = node.get(UNRESOLVED).and_then(ResolvedNode::text) {
-        node.value = ResolvedValue::Unresolved(reason.to_owned());
-    }
-    match &mut node.value {
-        ResolvedValue::List(items) => items.iter_mut().for_each(mark_unresolved),
-        ResolvedValue::Map(entries) => entries.iter_mut().for_each(|(_, node)| mark_unresolved(node)),
-        _ => {}
     }
 }
 

@@ -3,6 +3,9 @@
 use super::{RuleJudgement, STREAM_RETENTION_S};
 use crate::deployment::{StreamDeployment, StreamMapping};
 
+/// The age of a record from which others of its outage have probably been trimmed, in seconds.
+const OUTAGE_S: i64 = STREAM_RETENTION_S - 3_600;
+
 /// Returns whether Lambda discards a record at some time, or `None` if that is not known.
 fn is_bounded(mapping: &StreamMapping) -> Result<bool, String> {
     match (mapping.max_retries.or_default(-1), mapping.max_age_s.or_default(-1)) {
@@ -129,12 +132,30 @@ pub fn starts_at_latest(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJu
     Ok(position.filter(|position| *position == "LATEST").map(|_| "StartingPosition is LATEST".to_owned()))
 }
 
-/// A mapping that is switched off.
+/// A mapping that is switched off, or that does not work.
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
 pub fn is_disabled(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    if let Some(problem) = mapping.observed.problem.known() {
+        return Ok(Some(problem.clone()));
+    }
     Ok((!mapping.enabled.or_default(true)?).then(|| "Enabled is false".to_owned()))
+}
+
+/// A record that was almost as old as the stream's retention when it was delivered.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn records_were_trimmed(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    let Some(age) = mapping.observed.oldest_record_s.get()?.copied() else { return Ok(None) };
+    Ok((age >= OUTAGE_S).then(|| {
+        format!(
+            "in the last 14 days a record was {} hours old when it was delivered (IteratorAge), and the stream trims \
+             records after 24",
+            age / 3_600
+        )
+    }))
 }
 
 /// Alarms on the metrics that show a loss.
@@ -144,12 +165,15 @@ pub fn is_disabled(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgeme
 pub fn is_not_watched(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let function = mapping.function.get()?.cloned().unwrap_or_default();
     let function = deployment.function(&function).map_or(function, |function| function.name.clone());
+    if let Some(reason) = &deployment.unknown_alarms {
+        return Err(reason.clone());
+    }
     let mapping_token = format!("${{{}}}", mapping.id);
     let is_watched = |name: &str| {
         deployment.alarms.iter().filter(|metric| metric.name == name).any(|metric| {
             metric.dimensions.is_empty()
                 || metric.dimensions.iter().any(|value| match value.known() {
-                    Some(value) => *value == function || *value == mapping_token,
+                    Some(value) => *value == function || *value == mapping_token || *value == mapping.id,
                     None => true,
                 })
         })

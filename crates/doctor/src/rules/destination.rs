@@ -1,12 +1,16 @@
 //! Rules on the on-failure destination.
 
 use super::RuleJudgement;
-use crate::deployment::{StreamDeployment, StreamMapping};
-use crate::iam_policy::{GrantResult, RolePermissions};
-use crate::setting::SettingValue;
+use crate::access_policy::PolicyDecision;
+use crate::deployment::{FailureObjects, StreamDeployment, StreamMapping};
+use crate::iam_policy::GrantResult;
 
 /// The prefix under which Lambda writes discarded batches.
-const FAILURE_PREFIX: &str = "aws/lambda/";
+pub(crate) const FAILURE_PREFIX: &str = "aws/lambda/";
+/// The age from which a failure object should have been redriven, in hours.
+const OLD_FAILURE_H: i64 = 24;
+/// The maximum number of objects of one listing.
+const MOST_LISTED: usize = 1_000;
 
 /// A destination that receives positions only.
 ///
@@ -20,54 +24,134 @@ pub fn receives_metadata_only(_: &StreamDeployment, mapping: &StreamMapping) -> 
         .map(|(_, service)| format!("OnFailure is {service}, which receives positions in the stream and no records")))
 }
 
+/// Returns the ARN of the customer's key of a bucket, if it has one.
+fn bucket_key(deployment: &StreamDeployment, arn: &str) -> Result<Option<String>, String> {
+    let Some(bucket) = deployment.bucket(arn) else { return Ok(None) };
+    let Some(key) = bucket.key.get()?.filter(|key| !key.starts_with("alias/aws/")) else { return Ok(None) };
+    if key.starts_with("arn:") {
+        return Ok(Some(key.clone()));
+    }
+    let own = deployment.keys.iter().find(|own| own.arn.ends_with(&format!("/{key}")));
+    own.map(|own| Some(own.arn.clone())).ok_or_else(|| format!("the key {key} of {arn} is not part of this deployment"))
+}
+
+/// Returns the actions on resources that a write to a destination requires.
+pub(crate) fn needed_grants(deployment: &StreamDeployment, arn: &str) -> Vec<(&'static str, String)> {
+    if arn.starts_with("arn:aws:s3:::") {
+        let mut needed = vec![
+            ("s3:PutObject", format!("{arn}/{FAILURE_PREFIX}mapping/shard/date")),
+            ("s3:ListBucket", arn.to_owned()),
+        ];
+        needed.extend(bucket_key(deployment, arn).ok().flatten().map(|key| ("kms:GenerateDataKey", key)));
+        needed
+    } else if arn.contains(":sqs:") {
+        vec![("sqs:SendMessage", arn.to_owned())]
+    } else if arn.contains(":sns:") {
+        vec![("sns:Publish", arn.to_owned())]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Batches that Lambda could not write to the destination.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn was_not_delivered(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    let Some(count) = mapping.observed.undelivered.get()?.copied() else { return Ok(None) };
+    Ok((count > 0).then(|| {
+        format!(
+            "{count} batches of the last 14 days could not be written to the destination (DestinationDeliveryFailures)"
+        )
+    }))
+}
+
+/// Failure objects that nobody has redriven.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn failures_are_old(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    let Some(objects) = mapping.observed.failure_objects.get()?.copied() else { return Ok(None) };
+    let FailureObjects { count, oldest_h } = objects;
+    let many = if count >= MOST_LISTED { "at least " } else { "" };
+    Ok((count > 0 && oldest_h >= OLD_FAILURE_H)
+        .then(|| format!("{many}{count} failure objects of this mapping, the oldest {oldest_h} hours old")))
+}
+
 /// A role that may not write to the destination.
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.
 pub fn is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Some(arn) = mapping.on_failure.get()? else { return Ok(None) };
-    let needed: Vec<(&str, String)> = if arn.starts_with("arn:aws:s3:::") {
-        let mut needed =
-            vec![("s3:PutObject", format!("{arn}/{FAILURE_PREFIX}mapping/shard/date")), ("s3:ListBucket", arn.clone())];
-        let key = deployment.bucket(arn).map(|bucket| &bucket.key);
-        if let Some(SettingValue::Known(key)) = key.filter(|key| key.known().is_some_and(|key| key.starts_with("arn:")))
-        {
-            needed.push(("kms:GenerateDataKey", key.clone()));
-        }
-        needed
-    } else if arn.contains(":sqs:") {
-        vec![("sqs:SendMessage", arn.clone())]
-    } else if arn.contains(":sns:") {
-        vec![("sns:Publish", arn.clone())]
-    } else {
+    let needed = needed_grants(deployment, arn);
+    if needed.is_empty() {
         return Ok(None);
-    };
+    }
     let role = deployment.role_of(deployment.function_of(mapping)?)?;
     let mut missing = Vec::new();
-    let mut unknown = None;
+    let mut denied = Vec::new();
+    let mut unknown = bucket_key(deployment, arn).err();
     for (action, resource) in &needed {
-        match role.grants(action, resource) {
-            GrantResult::Granted => {}
-            GrantResult::Missing if is_granted_by_resource(deployment, arn, role) => {
-                unknown = Some(format!("the policy of {arn} is not evaluated"));
+        let of_destination = if action.starts_with("kms:") {
+            match deployment.keys.iter().find(|key| key.arn == *resource) {
+                Some(key) => key.policy.decide(&role.arn, action, resource),
+                None => PolicyDecision::Unknown(format!("the key {resource} is not part of this deployment")),
             }
+        } else {
+            policies_of(deployment, arn, &role.arn, action, resource)
+        };
+        match may(role.grants(action, resource), of_destination, action.starts_with("kms:")) {
+            GrantResult::Granted => {}
             GrantResult::Missing => missing.push(*action),
+            GrantResult::Denied => denied.push(*action),
             GrantResult::Unknown(reason) => unknown = Some(reason),
         }
     }
-    match (missing.is_empty(), unknown) {
-        (false, _) => Ok(Some(format!("the function's role does not allow {} on {arn}", missing.join(" and ")))),
+    let mut problems = Vec::new();
+    if !missing.is_empty() {
+        problems.push(format!("the function's role does not allow {} on {arn}", missing.join(" and ")));
+    }
+    if !denied.is_empty() {
+        problems.push(format!("a statement denies {} on {arn} to the function's role", denied.join(" and ")));
+    }
+    match (problems.is_empty(), unknown) {
+        (false, _) => Ok(Some(problems.join(", and "))),
         (true, Some(reason)) => Err(reason),
         (true, None) => Ok(None),
     }
 }
 
-/// Returns whether the destination has a policy of its own that may allow the role.
-fn is_granted_by_resource(deployment: &StreamDeployment, arn: &str, _: &RolePermissions) -> bool {
-    deployment.resource_policies.iter().any(|resource| match resource.known() {
-        Some(name) => arn == name || arn.ends_with(&format!(":{name}")),
-        None => true,
-    })
+/// Combines what the role's policies and that of the resource say. Only the policy of a key must itself allow the
+/// account or the role.
+pub(crate) fn may(of_role: GrantResult, of_resource: PolicyDecision, is_key: bool) -> GrantResult {
+    match (of_role, of_resource) {
+        (GrantResult::Denied, _) | (_, PolicyDecision::Denied) => GrantResult::Denied,
+        (GrantResult::Missing, PolicyDecision::Silent) => GrantResult::Missing,
+        (_, PolicyDecision::Silent) if is_key => GrantResult::Missing,
+        (GrantResult::Unknown(reason), _) | (_, PolicyDecision::Unknown(reason)) => GrantResult::Unknown(reason),
+        (_, PolicyDecision::Allowed) => GrantResult::Granted,
+        (of_role, PolicyDecision::Delegated | PolicyDecision::Silent) => of_role,
+    }
+}
+
+/// Returns the decision of the policies of a destination.
+fn policies_of(deployment: &StreamDeployment, arn: &str, role: &str, action: &str, resource: &str) -> PolicyDecision {
+    let mut result = PolicyDecision::Silent;
+    for (of, policy) in &deployment.resource_policies {
+        let decision = match of.known() {
+            Some(name) if arn == name || arn.ends_with(&format!(":{name}")) => policy.decide(role, action, resource),
+            Some(_) => continue,
+            None => PolicyDecision::Unknown("the resource of a policy is not resolved".to_owned()),
+        };
+        match (&result, &decision) {
+            (_, PolicyDecision::Silent) => {}
+            (PolicyDecision::Denied, _) => return result,
+            (PolicyDecision::Unknown(_), decision) if *decision != PolicyDecision::Denied => {}
+            _ => result = decision,
+        }
+    }
+    result
 }
 
 /// A bucket that does not retain failure objects.

@@ -1,7 +1,7 @@
 //! Rules on the filter of a mapping.
 
 use super::RuleJudgement;
-use crate::deployment::{FunctionPurpose, StreamDeployment, StreamMapping};
+use crate::deployment::{FunctionPurpose, FunctionSettings, StreamDeployment, StreamMapping};
 use crate::filter_pattern::FilterPattern;
 
 fn patterns(mapping: &StreamMapping) -> Result<Vec<FilterPattern>, String> {
@@ -9,15 +9,16 @@ fn patterns(mapping: &StreamMapping) -> Result<Vec<FilterPattern>, String> {
     Ok(filters.iter().map(|pattern| FilterPattern::parse(pattern)).collect())
 }
 
-fn purpose(deployment: &StreamDeployment, mapping: &StreamMapping) -> Option<FunctionPurpose> {
-    deployment.function_of(mapping).ok().and_then(|function| function.purpose)
+/// Returns the purpose of a mapping's function; a function that is not part of the deployment has none.
+fn purpose(deployment: &StreamDeployment, mapping: &StreamMapping) -> Result<Option<FunctionPurpose>, String> {
+    deployment.function_of(mapping).map_or(Ok(None), FunctionSettings::purpose)
 }
 
 /// Returns whether a mapping delivers the removals by TTL only, or is an archiver's.
 fn reads_removals(deployment: &StreamDeployment, mapping: &StreamMapping) -> bool {
     let patterns = patterns(mapping).unwrap_or_default();
     let selects_ttl = |pattern: &FilterPattern| pattern.requires_service || pattern.requires_dynamodb;
-    purpose(deployment, mapping) == Some(FunctionPurpose::Archiver)
+    purpose(deployment, mapping) == Ok(Some(FunctionPurpose::Archiver))
         || (!patterns.is_empty() && patterns.iter().all(selects_ttl))
 }
 
@@ -26,11 +27,11 @@ fn reads_removals(deployment: &StreamDeployment, mapping: &StreamMapping) -> boo
 /// # Errors
 /// The reason why the rule cannot be judged.
 pub fn replicator_filters_images(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
-    if purpose(deployment, mapping) != Some(FunctionPurpose::Replicator) {
+    let reads = patterns(mapping)?.iter().any(FilterPattern::reads_image);
+    if !reads || purpose(deployment, mapping)? != Some(FunctionPurpose::Replicator) {
         return Ok(None);
     }
-    let reads = patterns(mapping)?.iter().any(FilterPattern::reads_image);
-    Ok(reads.then(|| "FilterCriteria names NewImage or OldImage in front of a replicator".to_owned()))
+    Ok(Some("FilterCriteria names NewImage or OldImage in front of a replicator".to_owned()))
 }
 
 /// A pattern that matches no record.
@@ -42,9 +43,10 @@ pub fn never_matches(deployment: &StreamDeployment, mapping: &StreamMapping) -> 
     if let Some(reason) = patterns.iter().find_map(|pattern| pattern.never_matches.as_deref()) {
         return Ok(Some(format!("a filter pattern matches no record: {reason}")));
     }
-    // Without the table, only the pattern itself can be judged.
-    let Ok(table) = deployment.table_of(mapping) else { return Ok(None) };
-    let Some(view) = table.stream_view.known() else { return Ok(None) };
+    if !patterns.iter().any(FilterPattern::reads_image) {
+        return Ok(None);
+    }
+    let Some(view) = deployment.table_of(mapping)?.stream_view.get()? else { return Ok(None) };
     let lacks = |name: &str, reads: bool, views: [&str; 2]| {
         (reads && views.contains(&view.as_str()))
             .then(|| format!("a filter pattern names {name}, which the stream's view {view} does not contain"))
@@ -53,6 +55,21 @@ pub fn never_matches(deployment: &StreamDeployment, mapping: &StreamMapping) -> 
         lacks("NewImage", pattern.reads_new_image, ["KEYS_ONLY", "OLD_IMAGE"])
             .or_else(|| lacks("OldImage", pattern.reads_old_image, ["KEYS_ONLY", "NEW_IMAGE"]))
     }))
+}
+
+/// A filter that has discarded every record.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn has_matched_nothing(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    if mapping.filters.get()?.is_none_or(Vec::is_empty) {
+        return Ok(None);
+    }
+    let (Some(polled), Some(filtered)) = (mapping.observed.polled.get()?, mapping.observed.filtered_out.get()?) else {
+        return Ok(None);
+    };
+    Ok((*polled > 0 && filtered >= polled)
+        .then(|| format!("the filter discarded all {polled} records of the last 14 days (FilteredOutEventCount)")))
 }
 
 /// A TTL filter with half of the identity.
@@ -65,9 +82,9 @@ pub fn selects_user_deletes(deployment: &StreamDeployment, mapping: &StreamMappi
     if half.is_some() {
         return Ok(Some("the filter names only one of userIdentity.type and userIdentity.principalId".to_owned()));
     }
-    let is_archiver = purpose(deployment, mapping) == Some(FunctionPurpose::Archiver);
     let is_open = patterns.iter().any(|pattern| pattern.only_removals && !pattern.requires_service);
-    Ok((is_archiver && is_open).then(|| "the filter selects every REMOVE, not only those of TTL".to_owned()))
+    let is_archiver = is_open && purpose(deployment, mapping)? == Some(FunctionPurpose::Archiver);
+    Ok(is_archiver.then(|| "the filter selects every REMOVE, not only those of TTL".to_owned()))
 }
 
 /// A stream view without the image that the function needs.
@@ -75,7 +92,7 @@ pub fn selects_user_deletes(deployment: &StreamDeployment, mapping: &StreamMappi
 /// # Errors
 /// The reason why the rule cannot be judged.
 pub fn image_is_missing(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
-    let is_replicator = purpose(deployment, mapping) == Some(FunctionPurpose::Replicator);
+    let is_replicator = purpose(deployment, mapping)? == Some(FunctionPurpose::Replicator);
     let is_archiver = reads_removals(deployment, mapping);
     if !is_replicator && !is_archiver {
         return Ok(None);

@@ -1,8 +1,9 @@
 //! Rules on the function of a mapping.
 
 use super::RuleJudgement;
-use crate::deployment::{StreamDeployment, StreamMapping};
+use crate::deployment::{DeploymentForm, StreamDeployment, StreamMapping};
 use crate::iam_policy::GrantResult;
+use crate::rules::destination::may;
 
 /// The timeout of a function by default, in seconds.
 const DEFAULT_TIMEOUT_S: i64 = 3;
@@ -20,16 +21,32 @@ pub fn concurrency_is_too_low(deployment: &StreamDeployment, mapping: &StreamMap
         return Ok(Some("ReservedConcurrentExecutions is 0: the function is never invoked".to_owned()));
     }
     let factor = mapping.parallelization_factor.or_default(1)?;
-    Ok((reserved < factor).then(|| {
-        format!("ReservedConcurrentExecutions is {reserved}, and one shard alone uses {factor} (ParallelizationFactor)")
+    if reserved < factor {
+        return Ok(Some(format!(
+            "ReservedConcurrentExecutions is {reserved}, and one shard alone uses {factor} (ParallelizationFactor)"
+        )));
+    }
+    let shards = match deployment.table_of(mapping) {
+        Ok(table) => table.open_shards.get()?.copied().unwrap_or(1),
+        Err(_) => 1,
+    };
+    let needed = shards.saturating_mul(factor);
+    Ok((reserved < needed).then(|| {
+        format!(
+            "ReservedConcurrentExecutions is {reserved}, and {shards} open shards with {factor} batches each use \
+             {needed}"
+        )
     }))
 }
 
 /// A mapping of an alias that SAM publishes.
 ///
 /// # Errors
-/// None; the signature is that of all rules.
+/// The reason why the rule cannot be judged.
 pub fn alias_misses_parameters(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    if let Some(difference) = mapping.observed.outdated_version.get()? {
+        return Ok(Some(difference.clone()));
+    }
     Ok(mapping
         .invokes_published_alias
         .then(|| "the function has AutoPublishAlias, so the mapping invokes the alias".to_owned()))
@@ -69,6 +86,18 @@ pub fn network_has_no_route(deployment: &StreamDeployment, mapping: &StreamMappi
     let function = deployment.function_of(mapping)?;
     let Some(subnets) = function.subnets.get()? else { return Ok(None) };
     let network = &deployment.network;
+    if deployment.form == DeploymentForm::Account {
+        let mut unrouted = Vec::new();
+        for subnet in subnets {
+            match network.routed_subnets.get(subnet) {
+                Some(is_routed) if is_routed.or_default(false)? => {}
+                Some(_) => unrouted.push(subnet.as_str()),
+                None => return Err(format!("the routes of the subnet {subnet} are not read")),
+            }
+        }
+        return Ok((!unrouted.is_empty())
+            .then(|| format!("{} has neither a VPC endpoint nor a route out of the VPC", unrouted.join(" and "))));
+    }
     let known = |subnet: &String| network.subnets.contains(subnet);
     if !subnets.iter().all(known) {
         return Err("the function's subnets are not part of this deployment".to_owned());
@@ -90,14 +119,16 @@ pub fn table_key_is_not_granted(deployment: &StreamDeployment, mapping: &StreamM
         return Err(format!("the key {key} of the table is not part of this deployment"));
     };
     let role = deployment.role_of(deployment.function_of(mapping)?)?;
-    match role.grants("kms:Decrypt", &settings.arn) {
+    let decrypt = "kms:Decrypt";
+    let of_key = settings.policy.decide(&role.arn, decrypt, &settings.arn);
+    match may(role.grants(decrypt, &settings.arn), of_key, true) {
         GrantResult::Granted => Ok(None),
         GrantResult::Unknown(reason) => Err(reason),
-        GrantResult::Missing if !settings.delegates_to_iam => {
-            Err(format!("the policy of the key {key} is not evaluated"))
-        }
-        GrantResult::Missing => {
-            Ok(Some(format!("the function's role does not allow kms:Decrypt on the table's key {key}")))
+        GrantResult::Missing => Ok(Some(format!(
+            "the function's role and the key's policy do not both allow kms:Decrypt on the table's key {key}"
+        ))),
+        GrantResult::Denied => {
+            Ok(Some(format!("a statement denies kms:Decrypt on the table's key {key} to the function's role")))
         }
     }
 }

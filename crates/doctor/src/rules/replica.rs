@@ -1,7 +1,7 @@
 //! Rules on a replicator and its replica.
 
 use super::RuleJudgement;
-use crate::deployment::{FunctionPurpose, FunctionSettings, StreamDeployment, StreamMapping, TableSettings};
+use crate::deployment::{FunctionPurpose, FunctionSettings, StreamDeployment, StreamMapping, TableSettings, TtlSample};
 
 /// The variable that names the replica of a replicator.
 const REPLICA_TABLE: &str = "REPLICA_TABLE";
@@ -12,7 +12,7 @@ fn replication<'d>(
     mapping: &StreamMapping,
 ) -> Result<Option<(&'d TableSettings, &'d TableSettings)>, String> {
     let Ok(function) = deployment.function_of(mapping) else { return Ok(None) };
-    if function.purpose != Some(FunctionPurpose::Replicator) {
+    if function.purpose()? != Some(FunctionPurpose::Replicator) {
         return Ok(None);
     }
     let Some(replica) = replica_name(function)? else { return Ok(None) };
@@ -23,9 +23,10 @@ fn replication<'d>(
 }
 
 fn replica_name(function: &FunctionSettings) -> Result<Option<String>, String> {
-    match function.environment.get(REPLICA_TABLE) {
-        Some(name) => Ok(name.get()?.cloned()),
-        None => Ok(None),
+    match (function.environment.get(REPLICA_TABLE), &function.unknown_environment) {
+        (Some(name), _) => Ok(name.get()?.cloned()),
+        (None, Some(reason)) => Err(reason.clone()),
+        (None, None) => Ok(None),
     }
 }
 
@@ -50,7 +51,8 @@ pub fn replica_does_not_fit(deployment: &StreamDeployment, mapping: &StreamMappi
     if source.name == replica.name {
         return Ok(Some(format!("the replica is the source table {}", source.name)));
     }
-    let feeds = deployment.mappings.iter().any(|other| {
+    let mut readers = deployment.mappings.iter().chain(&deployment.other_mappings);
+    let feeds = readers.any(|other| {
         deployment.table_of(other).is_ok_and(|table| table.name == replica.name)
             && deployment.function_of(other).is_ok_and(|function| {
                 replica_name(function).is_ok_and(|name| {
@@ -66,6 +68,20 @@ pub fn replica_does_not_fit(deployment: &StreamDeployment, mapping: &StreamMappi
     };
     Ok((of_source != of_replica)
         .then(|| format!("the key of the replica {} is {of_replica}, that of the source {of_source}", replica.name)))
+}
+
+/// TTL values that never take effect.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn ttl_values_are_invalid(_: &StreamDeployment, table: &TableSettings) -> RuleJudgement {
+    let Some(sample) = table.ttl_sample.get()?.copied() else { return Ok(None) };
+    let TtlSample { values, not_numbers, milliseconds } = sample;
+    let attribute = table.ttl_attribute.known().map(String::as_str).unwrap_or_default();
+    let parts = [(not_numbers, "are not numbers"), (milliseconds, "are in milliseconds")];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, fault)| format!("{count} {fault}")).collect();
+    Ok((!parts.is_empty()).then(|| format!("of {values} sampled values of {attribute}, {}", parts.join(" and "))))
 }
 
 /// Protection of a table whose changes are read, and of a replica.
@@ -92,8 +108,11 @@ pub fn table_is_unprotected(deployment: &StreamDeployment, table: &TableSettings
     if !table.deletion_protection.or_default(false)? {
         missing.push("deletion protection is off");
     }
-    if !table.retained.or_default(false)? {
-        missing.push("DeletionPolicy does not retain the table");
+    // What is missing for certain is reported even if the rest is not known.
+    match table.retained.or_default(false) {
+        Ok(false) => missing.push("DeletionPolicy does not retain the table"),
+        Err(reason) if missing.is_empty() => return Err(reason),
+        Ok(true) | Err(_) => {}
     }
     Ok((!missing.is_empty()).then(|| missing.join(", ")))
 }

@@ -8,7 +8,8 @@ use crate::deployment::{KeySettings, RouteSettings};
 /// # Errors
 /// The reason why the rule cannot be judged.
 pub fn key_is_disabled(key: &KeySettings) -> RuleJudgement {
-    Ok((!key.enabled.or_default(true)?).then(|| "the key is disabled".to_owned()))
+    let state = key.state.known().map_or("disabled", String::as_str);
+    Ok((!key.enabled.or_default(true)?).then(|| format!("the key is {state}")))
 }
 
 /// A route that everybody may call.

@@ -1,7 +1,7 @@
 //! Rules on the stream that a mapping reads.
 
 use super::RuleJudgement;
-use crate::deployment::{StreamDeployment, StreamMapping};
+use crate::deployment::{DeploymentForm, StreamDeployment, StreamMapping};
 
 /// The number of readers of a shard.
 const MOST_READERS: usize = 2;
@@ -17,6 +17,26 @@ pub fn arn_is_literal(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudg
     Ok(mapping.has_literal_stream.then(|| format!("the stream's ARN is spelled out: {stream}")))
 }
 
+/// A mapping that reads another stream than the table's latest.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn is_not_latest(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    if deployment.form != DeploymentForm::Account {
+        return Ok(None);
+    }
+    let stream = mapping.stream.get()?.map(String::as_str).unwrap_or_default();
+    let table = deployment.table_of(mapping)?;
+    let latest = table.latest_stream.get()?.map(String::as_str);
+    let label = |arn: &str| arn.rsplit('/').next().unwrap_or_default().to_owned();
+    if table.stream_view.get()?.is_none() {
+        return Ok(Some(format!("the mapping reads the stream {}, and the table's stream is off", label(stream))));
+    }
+    Ok(latest.filter(|latest| *latest != stream).map(|latest| {
+        format!("the mapping reads the stream {}, and the table's latest is {}", label(stream), label(latest))
+    }))
+}
+
 /// More readers than a shard serves.
 ///
 /// # Errors
@@ -29,8 +49,9 @@ pub fn has_too_many_readers(deployment: &StreamDeployment, mapping: &StreamMappi
     let is_global = deployment.table_of(mapping).is_ok_and(|table| table.is_global);
     let most = if is_global { MOST_GLOBAL_READERS } else { MOST_READERS };
     let readers = deployment
-        .mappings
+        .other_mappings
         .iter()
+        .chain(&deployment.mappings)
         .filter(|other| other.stream.known() == Some(stream) && other.enabled.or_default(true).unwrap_or(true));
     let before = readers.clone().take_while(|other| other.location != mapping.location).count();
     let count = readers.count();

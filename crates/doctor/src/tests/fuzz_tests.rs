@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::{Strategy, any, prop, prop_oneof, proptest};
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use proptest::sample::{Index, select};
+use serde_json::Value;
 
 use super::SOUND;
 use crate::diagnosis::diagnose;
@@ -27,6 +28,49 @@ fn judge(text: &str) {
 
 fn replacement() -> impl Strategy<Value = String> {
     prop_oneof![select(&WORDS[..]).prop_map(str::to_owned), ".{0,8}", "[ \\n\\t-]{0,6}"]
+}
+
+/// A value of JSON that a service or another program might write.
+pub(crate) fn odd_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[ -~]{0,12}".prop_map(Value::from),
+        prop_oneof![
+            Just("arn:aws:dynamodb:eu-west-1:1:table/Users/stream/"),
+            Just("arn:aws:lambda:::function::"),
+            Just("arn:aws:s3:::"),
+            Just("module.a.module.b[\"c.d\"]."),
+            Just("var.stream_arn"),
+            Just("each.key"),
+            Just("PROBLEM"),
+            Just("1e400"),
+            Just("{\"Statement\": [{}]}"),
+        ]
+        .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+            prop::collection::btree_map("[A-Za-z]{0,8}", inner, 0..4)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// Returns the JSON pointers of a value and of all within it.
+pub(crate) fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found));
+        }
+        Value::Object(members) => {
+            members.iter().for_each(|(name, item)| pointers(item, &format!("{at}/{name}"), found));
+        }
+        _ => {}
+    }
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::account_call::policy;
 use crate::explanation::{page, table};
 use crate::rule_table::RULES;
 
@@ -10,6 +11,7 @@ fn the_pages_are_those_of_the_rules() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/doctor");
     let overview = std::fs::read_to_string(folder.join("README.md")).unwrap();
     assert!(overview.contains(&table()), "docs/doctor/README.md must contain this table:\n{}", table());
+    assert!(overview.contains(&policy()), "docs/doctor/README.md must contain this policy:\n{}", policy());
     for rule in RULES {
         let path = folder.join(format!("{}.md", rule.id));
         let written = std::fs::read_to_string(&path).unwrap_or_default();

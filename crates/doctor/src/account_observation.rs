@@ -1,0 +1,304 @@
+//! Adds what only an account knows to a deployment: the state of mappings, metrics, permissions as the account
+//! evaluates them, failure objects, shards, a sample of TTL values, and routes of subnets ([`add`]).
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::account_call::{
+    DESCRIBE_ENDPOINTS, DESCRIBE_ROUTES, DESCRIBE_STREAM, GET_FUNCTION, GET_STATISTICS, LIST_OBJECTS, SCAN, SIMULATE,
+};
+use crate::account_reader::{one_or_many, text_of};
+use crate::account_recording::AnswerBook;
+use crate::deployment::{FailureObjects, StreamDeployment, StreamMapping, TtlSample};
+use crate::iam_policy::GrantResult;
+use crate::rules::destination::{FAILURE_PREFIX, needed_grants};
+use crate::setting::SettingValue;
+
+/// The least number that is a time in milliseconds: as seconds, it is in the year 5138.
+const LEAST_MILLISECONDS: f64 = 100_000_000_000.0;
+/// The members of a function's configuration that a published version has a copy of.
+const VERSIONED: [&str; 7] = ["CodeSha256", "Environment", "Handler", "LoggingConfig", "MemorySize", "Role", "Timeout"];
+
+/// Adds the observations of the account to the deployment. `judged` are the mappings as the account describes them.
+pub(crate) fn add(book: &AnswerBook<'_>, deployment: &mut StreamDeployment, judged: &[&Value]) {
+    let mut mappings = std::mem::take(&mut deployment.mappings);
+    for mapping in &mut mappings {
+        if let Some(state) = judged.iter().find(|it| it["UUID"] == mapping.id.as_str()) {
+            mapping.observed.problem = problem_of(state);
+        }
+        observe(book, deployment, mapping);
+    }
+    deployment.mappings = mappings;
+    simulate(book, deployment);
+    count_shards(book, deployment);
+    for table in &mut deployment.tables {
+        table.ttl_sample = match &table.ttl_attribute {
+            SettingValue::Known(attribute) => {
+                let parameters = [("TableName", table.name.as_str()), ("Attribute", attribute)];
+                book.ask(&SCAN, &parameters).map(|response| sample(response, attribute))
+            }
+            SettingValue::Absent => SettingValue::Absent,
+            SettingValue::Unresolved(reason) => SettingValue::Unresolved(reason.clone()),
+        };
+    }
+    route_subnets(book, deployment);
+}
+
+/// Returns the problem that the state and the last result of a mapping tell of.
+fn problem_of(mapping: &Value) -> SettingValue<String> {
+    let state = text_of(&mapping["State"]).unwrap_or("unknown");
+    let reason = text_of(&mapping["StateTransitionReason"]).unwrap_or("no reason is given");
+    match text_of(&mapping["LastProcessingResult"]) {
+        _ if matches!(state, "Disabled" | "Disabling" | "Deleting") => {
+            SettingValue::Known(format!("the mapping's state is {state} ({reason})"))
+        }
+        Some(result) if result.starts_with("PROBLEM") => {
+            SettingValue::Known(format!("the mapping's last result is {result:?}"))
+        }
+        _ => SettingValue::Absent,
+    }
+}
+
+fn observe(book: &AnswerBook<'_>, deployment: &StreamDeployment, mapping: &mut StreamMapping) {
+    let arn = mapping.function.known().cloned().unwrap_or_default();
+    let rest = arn.split_once(":function:").map_or(arn.as_str(), |(_, rest)| rest);
+    let (name, qualifier) = rest.split_once(':').map_or((rest, None), |(name, rest)| (name, Some(rest)));
+    let of_function = |metric, statistic| statistics(book, ("FunctionName", name), metric, statistic);
+    mapping.observed.oldest_record_s = of_function("IteratorAge", "Maximum").map(|milliseconds| milliseconds / 1_000);
+    if mapping.on_failure.known().is_some() {
+        mapping.observed.undelivered = of_function("DestinationDeliveryFailures", "Sum");
+    }
+    let has_filter = mapping.filters.known().is_some_and(|filters| !filters.is_empty());
+    if has_filter && mapping.event_count.known() == Some(&true) {
+        let of_mapping = |metric| statistics(book, ("EventSourceMappingUUID", &mapping.id), metric, "Sum");
+        (mapping.observed.polled, mapping.observed.filtered_out) =
+            (of_mapping("PolledEventCount"), of_mapping("FilteredOutEventCount"));
+    }
+    if let Some(qualifier) = qualifier.filter(|qualifier| *qualifier != "$LATEST") {
+        let latest = book.ask(&GET_FUNCTION, &[("FunctionName", name)]);
+        let invoked = book.ask(&GET_FUNCTION, &[("FunctionName", name), ("Qualifier", qualifier)]);
+        mapping.observed.outdated_version = latest.and_then(|latest| {
+            invoked.and_then(|invoked| {
+                let differing: Vec<&str> = VERSIONED.into_iter().filter(|it| latest[*it] != invoked[*it]).collect();
+                if differing.is_empty() {
+                    return SettingValue::Absent;
+                }
+                let version = text_of(&invoked["Version"]).unwrap_or("an unknown version");
+                SettingValue::Known(format!(
+                    "the mapping invokes {qualifier}, which is version {version} and differs from the function's \
+                     latest configuration in {}",
+                    differing.join(", ")
+                ))
+            })
+        });
+    }
+    mapping.observed.failure_objects = failure_objects(book, deployment, mapping);
+}
+
+/// Returns the total or the maximum of a metric of the last 14 days.
+fn statistics(
+    book: &AnswerBook<'_>,
+    dimension: (&'static str, &str),
+    metric: &'static str,
+    statistic: &'static str,
+) -> SettingValue<i64> {
+    let parameters = [
+        ("Namespace", "AWS/Lambda"),
+        ("MetricName", metric),
+        ("DimensionName", dimension.0),
+        ("DimensionValue", dimension.1),
+        ("Statistic", statistic),
+    ];
+    book.ask(&GET_STATISTICS, &parameters).and_then(|response| {
+        let value = |point: &Value| match &point[statistic] {
+            Value::String(text) => text.parse::<f64>().ok(),
+            number => number.as_f64(),
+        };
+        let values = one_or_many(&response["Datapoints"]).into_iter().filter_map(value).filter(|it| it.is_finite());
+        let values: Vec<f64> = values.collect();
+        if values.is_empty() {
+            return SettingValue::Absent;
+        }
+        let total = if statistic == "Sum" { values.iter().sum() } else { values.iter().copied().fold(0.0, f64::max) };
+        #[expect(clippy::cast_possible_truncation, reason = "a number of records or milliseconds; the cast saturates")]
+        SettingValue::Known(total.round() as i64)
+    })
+}
+
+/// Counts the failure objects of a mapping, and of the records that a function of Millrace quarantines.
+fn failure_objects(
+    book: &AnswerBook<'_>,
+    deployment: &StreamDeployment,
+    mapping: &StreamMapping,
+) -> SettingValue<FailureObjects> {
+    let bucket = match mapping.on_failure.get() {
+        Ok(arn) => arn.and_then(|arn| arn.strip_prefix("arn:aws:s3:::")).map(str::to_owned),
+        Err(reason) => return SettingValue::Unresolved(reason),
+    };
+    let mut prefixes: Vec<(String, String)> = Vec::new();
+    prefixes.extend(bucket.map(|bucket| (bucket, format!("{FAILURE_PREFIX}{}/", mapping.id))));
+    let quarantine = deployment.function_of(mapping).ok().and_then(|function| {
+        let bucket = function.environment.get("FAILURE_BUCKET")?.known()?;
+        function.purpose.map(|_| bucket.clone())
+    });
+    prefixes.extend(quarantine.map(|bucket| (bucket, "quarantine/".to_owned())));
+    let now = book.recording.read_at;
+    let mut found: Option<FailureObjects> = None;
+    for (bucket, prefix) in &prefixes {
+        let response = match book.ask(&LIST_OBJECTS, &[("Bucket", bucket), ("Prefix", prefix)]) {
+            SettingValue::Known(response) => response,
+            SettingValue::Absent => continue,
+            SettingValue::Unresolved(reason) => return SettingValue::Unresolved(reason),
+        };
+        for object in one_or_many(&response["Contents"]) {
+            let written = text_of(&object["LastModified"]).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+            let age = written.map_or(0, |written| (now - written).whole_hours());
+            let before = found.unwrap_or(FailureObjects { count: 0, oldest_h: 0 });
+            found = Some(FailureObjects { count: before.count + 1, oldest_h: before.oldest_h.max(age) });
+        }
+    }
+    found.map_or(SettingValue::Absent, SettingValue::Known)
+}
+
+/// Evaluates the permissions that the rules ask for.
+fn simulate(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
+    let mut wanted: BTreeMap<String, Vec<(&'static str, String)>> = BTreeMap::new();
+    for mapping in &deployment.mappings {
+        let Ok(function) = deployment.function_of(mapping) else { continue };
+        let Some(role) = function.role.known() else { continue };
+        let of_role = wanted.entry(role.clone()).or_default();
+        if let Some(arn) = mapping.on_failure.known() {
+            of_role.extend(needed_grants(deployment, arn));
+        }
+        if let Some(key) = deployment.table_of(mapping).ok().and_then(|table| table.key.known()) {
+            of_role.push(("kms:Decrypt", key.clone()));
+        }
+    }
+    for role in &mut deployment.roles {
+        for (action, resource) in wanted.get(&role.arn).into_iter().flatten() {
+            let parameters = [
+                ("PolicySourceArn", role.arn.as_str()),
+                ("ActionNames.member.1", action),
+                ("ResourceArns.member.1", resource),
+            ];
+            let result = match book.ask(&SIMULATE, &parameters) {
+                SettingValue::Known(response) => evaluation(response),
+                SettingValue::Absent => GrantResult::Unknown("the role does not exist".to_owned()),
+                SettingValue::Unresolved(reason) => GrantResult::Unknown(reason),
+            };
+            role.simulated.push(((*action).to_owned(), resource.clone(), result));
+        }
+    }
+}
+
+fn evaluation(response: &Value) -> GrantResult {
+    let Some(result) = one_or_many(&response["EvaluationResults"]).first().copied() else {
+        return GrantResult::Unknown("SimulatePrincipalPolicy returned no result".to_owned());
+    };
+    let missing: Vec<&str> = one_or_many(&result["MissingContextValues"]).into_iter().filter_map(text_of).collect();
+    match result["EvalDecision"].as_str() {
+        Some("allowed") => GrantResult::Granted,
+        Some("explicitDeny") => GrantResult::Denied,
+        // Without the value of a condition, IAM takes the condition as not met.
+        Some(_) if !missing.is_empty() => {
+            GrantResult::Unknown(format!("the role's policies have conditions on {}", missing.join(", ")))
+        }
+        Some(_) => GrantResult::Missing,
+        None => GrantResult::Unknown("SimulatePrincipalPolicy returned no decision".to_owned()),
+    }
+}
+
+/// Counts the shards of the streams whose functions have reserved concurrency: only those can be too few.
+fn count_shards(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
+    let mut shards: BTreeMap<String, SettingValue<i64>> = BTreeMap::new();
+    for mapping in &deployment.mappings {
+        let is_reserved = deployment.function_of(mapping).is_ok_and(|it| it.reserved_concurrency.known().is_some());
+        let (true, Some(stream), Ok(table)) = (is_reserved, mapping.stream.known(), deployment.table_of(mapping))
+        else {
+            continue;
+        };
+        let count = book.ask(&DESCRIBE_STREAM, &[("StreamArn", stream)]).map(|response| {
+            let is_open = |shard: &&Value| shard["SequenceNumberRange"]["EndingSequenceNumber"].is_null();
+            let open = one_or_many(&response["StreamDescription"]["Shards"]).into_iter().filter(is_open).count();
+            i64::try_from(open).unwrap_or(i64::MAX)
+        });
+        shards.insert(table.name.clone(), count);
+    }
+    for table in &mut deployment.tables {
+        if let Some(count) = shards.remove(&table.name) {
+            table.open_shards = count;
+        }
+    }
+}
+
+fn sample(response: &Value, attribute: &str) -> TtlSample {
+    let mut sample = TtlSample::default();
+    for value in one_or_many(&response["Items"]).into_iter().map(|item| &item[attribute]).filter(|it| it.is_object()) {
+        sample.values += 1;
+        match value["N"].as_str().map(str::parse::<f64>) {
+            Some(Ok(number)) if number >= LEAST_MILLISECONDS => sample.milliseconds += 1,
+            Some(Ok(_)) => {}
+            _ => sample.not_numbers += 1,
+        }
+    }
+    sample
+}
+
+/// Finds out which subnets of functions have a route to AWS's services.
+fn route_subnets(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
+    for function in &deployment.functions {
+        let Some(subnets) = function.subnets.known() else { continue };
+        let name = function.name.split(':').next().unwrap_or_default();
+        // The VPC is that of the function as it is now.
+        let vpc = match book.ask(&GET_FUNCTION, &[("FunctionName", name)]) {
+            SettingValue::Known(configuration) => text_of(&configuration["VpcConfig"]["VpcId"]),
+            _ => None,
+        };
+        let routes = match vpc {
+            Some(vpc) => {
+                let endpoints = book.ask(&DESCRIBE_ENDPOINTS, &[("VpcId", vpc)]);
+                let tables = book.ask(&DESCRIBE_ROUTES, &[("VpcId", vpc)]);
+                endpoints.and_then(|endpoints| tables.map(|tables| (endpoints, tables)))
+            }
+            None => SettingValue::Unresolved("the VPC of the function is not known".to_owned()),
+        };
+        for subnet in subnets {
+            let is_routed = match &routes {
+                SettingValue::Known((endpoints, tables)) => SettingValue::Known(is_routed(subnet, endpoints, tables)),
+                SettingValue::Absent => SettingValue::Absent,
+                SettingValue::Unresolved(reason) => SettingValue::Unresolved(reason.clone()),
+            };
+            deployment.network.routed_subnets.insert(subnet.clone(), is_routed);
+        }
+    }
+}
+
+/// Returns whether a subnet has a gateway endpoint, an interface endpoint in its VPC, or a route out of it that is not
+/// an internet gateway, which functions cannot use.
+fn is_routed(subnet: &str, endpoints: &Value, tables: &Value) -> bool {
+    let tables = one_or_many(&tables["routeTableSet"]);
+    let has = |table: &Value, member: &str, value: &str| {
+        one_or_many(&table["associationSet"]).into_iter().any(|association| association[member] == value)
+    };
+    let table = tables
+        .iter()
+        .find(|table| has(table, "subnetId", subnet))
+        .or_else(|| tables.iter().find(|table| has(table, "main", "true")));
+    let available = one_or_many(&endpoints["vpcEndpointSet"])
+        .into_iter()
+        .filter(|endpoint| endpoint["state"].as_str().is_none_or(|state| state.eq_ignore_ascii_case("available")));
+    let id = table.and_then(|table| text_of(&table["routeTableId"]));
+    let has_endpoint = available.into_iter().any(|endpoint| {
+        let of_gateway = one_or_many(&endpoint["routeTableIdSet"]);
+        endpoint["vpcEndpointType"] == "Interface" || of_gateway.into_iter().any(|it| it.as_str() == id && id.is_some())
+    });
+    let leaves = |route: &&Value| {
+        let is_default = route["destinationCidrBlock"] == "0.0.0.0/0" || route["destinationIpv6CidrBlock"] == "::/0";
+        let is_internet = text_of(&route["gatewayId"]).is_some_and(|gateway| gateway.starts_with("igw-"));
+        is_default && !is_internet && route["state"] != "blackhole"
+    };
+    has_endpoint || table.is_some_and(|table| one_or_many(&table["routeSet"]).iter().any(leaves))
+}

@@ -1,0 +1,104 @@
+//! Recorded answers of an account: [`AccountRecording`].
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::account_call::{AccountCall, AccountOperation, CallAnswer};
+use crate::setting::SettingValue;
+
+/// The part of an account that is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountTarget {
+    /// The mappings, tables and routes of a stack of `CloudFormation`, with its nested stacks.
+    Stack(String),
+    /// The mappings of a function.
+    Function(String),
+    /// The mappings of a table's streams.
+    Table(String),
+}
+
+/// The place of a finding: `stack/users`.
+impl fmt::Display for AccountTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stack(name) => write!(f, "stack/{name}"),
+            Self::Function(name) => write!(f, "function/{name}"),
+            Self::Table(name) => write!(f, "table/{name}"),
+        }
+    }
+}
+
+/// The answers to the calls that were made so far.
+#[derive(Debug, Clone)]
+pub struct AccountRecording {
+    /// The part of the account that is judged.
+    pub target: AccountTarget,
+    /// The time of the recording, from which ages are calculated.
+    pub read_at: OffsetDateTime,
+    answers: BTreeMap<String, CallAnswer>,
+}
+
+impl AccountRecording {
+    /// Returns a recording without answers.
+    #[must_use]
+    pub fn new(target: AccountTarget, read_at: OffsetDateTime) -> Self {
+        Self { target, read_at, answers: BTreeMap::new() }
+    }
+
+    /// Adds the answer to a call, by the name that [`AccountCall`] displays.
+    pub fn add(&mut self, call: impl fmt::Display, answer: CallAnswer) {
+        self.answers.insert(call.to_string(), answer);
+    }
+
+    /// Returns the number of answers.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.answers.len()
+    }
+}
+
+/// Looks up answers and collects the calls that have none yet.
+pub(crate) struct AnswerBook<'r> {
+    pub(crate) recording: &'r AccountRecording,
+    missing: RefCell<Vec<AccountCall>>,
+}
+
+impl<'r> AnswerBook<'r> {
+    pub(crate) fn new(recording: &'r AccountRecording) -> Self {
+        Self { recording, missing: RefCell::default() }
+    }
+
+    /// Returns the response to a call: absent if the service says that there is none, unresolved with the reason if the
+    /// call was refused, or is still to be made.
+    pub(crate) fn ask(
+        &self,
+        operation: &'static AccountOperation,
+        parameters: &[(&'static str, &str)],
+    ) -> SettingValue<&'r Value> {
+        let call = AccountCall::new(operation, parameters);
+        match self.recording.answers.get(&call.to_string()) {
+            Some(CallAnswer::Response(response)) => SettingValue::Known(response),
+            Some(CallAnswer::Refused(refusal))
+                if refusal.code.as_deref().is_some_and(|code| operation.absent.contains(&code)) =>
+            {
+                SettingValue::Absent
+            }
+            Some(CallAnswer::Refused(refusal)) => SettingValue::Unresolved(refusal.reason(operation)),
+            None => {
+                let mut missing = self.missing.borrow_mut();
+                if !missing.contains(&call) {
+                    missing.push(call);
+                }
+                SettingValue::Unresolved(format!("{} was not called", operation.name))
+            }
+        }
+    }
+
+    pub(crate) fn into_missing(self) -> Vec<AccountCall> {
+        self.missing.into_inner()
+    }
+}

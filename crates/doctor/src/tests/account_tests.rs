@@ -1,0 +1,516 @@
+//! The reader of accounts: one recording without a finding, and for each rule the answers that have its fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::{Just, any, prop, prop_oneof, proptest};
+use proptest::sample::Index;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::fuzz_tests::{odd_value, pointers};
+use crate::account_call::{CallAnswer, CallRefusal, OPERATIONS, policy};
+use crate::account_reader::read;
+use crate::account_recording::{AccountRecording, AccountTarget};
+use crate::diagnosis::{DeploymentDiagnosis, diagnose};
+use crate::rule_table::RULES;
+
+const UUID: &str = "11111111-2222-3333-4444-555555555555";
+const MAPPING: &str = "/ListEventSourceMappings/EventSourceMappings/0";
+const FUNCTION: &str = "/GetFunctionConfiguration FunctionName=copier";
+const ROLE: &str = "arn:aws:iam::123456789012:role/copier";
+
+type Answers = BTreeMap<String, Value>;
+
+/// The answers of an account in which every setting is sound.
+fn sound() -> Answers {
+    let recording: Value = serde_json::from_str(include_str!("account.json")).unwrap();
+    serde_json::from_value(recording["answers"].clone()).unwrap()
+}
+
+fn recording(target: AccountTarget, answers: &Answers) -> AccountRecording {
+    let read_at = OffsetDateTime::parse("2026-11-28T10:00:00Z", &Rfc3339).unwrap();
+    let mut recording = AccountRecording::new(target, read_at);
+    for (call, answer) in answers {
+        let answer = match answer["refused"].as_str() {
+            Some(code) => refused(code),
+            None => CallAnswer::Response(answer.clone()),
+        };
+        recording.add(call, answer);
+    }
+    recording
+}
+
+fn refused(code: &str) -> CallAnswer {
+    CallAnswer::Refused(CallRefusal { code: Some(code.to_owned()), description: format!("{code}: no") })
+}
+
+fn stack() -> AccountTarget {
+    AccountTarget::Stack("users".to_owned())
+}
+
+/// Diagnoses recorded answers, which must be complete.
+fn diagnosis_of(target: AccountTarget, answers: &Answers) -> (DeploymentDiagnosis, Vec<String>) {
+    let reading = read(&recording(target, answers)).unwrap();
+    let missing: Vec<String> = reading.missing.iter().map(ToString::to_string).collect();
+    assert!(missing.is_empty(), "the recording has no answer to {missing:#?}");
+    (diagnose(&reading.reading.deployment), reading.reading.problems)
+}
+
+fn rules_of(diagnosis: &DeploymentDiagnosis) -> Vec<&'static str> {
+    let rules: BTreeSet<_> = diagnosis.findings.iter().map(|finding| finding.rule.id).collect();
+    rules.into_iter().collect()
+}
+
+/// Replaces the values at the paths; a path of one part is a whole answer.
+fn changed(changes: &[(String, Value)]) -> Answers {
+    let mut answers = sound();
+    for (path, value) in changes {
+        let path = path.strip_prefix('/').unwrap();
+        // The name of a call may contain slashes.
+        let call = answers.keys().filter(|call| path.starts_with(call.as_str())).max_by_key(|call| call.len());
+        match call.cloned().filter(|call| path[call.len()..].starts_with('/')) {
+            None => {
+                answers.insert(path.to_owned(), value.clone());
+            }
+            Some(call) => {
+                let (parent, member) = path[call.len()..].rsplit_once('/').unwrap();
+                let parent = answers.get_mut(&call).unwrap().pointer_mut(parent).unwrap();
+                match member.parse::<usize>() {
+                    Ok(index) if parent.is_array() => parent[index] = value.clone(),
+                    _ => parent[member] = value.clone(),
+                }
+            }
+        }
+    }
+    answers
+}
+
+fn statistics(dimension: &str, metric: &str, statistic: &str) -> String {
+    let value = if dimension == "FunctionName" { "copier" } else { UUID };
+    format!(
+        "/GetMetricStatistics DimensionName={dimension} DimensionValue={value} MetricName={metric} \
+         Namespace=AWS/Lambda Statistic={statistic}"
+    )
+}
+
+fn points(statistic: &str, value: &str) -> Value {
+    json!({"Datapoints": [{statistic: value}]})
+}
+
+fn simulation(action: &str, resource: &str) -> String {
+    format!(
+        "/SimulatePrincipalPolicy ActionNames.member.1={action} PolicySourceArn={ROLE} \
+         ResourceArns.member.1={resource}"
+    )
+}
+
+/// For each rule that is judged in an account: changes of the answers that have its fault, once for each form of it.
+fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
+    let of_mapping = |member: &str, value: Value| (format!("{MAPPING}/{member}"), value);
+    let decision = |it: &str| json!({"EvaluationResults": [{"EvalDecision": it}]});
+    let put = simulation("s3:PutObject", "arn:aws:s3:::failures/aws/lambda/mapping/shard/date");
+    let queue = "arn:aws:sqs:eu-west-1:123456789012:discarded";
+    let pattern = |pattern: &str| of_mapping("FilterCriteria", json!({"Filters": [{"Pattern": pattern}]}));
+    let key = "arn:aws:kms:eu-west-1:123456789012:key/k-1";
+    let mut live = sound()["GetFunctionConfiguration FunctionName=copier"].clone();
+    live["Environment"]["Variables"]["REPLICA_TABLE"] = "OldCopy".into();
+    live["Version"] = "3".into();
+    let alias = "arn:aws:lambda:eu-west-1:123456789012:function:copier:live";
+    let old_copy =
+        |call: &str| (format!("/{call} TableName=OldCopy"), sound()[&format!("{call} TableName=Copy")].clone());
+    let copied = sound()["ListEventSourceMappings"]["EventSourceMappings"][0].clone();
+    let reader = |number: usize| {
+        let mut reader = copied.clone();
+        reader["UUID"] = format!("reader-{number}").into();
+        reader["FunctionArn"] = format!("arn:aws:lambda:eu-west-1:123456789012:function:reader{number}").into();
+        reader
+    };
+    let reader_answers = |number: usize| {
+        let name = format!("reader{number}");
+        [
+            (format!("/GetFunctionConfiguration FunctionName={name}"), json!({"Timeout": 60})),
+            (format!("/GetFunctionConcurrency FunctionName={name}"), json!({})),
+        ]
+    };
+    let mut crowded =
+        vec![("/ListEventSourceMappings".to_owned(), json!({"EventSourceMappings": [reader(1), copied, reader(2)]}))];
+    crowded.extend(reader_answers(1));
+    crowded.extend(reader_answers(2));
+    vec![
+        ("discarded-without-destination", vec![of_mapping("DestinationConfig", json!({"OnFailure": {}}))]),
+        (
+            "poison-record-blocks-shard",
+            vec![
+                of_mapping("MaximumRecordAgeInSeconds", json!(-1)),
+                of_mapping("BisectBatchOnFunctionError", json!(false)),
+                of_mapping("FunctionResponseTypes", json!([])),
+            ],
+        ),
+        (
+            "batch-discarded-whole",
+            vec![of_mapping("BisectBatchOnFunctionError", json!(false)), of_mapping("MaximumRetryAttempts", json!(3))],
+        ),
+        (
+            "metadata-only-destination",
+            vec![
+                of_mapping("DestinationConfig", json!({"OnFailure": {"Destination": queue}})),
+                (simulation("sqs:SendMessage", queue), decision("allowed")),
+            ],
+        ),
+        ("destination-not-granted", vec![(put.clone(), decision("implicitDeny"))]),
+        ("destination-not-granted", vec![(put, decision("explicitDeny"))]),
+        (
+            "destination-not-granted",
+            vec![(
+                "/GetBucketPolicy Bucket=failures".to_owned(),
+                json!({"Statement": [{
+                    "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::failures/*",
+                }]}),
+            )],
+        ),
+        (
+            "destination-not-granted",
+            vec![(statistics("FunctionName", "DestinationDeliveryFailures", "Sum"), points("Sum", "2.0"))],
+        ),
+        (
+            "failure-objects-expire",
+            vec![("/GetBucketLifecycleConfiguration Bucket=failures/Rule/Filter/Prefix".to_owned(), json!(""))],
+        ),
+        ("failure-objects-expire", vec![("/GetBucketVersioning Bucket=failures".to_owned(), json!(""))]),
+        ("starts-at-latest", vec![of_mapping("StartingPosition", json!("LATEST"))]),
+        (
+            "mapping-disabled",
+            vec![of_mapping("State", json!("Disabled")), of_mapping("StateTransitionReason", json!("User action"))],
+        ),
+        ("mapping-disabled", vec![of_mapping("LastProcessingResult", json!("PROBLEM: Cannot access stream"))]),
+        (
+            "literal-stream-arn",
+            vec![(
+                "/DescribeTable TableName=Users/Table/LatestStreamArn".to_owned(),
+                json!("arn:aws:dynamodb:eu-west-1:123456789012:table/Users/stream/2026-06-01T00:00:00.000"),
+            )],
+        ),
+        (
+            "literal-stream-arn",
+            vec![("/DescribeTable TableName=Users/Table/StreamSpecification".to_owned(), Value::Null)],
+        ),
+        (
+            "image-missing",
+            vec![(
+                "/DescribeTable TableName=Users/Table/StreamSpecification/StreamViewType".to_owned(),
+                json!("KEYS_ONLY"),
+            )],
+        ),
+        ("age-exceeds-retention", vec![of_mapping("MaximumRecordAgeInSeconds", json!(604_800))]),
+        (
+            "age-exceeds-retention",
+            vec![(statistics("FunctionName", "IteratorAge", "Maximum"), points("Maximum", "86399000.0"))],
+        ),
+        ("filter-never-matches", vec![pattern(r#"{"dynamodb":{"Keys":{"id":{"N":[{"numeric":[">",3]}]}}}}"#)]),
+        (
+            "filter-never-matches",
+            vec![(statistics("EventSourceMappingUUID", "FilteredOutEventCount", "Sum"), points("Sum", "150.0"))],
+        ),
+        (
+            "replica-does-not-fit",
+            vec![("/DescribeTable TableName=Copy/Table/AttributeDefinitions/0/AttributeType".to_owned(), json!("N"))],
+        ),
+        (
+            "alias-misses-parameters",
+            vec![
+                of_mapping("FunctionArn", json!(alias)),
+                (format!("{FUNCTION} Qualifier=live"), live),
+                old_copy("DescribeTable"),
+                old_copy("DescribeTimeToLive"),
+                old_copy("DescribeContinuousBackups"),
+                ("/Scan Attribute=_tombstone_expires_at TableName=OldCopy".to_owned(), json!({"Items": []})),
+            ],
+        ),
+        ("too-many-readers", crowded),
+        (
+            "concurrency-too-low",
+            vec![("/GetFunctionConcurrency FunctionName=copier/ReservedConcurrentExecutions".to_owned(), json!(0))],
+        ),
+        (
+            "concurrency-too-low",
+            vec![
+                ("/GetFunctionConcurrency FunctionName=copier/ReservedConcurrentExecutions".to_owned(), json!(4)),
+                of_mapping("ParallelizationFactor", json!(4)),
+                (
+                    format!("/DescribeStream StreamArn={}/StreamDescription/Shards", stream()),
+                    json!([{"ShardId": "a"}, {"ShardId": "b"}]),
+                ),
+            ],
+        ),
+        ("key-not-usable", vec![(format!("/DescribeKey KeyId={key}/KeyMetadata/KeyState"), json!("PendingDeletion"))]),
+        ("key-not-usable", vec![(simulation("kms:Decrypt", key), decision("implicitDeny"))]),
+        (
+            "key-not-usable",
+            vec![(format!("/GetKeyPolicy KeyId={key} PolicyName=default"), json!({"Policy": "{\"Statement\": []}"}))],
+        ),
+        (
+            "network-without-route",
+            vec![("/DescribeVpcEndpoints VpcId=vpc-1".to_owned(), json!({"vpcEndpointSet": ""}))],
+        ),
+        ("replicator-filters-images", vec![pattern(r#"{"dynamodb":{"NewImage":{"status":{"S":["open"]}}}}"#)]),
+        ("ttl-filter-incomplete", vec![pattern(r#"{"eventName":["REMOVE"],"userIdentity":{"type":["Service"]}}"#)]),
+        (
+            "replica-expires-items",
+            vec![
+                (
+                    "/DescribeTimeToLive TableName=Copy/TimeToLiveDescription/AttributeName".to_owned(),
+                    json!("expires_at"),
+                ),
+                ("/Scan Attribute=expires_at TableName=Copy".to_owned(), json!({"Items": []})),
+            ],
+        ),
+        (
+            "failures-not-redriven",
+            vec![(
+                format!("/ListObjectsV2 Bucket=failures Prefix=aws/lambda/{UUID}//Contents/LastModified"),
+                json!("2026-11-20T00:00:00.000Z"),
+            )],
+        ),
+        ("open-route", vec![("/GetRoutes ApiId=a1b2c3/items/0/authorizationType".to_owned(), json!("NONE"))]),
+        (
+            "ttl-value-invalid",
+            vec![(
+                "/Scan Attribute=expires_at TableName=Users/Items/0/expires_at".to_owned(),
+                json!({"N": "1800000000000"}),
+            )],
+        ),
+        (
+            "ttl-value-invalid",
+            vec![(
+                "/Scan Attribute=expires_at TableName=Users/Items/0/expires_at".to_owned(),
+                json!({"S": "2027-01-01"}),
+            )],
+        ),
+        ("timeout-too-short", vec![of_mapping("BatchSize", json!(10_000)), (format!("{FUNCTION}/Timeout"), json!(3))]),
+        ("log-filter-drops-metrics", vec![(format!("{FUNCTION}/LoggingConfig/ApplicationLogLevel"), json!("ERROR"))]),
+        (
+            "mapping-not-watched",
+            vec![(
+                "/DescribeAlarms AlarmTypes.member.1=MetricAlarm/MetricAlarms/1/MetricName".to_owned(),
+                json!("Errors"),
+            )],
+        ),
+        (
+            "table-not-protected",
+            vec![(
+                "/DescribeContinuousBackups TableName=Users/ContinuousBackupsDescription/\
+                 PointInTimeRecoveryDescription/PointInTimeRecoveryStatus"
+                    .to_owned(),
+                json!("DISABLED"),
+            )],
+        ),
+        (
+            "table-not-protected",
+            vec![("/DescribeTable TableName=Copy/Table/DeletionProtectionEnabled".to_owned(), json!(false))],
+        ),
+    ]
+}
+
+fn stream() -> String {
+    let sound = sound();
+    sound["ListEventSourceMappings"]["EventSourceMappings"][0]["EventSourceArn"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_sound_account_has_no_finding_and_every_rule_is_judged() {
+    let (diagnosis, problems) = diagnosis_of(stack(), &sound());
+    assert_eq!(rules_of(&diagnosis), Vec::<&str>::new(), "{:#?}", diagnosis.findings);
+    assert_eq!((problems, diagnosis.mappings), (Vec::<String>::new(), 1));
+    let unchecked: Vec<_> = diagnosis.unchecked.iter().map(|it| (it.rule.id, &it.reason)).collect();
+    assert!(unchecked.is_empty() && diagnosis.unread.is_empty(), "{unchecked:?} {:?}", diagnosis.unread);
+}
+
+#[test]
+fn every_rule_finds_its_fault_in_an_account_and_nothing_else() {
+    let mut tested = BTreeSet::new();
+    for (rule, changes) in faults() {
+        let (diagnosis, _) = diagnosis_of(stack(), &changed(&changes));
+        assert_eq!(rules_of(&diagnosis), [rule], "{changes:#?}: {:#?}", diagnosis.findings);
+        tested.insert(rule);
+    }
+    // The code of a function is not read.
+    let expected: BTreeSet<_> = RULES.iter().map(|rule| rule.id).filter(|id| *id != "response-ignored").collect();
+    assert_eq!(tested, expected);
+    let (diagnosis, _) = diagnosis_of(stack(), &changed(&[(format!("{MAPPING}/FunctionResponseTypes"), json!([]))]));
+    assert_eq!(diagnosis.unchecked.iter().map(|it| it.rule.id).collect::<Vec<_>>(), ["response-ignored"]);
+}
+
+#[test]
+fn findings_name_the_resource_as_the_template_does() {
+    let (diagnosis, _) = diagnosis_of(stack(), &changed(&[(format!("{MAPPING}/StartingPosition"), json!("LATEST"))]));
+    let location = &diagnosis.findings[0].location;
+    assert_eq!((location.file.as_str(), location.resource.as_str()), ("stack/users", "Copier.Changes"));
+    for target in [AccountTarget::Function("copier".to_owned()), AccountTarget::Table("Users".to_owned())] {
+        let answers = changed(&[(format!("{MAPPING}/StartingPosition"), json!("LATEST"))]);
+        let (diagnosis, _) = diagnosis_of(target.clone(), &answers);
+        assert_eq!(rules_of(&diagnosis), ["starts-at-latest"], "{target}: {:#?}", diagnosis.findings);
+        assert_eq!(diagnosis.findings[0].location.resource, format!("copier.{UUID}"));
+    }
+}
+
+#[test]
+fn the_template_of_a_stack_declares_findings_as_intended() {
+    let path = "GetTemplate StackName=users TemplateStage=Original";
+    let template = sound()[path]["TemplateBody"]
+        .as_str()
+        .unwrap()
+        .replace("purpose: replicator", "purpose: replicator, ignore: [{rule: starts-at-latest, reason: a cache}]");
+    let answers = changed(&[
+        (format!("/{path}/TemplateBody"), template.clone().into()),
+        (format!("{MAPPING}/StartingPosition"), json!("LATEST")),
+    ]);
+    let (diagnosis, problems) = diagnosis_of(stack(), &answers);
+    assert_eq!((rules_of(&diagnosis), problems), (Vec::new(), Vec::new()));
+    assert_eq!(diagnosis.ignored.len(), 1);
+    // An entry of a rule that is not checked may have a finding.
+    let unused = |metric: CallAnswer| {
+        let template = template.replace("starts-at-latest", "mapping-not-watched");
+        let mut recording = recording(stack(), &changed(&[(format!("/{path}/TemplateBody"), template.into())]));
+        recording.add("DescribeAlarms AlarmTypes.member.1=MetricAlarm", metric);
+        diagnose(&read(&recording).unwrap().reading.deployment).unused_ignores.len()
+    };
+    let alarms = sound()["DescribeAlarms AlarmTypes.member.1=MetricAlarm"].clone();
+    assert_eq!((unused(CallAnswer::Response(alarms)), unused(refused("AccessDenied"))), (1, 0));
+}
+
+#[test]
+fn a_stack_is_judged_with_its_nested_stacks() {
+    let mut answers = sound();
+    let nested = "arn:aws:cloudformation:eu-west-1:123456789012:stack/users-Inner-1/1";
+    let resources = answers.remove("ListStackResources StackName=users").unwrap();
+    let template = answers.remove("GetTemplate StackName=users TemplateStage=Original").unwrap();
+    answers.insert(format!("ListStackResources StackName={nested}"), resources);
+    answers.insert(format!("GetTemplate StackName={nested} TemplateStage=Original"), template);
+    answers.insert(
+        "ListStackResources StackName=users".to_owned(),
+        json!({"StackResourceSummaries": [{
+            "LogicalResourceId": "Inner", "ResourceType": "AWS::CloudFormation::Stack", "PhysicalResourceId": nested,
+        }]}),
+    );
+    answers.insert(
+        "GetTemplate StackName=users TemplateStage=Original".to_owned(),
+        json!({"TemplateBody": "Metadata: {millrace: {ignore: [{rule: open-route, reason: public}]}}\nResources: {}"}),
+    );
+    answers.get_mut("GetRoutes ApiId=a1b2c3").unwrap()["items"][0]["authorizationType"] = "NONE".into();
+    answers.get_mut("ListEventSourceMappings").unwrap()["EventSourceMappings"][0]["StartingPosition"] = "LATEST".into();
+    let (diagnosis, _) = diagnosis_of(stack(), &answers);
+    assert_eq!(rules_of(&diagnosis), ["starts-at-latest"]);
+    assert_eq!(diagnosis.findings[0].location.resource, "Inner.Copier.Changes");
+    assert_eq!(diagnosis.ignored.len(), 1);
+}
+
+#[test]
+fn a_refused_call_makes_the_rules_that_need_it_not_checked_and_never_finds_anything() {
+    for call in sound().keys().filter(|call| !call.starts_with("ListStackResources")) {
+        let mut recording = recording(stack(), &sound());
+        recording.add(call, refused("AccessDeniedException"));
+        let mut reading = read(&recording).unwrap();
+        // A refused call leaves others unasked, never asks for more.
+        assert!(reading.missing.is_empty(), "{call}: {:?}", reading.missing);
+        let diagnosis = diagnose(&reading.reading.deployment);
+        assert_eq!(rules_of(&diagnosis), Vec::<&str>::new(), "{call}: {:#?}", diagnosis.findings);
+        let mut reasons: Vec<String> = diagnosis.unchecked.iter().map(|it| it.reason.clone()).collect();
+        reasons.extend(diagnosis.unread.iter().map(|(_, reason)| reason.clone()));
+        reasons.append(&mut reading.reading.problems);
+        let (name, _) = call.split_once(' ').unwrap_or((call, ""));
+        let action = OPERATIONS.iter().find(|operation| operation.name == name).unwrap().action;
+        let said = format!("{name} was denied: allow {action}");
+        assert!(reasons.iter().any(|reason| reason.contains(&said)), "{call}: {reasons:#?}");
+    }
+}
+
+#[test]
+fn a_target_that_does_not_exist_or_is_refused_is_an_error_of_one_line() {
+    let error = |target: AccountTarget, call: &str, code: &str| {
+        let mut recording = recording(target, &Answers::new());
+        recording.add(call, refused(code));
+        read(&recording).unwrap_err()
+    };
+    let table = || AccountTarget::Table("Users".to_owned());
+    assert_eq!(
+        error(table(), "DescribeTable TableName=Users", "ResourceNotFoundException"),
+        "table/Users does not exist"
+    );
+    assert_eq!(
+        error(table(), "DescribeTable TableName=Users", "AccessDeniedException"),
+        "table/Users: DescribeTable was denied: allow dynamodb:DescribeTable"
+    );
+    let said = error(stack(), "ListStackResources StackName=users", "ValidationError");
+    assert_eq!(said, "stack/users: ListStackResources failed: ValidationError: no");
+}
+
+#[test]
+fn the_calls_are_made_in_turns_until_none_is_missing() {
+    let answers = sound();
+    let mut recording = recording(stack(), &Answers::new());
+    let mut turns = 0;
+    loop {
+        let missing = read(&recording).unwrap().missing;
+        if missing.is_empty() {
+            break;
+        }
+        turns += 1;
+        for call in missing {
+            let answer = answers.get(&call.to_string()).unwrap_or_else(|| panic!("the recording has no {call}"));
+            let code = answer["refused"].as_str();
+            recording.add(&call, code.map_or_else(|| CallAnswer::Response(answer.clone()), refused));
+        }
+    }
+    assert_eq!((recording.count(), turns), (answers.len(), 5), "each answer is needed");
+}
+
+#[test]
+fn the_policy_allows_each_operation_and_nothing_that_writes() {
+    let policy: Value = serde_json::from_str(&policy()).unwrap();
+    let statements = policy["Statement"].as_array().unwrap();
+    let actions: BTreeSet<&str> = statements
+        .iter()
+        .flat_map(|statement| statement["Action"].as_array().unwrap())
+        .map(|action| action.as_str().unwrap())
+        .collect();
+    assert_eq!(actions, OPERATIONS.iter().map(|operation| operation.action).collect());
+    let reads = ["Describe", "Get", "List", "Scan", "Simulate", "GET"];
+    for action in actions {
+        let (_, verb) = action.split_once(':').unwrap();
+        assert!(reads.iter().any(|read| verb.starts_with(read)), "{action}");
+    }
+    let names: BTreeSet<&str> = OPERATIONS.iter().map(|operation| operation.name).collect();
+    let recorded = sound();
+    let called: BTreeSet<&str> = recorded.keys().map(|call| call.split(' ').next().unwrap()).collect();
+    assert_eq!(called, names, "the recording calls each operation");
+}
+
+proptest! {
+    #[test]
+    fn no_answer_makes_the_reader_panic(
+        changes in prop::collection::vec((any::<Index>(), any::<Index>(), odd_value()), 1..5),
+        target in prop_oneof![
+            Just(stack()),
+            Just(AccountTarget::Function("copier".to_owned())),
+            Just(AccountTarget::Table("Users".to_owned())),
+        ],
+    ) {
+        let mut answers = sound();
+        for (call, at, value) in changes {
+            let calls: Vec<String> = answers.keys().cloned().collect();
+            let call: &String = call.get(&calls);
+            let answer = answers.get_mut(call).unwrap();
+            let mut found = Vec::new();
+            pointers(answer, "", &mut found);
+            let pointer: &String = at.get(&found);
+            *answer.pointer_mut(pointer).unwrap() = value;
+        }
+        match read(&recording(target, &answers)) {
+            Ok(reading) => {
+                let _ = diagnose(&reading.reading.deployment);
+            }
+            Err(line) => assert!(!line.contains('\n'), "{line}"),
+        }
+    }
+}
