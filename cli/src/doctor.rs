@@ -387,4 +387,21 @@ mod tests {
     fn the_policy_is_printed_without_an_account() {
         let outcome = outcome(&["--print-policy"]);
         assert!(outcome.text.is_some_and(|text| text.contains("\"lambda:ListEventSourceMappings\"")));
-    }}
+    }
+    #[test]
+    fn a_terraform_plan_is_judged_as_a_file() {
+        let plan = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/doctor/src/tests/plan.json");
+        let outcome = run(parsed(&[plan, "--fail-on", "loses"]).unwrap()).unwrap();
+        assert_eq!((outcome.code, outcome.problems), (1, Vec::new()));
+        let text = outcome.text.unwrap();
+        for part in [
+            "module.consumer[\"search\"].aws_lambda_event_source_mapping.this[0]: StartingPosition is LATEST",
+            "module.consumer[\"billing.eu\"].aws_lambda_event_source_mapping.this[0]: MaximumRetryAttempts is 3",
+            "bisect_batch_on_function_error = true",
+            "the policy is known after the deployment",
+            "2 mappings of DynamoDB streams: 2 loses, 2 weakens;",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}

@@ -30,9 +30,21 @@ pub fn is_plan(document: &Value) -> bool {
 /// Reads a plan.
 #[must_use]
 pub fn read(document: &Value, file: &str) -> DeploymentReading {
-    let mut plan = TerraformPlan { file, resources: BTreeMap::new(), expressions: BTreeMap::new() };
+    let mut plan = TerraformPlan {
+        file,
+        resources: BTreeMap::new(),
+        unknown: BTreeMap::new(),
+        expressions: BTreeMap::new(),
+        modules: BTreeMap::new(),
+        variables: &document["variables"],
+    };
     plan.add_resources(&document["planned_values"]["root_module"], 0);
-    plan.add_expressions(&document["configuration"]["root_module"], "", 0);
+    plan.add_expressions(&document["configuration"]["root_module"], &NULL, "", 0);
+    for change in document["resource_changes"].as_array().into_iter().flatten() {
+        if let Some(address) = change["address"].as_str() {
+            plan.unknown.insert(address, &change["change"]["after_unknown"]);
+        }
+    }
     let entries: Vec<ResourceEntry> = plan.resources.keys().filter_map(|address| plan.entry(address)).collect();
     let mut problems = Vec::new();
     if plan.resources.is_empty() {
@@ -47,8 +59,19 @@ struct TerraformPlan<'p> {
     file: &'p str,
     /// The planned resources by address.
     resources: BTreeMap<&'p str, &'p Value>,
+    /// The attributes that are known only after the deployment, by address.
+    unknown: BTreeMap<&'p str, &'p Value>,
     /// The expressions of the configuration by address, without the keys of instances.
     expressions: BTreeMap<String, &'p Value>,
+    /// Each module with its call, by path without the keys of instances.
+    modules: BTreeMap<String, (&'p Value, &'p Value)>,
+    /// The values of the root module's variables.
+    variables: &'p Value,
+}
+
+/// Returns the first element of a block, which is a list of objects.
+fn first(value: &Value) -> &Value {
+    if value.is_array() { &value[0] } else { value }
 }
 
 impl<'p> TerraformPlan<'p> {
@@ -66,17 +89,18 @@ impl<'p> TerraformPlan<'p> {
         }
     }
 
-    fn add_expressions(&mut self, module: &'p Value, path: &str, depth: usize) {
+    fn add_expressions(&mut self, module: &'p Value, call: &'p Value, path: &str, depth: usize) {
         if depth > DEEPEST_MODULE {
             return;
         }
+        self.modules.insert(path.to_owned(), (module, call));
         for resource in module["resources"].as_array().into_iter().flatten() {
             if let Some(address) = resource["address"].as_str() {
                 self.expressions.insert(format!("{path}{address}"), &resource["expressions"]);
             }
         }
         for (name, call) in module["module_calls"].as_object().into_iter().flatten() {
-            self.add_expressions(&call["module"], &format!("{path}module.{name}."), depth + 1);
+            self.add_expressions(&call["module"], call, &format!("{path}module.{name}."), depth + 1);
         }
     }
 
@@ -84,37 +108,93 @@ impl<'p> TerraformPlan<'p> {
     fn attribute(&self, address: &str, path: &[&str]) -> Option<Value> {
         let mut value = &self.resources.get(address)?["values"];
         let mut expression = self.expressions.get(&without_keys(address)).copied().unwrap_or(&NULL);
+        let mut unknown = self.unknown.get(address).copied();
         for name in path {
-            let first = |value: &'p Value| if value.is_array() { &value[0] } else { value };
             value = &first(value)[*name];
             expression = &first(expression)[*name];
+            // What is unknown as a whole is unknown in all of its parts.
+            unknown = unknown.map(|unknown| if *unknown == true { unknown } else { &first(unknown)[*name] });
         }
         if !value.is_null() {
             return Some(value.clone());
         }
-        let references = expression["references"].as_array()?;
-        let reference = references.first().and_then(Value::as_str);
-        Some(match reference {
-            Some(reference) => self.reference(address, reference),
+        // A variable without a value is an attribute that is not set.
+        if unknown.is_some_and(|unknown| *unknown != true) {
+            return None;
+        }
+        let wanted = match path.last() {
+            Some(&"event_source_arn") => "stream_arn",
+            Some(name) if name.ends_with("_arn") || matches!(*name, "function_name" | "role") => "arn",
+            _ => "id",
+        };
+        self.expression(address, expression, wanted, 0)
+    }
+
+    /// Returns the value of an expression in the module of an address; `None` if there is no expression.
+    fn expression(&self, from: &str, expression: &Value, wanted: &str, depth: usize) -> Option<Value> {
+        if !expression["constant_value"].is_null() {
+            return Some(expression["constant_value"].clone());
+        }
+        let references: Vec<&str> = expression["references"].as_array()?.iter().filter_map(Value::as_str).collect();
+        Some(match references.first() {
+            _ if depth > DEEPEST_MODULE => unresolved("a value depends on itself"),
+            Some(reference) => self.reference(from, reference, &references, wanted, depth),
             None => unresolved("known after the deployment"),
         })
     }
 
-    /// Returns the value of a reference such as `aws_dynamodb_table.users.stream_arn`.
-    fn reference(&self, from: &str, reference: &str) -> Value {
-        let module = from.rfind("module.").and_then(|at| {
-            let rest = &from[at + "module.".len()..];
-            rest.find('.').map(|end| &from[..=at + "module.".len() + end])
-        });
-        let module = module.unwrap_or_default();
-        let parts: Vec<&str> = reference.split('.').collect();
-        let [kind, name, attribute, ..] = parts[..] else { return unresolved(&format!("{reference} is not resolved")) };
-        let address = format!("{module}{kind}.{name}");
-        if self.resources.contains_key(address.as_str()) {
-            self.identity(&address, kind, attribute).into()
-        } else {
-            unresolved(&format!("{reference} is not resolved"))
+    /// Returns the value of a reference such as `aws_dynamodb_table.users.stream_arn`, `var.stream_arn` or
+    /// `module.table.stream_arn` in the module of an address.
+    fn reference(&self, from: &str, reference: &str, all: &[&str], wanted: &str, depth: usize) -> Value {
+        let unknown = || unresolved(&format!("{reference} is not resolved"));
+        let module = module_of(from);
+        let parts = split_address(reference);
+        match parts[..] {
+            ["var", name, ..] if module.is_empty() => {
+                let value = &self.variables[name]["value"];
+                if value.is_null() || parts.len() > 2 { unknown() } else { value.clone() }
+            }
+            ["var", name, ..] => {
+                let Some((_, call)) = self.modules.get(&without_keys(module)) else { return unknown() };
+                // The call is in the module around it.
+                let outer = module_of(module.trim_end_matches('.'));
+                let outer = format!("{outer}{CALLER}");
+                let value = self.expression(&outer, &call["expressions"][name], wanted, depth + 1);
+                value.unwrap_or_else(unknown)
+            }
+            ["module", name, output, ..] => {
+                let inner = format!("{module}module.{name}.");
+                let Some((definition, _)) = self.modules.get(&without_keys(&inner)) else { return unknown() };
+                let expression = &definition["outputs"][output]["expression"];
+                self.expression(&format!("{inner}{CALLER}"), expression, wanted, depth + 1).unwrap_or_else(unknown)
+            }
+            [kind, name, ..] => {
+                let attribute = parts.get(2).copied().unwrap_or(wanted);
+                match self.instance(from, &format!("{module}{kind}.{name}"), all) {
+                    Some(address) => self.identity(address, kind, attribute).into(),
+                    None => unknown(),
+                }
+            }
+            _ => unknown(),
         }
+    }
+
+    /// Returns the planned resource of an address, which may lack the key of its instance, or of its module's: the only
+    /// instance, or the one with the key of the resource that refers to it.
+    fn instance(&self, from: &str, address: &str, all: &[&str]) -> Option<&'p str> {
+        if let Some((address, _)) = self.resources.get_key_value(address) {
+            return Some(*address);
+        }
+        let plain = without_keys(address);
+        let mut instances = self.resources.keys().filter(|other| without_keys(other) == plain);
+        let one = instances.next()?;
+        if instances.next().is_none() {
+            return Some(*one);
+        }
+        let has_own_key = all.iter().any(|reference| matches!(*reference, "each.key" | "count.index"));
+        let key = from.strip_suffix(']').and_then(|_| from.rfind('[')).map(|at| &from[at..])?;
+        let own = format!("{address}{key}");
+        self.resources.get_key_value(own.as_str()).map(|(address, _)| *address).filter(|_| has_own_key)
     }
 
     /// Returns an attribute of a resource that identifies it.
@@ -177,7 +257,17 @@ impl<'p> TerraformPlan<'p> {
                 "AWS::IAM::RolePolicy",
                 json!({"RoleName": get(&["role"]), "PolicyDocument": attached(&get(&["policy_arn"]))}),
             ),
-            "aws_kms_key" => ("AWS::KMS::Key", json!({"Enabled": get(&["is_enabled"])})),
+            "aws_kms_key" => {
+                let policy = match get(&["policy"]) {
+                    Value::Null => Value::Null,
+                    policy => document(&policy),
+                };
+                ("AWS::KMS::Key", json!({"Enabled": get(&["is_enabled"]), "KeyPolicy": policy}))
+            }
+            "aws_s3_bucket_policy" => (
+                "AWS::S3::BucketPolicy",
+                json!({"Bucket": get(&["bucket"]), "PolicyDocument": document(&get(&["policy"]))}),
+            ),
             "aws_cloudwatch_metric_alarm" => ("AWS::CloudWatch::Alarm", alarm(&get)),
             "aws_apigatewayv2_route" => (
                 "AWS::ApiGatewayV2::Route",
@@ -194,7 +284,12 @@ impl<'p> TerraformPlan<'p> {
             properties,
             metadata: None,
             // Terraform deletes what is no longer configured, unless the configuration prevents it.
-            retained: SettingValue::Unresolved("prevent_destroy is not part of a plan".to_owned()),
+            // A table with deletion protection cannot be deleted at all.
+            retained: if get(&["deletion_protection_enabled"]) == true {
+                SettingValue::Known(true)
+            } else {
+                SettingValue::Unresolved("prevent_destroy is not part of a plan".to_owned())
+            },
             literal_streams: Vec::new(),
             reports_failures: SettingValue::Unresolved("the function's code is not in the plan".to_owned()),
         })
@@ -318,17 +413,51 @@ fn attached(arn: &Value) -> Value {
     }
 }
 
+/// The name of a resource that stands for the place of a module's call or output.
+const CALLER: &str = "caller";
+
 /// Returns an address without the keys of `count` and `for_each`.
 fn without_keys(address: &str) -> String {
-    let mut text = String::with_capacity(address.len());
-    let mut depth = 0_usize;
-    for letter in address.chars() {
+    split_address(address).iter().map(|part| part.split('[').next().unwrap_or_default()).collect::<Vec<_>>().join(".")
+        + if address.ends_with('.') { "." } else { "" }
+}
+
+/// Splits an address at its dots; a key in brackets may contain dots and brackets in quotes.
+fn split_address(address: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut is_key, mut is_quoted, mut is_escaped) = (0, false, false, false);
+    for (at, letter) in address.char_indices() {
         match letter {
-            '[' => depth += 1,
-            ']' => depth = depth.saturating_sub(1),
-            letter if depth == 0 => text.push(letter),
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' if is_key => is_quoted = !is_quoted,
+            '[' if !is_quoted => is_key = true,
+            ']' if !is_quoted => is_key = false,
+            '.' if !is_key => {
+                parts.push(&address[start..at]);
+                start = at + 1;
+            }
             _ => {}
         }
     }
-    text
+    if start < address.len() {
+        parts.push(&address[start..]);
+    }
+    parts
+}
+
+/// Returns the module of an address, with a dot behind it: `module.orders["a.b"].module.table.`.
+fn module_of(address: &str) -> &str {
+    let parts = split_address(address);
+    let mut length = 0;
+    let mut rest = parts.as_slice();
+    while let ["module", name, more @ ..] = rest {
+        // A name follows the path of the module.
+        if more.is_empty() {
+            break;
+        }
+        length += "module.".len() + name.len() + 1;
+        rest = more;
+    }
+    &address[..length]
 }

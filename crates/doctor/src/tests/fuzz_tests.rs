@@ -7,9 +7,11 @@ use proptest::sample::{Index, select};
 use serde_json::Value;
 
 use super::SOUND;
+use super::plan_tests::PLAN;
 use crate::diagnosis::diagnose;
 use crate::filter_pattern::FilterPattern;
 use crate::template_reader::read;
+use crate::terraform_plan;
 
 /// Texts that mean something in a template.
 const WORDS: [&str; 24] = [
@@ -90,6 +92,22 @@ proptest! {
     #[test]
     fn any_text_is_read_or_rejected(text in prop::collection::vec(replacement(), 0..40)) {
         judge(&text.concat());
+    }
+
+    #[test]
+    fn a_plan_with_changed_parts_is_read(
+        changes in prop::collection::vec((any::<Index>(), odd_value()), 1..6),
+    ) {
+        let mut plan: Value = serde_json::from_str(PLAN).unwrap();
+        for (at, value) in changes {
+            let mut found = Vec::new();
+            pointers(&plan, "", &mut found);
+            let pointer: &String = at.get(&found);
+            *plan.pointer_mut(pointer).unwrap() = value;
+        }
+        let reading = terraform_plan::read(&plan, "plan.json");
+        let _ = diagnose(&reading.deployment);
+        assert!(reading.problems.iter().all(|problem| !problem.contains('\n')));
     }
 
     #[test]

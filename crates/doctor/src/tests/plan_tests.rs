@@ -88,3 +88,77 @@ fn a_plan_without_values_is_a_problem_and_no_json_makes_the_reader_panic() {
         assert_eq!(read(&odd, "plan.json").deployment.mappings.len(), 0);
     }
 }
+
+/// A plan with a module for the table and one with `for_each` for its consumers, whose mapping has `count`.
+pub(crate) const PLAN: &str = include_str!("plan.json");
+
+#[test]
+fn a_plan_with_modules_counts_and_unknown_values_is_judged() {
+    let document = serde_json::from_str(PLAN).unwrap();
+    let reading = read(&document, "plan.json");
+    let deployment = &reading.deployment;
+    assert_eq!((reading.problems.len(), deployment.mappings.len()), (0, 2));
+    for mapping in &deployment.mappings {
+        assert_eq!(deployment.table_of(mapping).unwrap().name, "Orders");
+        let function = deployment.function_of(mapping).unwrap();
+        let key = mapping.location.resource.split('"').nth(1).unwrap();
+        assert!(function.location.resource.contains(key), "{key}: {function:?}");
+        assert!(deployment.role_of(function).is_ok_and(|role| role.name == format!("consumer-{key}")));
+        let bucket = deployment.bucket(mapping.on_failure.known().unwrap()).unwrap();
+        assert_eq!(bucket.versioned, SettingValue::Known(true));
+    }
+    let diagnosis = diagnose(deployment);
+    let of = |key: &str| {
+        let of_key = diagnosis.findings.iter().filter(|it| it.location.resource.contains(key));
+        of_key.map(|it| it.rule.id).collect::<Vec<_>>()
+    };
+    assert_eq!(of("billing"), ["batch-discarded-whole", "mapping-not-watched"]);
+    assert_eq!(of("search"), ["starts-at-latest", "mapping-not-watched"]);
+    assert_eq!(diagnosis.findings.len(), 4, "{:#?}", diagnosis.findings);
+    // The age of the first consumer is a member of `each.value`, which a plan does not resolve.
+    let unknown = &deployment.mappings[0].max_age_s;
+    assert_eq!(*unknown, SettingValue::Unresolved("each.value.age is not resolved".to_owned()));
+}
+
+#[test]
+fn a_reference_to_one_of_several_instances_is_that_of_the_same_key_or_none() {
+    let resource = |address: &str, values: Value| {
+        let kind = address.split('.').next().unwrap();
+        json!({"address": address, "mode": "managed", "type": kind, "values": values})
+    };
+    let plan = |references: Value| {
+        json!({
+            "planned_values": {"root_module": {"resources": [
+                resource("aws_dynamodb_table.t[\"a.b\"]", json!({"name": "A"})),
+                resource("aws_dynamodb_table.t[\"c\"]", json!({"name": "C"})),
+                resource("aws_lambda_event_source_mapping.m[\"a.b\"]", json!({"starting_position": "LATEST"})),
+            ]}},
+            "configuration": {"root_module": {"resources": [{
+                "address": "aws_lambda_event_source_mapping.m",
+                "expressions": {"event_source_arn": {"references": references}},
+            }]}},
+        })
+    };
+    let read = |references: Value| read(&plan(references), "plan.json").deployment;
+    let own = read(json!(["aws_dynamodb_table.t", "each.key"]));
+    assert_eq!(own.table_of(&own.mappings[0]).unwrap().name, "A");
+    let named = read(json!(["aws_dynamodb_table.t[\"c\"].stream_arn", "aws_dynamodb_table.t[\"c\"]"]));
+    assert_eq!(named.table_of(&named.mappings[0]).unwrap().name, "C");
+    let other = read(json!(["aws_dynamodb_table.t", "local.key"]));
+    assert_eq!((other.mappings.len(), other.unresolved_mappings.len()), (0, 1));
+}
+
+#[test]
+fn a_table_is_protected_by_the_service_and_else_may_be_by_the_configuration() {
+    let with = |name: &str, value: Value| {
+        let mut plan = plan(&json!({"starting_position": "TRIM_HORIZON"}), &expressions());
+        plan["planned_values"]["root_module"]["resources"][0]["values"][name] = value;
+        let diagnosis = diagnose(&read(&plan, "plan.json").deployment);
+        let is_protection = |id: &str| id == "table-not-protected";
+        let finding = diagnosis.findings.iter().find(|it| is_protection(it.rule.id)).map(|it| it.problem.clone());
+        (finding, diagnosis.unchecked.iter().any(|it| is_protection(it.rule.id)))
+    };
+    assert_eq!(with("deletion_protection_enabled", json!(true)), (None, false));
+    let off = Some("deletion protection is off".to_owned());
+    assert_eq!(with("deletion_protection_enabled", json!(false)), (off, false));
+}
