@@ -49,6 +49,7 @@ pub mod rules;
 pub mod setting;
 pub mod template_document;
 pub mod template_error;
+mod template_loop;
 pub mod template_node;
 pub mod template_reader;
 pub mod template_scope;

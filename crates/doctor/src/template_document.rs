@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::template_error::TemplateError;
+use crate::template_loop;
 use crate::template_node::TemplateNode;
 
 /// The maximum depth of nested applications; a deeper one contains itself.
@@ -38,8 +39,9 @@ pub fn read_text(path: &Path, most_bytes: u64) -> Result<String, TemplateError> 
 }
 
 impl TemplateDocument {
-    /// Parses a template from the text of a file, and its nested applications from the files in `folder`; without a
-    /// folder, nested applications are not read. Nested applications that cannot be read are reported in `problems`.
+    /// Parses a template from the text of a file, with its loops expanded, and its nested applications from the files
+    /// in `folder`; without a folder, nested applications are not read. Nested applications that cannot be read are
+    /// reported in `problems`.
     ///
     /// # Errors
     /// A [`TemplateError`] if the text is not a template.
@@ -47,6 +49,7 @@ impl TemplateDocument {
         text: &str,
         file: &str,
         folder: Option<&Path>,
+        parameters: &BTreeMap<String, String>,
         problems: &mut Vec<TemplateError>,
     ) -> Result<Self, TemplateError> {
         if text.len() as u64 > MOST_BYTES {
@@ -54,18 +57,20 @@ impl TemplateDocument {
             return Err(TemplateError::new(0, problem).in_file(file));
         }
         let mut files = 0;
-        Self::parse_nested(text, file, folder, 0, &mut files, problems)
+        Self::parse_nested(text, file, folder, Some(parameters), 0, &mut files, problems)
     }
 
     fn parse_nested(
         text: &str,
         file: &str,
         folder: Option<&Path>,
+        parameters: Option<&BTreeMap<String, String>>,
         depth: usize,
         files: &mut usize,
         problems: &mut Vec<TemplateError>,
     ) -> Result<Self, TemplateError> {
-        let node = TemplateNode::parse(text).map_err(|error| error.in_file(file))?;
+        let mut node = TemplateNode::parse(text).map_err(|error| error.in_file(file))?;
+        template_loop::expand(&mut node, parameters);
         let resources = node.get("Resources").map_or(&[][..], TemplateNode::entries);
         if resources.is_empty() {
             let problem = "no Resources: expected a template of CloudFormation or SAM, or a Terraform plan in JSON";
@@ -83,7 +88,9 @@ impl TemplateDocument {
             }
             let path = folder.join(location);
             let nested = read_text(&path, MOST_BYTES).map_err(|error| fail(error.to_string())).and_then(|text| {
-                Self::parse_nested(&text, &path.display().to_string(), path.parent(), depth + 1, files, problems)
+                // Its parameters are resolved later, so loops over them are not.
+                let file = path.display().to_string();
+                Self::parse_nested(&text, &file, path.parent(), None, depth + 1, files, problems)
             });
             match nested {
                 Ok(nested) => {

@@ -9,6 +9,7 @@ use crate::resource_entry::ResourceEntry;
 use crate::setting::SettingValue;
 use crate::template_document::TemplateDocument;
 use crate::template_error::TemplateError;
+use crate::template_loop;
 use crate::template_node::{NodeValue, TemplateNode};
 use crate::template_scope::{ConditionValue, ResolvedNode, ResolvedValue, TemplateScopes};
 
@@ -42,7 +43,7 @@ pub fn read(
     parameters: &BTreeMap<String, String>,
 ) -> Result<DeploymentReading, TemplateError> {
     let mut unread = Vec::new();
-    let document = TemplateDocument::parse(text, file, folder, &mut unread)?;
+    let document = TemplateDocument::parse(text, file, folder, parameters, &mut unread)?;
     let mut problems: Vec<String> = unread.iter().map(ToString::to_string).collect();
     let declared = document.node.get("Parameters").map_or(&[][..], TemplateNode::entries);
     let is_unknown = |name: &&String| !declared.iter().any(|(declared, _)| declared == *name);
@@ -83,7 +84,12 @@ impl TemplateReader<'_, '_> {
         for (id, resource) in document.node.get("Resources").map_or(&[][..], TemplateNode::entries) {
             let at = location(resource.line, format!("{path}{id}"));
             let Some(kind) = resource.get("Type").and_then(TemplateNode::text) else {
-                self.unread.push((at, format!("{id} has no Type that can be read")));
+                let reason = if template_loop::is_loop(id) {
+                    format!("{id} is not expanded: its list is not resolved, or too long")
+                } else {
+                    format!("{id} has no Type that can be read")
+                };
+                self.unread.push((at, reason));
                 continue;
             };
             let created = self.scopes.is_created(scope, resource);

@@ -193,3 +193,23 @@ fn a_resource_with_an_unresolved_condition_is_judged_and_one_that_is_not_created
     assert_eq!((count(&[]), count(&[("A", "x")]), count(&[("A", "y")])), (1, 1, 0));
     assert!(reading(&template, &[]).deployment.unread[0].1.contains("judged as created"));
 }
+
+#[test]
+fn resources_of_a_loop_are_judged_and_one_over_an_unknown_list_is_reported() {
+    let template = |list: &str| {
+        format!(
+            "Transform: AWS::LanguageExtensions\nParameters: {{Names: {{Type: CommaDelimitedList}}}}\nResources:\n  \
+             Users: {{Type: AWS::DynamoDB::Table}}\n  Fn::ForEach::Readers:\n    - Name\n    - {list}\n    - \
+             \"${{Name}}Mapping\":\n        Type: AWS::Lambda::EventSourceMapping\n        Properties:\n          \
+             EventSourceArn: !GetAtt Users.StreamArn\n          FunctionName: !Sub \"fn-${{Name}}\"\n          \
+             StartingPosition: LATEST\n"
+        )
+    };
+    let read = reading(&template("[A, B]"), &[]);
+    let functions: Vec<_> = read.deployment.mappings.iter().map(|mapping| mapping.function.clone()).collect();
+    assert_eq!(functions, ["fn-A", "fn-B"].map(|name| SettingValue::Known(name.to_owned())));
+    assert_eq!(reading(&template("!Ref Names"), &[("Names", "X,Y,Z")]).deployment.mappings.len(), 3);
+    let unread = reading(&template("!Ref Names"), &[]).deployment.unread;
+    assert_eq!(unread.len(), 1);
+    assert!(unread[0].1.contains("its list is not resolved"), "{unread:?}");
+}
