@@ -404,4 +404,40 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
+
+    #[test]
+    fn each_bad_template_is_one_line_that_names_the_place_and_the_exit_code_is_2() {
+        let folder = tempfile::tempdir().unwrap();
+        let mapping = "  M:\n    Type: AWS::Lambda::EventSourceMapping\n    Properties: {FunctionName: f, \
+                       EventSourceArn: arn:aws:dynamodb:eu-west-1:1:table/T/stream/1, StartingPosition: LATEST}\n";
+        let itself = "  Self: {Type: AWS::Serverless::Application, Properties: {Location: bad.yaml}}\n";
+        for (text, problem, judged) in [
+            ("Resources: ]".to_owned(), "bad.yaml:1: invalid YAML", false),
+            ("\u{7f}ELF\u{1}".to_owned(), "bad.yaml:1: ", false),
+            (format!("Resources:\n  A: !Rf b\n{mapping}"), "bad.yaml:2: unknown tag !Rf", false),
+            ("a: b\n".repeat(1_000_001), "the template has 5000005 bytes", false),
+            (
+                format!("Resources:\n{mapping}").replace("    Properties", "    Condition: Gone\n    Properties"),
+                "condition Gone is not defined",
+                true,
+            ),
+            (
+                format!("Conditions:\n  A: !Not [!Condition B]\n  B: !Not [!Condition A]\nResources:\n{mapping}")
+                    .replace("    Properties", "    Condition: A\n    Properties"),
+                "condition A depends on itself",
+                true,
+            ),
+            (format!("Resources:\n{mapping}{itself}"), "contains itself", true),
+        ] {
+            let path = folder.path().join("bad.yaml");
+            std::fs::write(&path, &text).unwrap();
+            let outcome = run(parsed(&[path.to_str().unwrap()]).unwrap()).unwrap();
+            let start = text.chars().take(60).collect::<String>();
+            assert_eq!((outcome.code, outcome.problems.len()), (REFUSED, 1), "{start}: {:?}", outcome.problems);
+            let said = &outcome.problems[0];
+            assert!(said.contains(problem) && said.contains("bad.yaml") && !said.contains('\n'), "{start}: {said}");
+            let has_finding = outcome.text.is_some_and(|text| text.contains("StartingPosition is LATEST"));
+            assert_eq!(has_finding, judged, "{start}: the rest is judged");
+        }
+    }
 }
