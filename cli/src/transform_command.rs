@@ -76,8 +76,8 @@ impl TransformCommand {
         if let Some(table) = &self.table {
             let region = table.region(self.region.as_deref())?;
             let (profile, endpoint_url) = (self.profile.clone(), self.endpoint_url.clone());
-            let connection =
-                Box::pin(AccountConnection::open(AccountOptions { region, profile, endpoint_url })).await?;
+            let connection = Box::pin(AccountConnection::open(AccountOptions { region, profile, endpoint_url })).await;
+            let connection = connection.map_err(|error| error.to_string())?;
             let sample = Box::pin(connection.sample(&table.to_string(), self.sample.into())).await?;
             return if sample.items.is_empty() { Err(format!("--table: {table} has no item")) } else { Ok(sample) };
         }

@@ -33,9 +33,7 @@ pub(crate) enum CredentialsError {
     )]
     Profile { profile: String, reason: &'static str, login: String },
     /// Without a named profile.
-    #[error(
-        "no AWS credentials ({0}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with aws sso login"
-    )]
+    #[error("no AWS credentials ({0}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with aws sso login")]
     Missing(String),
 }
 

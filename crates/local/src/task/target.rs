@@ -133,10 +133,9 @@ async fn config(
     let environment = localize(environment, s3).await.map_err(invalid)?;
     if environment.get(SETTING).is_none()
         && let Some(Ok(document)) = environment.get(REPLICATION).map(ReplicationDocument::parse)
+        && let Some(replica) = document.replicas().iter().find(|entry| entry.postgres_table().is_some())
     {
-        if let Some(replica) = document.replicas().iter().find(|entry| entry.postgres_table().is_some()) {
-            return Err(RunTaskError::NoPostgresUrl { replica: replica.name.to_string() });
-        }
+        return Err(RunTaskError::NoPostgresUrl { replica: replica.name.to_string() });
     }
     let config = MaintenanceConfig::parse(&environment).map_err(invalid)?;
     Ok((config, environment.get("FAILURE_BUCKET").unwrap_or_default().to_owned()))

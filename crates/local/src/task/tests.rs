@@ -208,13 +208,14 @@ async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
         (r#"{"task":"summary","of_task":"verify"}"#, "summary runs automatically after the last segment"),
         (r#"{"task":"verify"}"#, "nothing listens on port 1 of 127.0.0.1"),
     ] {
-        let refusal = run(text, nowhere(), &Clock::system()).await.unwrap_err();
+        let refusal = Box::pin(run(text, nowhere(), &Clock::system())).await.unwrap_err();
         assert!(!refusal.is_failure());
         let refusal = refusal.to_string();
         assert!(refusal.contains(said) && refusal.lines().count() == 1, "{text}: {refusal}");
     }
     let folder = StackOptions { data: Some("/nonexistent/millrace".into()), ..StackOptions::default() };
-    let refusal = run(r#"{"task":"verify"}"#, TaskTarget::Own(Box::new(folder)), &Clock::system()).await.unwrap_err();
+    let target = TaskTarget::Own(Box::new(folder));
+    let refusal = Box::pin(run(r#"{"task":"verify"}"#, target, &Clock::system())).await.unwrap_err();
     assert!(refusal.to_string().contains("/nonexistent/millrace is not a directory"), "{refusal}");
 }
 
@@ -226,7 +227,7 @@ async fn program_that_is_not_a_stack_is_named_by_its_port() {
     // The ports of the API and of S3 are swapped.
     let ports = StackPorts { api: s3, dynamodb, s3: port(stack.api_url()) };
     let target = TaskTarget::Running { ports, postgres: None };
-    let refusal = run(r#"{"task":"verify"}"#, target, &Clock::system()).await.unwrap_err();
+    let refusal = Box::pin(run(r#"{"task":"verify"}"#, target, &Clock::system())).await.unwrap_err();
     assert!(!refusal.is_failure());
     let refusal = refusal.to_string();
     let said = format!("port {s3} of 127.0.0.1 is not the API of a running millrace (");

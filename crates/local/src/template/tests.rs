@@ -630,10 +630,7 @@ fn tier_that_the_template_does_not_have_is_refused() {
     let mut choices = TierUrls { postgres: None, cache: Some("redis://here".to_owned()) }.choices();
     choices.parameters.insert("PartitionKey".to_owned(), "pk:S".to_owned());
     let said = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
-    assert!(
-        said.contains("--cache: the template has no CacheStack") && said.contains("omit --cache"),
-        "{said}"
-    );
+    assert!(said.contains("--cache: the template has no CacheStack") && said.contains("omit --cache"), "{said}");
     choices.outputs.clear();
     choices.parameters.insert("NoSuch".to_owned(), "1".to_owned());
     let said = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
