@@ -304,10 +304,10 @@ mod tests {
             other => other.to_owned(),
         };
         let line = std::iter::once("doctor".to_owned()).chain(arguments.iter().map(path));
-        run(TestCommand::try_parse_from(line).unwrap().doctor).unwrap()
+        run(&TestCommand::try_parse_from(line).unwrap().doctor).unwrap()
     }
 
-    fn run(command: DoctorCommand) -> Result<DoctorOutcome, String> {
+    fn run(command: &DoctorCommand) -> Result<DoctorOutcome, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(command.outcome())
     }
@@ -377,7 +377,7 @@ mod tests {
         ] {
             assert_eq!(parsed(arguments).is_ok(), accepted, "{arguments:?}");
         }
-        let problem = run(parsed(&["--table", stream_arn, "--region", "us-east-1"]).unwrap()).unwrap_err();
+        let problem = run(&parsed(&["--table", stream_arn, "--region", "us-east-1"]).unwrap()).unwrap_err();
         assert_eq!(problem, format!("--region us-east-1 is not the Region of {stream_arn}: omit --region"));
         let command = parsed(&["--function", "arn:aws:lambda:eu-west-1:123456789012:function:copier:live"]).unwrap();
         assert_eq!(command.target().unwrap().0, AccountTarget::Function("copier:live".to_owned()));
@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn a_terraform_plan_is_judged_as_a_file() {
         let plan = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/doctor/src/tests/plan.json");
-        let outcome = run(parsed(&[plan, "--fail-on", "loses"]).unwrap()).unwrap();
+        let outcome = run(&parsed(&[plan, "--fail-on", "loses"]).unwrap()).unwrap();
         assert_eq!((outcome.code, outcome.problems), (1, Vec::new()));
         let text = outcome.text.unwrap();
         for part in [
@@ -431,7 +431,7 @@ mod tests {
         ] {
             let path = folder.path().join("bad.yaml");
             std::fs::write(&path, &text).unwrap();
-            let outcome = run(parsed(&[path.to_str().unwrap()]).unwrap()).unwrap();
+            let outcome = run(&parsed(&[path.to_str().unwrap()]).unwrap()).unwrap();
             let start = text.chars().take(60).collect::<String>();
             assert_eq!((outcome.code, outcome.problems.len()), (REFUSED, 1), "{start}: {:?}", outcome.problems);
             let said = &outcome.problems[0];

@@ -103,7 +103,7 @@ pub(crate) fn signed(request: &SignedRequest, credentials: &Credentials, clock: 
         .map_err(failed)?;
     let SignedRequest { method, url, headers, body, .. } = request;
     let to_sign = headers.iter().map(|(name, value)| (*name, value.as_str()));
-    let signable = SignableRequest::new(*method, url.as_str(), to_sign, SignableBody::Bytes(body.as_bytes()));
+    let signable = SignableRequest::new(method, url.as_str(), to_sign, SignableBody::Bytes(body.as_bytes()));
     let instructions = sign(signable.map_err(failed)?, &params.into()).map_err(failed)?.into_parts().0;
     let mut unsigned = http::Request::builder().method(*method).uri(url);
     for (name, value) in headers {

@@ -103,15 +103,12 @@ fn unescaped(text: &str) -> String {
                 code.ok().and_then(char::from_u32)
             }
         });
-        match (letter, reference) {
-            (Some(letter), Some(name)) => {
-                result.push(letter);
-                rest = &rest[name.len() + 2..];
-            }
-            _ => {
-                result.push('&');
-                rest = &rest[1..];
-            }
+        if let (Some(letter), Some(name)) = (letter, reference) {
+            result.push(letter);
+            rest = &rest[name.len() + 2..];
+        } else {
+            result.push('&');
+            rest = &rest[1..];
         }
     }
     result.push_str(rest);
