@@ -21,24 +21,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         (Some("restore"), None) => return archive::restore(&binaries).await,
         (Some("maintenance"), None) => return Box::pin(maintenance::measure()).await,
         (Some("cache"), None) => return Box::pin(cache::measure(&binaries)).await,
-        (Some(it @ ("postgres" | "postgres-table" | "search")), None) => {
+        (Some(it @ ("postgres" | "table" | "search")), None) => {
             return postgres::measure(it).await.map_err(|it| it as _);
         }
-        (Some("transforms"), None) => {
-            return report::transforms(&binaries.join("replicator"), &endpoint::serve().await?).await;
-        }
+        (Some("transforms"), None) => return report::transforms_alone(&binaries).await,
         (None | Some("replicator" | "archiver" | "api"), None) => {}
-        _ => {
-            return Err("usage: bench FUNCTION|transforms|cache|maintenance|postgres|postgres-table|search|restore|\
-                        parquet|compaction N"
-                .into());
-        }
+        _ => return Err(report::USAGE.into()),
     }
     let mut names = vec!["replicator", "archiver", "api"];
     names.retain(|name| asked.as_deref().is_none_or(|asked| asked == *name));
-    if let Some(name) = names.iter().find(|name| !binaries.join(name).exists()) {
-        return Err(format!("{} is missing: build it with scripts/bench", binaries.join(name).display()).into());
-    }
     let endpoint = endpoint::serve().await?;
     report::streams(&binaries, &endpoint, &names).await?;
     if names.contains(&"api") {

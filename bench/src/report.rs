@@ -10,6 +10,10 @@ use crate::{endpoint, events, process::FunctionProcess};
 
 type BenchError = Box<dyn std::error::Error>;
 
+/// The arguments of the program.
+pub(crate) const USAGE: &str = "usage: bench FUNCTION|transforms|cache|maintenance|postgres|table|search|\
+                                restore|parquet|compaction N";
+
 /// Batch sizes, in records of about 1.4 KB of event JSON.
 const SIZES: [usize; 3] = [100, 1_000, 3_500];
 /// The approximate number of records that each size is measured with, after one batch as a warm-up.
@@ -25,6 +29,9 @@ const PAIRED_SIZE: usize = 1_000;
 
 /// Measures the two functions that read the stream.
 pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> Result<(), BenchError> {
+    if let Some(name) = names.iter().find(|name| !binaries.join(name).exists()) {
+        return Err(format!("{} is missing: build it with scripts/bench", binaries.join(name).display()).into());
+    }
     for (name, payload) in
         [("replicator", events::changes as fn(usize) -> String), ("archiver", events::expiries as fn(usize) -> String)]
     {
@@ -77,9 +84,14 @@ async fn replicas(binary: &Path, endpoint: &str) -> Result<(), BenchError> {
     Ok(())
 }
 
+/// Measures only [`transforms`].
+pub(crate) async fn transforms_alone(binaries: &Path) -> Result<(), BenchError> {
+    transforms(&binaries.join("replicator"), &endpoint::serve().await?).await
+}
+
 /// Measures the replicator with a replica that stores 6 of 13 attributes, one of them hashed, of the items that match a
 /// pattern, and with one that stores the same items as they are.
-pub(crate) async fn transforms(binary: &Path, endpoint: &str) -> Result<(), BenchError> {
+async fn transforms(binary: &Path, endpoint: &str) -> Result<(), BenchError> {
     let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:pii";
     let plain = json!({"name": "copy", "sink": "dynamodb", "table": "UsersCopy"});
     let mut masked = plain.clone();
