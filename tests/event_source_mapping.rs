@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_dynamodbstreams::config::interceptors::BeforeSerializationInterceptorContextRef;
@@ -23,6 +23,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 /// Returns a function's response to records with these keys, or `None` to panic.
 type FunctionBehavior = fn(&[String]) -> Option<String>;

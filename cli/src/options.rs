@@ -258,7 +258,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
     };
     log(named.unwrap_or(usual), named.unwrap_or(of_maintenance));
     match command {
-        MillraceCommand::Up(line) => serve(line).await,
+        MillraceCommand::Up(line) => Box::pin(serve(line)).await,
         MillraceCommand::Demo(line) => run_demo(line).await,
         MillraceCommand::Task(line) => line.run().await,
         MillraceCommand::Attach(line) => Box::pin(line.run()).await,

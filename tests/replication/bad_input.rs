@@ -47,6 +47,7 @@ async fn replica_stream(rig: &ReplicationRig, is_enabled: bool) -> Option<Stream
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "the list of bad inputs is one table")]
 async fn each_error_names_the_field_the_fix_and_a_command() {
     let rig = ReplicationRig::start().await;
     rig.create_table("Keyed", &[("id", "S")]).await;

@@ -263,7 +263,7 @@ fn a_replica_that_cannot_be_one_is_refused() {
     assert!(commands.contains("update-time-to-live --region us-east-1 --table-name Copy"), "{commands}");
     let table = |replica: &mut ReplicaObservation| match &mut replica.table {
         CheckResult::Known(Some(table)) => {
-            table.sort_key = Some(KeyAttribute { name: "sk".into(), kind: KeyType::String })
+            table.sort_key = Some(KeyAttribute { name: "sk".into(), kind: KeyType::String });
         }
         _ => unreachable!(),
     };

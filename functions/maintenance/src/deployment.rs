@@ -189,7 +189,7 @@ impl DeployedReplicator {
     }
 
     /// Verifies that no function writes the changes of a replica with this stream back to the source. The answer is not
-    /// awaited longer than [`CIRCLE_TIMEOUT`]: the Region of a replica may be out of a network's reach.
+    /// awaited longer than 10 seconds: the Region of a replica may be out of a network's reach.
     ///
     /// # Errors
     /// [`ReplicationCircleError`] if there is such a function. That it cannot be determined is logged.
