@@ -27,7 +27,7 @@ async fn an_expired_user_is_one_row_in_the_archive() {
 }
 
 #[tokio::test]
-async fn an_object_says_what_it_is_and_is_not_decompressed_on_the_way() {
+async fn archived_object_has_metadata_and_no_content_encoding() {
     let harness = ArchiverHarness::start().await;
     harness.handle(&harness::event("user-expired")).await.unwrap();
     let [key] = harness.objects().await.try_into().unwrap();
@@ -44,7 +44,7 @@ async fn an_object_says_what_it_is_and_is_not_decompressed_on_the_way() {
 }
 
 #[tokio::test]
-async fn what_ttl_did_not_remove_is_not_archived() {
+async fn changes_other_than_ttl_deletes_are_not_archived() {
     let harness = ArchiverHarness::start().await;
     for story in ["user-created", "user-renamed", "user-deleted", "user-many-times"] {
         let answer = harness.handle(&harness::event(story)).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_poison_record_goes_to_quarantine_and_its_neighbours_to_the_archive() 
 }
 
 #[tokio::test]
-async fn an_unreadable_record_is_put_aside_once_however_often_it_comes() {
+async fn redelivered_unreadable_record_is_quarantined_once() {
     let harness = ArchiverHarness::start().await;
     for _ in 0..2 {
         let answer = harness.handle(&harness::event("unreadable-in-the-middle")).await.unwrap();

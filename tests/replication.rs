@@ -52,7 +52,7 @@ async fn a_user_is_created_renamed_and_deleted_in_the_replica() {
 }
 
 #[tokio::test]
-async fn an_expired_user_leaves_a_tombstone_that_says_so() {
+async fn expired_user_leaves_a_tombstone_marked_as_deleted_by_ttl() {
     let rig = ReplicationRig::start().await;
     deliver_batch(&rig.replicator(), &sample("user-expired")).await;
     let tombstone = rig.item("bob", "1795334460").await.unwrap();
@@ -98,7 +98,7 @@ async fn many_changes_of_a_user_in_a_batch_end_in_the_last() {
 }
 
 #[tokio::test]
-async fn an_unreadable_record_is_put_aside_and_its_neighbours_are_applied() {
+async fn unreadable_record_is_quarantined_and_its_neighbours_are_applied() {
     let rig = ReplicationRig::start().await;
     let answer = deliver_batch(&rig.replicator(), &sample("unreadable-in-the-middle")).await;
     assert_eq!(answer.identifier(), None);
@@ -112,7 +112,7 @@ async fn an_unreadable_record_is_put_aside_and_its_neighbours_are_applied() {
 }
 
 #[tokio::test]
-async fn a_record_without_a_position_is_put_aside_under_its_digest() {
+async fn record_without_a_sequence_number_is_quarantined_under_its_digest() {
     let rig = ReplicationRig::start().await;
     let records = [r#"{"eventName":"INSERT"}"#.to_owned(), "7".to_owned(), EventBuilder::named("a", 1, "Ada").record()];
     assert_eq!(deliver_batch(&rig.replicator(), &event_of(&records)).await.identifier(), None);
@@ -123,7 +123,7 @@ async fn a_record_without_a_position_is_put_aside_under_its_digest() {
 }
 
 #[tokio::test]
-async fn an_item_too_large_with_its_revision_is_put_aside_and_its_neighbours_are_applied() {
+async fn item_too_large_with_revision_is_quarantined_and_neighbours_applied() {
     let rig = ReplicationRig::start().await;
     // Exactly 400 KB without `_rev`: the source can store it.
     let fixed = "user_id".len() + "big".len() + "timestamp".len() + 2 + "filling".len();

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_code_tells_findings_of_a_severity_from_files_that_cannot_be_read() {
+    fn exit_code_is_1_for_findings_and_2_for_unreadable_input() {
         for (arguments, code) in [
             (&["t.yaml"][..], 1),
             (&["t.yaml", "--fail-on", "loses"], 1),

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fixed_clock_stands_still() {
+    fn fixed_clock_does_not_advance() {
         let clock = Clock::fixed(OffsetDateTime::UNIX_EPOCH);
         assert_eq!((clock.now(), clock.clone().now()), (OffsetDateTime::UNIX_EPOCH, OffsetDateTime::UNIX_EPOCH));
     }

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_well_is_read() {
+    fn valid_variables_are_read_without_problems() {
         let environment = environment(&[("TABLE", "Users"), ("DAYS", "8")]);
         let mut read = environment.read();
         assert_eq!(read.required("TABLE", text).as_deref(), Some("Users"));

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_missing_is_named_and_nothing_is_shown() {
+    async fn missing_region_is_named_and_the_token_is_not_shown() {
         let door = AuthTarget::Rds { host: "db", port: 5432 };
         let said = signer(None).sign(door, "ada").await.unwrap_err().to_string();
         assert!(said.contains("AWS_REGION"), "{said}");

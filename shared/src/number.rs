@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_has_no_spelling() {
+    fn non_number_has_no_canonical_form() {
         for text in ["", "-", ".", "e5", "1e", "1.2.3", "NaN", "0x10", " 1", "1e99999999999", "--1"] {
             assert_eq!(canonical(text), None, "{text:?}");
         }
@@ -117,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_spelling_does_not_depend_on_where_the_point_stands(
+        fn canonical_form_is_independent_of_the_decimal_point_position(
             digits in "[1-9][0-9]{0,37}", shift in -60_i32..60, negative: bool,
         ) {
             let sign = if negative { "-" } else { "" };

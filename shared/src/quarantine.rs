@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_position_records_are_told_apart_by_their_content() {
+    fn records_with_one_sequence_number_get_keys_by_content() {
         let record = |name: &str| {
             format!(
                 r#"{{"eventName":"{name}","eventSourceARN":"arn:aws:dynamodb:r:1:table/Users/stream/2015-06-27T00:48:05.899",

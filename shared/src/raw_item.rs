@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_named_and_not_shown() {
+    fn differing_attributes_are_listed_by_name() {
         let (one, other) = (
             r#"{"k":{"S":"x"},"a":{"S":"1"},"b":{"L":[{"N":"1"},{"N":"2"}]},"c":{"NULL":true},"e":{"S":"1"}}"#,
             r#"{"k":{"S":"x"},"a":{"N":"1"},"b":{"L":[{"N":"2"},{"N":"1"}]},"d":{"BOOL":false},"e":{"B":"MQ=="}}"#,
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_item_is_refused() {
+    fn malformed_item_json_is_rejected() {
         for json in ["", "[]", r#"{"a":1}"#, r#"{"a":{"S":"x","N":"1"}}"#, r#"{"a":{"B":"*"}}"#] {
             assert!(RawItem::parse(json).is_err(), "{json}");
         }

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_told_without_what_replication_adds() {
+    fn replica_item_is_returned_without_replication_attributes() {
         let of = held(r#"{"k":{"S":"a"},"x":{"N":"1"},"_rev":{"B":"AAAAAAABAAAAAAAAAAAAAAAAAAAAAAU="}}"#);
         assert_eq!(of.item().unwrap().encode(), r#"{"k":{"S":"a"},"x":{"N":"1"}}"#);
         assert_eq!(of.revision.unwrap().unwrap().sequence().to_string(), "5");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_revision_is_told_as_one() {
+    fn unrecognized_revision_is_an_error() {
         for rev in [r#"{"S":"7"}"#, r#"{"B":"AAA="}"#] {
             assert!(held(&format!(r#"{{"k":{{"S":"a"}},"_rev":{rev}}}"#)).revision.unwrap().is_err());
         }

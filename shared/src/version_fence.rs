@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_does_not_tell_what_it_was_over_is_above_everything() {
+    fn change_without_old_version_fences_every_version() {
         assert_eq!(floor("MODIFY", None, Some(8)), MinVersion::HIGHEST);
         assert_eq!(floor("REMOVE", None, None), MinVersion::HIGHEST);
     }

@@ -78,7 +78,7 @@ async fn an_hour_that_could_not_be_written_is_reported_by_its_lowest_number() {
 }
 
 #[tokio::test]
-async fn what_is_unfinished_at_the_time_to_stop_is_reported() {
+async fn records_unfinished_at_the_deadline_are_reported_as_failed() {
     // A server that accepts connections and never responds.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let s3 = harness::client(&format!("http://{}", silent.local_addr().unwrap()));
@@ -91,7 +91,7 @@ async fn what_is_unfinished_at_the_time_to_stop_is_reported() {
 }
 
 #[tokio::test]
-async fn a_stream_without_old_images_fails_the_invocation_and_nothing_is_put_aside() {
+async fn stream_without_old_images_fails_invocation_without_quarantine() {
     let harness = ArchiverHarness::start().await;
     for view in ["KEYS_ONLY", "NEW_IMAGE"] {
         let mut imageless = expired(2, 0);
@@ -108,7 +108,7 @@ async fn a_stream_without_old_images_fails_the_invocation_and_nothing_is_put_asi
 }
 
 #[tokio::test]
-async fn a_removal_whose_image_is_of_another_item_is_put_aside_and_never_archived() {
+async fn removal_with_an_image_of_another_item_is_quarantined_not_archived() {
     let harness = ArchiverHarness::start().await;
     let (mut foreign, mut keyless, mut spelled) = (expired(2, 0), expired(3, 0), expired(4, 0));
     foreign["dynamodb"]["OldImage"]["user_id"]["S"] = json!("intruder");
@@ -161,7 +161,7 @@ async fn a_failed_invocation_is_named_by_words_of_our_own() {
 }
 
 #[tokio::test]
-async fn what_is_no_batch_fails_the_invocation() {
+async fn non_batch_payload_fails_the_invocation() {
     let harness = ArchiverHarness::start().await;
     assert!(harness.handle(&json!({"Message": "hello"})).await.is_err());
     assert_eq!(harness.handle(&payload([])).await.unwrap().identifier(), None);

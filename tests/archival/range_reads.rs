@@ -59,7 +59,7 @@ async fn an_object_of_any_size_is_read_piece_by_piece_as_it_lies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_breaks_off_is_asked_for_again_and_one_that_always_does_is_named() {
+async fn truncated_range_read_is_retried_and_a_lasting_one_is_an_error() {
     let scene = MaintenanceScene::start().await;
     let bytes = put(&scene, 5 * MIB / 2).await;
     let calls = Arc::new(AtomicUsize::new(0));

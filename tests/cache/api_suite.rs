@@ -79,16 +79,16 @@ fn the_suite_passes(mode: &str) {
 }
 
 #[test]
-fn the_whole_api_keeps_its_word_with_a_cache() {
+fn whole_api_suite_passes_with_a_cache() {
     the_suite_passes("well");
 }
 
 #[test]
-fn the_whole_api_keeps_its_word_with_a_cache_that_fails_every_other_call() {
+fn whole_api_suite_passes_with_a_cache_that_fails_every_other_call() {
     the_suite_passes("failing");
 }
 
 #[test]
-fn the_whole_api_keeps_its_word_with_a_cache_that_is_killed_again_and_again() {
+fn whole_api_suite_passes_with_a_cache_that_is_killed_repeatedly() {
     the_suite_passes("killed");
 }

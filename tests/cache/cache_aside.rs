@@ -95,7 +95,7 @@ async fn every_write_of_the_api_is_read_at_once() {
 }
 
 #[tokio::test]
-async fn what_another_program_wrote_is_told_from_its_mark_on() {
+async fn write_of_another_program_is_read_after_its_invalidation() {
     let (service, cache) = service().await;
     let api = service.api();
     api.created("ada", 7).await;
@@ -120,7 +120,7 @@ async fn a_record_without_a_version_is_never_kept() {
 }
 
 #[tokio::test]
-async fn that_a_record_is_missing_is_told_from_the_cache_and_that_it_is_there_at_once() {
+async fn missing_record_is_cached_and_a_create_is_visible_at_once() {
     let (service, cache) = service().await;
     let api = service.api();
     assert_eq!(api.get("/users/ada/7").await.status, 404);
@@ -197,7 +197,7 @@ async fn a_cache_that_is_back_is_used_again() {
 }
 
 #[tokio::test]
-async fn a_mark_that_did_not_arrive_is_owed_and_what_it_was_to_take_away_is_not_told() {
+async fn lost_invalidation_stays_pending_and_the_stale_entry_is_not_served() {
     for mishap in [CacheFault::CutBefore, CacheFault::AnswerLost] {
         let marks_fail = Arc::new(AtomicBool::new(false));
         let fail = Arc::clone(&marks_fail);
@@ -225,7 +225,7 @@ async fn a_mark_that_did_not_arrive_is_owed_and_what_it_was_to_take_away_is_not_
 }
 
 #[tokio::test]
-async fn of_many_who_read_one_record_at_once_one_asks_the_table_at_a_time() {
+async fn concurrent_reads_of_one_record_query_the_table_one_at_a_time() {
     let (service, _) = service().await;
     service.api().created("ada", 7).await;
     let reads = Arc::new(AtomicUsize::new(0));

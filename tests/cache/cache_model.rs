@@ -374,7 +374,7 @@ pub(super) fn live(seed: u64, weakness: ModelMutation) -> (Vec<StepOutcome>, Res
 }
 
 #[test]
-fn no_life_is_told_wrong() {
+fn no_model_run_returns_a_stale_record() {
     for seed in 0..60_000 {
         let (done, lived) = live(seed, ModelMutation::None);
         assert_eq!(lived, Ok(()), "life {seed}: {done:#?}");

@@ -55,7 +55,7 @@ async fn versions_that_differ_by_one_differ_though_a_float_holds_neither() {
 }
 
 #[tokio::test]
-async fn that_a_record_is_missing_is_known_over_nothing_and_for_seconds() {
+async fn negative_entry_is_stored_only_over_a_miss_and_for_seconds() {
     let url = url().await;
     let line = at(&url).connection().await.unwrap();
     line.put_negative("k").await.unwrap();
@@ -70,7 +70,7 @@ async fn that_a_record_is_missing_is_known_over_nothing_and_for_seconds() {
 }
 
 #[tokio::test]
-async fn a_mark_that_comes_again_stands_its_time_anew_and_so_does_a_higher_one_for_a_lower() {
+async fn repeated_or_lower_invalidation_restarts_the_time_to_live() {
     let url = url().await;
     let line = at(&url).connection().await.unwrap();
     line.invalidate("k", floor(9)).await.unwrap();
@@ -179,7 +179,7 @@ async fn a_cluster_is_spoken_to_as_one() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_cache_names_the_setting() {
+async fn cache_error_names_the_setting() {
     let told = async |cache: Cache| match cache.connection().await {
         Ok(line) => line.check_writable().await.unwrap_err(),
         Err(error) => error,

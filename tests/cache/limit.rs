@@ -21,7 +21,7 @@ async fn limited(cache: Cache, url: &str) -> crate::users_api::service::ApiHandl
 }
 
 #[tokio::test]
-async fn who_asks_too_much_is_told_when_to_come_again() {
+async fn rate_limited_caller_gets_429_with_retry_after() {
     let url = url().await;
     let api = limited(at(&url), &url).await;
     for remaining in [2, 1, 0] {
@@ -45,7 +45,7 @@ async fn who_asks_too_much_is_told_when_to_come_again() {
 }
 
 #[tokio::test]
-async fn without_a_limit_nothing_is_told_of_one() {
+async fn response_has_no_rate_limit_headers_without_a_limit() {
     let service = UsersService::with_cache(cache().await, PATIENT).await;
     let answer = service.api().get("/users/ada/7").await;
     assert_eq!((answer.status, answer.header("ratelimit-policy")), (404, ""));

@@ -32,7 +32,7 @@ async fn follow(line: &CacheConnection, server: &mut MultiplexedConnection, key:
 }
 
 #[tokio::test]
-async fn the_server_s_scripts_tell_what_the_model_tells() {
+async fn server_scripts_match_the_cache_model() {
     let url = url().await;
     let line = at(&url).connection().await.unwrap();
     let mut server = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();

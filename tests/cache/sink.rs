@@ -82,7 +82,7 @@ async fn marked(changes: &[String]) -> (CacheConnection, SinkOutcome) {
 }
 
 #[tokio::test]
-async fn what_changed_is_marked_and_what_is_up_to_date_stays() {
+async fn changed_entry_is_invalidated_and_current_entry_stays() {
     let (line, outcome) = marked(&[change("ada", 1, Some(7), Some(8)), change("bob", 2, Some(6), Some(7))]).await;
     assert_eq!(outcome, SinkOutcome { applied: 2, ..SinkOutcome::default() });
     assert_eq!((told(&line, &key("ada")).await, told(&line, &key("bob")).await), (None, Some(7)));
@@ -104,14 +104,14 @@ async fn a_writer_that_counts_no_versions_is_noticed() {
 }
 
 #[tokio::test]
-async fn keys_that_are_no_record_s_are_nobody_s_to_ask_for() {
+async fn keys_of_no_valid_record_are_applied_without_invalidation() {
     let stray = change("a d a", 1, None, Some(8));
     let (_, outcome) = marked(&[stray, change("ada", 2, Some(7), Some(8))]).await;
     assert_eq!(outcome, SinkOutcome { applied: 2, ..SinkOutcome::default() });
 }
 
 #[tokio::test]
-async fn what_cannot_be_marked_is_reported_by_the_change_whose_floor_it_is() {
+async fn failed_invalidation_is_reported_at_the_change_of_its_min_version() {
     let sink = CacheSink::new(at("redis://127.0.0.1:1"));
     let event = event_of(&[
         change("bob", 1, Some(7), Some(8)),

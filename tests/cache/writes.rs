@@ -40,7 +40,7 @@ fn mishaps(planned: &[HttpFault]) -> Arc<Mutex<VecDeque<HttpFault>>> {
 }
 
 #[tokio::test]
-async fn a_replayed_create_is_told_by_whoever_replays_it() {
+async fn replayed_create_invalidates_the_cached_missing_record() {
     let (service, cache) = (UsersService::start().await, cache().await);
     let body = r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#;
     let headers = [JSON, ("idempotency-key", "\"one\"")];
@@ -61,7 +61,7 @@ async fn a_replayed_create_is_told_by_whoever_replays_it() {
 }
 
 #[tokio::test]
-async fn a_write_that_was_given_up_is_not_told_wrong() {
+async fn cancelled_write_leaves_no_stale_cache_entry() {
     let (service, cache) = (UsersService::start().await, cache().await);
     let sound = instance(service.dynamodb.clone(), Some(&cache), &[], NOW);
     sound.created("ada", 7).await;
@@ -170,7 +170,7 @@ async fn live(service: &UsersService, cache: &Cache, seed: u64, unique: &str) {
 }
 
 #[tokio::test]
-async fn whatever_a_write_is_answered_every_instance_tells_what_the_table_holds() {
+async fn every_instance_returns_the_stored_record_after_any_write_response() {
     let (service, cache) = (UsersService::start().await, cache().await);
     for unique in ["false", "true"] {
         for seed in 0..24 {

@@ -151,7 +151,7 @@ async fn both_sinks_failing_in_turn_end_with_all_of_it() {
 }
 
 #[tokio::test]
-async fn what_the_archive_cannot_hold_is_quarantined_under_its_name_although_it_is_superseded() {
+async fn superseded_unarchivable_record_is_quarantined_under_archive() {
     let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(HttpFault::None, 0).await);
     let (replicator, _) = replicator(&rig, &buckets, vec![], vec![]);
     let timeless = EventBuilder::expired("a", 4).record().replace("1799999999", "1799999999000");

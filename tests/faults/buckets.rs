@@ -110,7 +110,7 @@ async fn poison_is_not_acknowledged_before_it_is_safe() {
 }
 
 #[tokio::test]
-async fn what_ttl_removed_is_not_acknowledged_before_it_is_archived() {
+async fn ttl_delete_is_not_acknowledged_before_it_is_archived() {
     for mishap in MISHAPS {
         let buckets = BucketPair::start(mishap, 1).await;
         let archiver = buckets.archiver();

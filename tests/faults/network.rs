@@ -158,7 +158,7 @@ async fn a_silent_endpoint_costs_the_deadline_and_the_first_unfinished_position_
 }
 
 #[tokio::test]
-async fn poison_beside_a_write_that_never_ends_is_put_aside_all_the_same() {
+async fn poison_record_is_quarantined_despite_a_write_without_response() {
     let rig = ReplicationRig::start().await;
     let silent = |call: &ProxiedCall<'_>| if call.body.contains("u4.") { HttpFault::Silence } else { HttpFault::None };
     let replicator = replicator(&rig, 1, silent).await;

@@ -57,7 +57,7 @@ async fn the_lowest_position_of_all_sinks_is_answered() {
 }
 
 #[tokio::test]
-async fn what_failed_after_it_landed_is_delivered_again_and_changes_nothing() {
+async fn write_that_failed_after_landing_is_redelivered_without_effect() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::FailsAfterLanding(vec![2])], &[]).await;
     let told = users(1..=3);
@@ -105,7 +105,7 @@ async fn a_slow_sink_is_waited_for() {
 }
 
 #[tokio::test]
-async fn what_one_sink_cannot_hold_is_in_the_other() {
+async fn change_rejected_by_one_sink_is_applied_to_the_other() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[], &[SinkFault::CannotHold(vec![2])]).await;
     assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=3))).await), None);
@@ -219,7 +219,7 @@ async fn a_batch_that_comes_again_in_other_slices_is_compared_change_by_change()
 }
 
 #[tokio::test]
-async fn what_lies_below_the_answered_position_is_not_remembered() {
+async fn confirmations_below_the_returned_position_are_not_retained() {
     let rig = ReplicationRig::start().await;
     let (replicator, given) = well_beside(&rig, vec![SinkFault::Rejects(vec![3]); 2]).await;
     assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=4))).await), Some("3"));
@@ -229,7 +229,7 @@ async fn what_lies_below_the_answered_position_is_not_remembered() {
 }
 
 #[tokio::test]
-async fn what_a_sink_did_not_confirm_is_given_to_it_again() {
+async fn unconfirmed_changes_are_sent_to_the_sink_again() {
     let rig = ReplicationRig::start().await;
     let (replicator, _) = well_beside(
         &rig,
@@ -288,7 +288,7 @@ async fn a_sink_that_was_out_of_reach_is_given_all_of_it_again() {
 }
 
 #[tokio::test]
-async fn a_key_unlike_the_others_stays_the_record_s_fault_when_its_neighbours_are_spared() {
+async fn mismatched_key_is_quarantined_even_if_its_neighbours_are_skipped() {
     let rig = ReplicationRig::start().await;
     let (replicator, _) = well_beside(&rig, vec![SinkFault::Rejects(vec![1, 3])]).await;
     let damaged = EventBuilder::named("b", 2, "Bob").record().replace(r#""timestamp""#, r#""time""#);

@@ -81,7 +81,7 @@ async fn guarantee_21_a_compaction_loses_and_doubles_no_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guarantee_22_a_restore_is_a_create_over_nothing_that_stands_there() {
+async fn guarantee_22_restore_is_a_create_that_overwrites_nothing() {
     for scene in MaintenanceScene::of_each_shape().await {
         for name in ["back", "taken"] {
             scene.put(scene.source(), scene.expired(name, "Then")).await;

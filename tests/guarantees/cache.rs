@@ -12,7 +12,7 @@ use crate::cache::servers;
 use crate::users_api::service::{ApiHandle, config};
 
 #[tokio::test]
-async fn guarantee_24_nothing_is_told_from_the_cache_that_is_no_more() {
+async fn guarantee_24_cache_serves_no_stale_record() {
     let url = servers::url().await;
     let stack = LocalStack::start(StackOptions { cache: TierServer::At(url.clone()), ..StackOptions::default() })
         .await

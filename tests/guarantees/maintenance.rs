@@ -83,7 +83,7 @@ async fn guarantee_15_verify_finds_what_is_really_different() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guarantee_16_a_repair_mends_what_is_really_different() {
+async fn guarantee_16_repair_removes_every_persistent_difference() {
     for scene in MaintenanceScene::of_each_shape().await {
         scene.fill(20, 10).await;
         scene.stack.wait_until_drained().await;

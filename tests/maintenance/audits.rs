@@ -20,7 +20,7 @@ async fn every_removal_that_the_replica_remembers_has_its_row_in_either_layout()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_doubled_or_damaged_is_told() {
+async fn missing_and_duplicated_rows_and_corrupt_objects_are_reported() {
     let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada"], "Then").await;
     let [lost] = &keys(&scene.s3, ARCHIVE).await[..] else { panic!("one object") };

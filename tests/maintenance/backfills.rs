@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, key, revision, text, user};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_replica_lacks_is_filled_in_below_every_change_of_the_stream() {
+async fn backfill_writes_missing_items_below_every_stream_revision() {
     let scene = MaintenanceScene::start().await;
     for name in ["ada", "bob", "cleo"] {
         scene.put(SOURCE, user(name, "Created")).await;
@@ -81,7 +81,7 @@ async fn segments_together_are_the_whole_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in() {
+async fn backfill_reports_rejected_items_and_writes_their_neighbours() {
     let scene = MaintenanceScene::start().await;
     let mut poison = user("eve", "Eve");
     poison.insert("_tombstone_expires_at".to_owned(), text("mine"));

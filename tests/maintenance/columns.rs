@@ -95,7 +95,7 @@ async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_next_compaction_a_day_is_written_anew_and_what_it_had_goes() {
+async fn day_is_rewritten_after_a_compaction_and_old_files_are_removed() {
     let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10)]).await;
     scene.task(compaction("first")).await;
@@ -173,7 +173,7 @@ async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_ru
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_in_the_way_is_named_and_what_is_there_stays() {
+async fn corrupt_and_unrecognized_objects_are_reported_and_the_day_is_kept() {
     let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10)]).await;
     scene.task(compaction("first")).await;

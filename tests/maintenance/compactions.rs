@@ -99,7 +99,7 @@ async fn a_day_becomes_one_sorted_run_and_what_it_was_made_of_is_kept_with_a_man
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_late_is_merged_by_the_next_run_and_what_comes_again_is_retired_again() {
+async fn late_rows_are_merged_by_the_next_run_and_repeats_are_superseded() {
     let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 40), (40, 60)]).await;
     scene.task(order("first")).await;
@@ -203,7 +203,7 @@ async fn a_crash_at_any_step_loses_no_row_and_the_next_run_ends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
+async fn unreadable_objects_are_kept_and_reported_and_the_rest_is_merged() {
     let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20), (20, 30), (30, 40), (40, 50)]).await;
     let objects = below(&scene, "archive/").await;

@@ -90,7 +90,7 @@ async fn a_restored_item_takes_its_address_and_ends_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_another_user_has_by_now_is_left_to_it_and_the_key_is_told() {
+async fn restore_is_refused_if_another_user_has_reserved_the_email() {
     let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada"]).await;
     create(&scene, "eve").await.unwrap();
@@ -154,7 +154,7 @@ async fn an_item_that_is_written_over_gives_its_address_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_no_address_and_what_no_user_can_have_is_told_apart() {
+async fn restore_accepts_a_user_without_email_and_refuses_an_invalid_key() {
     let scene = MaintenanceScene::start().await;
     let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for mut item in [user("plain", "Then"), with_address("no user", ADDRESS)] {

@@ -100,7 +100,7 @@ async fn at_a_point_in_time_what_was_removed_later_is_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_that_is_begun_anew_leaves_nothing_of_what_it_was_and_another_under_its_name_is_refused() {
+async fn restarted_export_replaces_its_objects_and_rejects_other_segments() {
     let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob", "cleo", "dora"], "First").await;
     let order =

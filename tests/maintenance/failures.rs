@@ -34,7 +34,7 @@ async fn with_many_failures() -> MaintenanceScene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_comparison_reads_the_failure_bucket_until_its_deadline_and_says_so() {
+async fn verify_reads_failure_bucket_until_its_deadline_and_reports_the_cut() {
     let scene = with_many_failures().await;
     // Reading an object takes a while, so that reading all of them takes longer than the invocation has.
     let slow = |call: &ProxiedCall<'_>| {

@@ -57,7 +57,7 @@ fn full(user_id: &str) -> SceneItem {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_of_a_redrive_tells_the_outcome_of_each_object() {
+async fn dry_run_of_a_redrive_reports_the_outcome_of_each_object() {
     let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
     let mut maintenance = scene.maintenance();
     maintenance.replicas.push(Box::new(store.sink));
@@ -110,7 +110,7 @@ async fn a_dry_run_of_a_redrive_tells_the_outcome_of_each_object() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_of_a_repair_tells_the_outcome_of_each_key() {
+async fn dry_run_of_a_repair_reports_the_outcome_of_each_key() {
     let scene = MaintenanceScene::start().await;
     for name in ["same", "missing", "different", "resurrected"] {
         scene.put(SOURCE, user(name, "Created")).await;
@@ -153,7 +153,7 @@ fn expiring(mut item: SceneItem) -> SceneItem {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
+async fn dry_run_of_a_restore_reports_the_outcome_of_each_key() {
     for (overwrite, rows) in [(false, "latest"), (true, "latest"), (true, "all"), (false, "all")] {
         let scene = MaintenanceScene::start().await;
         let mut maintenance = scene.maintenance();

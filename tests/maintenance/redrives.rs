@@ -106,7 +106,7 @@ async fn an_unreadable_record_is_redriven_by_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ttl_removed_is_archived_once_and_what_a_user_deleted_is_not() {
+async fn redrive_archives_ttl_deletes_once_and_skips_user_deletes() {
     let scene = MaintenanceScene::start().await;
     let expired = |name: &str, number| record_of(EventBuilder::expired(name, number), FORMER);
     let records = vec![expired("ada", 1), record_of(EventBuilder::deleted("bob", 2), FORMER), expired("cleo", 3)];
@@ -128,7 +128,7 @@ async fn what_ttl_removed_is_archived_once_and_what_a_user_deleted_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
+async fn failed_redrives_are_kept_and_explained_and_the_rest_continues() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
     let mut poison = user("eve", "Eve");
@@ -192,7 +192,7 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redrive_takes_what_it_is_told_to_take() {
+async fn redrive_selects_objects_by_prefix_error_period_and_segment() {
     let scene = MaintenanceScene::start().await;
     let record = |name: &str, number| record_of(EventBuilder::named(name, number, "Then"), FORMER);
     scene.give_up("replicator", vec![record("ada", 1)], false).await;
@@ -220,7 +220,7 @@ async fn a_redrive_takes_what_it_is_told_to_take() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_was_not_looked_at_before_the_deadline_is_kept() {
+async fn objects_unprocessed_at_the_deadline_are_kept() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
     scene.stack.wait_until_drained().await;

@@ -41,7 +41,7 @@ async fn a_repair_first_shows_what_it_would_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repair_mends_and_a_second_one_finds_nothing() {
+async fn repair_fixes_all_differences_and_a_second_one_finds_none() {
     let scene = seed_differences().await;
     let answer =
         scene.task(json!({"task": "repair", "run_id": "real", "dry_run": false, "recheck_after_seconds": 0})).await;
@@ -61,7 +61,7 @@ async fn a_repair_mends_and_a_second_one_finds_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_mended_beats_every_replay_and_loses_to_the_next_change() {
+async fn repaired_item_outranks_every_replay_but_not_the_next_change() {
     let scene = seed_differences().await;
     let before = revision(&scene.item(REPLICA, "bob").await.unwrap());
     scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
@@ -74,7 +74,7 @@ async fn what_was_mended_beats_every_replay_and_loses_to_the_next_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_mended_is_left_and_told() {
+async fn unrepairable_item_is_kept_and_reported_as_failed() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.put(SOURCE, user("bob", "Bob")).await;

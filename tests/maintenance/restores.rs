@@ -86,7 +86,7 @@ async fn a_restored_item_is_a_new_one_that_lasts_and_reaches_the_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_stands_there_is_overwritten_unless_told() {
+async fn restore_overwrites_existing_items_only_if_requested() {
     let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob"], "Then").await;
     scene.put(SOURCE, user("ada", "Now")).await;
@@ -136,7 +136,7 @@ async fn of_several_facts_of_a_key_the_latest_comes_back_and_a_second_restore_ch
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn segments_together_bring_everything_back_and_a_damaged_object_is_told() {
+async fn segments_restore_everything_and_report_a_corrupt_object() {
     let scene = MaintenanceScene::start().await;
     let users: Vec<String> = (0..50).map(|n| format!("u{n:02}")).collect();
     expired(&scene, &users.iter().map(String::as_str).collect::<Vec<_>>(), "Then").await;
@@ -157,7 +157,7 @@ async fn segments_together_bring_everything_back_and_a_damaged_object_is_told() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_said_clearly_is_refused() {
+async fn ambiguous_restore_request_is_rejected() {
     let scene = MaintenanceScene::start().await;
     let past = json!("2026-01-01T00:00:00Z");
     for (order, said) in [

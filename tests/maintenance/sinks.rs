@@ -116,7 +116,7 @@ async fn told(scene: &MaintenanceScene, status: StatusCode, error: &'static str,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_all_are_known() {
+async fn task_fails_if_the_deployed_sinks_cannot_be_determined() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.wait_until_drained().await;

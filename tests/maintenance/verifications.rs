@@ -23,7 +23,7 @@ fn by_kind<'r>(report: &'r [Value], kind: &str) -> Vec<&'r str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_real_difference_is_told_by_its_kind_and_by_names_without_values() {
+async fn every_difference_is_reported_by_kind_and_attribute_names_only() {
     let scene = replicated(&["same", "missing", "buried", "different", "resurrected", "poison"]).await;
     // The stream is drained: changes to only one side from here on are not replicated.
     scene.delete(REPLICA, "missing").await;
@@ -163,7 +163,7 @@ async fn a_key_is_looked_up_in_whatever_spelling() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_moves_during_the_lag_is_moving_and_not_different() {
+async fn item_changed_before_the_recheck_is_in_flux_and_not_different() {
     let scene = replicated(&["ada", "bob"]).await;
     scene.delete(REPLICA, "ada").await;
     scene.delete(REPLICA, "bob").await;

@@ -17,7 +17,7 @@ fn users(numbers: impl IntoIterator<Item = u64>) -> Vec<EventBuilder> {
 
 /// Asserts that all changes fail with a transient error, so that they are redelivered and none is quarantined; returns
 /// the reason of the last one.
-fn all_is_to_come_again(outcome: &SinkOutcome, count: usize) -> String {
+fn assert_all_transient(outcome: &SinkOutcome, count: usize) -> String {
     assert_eq!(outcome.failures.len(), count, "{outcome:?}");
     let mut reasons = outcome.failures.iter().map(|failure| match &failure.kind {
         FailureKind::Transient(reason) => reason.clone(),
@@ -36,7 +36,7 @@ async fn a_server_that_is_killed_and_started_again_costs_a_delivery_and_no_chang
     server.kill();
     let started = Instant::now();
     let outcome = apply(&sink, &users(51..=100)).await;
-    let reason = all_is_to_come_again(&outcome, 50);
+    let reason = assert_all_transient(&outcome, 50);
     assert!(reason.contains("POSTGRES_URL 127.0.0.1:"), "{reason}");
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     server.start().await.unwrap();
@@ -95,13 +95,13 @@ async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_mi
         delivered += 1;
         assert!(delivered < 40, "the disk never filled");
     };
-    let reason = all_is_to_come_again(&outcome, 500);
+    let reason = assert_all_transient(&outcome, 500);
     assert!(
         reason.contains("POSTGRES_URL") && reason.contains("has no disk space left: increase its storage"),
         "{reason}"
     );
     let outcome = apply(&sink, &batch(delivered)).await;
-    all_is_to_come_again(&outcome, 500);
+    assert_all_transient(&outcome, 500);
 
     // The limit does not apply to a restarted server.
     server.stop().unwrap();
@@ -115,7 +115,7 @@ async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_mi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_was_cut_is_made_anew_and_a_lost_answer_makes_duplicates() {
+async fn cut_connection_is_reopened_and_a_lost_response_yields_duplicates() {
     let store = RelationalStore::start().await;
     let line = TcpProxy::to(&store.url).await;
     let sink = sink(line.url());
@@ -142,7 +142,7 @@ async fn a_silent_server_costs_the_time_and_not_a_moment_more() {
     line.silence(true);
     let (started, time) = (Instant::now(), Duration::from_millis(600));
     let outcome = apply_within(&sink, &event(&users(6..=9)), time).await;
-    assert!(all_is_to_come_again(&outcome, 4).contains("in time"));
+    assert!(assert_all_transient(&outcome, 4).contains("in time"));
     assert!(started.elapsed() < time + Duration::from_millis(300), "{:?}", started.elapsed());
     line.silence(false);
     assert_eq!(apply(&sink, &users(6..=9)).await.applied, 4);
@@ -155,7 +155,7 @@ async fn rows_that_somebody_else_holds_are_waited_for_until_the_time_is_up() {
     store.client.batch_execute("begin; select * from users where user_id = 'u00003' for update").await.unwrap();
     let later: Vec<_> = (1..=5).map(|n| EventBuilder::named(&format!("u{n:05}"), 10 + n, "Later")).collect();
     let outcome = apply_within(&store.sink, &event(&later), Duration::from_millis(500)).await;
-    all_is_to_come_again(&outcome, 5);
+    assert_all_transient(&outcome, 5);
     store.client.batch_execute("rollback").await.unwrap();
     // The server may have executed the statement after the client had stopped waiting: the changes are then duplicates.
     let outcome = apply(&store.sink, &later).await;

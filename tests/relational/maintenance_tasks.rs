@@ -62,7 +62,7 @@ async fn a_new_replica_is_filled_in_segments_and_found_equal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_differs_is_found_and_mended_and_then_equal() {
+async fn differences_in_postgres_are_found_by_verify_and_fixed_by_repair() {
     let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
     for name in ["same", "missing", "different", "deleted"] {
         scene.put(SOURCE, user(name, "Created")).await;
@@ -93,7 +93,7 @@ async fn what_differs_is_found_and_mended_and_then_equal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_failed_weeks_ago_is_brought_to_the_source_s_state_in_both() {
+async fn redrive_of_old_records_reconciles_both_replicas_with_the_source() {
     let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
     scene.put(SOURCE, user("kept", "Now")).await;
     scene.stack.wait_until_drained().await;

@@ -91,7 +91,7 @@ async fn a_standby_is_not_the_writer_until_it_is_promoted_and_answers_searches_a
 }
 
 #[tokio::test]
-async fn a_wrong_database_a_wrong_user_and_a_missing_grant_are_told_apart() {
+async fn unknown_database_unknown_user_and_missing_grant_are_distinguished() {
     let store = RelationalStore::start().await;
     let (base, name) = store.url.rsplit_once('/').unwrap();
     let said = broken(&sink(&format!("{base}/nowhere"))).await;

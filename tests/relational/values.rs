@@ -50,7 +50,7 @@ async fn an_item_is_held_whole_beside_its_columns() {
 }
 
 #[tokio::test]
-async fn what_a_row_cannot_hold_is_named_and_spares_its_neighbours() {
+async fn unstorable_value_is_named_and_neighbouring_rows_are_written() {
     let store = RelationalStore::start().await;
     let poison = [
         ("name", json!({"S": "zero \u{0}"})),
@@ -83,7 +83,7 @@ async fn what_a_row_cannot_hold_is_named_and_spares_its_neighbours() {
 }
 
 #[tokio::test]
-async fn what_only_the_server_finds_is_looked_for_and_found_alone() {
+async fn rows_rejected_only_by_the_server_are_isolated() {
     let store = RelationalStore::start().await;
     // DynamoDB numbers are never this large; the server reports the error, but not the row that caused it.
     let told: Vec<_> = (1..=1_000)
@@ -108,7 +108,7 @@ async fn what_only_the_server_finds_is_looked_for_and_found_alone() {
 }
 
 #[tokio::test]
-async fn a_table_that_takes_no_row_is_nobody_s_poison() {
+async fn table_that_rejects_every_row_is_a_transient_failure() {
     let store = RelationalStore::start().await;
     store.client.batch_execute("alter table users add column team text not null").await.unwrap();
     for told in [
@@ -129,7 +129,7 @@ async fn a_table_that_takes_no_row_is_nobody_s_poison() {
 }
 
 #[tokio::test]
-async fn a_batch_of_another_table_is_held_and_a_stray_key_is_put_aside() {
+async fn batch_of_another_table_is_transient_and_stray_key_is_permanent() {
     let store = RelationalStore::start().await;
     let told = [EventBuilder::named("a", 1, "Ada"), EventBuilder::named("b", 2, "Bob")];
     let text = event(&told).get().replace("user_id", "order_id");

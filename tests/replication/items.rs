@@ -123,7 +123,7 @@ async fn a_number_key_is_one_key_however_it_is_spelled() {
 }
 
 #[tokio::test]
-async fn an_image_with_a_reserved_attribute_is_put_aside() {
+async fn image_with_a_reserved_attribute_is_quarantined() {
     let rig = ReplicationRig::start().await;
     let image = |user: &str, extra: &str| format!(r#"{{"user_id":{{"S":"{user}"}},"timestamp":{{"N":"1"}},{extra}}}"#);
     let told = [

@@ -10,7 +10,7 @@ use crate::log_capture::logged;
 const SECRET: &str = "ada@example.com";
 
 #[tokio::test]
-async fn what_poison_holds_is_in_quarantine_and_not_in_the_log() {
+async fn values_of_a_poison_record_are_quarantined_and_never_logged() {
     let rig = ReplicationRig::start().await;
     let image = |user_id: &str, score: &str| {
         format!(r#"{{"user_id":{{"S":"{user_id}"}},"timestamp":{{"N":"1"}},"score":{score}}}"#)

@@ -47,7 +47,7 @@ async fn a_failed_invocation_is_named_by_words_of_our_own() {
 }
 
 #[tokio::test]
-async fn a_stream_without_new_images_is_named_and_nothing_is_put_aside() {
+async fn stream_without_new_images_is_an_error_without_quarantine() {
     let rig = ReplicationRig::start().await;
     for view in ["KEYS_ONLY", "OLD_IMAGE"] {
         let event = sample("keys-only").get().replace("KEYS_ONLY", view);
@@ -93,7 +93,7 @@ async fn a_table_that_vanished_after_the_start_holds_the_position() {
 }
 
 #[tokio::test]
-async fn another_key_schema_is_the_table_s_fault_and_holds_the_position() {
+async fn replica_with_another_key_schema_blocks_batch_without_quarantine() {
     let rig = ReplicationRig::start().await;
     for (table, key) in [("One", &[("id", "S")][..]), ("Types", &[("user_id", "S"), ("timestamp", "S")])] {
         rig.create_table(table, key).await;
@@ -109,7 +109,7 @@ async fn another_key_schema_is_the_table_s_fault_and_holds_the_position() {
 }
 
 #[tokio::test]
-async fn a_key_unlike_that_of_its_neighbours_is_the_record_s_fault() {
+async fn record_with_a_mismatched_key_is_quarantined() {
     let rig = ReplicationRig::start().await;
     let damaged = EventBuilder::named("b", 8, "Bob").record().replace(r#""timestamp""#, r#""time""#);
     assert!(damaged.contains(r#""Keys":{"time""#), "{damaged}");
@@ -123,7 +123,7 @@ async fn a_key_unlike_that_of_its_neighbours_is_the_record_s_fault() {
 }
 
 #[tokio::test]
-async fn a_table_made_anew_with_another_key_is_the_table_s_fault_until_it_is_mended() {
+async fn recreated_replica_with_another_key_blocks_the_batch_until_fixed() {
     let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
     replicator.check().await.unwrap();
@@ -175,7 +175,7 @@ async fn an_image_of_another_item_than_its_record_names_is_poison_and_written_no
 }
 
 #[tokio::test]
-async fn of_two_different_records_of_one_number_the_second_is_put_aside_whole() {
+async fn second_of_two_records_with_one_sequence_number_is_quarantined() {
     let rig = ReplicationRig::start().await;
     let records = [
         EventBuilder::named("a", 1, "First").record(),

@@ -98,7 +98,7 @@ async fn an_expired_user_is_gone_from_the_replica_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_item_with_a_reserved_attribute_stops_nobody() {
+async fn item_with_a_reserved_attribute_does_not_block_other_items() {
     let stack = LocalStack::start(StackOptions::default()).await.unwrap();
     let client = stack.dynamodb();
     put(&client, user("ada", "Ada")).await;

@@ -73,7 +73,7 @@ async fn counts_are_by_status_by_day_and_by_domain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_deleted_or_has_expired_is_in_no_answer() {
+async fn deleted_and_expired_users_are_in_no_response() {
     let gone = ScenePerson { expires_at: Some(NOW.unix_timestamp()), ..ScenePerson::named("gone", "Ada") };
     let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada"), gone, ScenePerson::named("eve", "Eve")]).await;
     apply(&scene.store.sink, &[EventBuilder::deleted("eve", 9)]).await;
@@ -85,7 +85,7 @@ async fn what_was_deleted_or_has_expired_is_in_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_answer_says_how_fresh_it_is() {
+async fn every_response_contains_the_as_of_timestamp() {
     let scene = SearchScene::of(&[]).await;
     let search = "/search/users";
     assert_eq!(scene.search.get(search).await.json["as_of"], json!(null));

@@ -50,7 +50,7 @@ async fn a_plus_in_a_query_is_a_space() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn base_path_is_taken_off_and_stands_before_the_next_page() {
+async fn base_path_is_removed_and_prefixes_the_next_page_link() {
     let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada"), ScenePerson::named("eve", "Eve")]).await;
     let mut event: serde_json::Value = serde_json::from_str(EVENT).unwrap();
     event["rawPath"] = "/v1/search/users".into();

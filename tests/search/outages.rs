@@ -38,14 +38,14 @@ async fn a_reader_that_lacks_its_tables_is_stood_in_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_is_there_answers_and_the_writer_is_not_asked() {
+async fn available_reader_is_queried_instead_of_the_writer() {
     let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
     assert_eq!(search.get(ALL).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_comes_back_is_asked_again() {
+async fn recovered_reader_is_queried_again() {
     let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let line = TcpProxy::to(&scene.store.url).await;
     let mut server = server().await;
@@ -67,7 +67,7 @@ async fn a_reader_that_comes_back_is_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_any_server_clients_are_told_to_come_again() {
+async fn search_without_any_server_returns_503_with_retry_after() {
     let (writer, reader) = (nobody().await, nobody().await);
     for variables in
         [&[("POSTGRES_URL", writer.as_str())][..], &[("POSTGRES_URL", &writer), ("POSTGRES_READER_URL", &reader)]]
@@ -94,7 +94,7 @@ async fn a_missing_migration_is_an_operator_s_business() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_question_that_takes_too_long_is_given_up_and_not_put_to_the_writer() {
+async fn slow_query_times_out_and_is_not_retried_on_the_writer() {
     let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
     assert_eq!(search.get(ALL).await.status, 200);
@@ -136,7 +136,7 @@ async fn a_silent_reader_and_a_silent_writer_have_less_than_the_request_together
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_question_ends_before_a_short_request_does() {
+async fn slow_query_ends_before_the_request_deadline() {
     let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let time = Duration::from_secs(2);
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);

@@ -19,7 +19,7 @@ fn drawn<T>(runner: &mut TestRunner, strategy: &impl Strategy<Value = T>) -> T {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_question_finds_page_by_page_what_a_walk_through_memory_finds() {
+async fn every_paged_search_matches_the_in_memory_model() {
     let mut runner = TestRunner::deterministic();
     let people: Vec<ScenePerson> =
         (0..PEOPLE).map(|n| ScenePerson { id: format!("p{n:03}"), ..drawn(&mut runner, &person()) }).collect();
@@ -68,7 +68,7 @@ async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_word_is_found_with_a_letter_amiss_whatever_stands_between_them() {
+async fn each_word_matches_with_one_typo_and_any_separator() {
     let names = ["Ada King Lovelace", "Grace O\u{2019}Brien", "Li Wei", "Ada Hopper"];
     let people: Vec<_> = (0..).zip(names).map(|(n, name)| ScenePerson::named(&format!("p{n}"), name)).collect();
     let scene = SearchScene::of(&people).await;
@@ -141,7 +141,7 @@ async fn names_and_domains_are_found_in_whatever_case_and_unicode_spelling() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_begin_alike_come_as_in_a_register_unless_asked_otherwise() {
+async fn prefix_matches_are_sorted_by_name_unless_sort_is_given() {
     let names = ["Ada Lovelace", "adam", "Ada Byron", "Eve"];
     let people = (0..).zip(names).map(|(n, name)| ScenePerson {
         updated_at: Some(NOW.unix_timestamp() - n),
@@ -159,7 +159,7 @@ async fn names_that_begin_alike_come_as_in_a_register_unless_asked_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_serves_its_own_question_alone() {
+async fn cursor_is_valid_only_for_its_own_query() {
     let people: Vec<_> = (0..9).map(|n| ScenePerson::named(&format!("p{n}"), "Ada")).collect();
     let scene = SearchScene::of(&people).await;
     let first = scene.search.get("/search/users?name_prefix=a&limit=3").await;
@@ -177,7 +177,7 @@ async fn a_cursor_serves_its_own_question_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_come_as_the_api_tells_them_and_no_number_is_rounded() {
+async fn search_returns_users_as_the_api_does_without_rounding_numbers() {
     let exact = "0.12345678901234567890123456789012345678";
     let ada = ScenePerson {
         email: Some("ada@example.com".into()),
@@ -237,7 +237,7 @@ async fn odd_characters_anywhere_find_nothing_and_harm_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_misspelled_is_named_and_told_what_there_is() {
+async fn unknown_search_parameter_is_rejected_with_the_allowed_ones() {
     let scene = SearchScene::of(&[]).await;
     let answer = scene.search.get("/search/users?state=active&sort=similarity&attribute.plan=pro").await;
     assert_eq!(answer.status, 400);

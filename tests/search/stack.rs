@@ -11,7 +11,7 @@ use millrace_local::token::LocalAuth;
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_through_the_api_is_found_and_by_those_alone_who_may() {
+async fn user_written_by_the_api_is_searchable_only_by_authorized_callers() {
     let options = StackOptions { auth: LocalAuth::Jwt(None), postgres: TierServer::Auto, ..StackOptions::default() };
     let stack = LocalStack::start(options).await.unwrap_or_else(|refusal| panic!("{refusal}"));
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();

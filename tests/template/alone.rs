@@ -206,7 +206,7 @@ async fn table_of_another_key_schema_is_replicated_and_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stack_whose_only_sink_is_the_archive_says_that_nothing_can_be_compared() {
+async fn stack_with_only_the_archive_reports_no_replica_to_compare() {
     let document = r#"{"version":1,"replicas":[{"name":"archive","sink":"archive","records":"expired"}]}"#;
     let parameters = [("PartitionKey", "pk:S"), ("Replication", document), ("Archive", "in-replicator")];
     let options = StackOptions {

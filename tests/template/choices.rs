@@ -86,7 +86,7 @@ fn function(template: &SamTemplate, name: &str) -> FunctionResource {
 }
 
 #[test]
-fn every_function_starts_with_what_it_is_told_of_the_tiers() {
+fn every_function_parses_its_tier_configuration() {
     for choice in [AURORA_AND_SERVERLESS, INSTANCE_AND_GROUP] {
         let template = with(choice);
         let environment = |name: &str| deployed(function(&template, name));
@@ -105,7 +105,7 @@ fn every_function_starts_with_what_it_is_told_of_the_tiers() {
 }
 
 #[test]
-fn rate_limit_has_a_burst_only_if_the_parameter_says_so() {
+fn rate_limit_burst_is_set_only_by_its_parameter() {
     let quota = |parameters: &[(&str, &str)]| {
         let template = with_parameters(INSTANCE_AND_GROUP, parameters);
         millrace_api::config::ApiConfig::parse(&deployed(function(&template, "api"))).unwrap().rate_limit

@@ -130,7 +130,7 @@ fn state_machine_invokes_the_maintenance_function_and_nothing_else() {
 /// The requests are written by hand in this test; the same test checks that the definition contains the expressions for
 /// them.
 #[test]
-fn what_it_calls_with_is_an_order() {
+fn state_machine_payloads_are_valid_task_requests() {
     let definition = &machine()["Definition"];
     let states = states(definition);
     let order = r#"{% $merge([{"segments": 1, "run_id": $states.context.Execution.Name}, $states.input]) %}"#;
@@ -519,7 +519,7 @@ const LASTING: [&str; 10] = [
 ];
 
 #[test]
-fn what_may_pass_is_tried_again_and_what_lasts_fails_at_once() {
+fn transient_errors_are_retried_and_permanent_ones_fail_at_once() {
     let (lasting, passing) = names_of_faults();
     for task in tasks() {
         for error in &lasting {

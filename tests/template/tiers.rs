@@ -35,7 +35,7 @@ fn of_type(path: &str, kind: &str) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn a_nested_stack_is_told_what_it_asks_for_and_gives_what_is_read_of_it() {
+fn nested_stack_gets_its_parameters_and_has_the_referenced_outputs() {
     let (resources, root) = (section("template.yaml", "Resources"), source("template.yaml"));
     for (id, path, condition) in STACKS {
         let stack = &resources[id];
@@ -148,7 +148,7 @@ fn replicator_reaches_secrets_manager_if_a_document_has_hash_keys() {
 }
 
 #[test]
-fn a_security_group_lets_in_groups_and_nobody_else() {
+fn security_group_ingress_allows_only_security_groups() {
     for (id, group) in of_type("infra/network.yaml", "AWS::EC2::SecurityGroup") {
         let properties = &group["Properties"];
         assert!(

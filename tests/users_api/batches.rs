@@ -58,7 +58,7 @@ async fn a_batch_is_one_to_a_hundred_keys_each_once() {
 }
 
 #[tokio::test]
-async fn a_batch_that_would_be_too_long_leaves_keys_to_ask_for_again() {
+async fn oversized_batch_response_returns_unprocessed_keys() {
     let service = UsersService::start().await;
     let api = service.api();
     let long = "x".repeat(390_000);
@@ -100,7 +100,7 @@ async fn busy(silent: usize) -> (ApiHandle, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn what_a_busy_table_leaves_is_asked_for_again_and_in_the_end_told() {
+async fn keys_unprocessed_by_the_table_are_retried_and_then_returned() {
     let keys = [("ada", 1), ("ada", 2), ("ada", 3)];
     for (silent, found, left) in [(0, 3, 0), (2, 3, 0), (3, 2, 1), (9, 0, 3)] {
         let (api, calls) = busy(silent).await;

@@ -69,7 +69,7 @@ async fn a_tag_that_a_proxy_weakened_is_refused_by_if_match_with_the_cure_and_kn
 }
 
 #[tokio::test]
-async fn if_match_is_asked_before_if_none_match() {
+async fn if_match_is_evaluated_before_if_none_match() {
     let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;

@@ -46,7 +46,7 @@ async fn every_sample_call_is_answered() {
 }
 
 #[tokio::test]
-async fn a_named_stage_stands_before_every_path_and_is_not_part_of_it() {
+async fn stage_name_is_removed_from_requests_and_prefixes_response_paths() {
     let service = UsersService::start().await;
     let api = service.api();
     let staged = |name: &str, stage: &str| {
@@ -74,7 +74,7 @@ fn mapped(name: &str, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn base_path_is_taken_off_every_path_and_stands_before_those_of_an_answer() {
+async fn base_path_is_removed_from_requests_and_prefixes_response_paths() {
     let service = UsersService::start().await;
     assert_eq!(deliver_batch(&service.api(), &mapped("health", "v1")).await.status, 404, "no base path is configured");
     let api = service.api_with(&[("API_BASE_PATH", "/v1")]);
@@ -149,7 +149,7 @@ async fn scopes_are_read_in_the_spelling_of_the_token_s_issuer() {
 }
 
 #[tokio::test]
-async fn what_the_relational_tier_answers_is_404_with_the_setting_while_it_is_off() {
+async fn search_paths_return_404_with_the_setting_while_the_tier_is_off() {
     let service = UsersService::start().await;
     let paths = ["/search/users?status=active", "/users/ada/summary", "/stats/users"];
     for settings in [&[][..], &[("RELATIONAL_TIER", "none")], &[("RELATIONAL_TIER", "none"), ("AUTH", "jwt")]] {

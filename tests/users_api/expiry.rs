@@ -60,7 +60,7 @@ async fn an_update_or_a_delete_of_an_expired_record_finds_nothing() {
 }
 
 #[tokio::test]
-async fn a_create_over_an_expired_record_starts_anew() {
+async fn create_over_an_expired_record_starts_from_scratch() {
     for method in ["POST", "PUT", "PUT if-none-match"] {
         let service = UsersService::start().await;
         expiring(&service).await;

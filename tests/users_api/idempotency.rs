@@ -106,7 +106,7 @@ async fn hang(slow: &ApiHandle, calls: &AtomicUsize) {
 }
 
 #[tokio::test]
-async fn a_claim_that_was_cut_short_says_when_its_key_is_free() {
+async fn interrupted_claim_returns_retry_after_until_its_key_is_free() {
     let service = UsersService::start().await;
     let (slow, calls) = troubled(&service, 1, false, HttpFault::Silence, false).await;
     hang(&slow, &calls).await;

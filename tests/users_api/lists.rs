@@ -171,7 +171,7 @@ async fn the_segments_of_a_scan_are_the_whole_and_share_nothing() {
 }
 
 #[tokio::test]
-async fn only_the_fields_that_are_asked_for_are_answered() {
+async fn only_requested_fields_are_returned() {
     let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;

@@ -50,7 +50,7 @@ async fn everything(api: &ApiHandle, elsewhere: &ApiHandle) -> usize {
 }
 
 #[tokio::test]
-async fn no_log_line_has_anybody_s_data() {
+async fn no_log_line_contains_personal_data() {
     let service = UsersService::start().await;
     // An item of another program, which is invalid because of its values.
     let name = super::service::n(7);

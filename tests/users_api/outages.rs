@@ -76,7 +76,7 @@ async fn a_table_that_denies_access_is_an_operator_s_matter() {
 }
 
 #[tokio::test]
-async fn what_is_asked_every_day_is_one_call() {
+async fn common_requests_make_one_table_call() {
     let service = UsersService::start().await;
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);

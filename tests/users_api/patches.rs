@@ -75,7 +75,7 @@ async fn patches_that_race_are_all_merged() {
 }
 
 #[tokio::test]
-async fn a_patch_that_asks_for_the_impossible_is_refused_whole() {
+async fn invalid_patch_is_rejected_as_a_whole() {
     let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;

@@ -113,7 +113,7 @@ async fn the_latest_record_is_the_one_of_the_latest_second() {
 }
 
 #[tokio::test]
-async fn what_other_programs_keep_in_an_item_outlives_every_write_but_a_delete() {
+async fn unmanaged_attributes_survive_every_write_except_a_delete() {
     use super::service::{n, s};
     let service = UsersService::start().await;
     let api = service.api();

@@ -345,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_call_is_not_checked_and_is_told_from_one_that_failed() {
+    fn denied_call_and_failed_call_are_skipped_with_distinct_reasons() {
         let error = |code: &str| Err::<(), _>(CallError { code: Some(code.to_owned()), description: "x".to_owned() });
         for (code, reason) in
             [("AccessDeniedException", SkipReason::Denied), ("ThrottlingException", SkipReason::Failed("x".to_owned()))]

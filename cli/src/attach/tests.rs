@@ -346,7 +346,7 @@ fn another_prefix_reserves_other_names() {
 }
 
 #[test]
-fn what_was_not_checked_is_never_in_order() {
+fn unchecked_setting_is_reported_as_not_checked() {
     let mut observation = observation();
     observation.recovery = CheckResult::NotChecked(skipped("DescribeContinuousBackups", "dynamodb:DescribeBackups"));
     let plan = AttachPlan::new(&observation, &choices());

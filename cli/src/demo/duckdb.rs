@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_is_none_says_so_by_its_name() {
+    fn invalid_duckdb_program_error_names_it() {
         assert_eq!(DuckDb::from("off").found(), Ok(DuckDb::Off));
         let said = DuckDb::from("/nowhere/duckdb").found().unwrap_err();
         assert!(said.starts_with("/nowhere/duckdb: "), "{said}");

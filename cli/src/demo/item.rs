@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_item_is_told_by_name_with_ours_last() {
+    fn item_description_is_sorted_by_name_with_reserved_attributes_last() {
         let item: DemoItem = [
             ("version".to_owned(), AttributeValue::N("2".to_owned())),
             ("_tombstone_expires_at".to_owned(), AttributeValue::N("9".to_owned())),

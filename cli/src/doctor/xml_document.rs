@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_xml_is_an_error() {
+    fn malformed_or_too_deep_xml_is_an_error() {
         let deep = "<a>".repeat(100);
         for text in ["", "{}", "<a>", "</a>", "<a", deep.as_str()] {
             assert!(json_of(text).is_err(), "{text}");

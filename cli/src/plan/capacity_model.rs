@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_changes_cost_what_the_document_says() {
+    fn cost_of_a_million_changes_matches_the_documentation() {
         // 100 GB-s of CPU time, and 1,000,000 write units.
         let per_second = 1e6 / SECONDS_PER_MONTH;
         // With its revision, one KB.

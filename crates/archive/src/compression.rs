@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compressed_is_read_back_and_bytes_behind_it_are_not_overlooked() {
+    fn compressed_content_round_trips_and_trailing_bytes_are_an_error() {
         for compression in [Compression::Zstd, Compression::Gzip] {
             let mut encoder = compression.encoder(Vec::new()).unwrap();
             encoder.write_all(b"one row\n").unwrap();

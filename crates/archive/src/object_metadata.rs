@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_malformed_is_named() {
+    fn missing_or_malformed_metadata_entry_is_named() {
         for name in ["format", "rows", "first", "last", "sha256"] {
             for value in [None, Some("2 "), Some("é")] {
                 let (_, mut metadata) = metadata();

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_row_is_refused_in_whatever_shape_it_comes() {
+    fn malformed_row_is_rejected_as_corrupt() {
         let metadata = r#"{"Revision":"2026-11-01T08:00:00.000#7","RemovedAt":"2026-11-22T09:30:00Z"}"#;
         for line in [
             format!(r#"{{"Item":{{"user_id":{{"S":"ada"}}}} {{}},"Metadata":{metadata}}}"#),

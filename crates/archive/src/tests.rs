@@ -123,7 +123,7 @@ fn expected(rows: &[RowParts]) -> Vec<String> {
 
 proptest! {
     #[test]
-    fn what_was_written_is_read(rows in rows(), compression in compressions()) {
+    fn written_rows_are_read_back(rows in rows(), compression in compressions()) {
         let object = object(&rows, compression);
         let expected = expected(&rows);
         prop_assert_eq!(object.description.rows, expected.len() as u64);

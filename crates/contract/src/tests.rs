@@ -33,7 +33,7 @@ fn the_document_in_the_repository_is_what_the_handlers_say() {
 }
 
 #[test]
-fn every_problem_is_told_where_it_can_come() {
+fn every_problem_type_is_documented_for_its_operations() {
     // Problems of paths or methods that the document does not contain.
     let everywhere = ["unknown-route", "relational-tier-off", "method-not-allowed"];
     let mut told = BTreeSet::new();

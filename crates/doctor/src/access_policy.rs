@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_allows_delegates_denies_or_says_nothing() {
+    fn policy_decision_is_allowed_delegated_denied_or_silent() {
         let root = json!({"AWS": "arn:aws:iam::123456789012:root"});
         for (statements, expected) in [
             (json!([]), PolicyDecision::Silent),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_evaluated_is_unknown() {
+    fn unevaluated_policy_statement_is_unknown() {
         let mut opaque = statement("Deny", json!("*"));
         opaque["NotResource"] = opaque["Resource"].take();
         assert!(matches!(decide(json!([opaque])), PolicyDecision::Unknown(_)));

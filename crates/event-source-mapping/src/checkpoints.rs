@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_loaded() {
+    fn saved_checkpoints_are_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let file = CheckpointFile::new(&folder.path().join("pump"), "Changes");
         assert_eq!(file.load("arn").unwrap(), BTreeMap::new());

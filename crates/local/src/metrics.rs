@@ -28,7 +28,7 @@ pub fn recorded() -> PrometheusHandle {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn what_is_counted_is_shown() {
+    fn incremented_metric_is_rendered_with_the_stack_name() {
         let handle = super::recorded();
         millrace_shared::metric::APPLIED_CHANGES.increment(["shown"], 3);
         let text = handle.render();

@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bucket_says_what_it_has() {
+    async fn bucket_configuration_responses_match_s3() {
         let root = tempfile::tempdir().unwrap();
         let engine = start(root.path()).await;
         let client = clients::s3(engine.endpoint());

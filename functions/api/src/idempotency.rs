@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn invalid_idempotency_key_is_rejected() {
         let long = "x".repeat(256);
         let wrong: [&[&[u8]]; 10] = [
             &[b""],

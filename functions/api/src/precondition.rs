@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_tags_is_refused() {
+    fn invalid_entity_tag_list_is_rejected() {
         for lines in [
             vec!["7"],
             vec![""],

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
+    fn archiver_config_reports_all_errors_at_once() {
         let said =
             parse(&[("ARCHIVE_COMPRESSION", "lzma"), ("LOG_LEVEL", "loud"), ("STACK_NAME", "my stack")]).unwrap_err();
         for part in ["ARCHIVE_BUCKET", "FAILURE_BUCKET", "set it to zstd or gzip", "LOG_LEVEL", "STACK_NAME"] {

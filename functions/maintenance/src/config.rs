@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once_and_each_thing_once() {
+    fn maintenance_config_reports_each_error_once() {
         let said = parse(&[
             ("TOMBSTONE_RETENTION_DAYS", "0"),
             ("ARCHIVE_COMPRESSION", "lzma"),

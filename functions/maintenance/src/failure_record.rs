@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_failure_says_what_it_is_not() {
+    fn unrecognized_failure_object_is_an_error_with_a_reason() {
         for (key, body, said) in [
             ("redriven/x", "{}", "unrecognized key: expected quarantine/<function>/"),
             ("quarantine/replicator/x.json", "{}", "unrecognized key: expected quarantine/<function>/"),

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_equal_is_left_alone() {
+    fn equal_replica_item_needs_no_repair() {
         let held = holding(Some(revision(1, 5)), Some("Ada"));
         assert_eq!(plan_repair(label(1), None, Some(&held), Some(&item("Ada"))), ReconcileAction::Settled);
         assert_eq!(
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_written_just_above_what_stands_there() {
+    fn repair_is_written_just_above_the_stored_revision() {
         let held = holding(Some(revision(1, 5)), Some("Bob"));
         let (written_at, over) = written(plan_repair(label(1), None, Some(&held), Some(&item("Ada"))));
         assert_eq!(over, Some(revision(1, 5)));

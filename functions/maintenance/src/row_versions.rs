@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_told_once_in_the_order_of_their_age() {
+    fn all_versions_are_returned_once_in_order_of_age() {
         assert_eq!(item_texts(VersionFilter::All), [vec!["8", "9", "10"], vec!["1"]]);
     }
 }

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_said_at_once() {
+    fn replicator_config_reports_all_errors_at_once() {
         let said = parse(&[
             ("REPLICA_MAX_CONCURRENCY", "0"),
             ("TOMBSTONE_RETENTION_DAYS", "-8"),

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_by_name() {
+    fn invalid_filter_parameter_is_rejected_by_name() {
         for (text, name) in [
             ("status=%00", "status"),
             ("name_prefix=", "name_prefix"),

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_read_back() {
+    fn encoded_cache_slots_are_decoded_unchanged() {
         for (version, expires_at) in [(1, None), (u64::MAX - 1, Some(0)), (1_795_341_600_123_456, Some(1_900_000_000))]
         {
             let entry = CacheEntry { version, expires_at, json: br#"{"user_id":"ada"}"#.to_vec() };
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_program_put_there_is_nothing() {
+    fn unrecognized_cache_value_is_a_miss() {
         for text in ["", "E", "E1", "hello", "E0000179534160012345600000000001x00000000{}"] {
             assert_eq!(CacheSlot::decode(Some(text.into())), CacheSlot::Miss, "{text}");
         }

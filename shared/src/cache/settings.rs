@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once_and_no_password_with_it() {
+    fn cache_settings_report_all_errors_without_the_password() {
         let wrong = parse(&[("CACHE_URL", "http://ada:secret@x"), ("CACHE_MODE", "many"), ("CACHE_AUTH", "key")]);
         let wrong = wrong.unwrap_err().join("\n");
         for part in ["CACHE_URL is not the URL of a cache", "CACHE_MODE is \"many\"", "CACHE_AUTH is \"key\""] {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_has_no_password() {
+    fn debug_output_of_cache_settings_has_no_password() {
         let settings = parse(&[("CACHE_URL", "redis://ada:secret@cache.example.com")]).unwrap().unwrap();
         assert_eq!(settings.place(), "cache.example.com:6379");
         assert!(!format!("{settings:?}").contains("secret"));

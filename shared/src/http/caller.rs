@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_without_a_subject_or_past_its_time_is_nobody_s() {
+    fn token_that_is_expired_or_without_a_subject_has_no_caller() {
         let past = NOW.unix_timestamp().to_string();
         for claims in [vec![], vec![("sub", "")], vec![("scope", "users:admin")], vec![("sub", "ada"), ("exp", &past)]]
         {

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_is_wrong_and_what_is_allowed() {
+    fn path_error_names_the_invalid_and_the_allowed_characters() {
         let said = RequestPath::from_decoded("/users/r1/1#0").unwrap_err().to_string();
         assert!(said.contains("'#'") && said.contains("A-Za-z0-9._~:|@+-"), "{said}");
     }

@@ -73,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded_to_itself(text: String) {
+        fn percent_encoded_text_is_decoded_unchanged(text: String) {
             let encoded = encode(&text);
             let decoded = decode(&encoded);
             prop_assert_eq!(decoded.as_deref(), Some(text.as_str()));

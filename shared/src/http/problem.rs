@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_problem_lacks_is_left_out() {
+    fn absent_problem_members_are_omitted() {
         let details = ProblemDetails {
             kind: "k",
             title: "t",

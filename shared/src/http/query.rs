@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_escape_is_told_by_the_parameter_s_name() {
+    fn malformed_escape_error_names_the_parameter() {
         for (query, name) in [
             ("limit=%zz", "limit"),
             ("limit=%", "limit"),
@@ -179,7 +179,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_a_form_encoder_writes_is_read_back(value: String) {
+        fn form_encoded_value_is_decoded_unchanged(value: String) {
             let written = encode(&value).replace("%20", "+");
             let mut query = QueryParameters::parse(Some(&format!("status={written}")), &KNOWN);
             proptest::prop_assert_eq!(query.take("status", text), Some(value.clone()));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once() {
+    fn all_query_parameter_errors_are_returned_at_once() {
         let mut query = QueryParameters::parse(Some("emial=x&limit=1&limit=2&from=%ff&to=x"), &["limit", "from", "to"]);
         assert_eq!(query.take("to", whole), None);
         let Err(mistakes) = query.finish() else { panic!("accepted") };

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_way_is_told_by_its_version_and_whether_it_lives() {
+    fn existing_item_is_described_by_version_and_liveness() {
         let now = datetime!(2026-11-24 8:00 UTC);
         for (ends, is_live) in [(now.unix_timestamp() - 1, false), (now.unix_timestamp() + 1, true), (100, true)] {
             let mut item = archived().into_attributes();

@@ -35,7 +35,7 @@ fn a_user_is_read_back_from_its_item() {
 }
 
 #[test]
-fn what_is_absent_has_no_attribute() {
+fn absent_profile_fields_have_no_attribute() {
     let mut user = full();
     user.profile = UserProfile { email: None, status: None, attributes: None, expires_at: None, ..user.profile };
     let item = encode(&user).unwrap();

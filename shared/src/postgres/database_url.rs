@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_crosses_a_network_is_verified_unless_it_says_otherwise() {
+    fn remote_connection_verifies_tls_unless_disabled() {
         let of = |url: &str| DatabaseUrl::parse(url).map(|address| address.protection);
         let verified = Ok(TlsMode::Verified(None));
         assert_eq!(of(WELL), verified);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_url_is_told_without_showing_its_password() {
+    fn invalid_database_url_error_does_not_show_the_password() {
         for (url, says) in [
             ("mysql://ada:s3cret@db/users", "not a PostgreSQL URL"),
             ("postgres://ada:s3cret@db:port/users", "port"),

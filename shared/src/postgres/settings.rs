@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_by_name_and_no_password_is_shown() {
+    fn postgres_settings_errors_name_the_variable_without_the_password() {
         let said = parse(&[("POSTGRES_URL", "db:s3cret"), ("POSTGRES_AUTH", "kerberos")]).unwrap_err().join("\n");
         assert!(said.contains("POSTGRES_URL") && said.contains("POSTGRES_AUTH"), "{said}");
         let both = [("POSTGRES_URL", "postgres://ada:s3cret@db/users"), ("POSTGRES_AUTH", "iam")];
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn logins_are_by_password_unless_the_environment_says_otherwise() {
+    fn authentication_uses_a_token_only_if_postgres_auth_is_iam() {
         let by_token = |login| parse(&[("POSTGRES_URL", "postgres://ada@db/users"), ("POSTGRES_AUTH", login)]);
         assert!(by_token("iam").unwrap().unwrap().by_token);
         assert!(!by_token("password").unwrap().unwrap().by_token);

@@ -84,7 +84,7 @@ fn the_largest_number_is_held() {
 }
 
 #[test]
-fn what_is_no_number_is_refused() {
+fn invalid_sequence_number_is_rejected() {
     for text in ["", "-1", "1.0", "1e3", " 1", "١", &"9".repeat(41)] {
         assert!(SequenceNumber::parse(text).is_err(), "{text:?}");
     }

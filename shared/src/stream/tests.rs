@@ -183,7 +183,7 @@ fn times_are_read_in_every_spelling() {
 }
 
 #[test]
-fn what_is_no_event_is_an_error() {
+fn payload_without_records_is_an_error() {
     for payload in [json!({}), json!([]), json!({"Records": null}), json!({"records": []})] {
         assert!(read(&raw(&payload)).is_err(), "{payload}");
     }
@@ -203,7 +203,7 @@ fn an_answer_names_one_position_or_none() {
 }
 
 #[test]
-fn a_key_is_told_of_a_record_that_is_otherwise_unreadable() {
+fn key_is_read_from_an_otherwise_unreadable_record() {
     let of = |record: &str| stream_key(record).map(|key| key.to_string());
     let record = r#"{"eventName":7,"dynamodb":{"Keys":{"k":{"N":"1.0"}},"SequenceNumber":null}}"#;
     assert_eq!(of(record).unwrap(), r#"{"k":{"N":"1"}}"#);

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_end_outlasts_everything_and_a_second_is_past_once_it_begins() {
+    fn reservation_without_expiry_never_ends_and_expiry_is_exclusive() {
         assert!(HeldUntil::from(None) > ends(1_000));
         assert!(ends(0).is_past(NOW) && !ends(1).is_past(NOW) && !HeldUntil::from(None).is_past(NOW));
     }

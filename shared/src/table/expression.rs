@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_says_what_the_precondition_demands() {
+    fn condition_expression_encodes_the_precondition() {
         let live = "attribute_exists(#user_id) AND (attribute_not_exists(#expires_at) OR \
             NOT attribute_type(#expires_at, :number) OR #expires_at > :now OR #expires_at <= :forgotten)";
         assert_eq!(present(None, None), (live.to_owned(), 3));

@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn in_progress_record_says_how_long_its_claim_lasts() {
+    fn in_progress_record_returns_the_seconds_until_its_claim_ends() {
         let of = |owner: &str, milliseconds: i128| {
             let attributes = [
                 (STATUS, item::text(IN_PROGRESS)),

@@ -154,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_client_may_give_is_read_back(seconds: u32) {
+        fn accepted_expiry_is_read_back_unchanged(seconds: u32) {
             let given = ExpiresAt::parse(seconds.into(), NOW);
             if let Ok(given) = given {
                 prop_assert_eq!(ExpiresAt::of_stored(&seconds.to_string(), NOW), Some(given));

@@ -44,7 +44,7 @@ fn record(number: u64, customer: &str, order: Option<(&str, &str, i64)>) -> Stri
 }
 
 #[tokio::test]
-async fn documented_questions_are_answered_by_the_reader_of_the_documented_table() {
+async fn documented_queries_run_as_the_reader_of_the_documented_table() {
     let text = fs::read_to_string(architecture::root().join("docs/configuration.md")).unwrap();
     let section = between(&text, "\n### A table in PostgreSQL\n", "\n### ");
     let entry: Value = serde_json::from_str(between(section, "```json\n", "```")).unwrap();

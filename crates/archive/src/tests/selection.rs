@@ -44,7 +44,7 @@ fn every_removal_of_ttl_is_a_row_also_the_second_of_a_key() {
 }
 
 #[test]
-fn whatever_ttl_did_not_remove_is_skipped() {
+fn changes_other_than_ttl_deletes_are_skipped() {
     let mut inserted = with("/eventName", json!("INSERT"));
     inserted["dynamodb"]["NewImage"] = json!({"k": {"S": "a"}});
     let user = with("/userIdentity", json!({"type": "User", "principalId": "dynamodb.amazonaws.com"}));
@@ -128,7 +128,7 @@ fn an_old_image_of_another_item_is_a_reason_for_quarantine() {
 }
 
 #[test]
-fn of_two_different_removals_of_one_number_the_first_is_a_row_and_the_other_is_put_aside() {
+fn contradicting_removal_with_the_same_sequence_number_is_unarchivable() {
     let image = |name: &str| with("/dynamodb/OldImage", json!({"k": {"S": "a"}, "name": {"S": name}}));
     // The last record is a repetition of the first.
     selected(&[image("one"), image("two"), expired("6", 0), image("one")], |selection| {

@@ -57,7 +57,7 @@ fn a_plan_is_judged_as_a_template_with_the_same_settings_and_fixed_in_hcl() {
 }
 
 #[test]
-fn what_only_the_deployment_assigns_is_found_by_its_reference() {
+fn attributes_known_after_apply_are_resolved_by_reference() {
     let reading = read(&plan(&json!({"bisect_batch_on_function_error": true}), &expressions()), "plan.json");
     let deployment = &reading.deployment;
     let mapping = &deployment.mappings[0];

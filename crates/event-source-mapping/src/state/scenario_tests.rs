@@ -269,7 +269,7 @@ fn a_child_shard_waits_until_its_parent_is_drained() {
 }
 
 #[test]
-fn what_the_filter_drops_is_passed_over_and_moves_the_checkpoint() {
+fn filtered_records_are_skipped_and_advance_the_checkpoint() {
     let mut machine = machine(partial(10), []);
     let dropped = |place| RecordEntry { wanted: false, ..entry(place) };
     machine.receive("a", [dropped(1), entry(2), dropped(3)], START);

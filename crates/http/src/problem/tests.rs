@@ -35,7 +35,7 @@ fn every_type_has_its_section_in_the_docs_and_every_section_its_type() {
 }
 
 #[test]
-fn a_fault_of_the_table_is_the_problem_that_its_kind_asks_for() {
+fn table_error_maps_to_the_problem_status_of_its_kind() {
     let status = |fault: TableError| Problem::from(fault).parts().0.as_u16();
     assert_eq!(status(TableError::Throttled("x".into())), 503);
     assert_eq!(status(TableError::Unavailable("x".into())), 503);

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn each_verdict_has_a_word_of_its_own() {
+    fn each_verdict_parses_from_its_name_and_has_a_meaning() {
         for verdict in ChangeVerdict::ALL {
             assert_eq!(ChangeVerdict::parse(verdict.as_str()), Some(verdict));
             assert!(verdict.meaning().ends_with('.'));

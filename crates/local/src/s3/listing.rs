@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_decodes_is_the_key() {
+    fn listed_key_is_url_encoded_as_in_s3() {
         for (key, encoded) in [
             ("q/a+b", "q/a%2Bb"),
             ("a b", "a+b"),

@@ -153,7 +153,7 @@ fn an_error_is_a_rejection_only_if_nothing_has_started() {
 }
 
 #[test]
-fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
+fn task_outcome_displays_duration_counts_and_report_location() {
     let progress = progress(&[("source.items", 218), ("dynamodb.missing", 1)]);
     let mut outcome = outcome("verify", progress, 1);
     outcome.reports = vec!["s3://users-failures/reports/monday/summary.json".to_owned()];
@@ -195,7 +195,7 @@ fn outcome_as_json_is_one_document_of_one_line() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
+async fn unrunnable_task_is_rejected_with_one_line_before_start() {
     let nowhere = || TaskTarget::Running { ports: StackPorts { api: 1, dynamodb: 1, s3: 1 }, postgres: None };
     for (text, said) in [
         ("{", "; pass a JSON object such as {\"task\":\"verify\"}"),
@@ -244,7 +244,7 @@ async fn ordered(stack: &LocalStack, text: &str) -> TaskOutcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_is_compared_and_mended_and_its_loss_made_good_on_a_stack_that_runs() {
+async fn replica_is_verified_and_backfilled_on_a_running_stack() {
     let stack = LocalStack::start(StackOptions::default()).await.unwrap();
     let dynamodb = stack.dynamodb();
     let key = |number: u32| {

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_template_is_refused_with_its_line() {
+    fn invalid_template_is_rejected_with_its_line() {
         let cases = [("a: 1\nb: ]\n", 2), ("a: 1\na: 2\n", 2), ("a: 1\n---\nb: 2\n", 3), ("", 1), ("a: 1\nb: *x\n", 2)];
         let lines = cases.map(|(text, _)| (text, document(text).unwrap_err().line));
         assert_eq!(lines, cases);

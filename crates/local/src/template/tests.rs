@@ -88,7 +88,7 @@ Conditions:
 }
 
 #[test]
-fn what_cannot_be_resolved_is_refused_with_its_line_and_path() {
+fn unresolvable_value_is_rejected_with_its_line_and_path() {
     let parameters = "
 Parameters:
   Asked: {Type: String}
@@ -193,7 +193,7 @@ fn a_mapping_that_local_cannot_honour_is_refused() {
 }
 
 #[test]
-fn what_local_does_not_run_is_never_passed_over() {
+fn unsupported_resource_or_property_is_rejected() {
     let stray = |property: &str| format!("Resources:{TABLE}      {property}\n");
     for (text, says) in [
         (stray("LocalSecondaryIndexes: []"), "LocalSecondaryIndexes: not supported by millrace"),
@@ -268,7 +268,7 @@ fn a_resource_whose_condition_does_not_hold_is_absent() {
 }
 
 #[test]
-fn this_machine_chooses_parameters_and_stands_in_for_nested_stacks() {
+fn local_stack_sets_tier_parameters_and_nested_stack_outputs() {
     let tier = "
 Parameters:
   RelationalTier: {Type: String, Default: none}

@@ -331,7 +331,7 @@ fn a_member_that_occurs_twice_is_refused() {
 }
 
 #[test]
-fn a_text_that_is_not_a_document_says_what_to_set() {
+fn invalid_replication_document_error_names_the_expected_value() {
     for (text, reason) in [
         ("Orders", "is not valid JSON"),
         ("{\"version\":1,", "is not valid JSON"),

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_judged_by_what_stands_there() {
+    fn failed_condition_is_classified_by_the_stored_revision() {
         let there = |number| refused_over(Some(AttributeValue::B(Blob::new(revision(number).encode().as_ref()))));
         assert_eq!(there("5"), WriteOutcome::Duplicate);
         assert_eq!(there("6"), WriteOutcome::Stale);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_known_may_pass() {
+    fn throttling_and_unknown_errors_are_transient() {
         for code in [
             "ProvisionedThroughputExceededException",
             "ThrottlingException",

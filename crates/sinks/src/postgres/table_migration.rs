@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_an_operator_may_drop_is_an_error_with_the_statement() {
+    fn conflicting_column_is_an_error_with_the_drop_statement() {
         let conflict = |declared: &PostgresTable, stored: &StoredTable| plan(declared, stored).unwrap_err().to_string();
         let dropped = "alter table public.\"orders\" drop column \"city\" cascade";
         let text = conflict(&table(&[]), &stored(&[STORED_CITY]));

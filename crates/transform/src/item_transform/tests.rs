@@ -85,7 +85,7 @@ fn hash_truncate_and_rename_apply_in_this_order() {
 }
 
 #[test]
-fn what_cannot_be_masked_is_an_error_without_values() {
+fn unmaskable_attribute_is_an_error_without_values() {
     let hash = AttributeSettings { hash: BTreeMap::from([(path("a.b"), "pii".to_owned())]), ..Default::default() };
     let truncate = AttributeSettings { truncate: BTreeMap::from([(path("a"), 3)]), ..Default::default() };
     let exclude = AttributeSettings { exclude: Some(paths(&["a[0]"])), ..Default::default() };

@@ -47,7 +47,7 @@ fn null_is_absent_where_a_part_may_be() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once() {
+fn all_field_errors_are_returned_at_once() {
     let text = r#"{"user_id":"a b","timestamp":-1,"name":" ","email":"x","status":7,"attributes":{"a":[1e999]},
         "expires_at":"soon","nmae":1,"a/b":2,"version":3}"#;
     assert_eq!(
@@ -85,7 +85,7 @@ fn a_number_of_seconds_is_whole() {
 }
 
 #[test]
-fn a_body_that_is_no_object_is_told_so_and_a_malformed_one_where() {
+fn non_object_and_malformed_json_bodies_are_rejected() {
     for text in ["[]", "null", "7", "\"a\""] {
         assert_eq!(pointers(parse_create(text.as_bytes(), NOW)), [""], "{text}");
     }
@@ -182,12 +182,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn any_bytes_are_a_body_or_a_refusal_that_says_why(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_are_parsed_or_rejected_with_a_reason(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         read_in_every_way(&bytes);
     }
 
     #[test]
-    fn nearly_json_is_a_body_or_a_refusal_that_says_why(text in nearly_json(), cut in 0_usize..300) {
+    fn near_json_text_is_parsed_or_rejected_with_a_reason(text in nearly_json(), cut in 0_usize..300) {
         read_in_every_way(text.as_bytes());
         read_in_every_way(&text.as_bytes()[..cut.min(text.len())]);
     }

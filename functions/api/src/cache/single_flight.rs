@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn many_at_once_are_two_questions_and_none_gets_an_answer_from_before_it_asked() {
+    async fn concurrent_callers_share_two_reads_and_none_gets_a_stale_result() {
         let (flights, table) = (Arc::new(SingleFlight::default()), Arc::new(AtomicUsize::new(0)));
         let asked = Arc::new(AtomicUsize::new(0));
         let mut all = JoinSet::new();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_caller_that_gives_up_leaves_its_question_to_the_next() {
+    async fn cancelled_flight_is_removed_and_the_next_caller_reads() {
         let flights = SingleFlight::default();
         let never = flights.join("k", std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(5), never).await.is_err());

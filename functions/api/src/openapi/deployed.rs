@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_api_gateway_are_told_of_every_operation() {
+    fn api_gateway_rejections_are_documented_for_every_operation() {
         for (auth, status) in [(AuthMode::Iam, "403"), (AuthMode::Jwt, "401")] {
             for (path, operation) in operations(&document(&deployment(auth, true), "")) {
                 let message = &operation["responses"][status]["content"]["application/json"]["schema"]["properties"];

@@ -154,7 +154,7 @@ async fn served_contract_lists_the_routes_that_answer_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_table_out_of_reach_is_busy_and_says_when_to_come_again() {
+async fn unreachable_table_returns_503_with_retry_after() {
     let (status, headers, json) = bare("GET", "/users/ada/7").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(headers["retry-after"], "1");
@@ -236,7 +236,7 @@ async fn a_body_of_another_type_is_refused_with_the_type_to_send() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
+async fn oversized_body_is_rejected_with_or_without_content_length() {
     let large = vec![b' '; millrace_http::problem::MAX_BODY_BYTES + 1];
     let json = || request("POST", "/users").header("content-type", "application/json; charset=utf-8");
     let announced = json().header("content-length", large.len()).body(Body::from(large.clone())).unwrap();
@@ -305,7 +305,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
     #[test]
-    fn whatever_is_asked_nothing_is_an_internal_error((method, path, headers, body) in any_request()) {
+    fn no_request_causes_an_internal_error((method, path, headers, body) in any_request()) {
         let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let mut asked = request(&method, &path).header("content-type", content_type);
         for (name, value) in &headers {
@@ -345,7 +345,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn whatever_api_gateway_hands_on_is_answered(
+    fn any_api_gateway_payload_is_handled_without_an_internal_error(
         path in prop_oneof![any::<String>(), "/users(/|\\.|%2[ef]|[#?\\\\ \t\n%]|[a-z|+@:]|\\PC){0,12}"],
         query in prop_oneof![any::<String>(), "(fields|limit|x)=(%[0-9a-f]{0,2}|[+a-z#&=]|\\PC){0,12}"],
         host in prop_oneof![Just("api.example.com".to_owned()), "[ -~]{0,12}"],

@@ -72,7 +72,7 @@ fn an_expiry_with_a_fraction_is_the_second_from_which_on_the_item_was_absent() {
 }
 
 #[test]
-fn what_has_a_column_s_type_stands_in_it_and_the_rest_is_null() {
+fn values_of_the_column_type_are_written_and_others_are_null() {
     let whole = r#"{"user_id":{"S":"ada"},"timestamp":{"N":"1795334400"},"name":{"S":"Ada \u0026 Co"},
         "email":{"S":"a@b.cd"},"status":{"S":"new"},"expires_at":{"N":"1.7953344e9"},"version":{"N":"7.0"},
         "created_at":{"S":"2026-11-22T08:00:00.123456789Z"},"updated_at":{"S":"2026-11-22T10:00:00+02:00"},

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_spent_is_waited_for_and_idleness_is_not_saved_up() {
+    fn spent_capacity_delays_the_next_permit_and_idle_time_earns_none() {
         let start = Instant::now();
         let mut pace = CapacityBudget::new(Some(100), 2, start);
         assert_eq!(pace.next_permit_at(), start);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_its_turn_has_no_share() {
+    fn capacity_is_shared_only_among_concurrent_segments() {
         let start = Instant::now();
         for (segments, seconds) in [(1, 1), (10, 10), (1_000, 10)] {
             let mut pace = CapacityBudget::new(Some(100), segments, start);

@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_is_told_from_a_report() {
+    fn result_keys_and_report_keys_are_distinguished() {
         assert!(is_result(&result_key("monday", "verify", ScanSegment { segment: 3, total_segments: 8 })));
         assert!(!is_result("reports/monday/summary.json") && !is_result("reports/results/verify-0-of-1-00000.jsonl"));
     }

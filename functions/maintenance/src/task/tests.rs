@@ -81,7 +81,7 @@ fn all_fields_of_a_task_are_taken() {
 }
 
 #[test]
-fn what_is_no_task_says_what_to_write() {
+fn invalid_task_request_error_names_the_allowed_values() {
     for (json, said) in [
         ("[]", "invalid task request: invalid type: sequence, expected a JSON object such as {\"task\":\"verify\"}"),
         (r#"{"task":"verify","task":"repair"}"#, "invalid task request: duplicate field `task`"),

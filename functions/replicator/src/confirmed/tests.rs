@@ -129,7 +129,7 @@ proptest! {
     /// With replicas that enforce the revision guard, and whichever writes fail, the result is the same as without
     /// recorded confirmations.
     #[test]
-    fn what_is_spared_changes_nothing(
+    fn skipping_confirmed_changes_does_not_alter_the_result(
         deliveries in proptest::collection::vec((0..8_usize, 0..8_usize, any::<[u8; 2]>()), 1..20),
     ) {
         let story: Vec<ChangeSpec> = [(0, 1), (1, 2), (0, 3), (2, 4), (1, 5), (0, 6), (3, 7), (1, 8)].map(|(item, number)| (item, number, false)).into();
@@ -166,7 +166,7 @@ proptest! {
 }
 
 #[test]
-fn of_one_sink_s_word_another_is_not_spared() {
+fn confirmed_change_is_skipped_only_for_the_confirming_sink() {
     let mut memory = ConfirmedChanges::default();
     confirm(&mut memory, 0, &[(1, 1, false)], START);
     assert_eq!(given(&memory, 0, &[(1, 1, false)]), []);

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn initials_count_only_among_themselves_and_there_is_always_a_word() {
+    fn initials_are_tokens_only_if_there_are_no_longer_ones() {
         for (name, expected) in [
             ("Ada Lovelace", &["Ada", "Lovelace"][..]),
             (" lovelace,\u{a0}A.-M. d'Ada", &["lovelace", "d'Ada"]),

@@ -16,7 +16,7 @@ fn refused(item: &str) -> String {
 }
 
 #[test]
-fn what_has_a_column_is_taken_out_and_no_number_is_rounded() {
+fn column_attributes_are_extracted_without_rounding_numbers() {
     let columns = UserColumns::read(ADA).unwrap();
     assert_eq!(columns.name.as_deref(), Some("Ada é"));
     assert_eq!((columns.email.as_deref(), columns.status.as_deref()), (Some("ada@example.com"), None));
@@ -92,7 +92,7 @@ fn a_text_that_no_index_holds_is_refused() {
 }
 
 #[test]
-fn a_reserved_attribute_is_told() {
+fn top_level_reserved_attribute_is_reported() {
     assert_eq!(UserColumns::read(r#"{"a":{"S":"_rev"},"\u005frev":{"S":"a"}}"#).unwrap().reserved, Some("_rev"));
     assert_eq!(UserColumns::read(r#"{"a":{"M":{"_rev":{"S":"x"}}}}"#).unwrap().reserved, None);
 }

@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_has_no_members() {
+    fn non_object_json_is_a_data_error() {
         let error = serde_json::from_str::<JsonMembers<'_>>("[]").unwrap_err();
         assert!(error.is_data(), "{error}");
     }

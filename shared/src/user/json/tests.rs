@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_back_the_same(json in any_json()) {
+    fn serialized_json_value_is_parsed_unchanged(json in any_json()) {
         let text = serde_json::to_string(&json).unwrap();
         prop_assert_eq!(JsonValue::parse(&text).unwrap(), json);
     }

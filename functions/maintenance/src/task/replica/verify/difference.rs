@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_is_not_real() {
+    fn candidate_difference_in_flux_is_not_confirmed() {
         let then = held(Some(1), Some("Bob"));
         let again = |held: &ReplicaItem, source: &RawItem| {
             let candidate = CandidateDifference::of(key(), Some(&then), Ok(Some(item("Ada")))).unwrap();
