@@ -115,7 +115,7 @@ mod tests {
         let environment: Environment = [(REPLICATION.to_owned(), document.to_owned())].into_iter().collect();
         let error = load_hash_keys(environment, &client).await.unwrap_err().to_string();
         for part in [
-            "1 problem(s)",
+            "the environment has 1 problem:",
             "REPLICATION /hash_keys/pii is arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii",
             "which cannot be read (",
             "Secrets Manager needs an interface endpoint",

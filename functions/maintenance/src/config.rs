@@ -250,7 +250,10 @@ mod tests {
             parse(&[&[WELL[0], ("REPLICATION", document)], &WELL[2..], more].concat())
         };
         let problems = with(&own, &[users]).unwrap_err();
-        assert!(problems.contains("1 problem(s)") && problems.contains("REPLICATION /columns/email is"), "{problems}");
+        assert!(
+            problems.contains("the environment has 1 problem:") && problems.contains("REPLICATION /columns/email is"),
+            "{problems}"
+        );
         assert_eq!(with(&own, &[]).unwrap().sinks.columns().definitions().len(), 1);
         assert_eq!(with(&plan, &[users]).unwrap().sinks.columns().definitions()[0].name, "plan");
     }

@@ -24,6 +24,8 @@ use crate::lambda::function_arn;
 const NO_SUCH: &str = "omit the option, or choose another template with --template";
 /// The parameters of the tiers.
 const TIERS: [&str; 2] = ["RelationalTier", "CacheTier"];
+/// The parameter with the roles of the replicas of a document.
+const ROLES: &str = "ReplicaRoleArns";
 /// The maximum depth of a condition; a deeper one refers to itself.
 const DEEPEST_CONDITION: usize = 50;
 
@@ -125,7 +127,9 @@ impl<'a> ResolveScope<'a> {
         };
         let names = source.map_or_else(LocalNames::default, |table| LocalNames::of_source(&table.name));
         let scope = Self::with(template, choices, names, given, &missing)?;
-        for (name, value) in &choices.parameters {
+        // The values of this machine, such as the URL of its own database, follow no pattern of a deployment.
+        let own: Vec<(&String, &String)> = choices.stack_parameters.values().flatten().collect();
+        for (name, value) in choices.parameters.iter().filter(|chosen| !own.contains(chosen)) {
             check_value(name, scope.parameters[name.as_str()], value)?;
         }
         scope.check_rules(template.node.get("Rules").map_or(&[][..], TemplateNode::entries))?;
@@ -141,7 +145,8 @@ impl<'a> ResolveScope<'a> {
     }
 
     /// Checks the rules about several parameters as a deployment does. A rule whose condition refers to a tier is not
-    /// checked: this machine replaces the tier's network and servers by its own.
+    /// checked: this machine replaces the tier's network and servers by its own. Neither is an assertion about the roles
+    /// of replicas: this machine has no roles.
     fn check_rules(&self, rules: &[(String, TemplateNode)]) -> Result<(), PropertyError> {
         for (name, rule) in rules {
             let condition = rule.get("RuleCondition");
@@ -156,7 +161,7 @@ impl<'a> ResolveScope<'a> {
             for assertion in assertions.iter().filter(|_| is_checked) {
                 let assert = assertion.get("Assert");
                 let assert = assert.ok_or_else(|| assertion.fault(format!("Rules.{name}: Assert is missing")))?;
-                if !self.condition(assert, 0)? {
+                if !refers_to(assert, ROLES) && !self.condition(assert, 0)? {
                     let description = assertion.get("AssertDescription").and_then(TemplateNode::text);
                     let description = description.unwrap_or("the parameters contradict each other").trim();
                     return Err(assertion.fault(format!("Rules.{name}: {description}")));
