@@ -1,5 +1,5 @@
-//! DynamoDB, S3 and Secrets Manager stub that accepts every request immediately and stores nothing, so that only the function's own cost
-//! remains.
+//! DynamoDB, S3 and Secrets Manager stub that accepts every request immediately and stores nothing, so that only the
+//! function's own cost remains.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -174,7 +174,7 @@ enum MillraceCommand {
     /// Start the whole stack in this process: tables, buckets, the API, the streams and their functions
     Up(UpArguments),
     /// Run a self-checking demo on fresh engines: create, update, delete and expire users, quarantine a poison record,
-    /// then redrive it and rebuild a lost replica, and replicate a table of another shape
+    /// then redrive it and rebuild a lost replica, and replicate a table of another shape and a masked copy of it
     Demo(DemoArguments),
     /// Run a maintenance task to completion against a running `millrace`, or on the data folder of a stopped one
     Task(TaskCommand),
@@ -182,10 +182,10 @@ enum MillraceCommand {
     Attach(AttachCommand),
     /// Compute capacity, cost per month and the first limit of the replication of a table from its size and its load
     Plan(PlanCommand),
-    /// Report the settings of a deployment that lose the records of a DynamoDB stream, for a function in any language;
-    /// only reads files
+    /// Report the settings of a deployment that lose the records of a DynamoDB stream, for a function in any language,
+    /// in its files or in an account; only reads
     Doctor(DoctorCommand),
-    /// Show what each replica of a replication document would store of sample items; only reads files
+    /// Show what each replica of a replication document would store of sample items, of a file or a table; only reads
     Transform(TransformCommand),
     /// Print the statement that creates an Athena table over the Parquet files of an archive, with the columns of a
     /// replication document; only reads files

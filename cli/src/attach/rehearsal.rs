@@ -1,4 +1,5 @@
-//! What prevents the deployment for a table that a stack on this machine replicates already: [`deployment_notes`].
+//! Findings that prevent the deployment for a table that a stack on this machine replicates already:
+//! [`deployment_notes`].
 
 use std::fmt::Write as _;
 

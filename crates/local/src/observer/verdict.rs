@@ -1,8 +1,8 @@
 //! The verdict of a sink on each change of a batch: [`resolve`].
 //!
-//! A sink counts its verdicts, and names only the changes that failed or that its filter left out. The counts determine the verdict of each change if
-//! they are all of one kind, apart from those that the sink names. Otherwise the revisions that the sink confirmed before decide, and the result is used only
-//! if it adds up to the counts.
+//! A sink counts its verdicts, and names only the changes that failed or that its filter left out. The counts determine
+//! the verdict of each change if they are all of one kind, apart from those that the sink names. Otherwise the revisions
+//! that the sink confirmed before decide, and the result is used only if it adds up to the counts.
 
 use std::collections::{HashMap, VecDeque};
 
