@@ -22,9 +22,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use super::scene::{ARCHIVE, FAILURES, MaintenanceScene, SOURCE, SceneItem, invoke, key, record, to_its_end, user};
+use super::scene::{
+    ARCHIVE, ArchiveMode, FAILURES, MaintenanceScene, SOURCE, SceneItem, invoke, key, to_its_end, user,
+};
 use crate::replication::events::EventBuilder;
 use crate::replication::rig::create_table;
+use crate::table_shape::{GUARANTEED, TableShape, USERS};
 
 pub(crate) const COPY: &str = "UsersCopy";
 pub(crate) const STAGING: &str = "UsersStaging";
@@ -57,11 +60,28 @@ pub(crate) struct ReplicasScene {
 
 impl ReplicasScene {
     pub(crate) async fn start() -> Self {
-        let scene = MaintenanceScene::start().await;
+        Self::of(USERS).await
+    }
+
+    /// Starts a scene for each table over which the guarantees are tested.
+    pub(crate) async fn of_each_shape() -> Vec<Self> {
+        futures::future::join_all(GUARANTEED.map(Self::of)).await
+    }
+
+    async fn of(shape: TableShape) -> Self {
+        let scene = MaintenanceScene::of(shape, ArchiveMode::Separate).await;
         for table in [COPY, STAGING] {
-            create_table(&scene.dynamodb, table, &[("user_id", "S"), ("timestamp", "N")]).await;
+            create_table(&scene.dynamodb, table, shape.key).await;
         }
         Self { scene, number: 0 }
+    }
+
+    /// The environment of the functions for the table of the scene, with this document.
+    pub(crate) fn environment(&self, document: &str) -> Environment {
+        let source = self.scene.source();
+        let bucket = |purpose: &str| format!("{}-{purpose}", source.to_lowercase());
+        let environment = environment(document).with("SOURCE_TABLE", source.to_owned());
+        environment.with("FAILURE_BUCKET", bucket("failures")).with("ARCHIVE_BUCKET", bucket("archive"))
     }
 
     fn both() -> String {
@@ -106,17 +126,23 @@ impl ReplicasScene {
 
     /// Writes an item to the source and delivers its change to the replicator; returns the position of the response.
     pub(crate) async fn write(&mut self, replicator: &ReplicatorHandler, item: SceneItem) -> Option<String> {
-        self.scene.put(SOURCE, item.clone()).await;
+        self.scene.put(self.scene.source(), item.clone()).await;
         self.deliver(replicator, &item).await
     }
 
     /// Delivers the change that this item has been written to the source.
     pub(crate) async fn deliver(&mut self, replicator: &ReplicatorHandler, item: &SceneItem) -> Option<String> {
         self.number += 1;
-        let user_id = item["user_id"].as_s().unwrap().clone();
-        let image = json!(item.iter().map(|(name, value)| (name.clone(), attribute(value))).collect::<HashMap<_, _>>());
+        let shape = self.scene.shape;
+        let user_id = shape.user_id(item);
+        // The image has the key of a user until the scene translates the record.
+        let mut image = item.clone();
+        image.retain(|name, _| shape.key.iter().all(|(key, _)| key != name));
+        image.extend(USERS.key(&user_id, "1"));
+        let image =
+            json!(image.iter().map(|(name, value)| (name.clone(), attribute(value))).collect::<HashMap<_, _>>());
         let label = self.label().await;
-        let change = record(EventBuilder::image(&user_id, self.number, &image.to_string()), &label);
+        let change = self.scene.record(EventBuilder::image(&user_id, self.number, &image.to_string()), &label);
         let event = RawValue::from_string(json!({"Records": [change]}).to_string()).unwrap();
         let time = Duration::from_mins(1);
         let invocation = Invocation::new(Clock::system().now(), Instant::now(), time, "request-1".to_owned());
@@ -125,7 +151,8 @@ impl ReplicasScene {
 
     /// The label of the source's stream.
     async fn label(&self) -> String {
-        let table = self.scene.dynamodb.describe_table().table_name(SOURCE).send().await.unwrap().table.unwrap();
+        let table = self.scene.dynamodb.describe_table().table_name(self.scene.source()).send().await;
+        let table = table.unwrap().table.unwrap();
         table.latest_stream_label.unwrap()
     }
 
@@ -136,7 +163,7 @@ impl ReplicasScene {
 
     pub(crate) async fn lose(&self, table: &str) {
         for item in self.scene.items(table).await {
-            self.scene.delete(table, item["user_id"].as_s().unwrap()).await;
+            self.scene.delete(table, &self.scene.shape.user_id(&item)).await;
         }
     }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::replicas::{COPY, ReplicasScene, STAGING, environment};
 use super::scene::{SOURCE, SceneItem, text, to_its_end, user};
 use crate::log_capture::logged;
+use crate::table_shape::USERS;
 
 pub(super) const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii";
 
@@ -53,9 +54,47 @@ pub(crate) struct MaskedScene {
     pub(crate) maintenance: MaintenanceHandler,
 }
 
+impl ReplicasScene {
+    /// The paths of the key attributes, as rules name them.
+    pub(crate) fn key_paths(&self) -> Vec<String> {
+        self.scene.shape.key_names().iter().map(|name| name.replace('.', "\\.")).collect()
+    }
+
+    /// The environment of [`masked`] for the table of the scene.
+    pub(crate) fn masked(&self, attributes: &Value) -> Environment {
+        let users = masked(attributes);
+        self.environment(users.get("REPLICATION").unwrap()).with(SECRET, users.get(SECRET).unwrap().to_owned())
+    }
+
+    /// Rules that store the key and these attributes.
+    pub(crate) fn including(&self, attributes: &[&str]) -> Value {
+        let attributes = attributes.iter().map(|name| (*name).to_owned());
+        json!({"include": self.key_paths().into_iter().chain(attributes).collect::<Vec<_>>()})
+    }
+
+    /// The rules of [`usual_rules`] for the table of the scene.
+    pub(crate) fn usual_rules(&self) -> Value {
+        let mut rules = self.including(&["status", "email"]);
+        rules["hash"] = json!({"email": "pii"});
+        rules
+    }
+}
+
 impl MaskedScene {
     pub(crate) async fn start(environment: &Environment) -> Self {
-        let replicas = ReplicasScene::start().await;
+        Self::over(ReplicasScene::start().await, environment).await
+    }
+
+    /// Starts a scene with the usual rules for each table over which the guarantees are tested.
+    pub(crate) async fn of_each_shape() -> Vec<Self> {
+        let start = ReplicasScene::of_each_shape().await.into_iter().map(async |replicas| {
+            let environment = replicas.masked(&replicas.usual_rules());
+            Self::over(replicas, &environment).await
+        });
+        futures::future::join_all(start).await
+    }
+
+    pub(crate) async fn over(replicas: ReplicasScene, environment: &Environment) -> Self {
         let replicator = replicas.replicator_in(environment);
         let document = environment.get("REPLICATION").unwrap();
         let maintenance = replicas.maintenance_in(environment, document).await;
@@ -63,8 +102,16 @@ impl MaskedScene {
         Self { replicas, replicator, maintenance }
     }
 
+    /// The item of the scene's table that stands for a person.
+    pub(crate) fn person(&self, name: &str, status: &str) -> SceneItem {
+        let mut item = person(name, status);
+        item.retain(|name, _| USERS.key.iter().all(|(key, _)| key != name));
+        item.extend(self.replicas.scene.key(name));
+        item
+    }
+
     pub(crate) async fn write(&mut self, name: &str, status: &str) {
-        let item = person(name, status);
+        let item = self.person(name, status);
         assert_eq!(self.replicas.write(&self.replicator, item).await, None);
     }
 
@@ -297,7 +344,7 @@ async fn replicate_people(scene: &mut MaskedScene, count: usize) -> Vec<String> 
     let mut personal = Vec::new();
     for number in 0..count {
         let user_id = format!("u{number:04}");
-        let mut item = person(&user_id, if number % 7 == 0 { "draft" } else { "active" });
+        let mut item = scene.person(&user_id, if number % 7 == 0 { "draft" } else { "active" });
         for (place, name) in ["name", "email", "phone", "street", "note"].iter().enumerate() {
             let value = format!("personal-{place}-{number:04}-x");
             item.insert((*name).to_owned(), text(&value));
@@ -310,7 +357,7 @@ async fn replicate_people(scene: &mut MaskedScene, count: usize) -> Vec<String> 
         }
     }
     // A poison record, a lost item and an unmasked status, so that reports have entries.
-    let mut poison = person("u0001", "active");
+    let mut poison = scene.person("u0001", "active");
     poison.insert("email".to_owned(), text("personal-1-0001-x"));
     poison.insert("status".to_owned(), text("active"));
     poison.insert("_rev".to_owned(), text("mine"));
