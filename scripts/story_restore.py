@@ -18,7 +18,7 @@ import time
 
 import boto3
 from botocore import xform_name
-from story import MILLRACE, ROOT, Local, Program, check
+from story import ROOT, Local, Program, check
 
 DOCUMENT = os.path.join(ROOT, "docs", "operations.md")
 HEADING = "#### The restore on one machine"
@@ -47,8 +47,12 @@ def free_ports():
 
 
 def millrace(ports):
-    """Returns a program that runs `millrace` with these ports, from any folder."""
-    command = shlex.join([*MILLRACE[:2], "--manifest-path", os.path.join(ROOT, "Cargo.toml"), *MILLRACE[2:]])
+    """Returns a program that runs `millrace` with these ports, from any folder.
+
+    Another stack has built it. Cargo would build it again in another folder, without the settings of .cargo/config.toml.
+    """
+    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+    command = shlex.quote(os.path.join(os.path.abspath(target), "debug", "millrace"))
     options = " ".join(f"{option} {port}" for option, port in ports.items())
     up = 'if [ "$command" = up ]; then set -- --console-port 0 "$@"; fi'
     return f'#!/bin/sh\ncommand=$1\nshift\n{up}\nexec {command} "$command" "$@" {options}\n'

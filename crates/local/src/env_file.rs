@@ -14,6 +14,9 @@ use crate::stack::{CURSOR_KEYS, LocalStack};
 const HEADER: &str =
     "# Written by `millrace --env-file` for `cargo lambda watch --env-file`; it is overwritten at each start.";
 
+/// The variable with the ARN of the source table.
+const SOURCE_TABLE_ARN: &str = "SOURCE_TABLE_ARN";
+
 /// An environment file that was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvFileError {
@@ -52,6 +55,10 @@ pub fn write(path: &Path, stack: &LocalStack) -> Result<(), EnvFileError> {
     .collect();
     for function in &stack.template().functions {
         for (name, value) in &function.environment {
+            // With the source's ARN, the replicator refuses the events of `events/`, whose table is one of an account.
+            if name == SOURCE_TABLE_ARN {
+                continue;
+            }
             // On this machine there are neither IAM signatures nor a secret store.
             let value = match name.as_str() {
                 "AUTH" => "none",
