@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -455,18 +455,27 @@ fn quarantine_text(summary: &QuarantineSummary) -> String {
     text
 }
 
+/// Returns a replication document on one line, as a parameter of a template contains it.
+fn read_document(path: &Path) -> Result<String, String> {
+    let fault = |problem: &str, fix: &str| format!("--document: {} {problem}: {fix}", path.display());
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| fault(&format!("cannot be read: {error}"), "pass a file with a replication document"))?;
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+        return Err(fault(&format!("is not JSON ({error})"), "correct it"));
+    }
+    // In JSON, a line ends only between two tokens.
+    Ok(text.trim().replace(['\r', '\n'], " "))
+}
+
 /// Returns the options of the stack, and those that its data folder remembers.
 fn options(line: UpArguments) -> Result<(StackSource, StackOptions), String> {
     let mut parameters: BTreeMap<_, _> = line.parameters.into_iter().collect();
-    if let Some(path) = &line.document {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            format!("--document: cannot read {}: {error}: pass a file with a replication document", path.display())
-        })?;
-        if parameters.insert(REPLICATION_PARAMETER.to_owned(), text).is_some() {
-            return Err(format!(
-                "--document and --parameter {REPLICATION_PARAMETER} cannot be used together: omit one of them"
-            ));
-        }
+    if let Some(path) = &line.document
+        && parameters.insert(REPLICATION_PARAMETER.to_owned(), read_document(path)?).is_some()
+    {
+        return Err(format!(
+            "--document and --parameter {REPLICATION_PARAMETER} cannot be used together: omit one of them"
+        ));
     }
     let source =
         StackSource { template: line.template, parameters, table: line.table, ttl_attribute: line.ttl_attribute };

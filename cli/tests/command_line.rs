@@ -60,7 +60,8 @@ fn description_and_items_that_cannot_be_used_are_named_before_anything_starts() 
     let no_table = file("no-table.json", "{}");
     let no_stream = file("no-name.json", r#"{"Table": {"TableName": "a"}}"#);
     let copy = r#"{"name": "copy", "sink": "dynamodb", "table": "Copy"}"#;
-    let next = file("next.json", &format!(r#"{{"version": 2, "replicas": [{copy}]}}"#));
+    let next = file("next.json", &format!("{{\n  \"version\": 2,\r\n  \"replicas\": [{copy}]\n}}\n"));
+    let open = file("open.json", "{\n  \"version\": 1,\n");
     let plain = file("plain.ndjson", r#"{"pk":"a","sk":1}"#);
     let other = file("other.ndjson", r#"{"Item":{"pk":{"S":"a"},"sk":{"S":"1"}}}"#);
     for (arguments, parts) in [
@@ -87,13 +88,14 @@ fn description_and_items_that_cannot_be_used_are_named_before_anything_starts() 
         ),
         (
             &["--table", orders, "--document", "/nowhere.json"],
-            ["--document: cannot read /nowhere.json", "pass a file with a replication document"],
+            ["--document: /nowhere.json cannot be read: ", "pass a file with a replication document"],
         ),
         (
             &["--table", orders, "--document", &no_table, "--parameter", "Replication={}"],
             ["--document and --parameter Replication", "omit one of them"],
         ),
         (&["--table", orders, "--document", &next], ["REPLICATION /version is 2", "set it to 1"]),
+        (&["--table", orders, "--document", &open], ["open.json is not JSON (EOF", "at line 3 column 0"]),
         (
             &["--table", orders, "--postgres", "postgres://a@127.0.0.1:1/b"],
             ["--postgres: a replication document declares the tables", "--document FILE, such as {\"replicas\":[{"],

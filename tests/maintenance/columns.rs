@@ -194,7 +194,7 @@ async fn corrupt_and_unrecognized_objects_are_reported_and_the_day_is_kept() {
         (&json!(format!("{DAY}mine.csv")), &json!("unrecognized"))
     );
     assert_eq!((&report[1]["object"], &report[1]["outcome"]), (&json!(damaged), &json!("corrupt")));
-    assert_eq!(read(&scene).await, each_once(10), "the day stands as it stood");
+    assert_eq!(read(&scene).await, each_once(10), "the day is unchanged");
 
     scene.s3.delete_object().bucket(ARCHIVE).key(&damaged).send().await.unwrap();
     for run in 0..40 {

@@ -529,7 +529,7 @@ mod tests {
     #[tokio::test]
     async fn a_region_that_does_not_exist_is_named() {
         let credentials = aws_credential_types::Credentials::new("a", "b", None, None, "test");
-        // A closed port stands for a host that does not exist.
+        // A closed port fails as a host that does not exist.
         let place = ServicePlace { endpoint_url: Some("http://127.0.0.1:1".to_owned()), ..place("eu-west-9") };
         let mut client = AccountClient { sender: RequestSender::new(credentials, Clock::system()), place };
         let problem = client.read(AccountTarget::Function("f".to_owned())).await.unwrap_err();

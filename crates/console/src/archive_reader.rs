@@ -141,7 +141,7 @@ impl ArchiveReader {
     /// Parses the key of an object of this table.
     ///
     /// # Errors
-    /// What is expected.
+    /// The key, and the fix.
     pub(crate) fn parse_key(&self, key: &str) -> Result<ArchiveDay, String> {
         let invalid =
             || format!("{key:?} is not the key of an archive object of table {}: choose one of the list", self.table);

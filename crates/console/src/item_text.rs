@@ -86,7 +86,7 @@ impl ItemNotation {
     /// Parses the text of an item of this table.
     ///
     /// # Errors
-    /// What to correct: the attribute, its value and the expected form.
+    /// The attribute, its value and the expected form.
     pub(crate) fn parse_item(self, text: &str, table: &TableResource) -> Result<RawItem, String> {
         if text.trim().is_empty() {
             return Err("the item is empty: enter its attributes".to_owned());

@@ -47,7 +47,7 @@ pub(crate) fn add(book: &AnswerBook<'_>, deployment: &mut StreamDeployment, judg
     route_subnets(book, deployment);
 }
 
-/// Returns the problem that the state and the last result of a mapping tell of.
+/// Returns the problem that the state or the last result of a mapping shows.
 fn problem_of(mapping: &Value) -> SettingValue<String> {
     let state = text_of(&mapping["State"]).unwrap_or("unknown");
     let reason = text_of(&mapping["StateTransitionReason"]).unwrap_or("no reason is given");

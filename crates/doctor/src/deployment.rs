@@ -124,7 +124,7 @@ pub struct StreamMapping {
 /// The state of a mapping in an account, and its metrics of the last 14 days; absent in files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedDelivery {
-    /// The state with its reason and the last result, if they tell of a problem.
+    /// The state with its reason and the last result, if they show a problem.
     pub problem: SettingValue<String>,
     /// The settings in which the invoked version differs from the function's latest.
     pub outdated_version: SettingValue<String>,
@@ -309,7 +309,7 @@ impl FunctionSettings {
     /// Returns the purpose, or `None` if it is another one.
     ///
     /// # Errors
-    /// The reason, if the environment variables that tell the purpose are not known.
+    /// The reason, if the environment variables that determine the purpose are not known.
     pub fn purpose(&self) -> Result<Option<FunctionPurpose>, String> {
         match (self.purpose, &self.unknown_environment) {
             (None, Some(reason)) => Err(reason.clone()),

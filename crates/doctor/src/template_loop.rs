@@ -70,7 +70,7 @@ impl LoopLists<'_> {
             for value in values {
                 *count += body.len();
                 if *count > MOST_ELEMENTS {
-                    // What is left is reported as not read.
+                    // The remaining elements are reported as not read.
                     result.push((name, node));
                     return result;
                 }

@@ -112,7 +112,7 @@ impl<'p> TerraformPlan<'p> {
         for name in path {
             value = &first(value)[*name];
             expression = &first(expression)[*name];
-            // What is unknown as a whole is unknown in all of its parts.
+            // All parts of an unknown value are unknown.
             unknown = unknown.map(|unknown| if *unknown == true { unknown } else { &first(unknown)[*name] });
         }
         if !value.is_null() {

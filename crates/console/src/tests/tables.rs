@@ -110,7 +110,7 @@ async fn item_is_created_changed_and_deleted() {
         assert_eq!(status, StatusCode::BAD_REQUEST, "{page}");
         assert!(page.contains(reason) && page.contains("role=\"alert\""), "{page}");
         assert_page(&page);
-        // What was entered is not lost.
+        // The entered text is not lost.
         assert!(page.contains(&item.replace('"', "&quot;")), "{page}");
     }
     let item = r#"{"user_id":{"S":"ada"},"timestamp":{"N":"1"},"name":{"S":"Ada"}}"#;

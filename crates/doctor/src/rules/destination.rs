@@ -66,7 +66,7 @@ pub fn was_not_delivered(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJ
     }))
 }
 
-/// Failure objects that nobody has redriven.
+/// Failure objects that have not been redriven.
 ///
 /// # Errors
 /// The reason why the rule cannot be judged.

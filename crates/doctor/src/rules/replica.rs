@@ -108,7 +108,7 @@ pub fn table_is_unprotected(deployment: &StreamDeployment, table: &TableSettings
     if !table.deletion_protection.or_default(false)? {
         missing.push("deletion protection is off");
     }
-    // What is missing for certain is reported even if the rest is not known.
+    // A setting that is certainly missing is reported even if the rest is not known.
     match table.retained.or_default(false) {
         Ok(false) => missing.push("DeletionPolicy does not retain the table"),
         Err(reason) if missing.is_empty() => return Err(reason),

@@ -68,7 +68,7 @@ pub(super) struct EngineFront {
     signals: EngineSignals,
 }
 
-/// What the proxy shares with its engine.
+/// The state that the proxy shares with its engine.
 #[derive(Clone, Default)]
 pub(super) struct EngineSignals {
     /// Signals each write.

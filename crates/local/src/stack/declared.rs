@@ -27,7 +27,7 @@ pub(super) struct DeclaredStores {
 }
 
 impl DeclaredStores {
-    /// Reads the environment of the replicator; `has_postgres` tells whether the relational tier is on.
+    /// Reads the environment of the replicator; `has_postgres`: the relational tier is on.
     pub(super) async fn read(template: &SamTemplate, s3: &str, has_postgres: bool) -> Result<Self, StartError> {
         let Some(replicator) = template.functions.iter().find(|function| function.name == "replicator") else {
             let postgres = PostgresSchema { has_users: true, tables: Vec::new() };
