@@ -124,7 +124,7 @@ impl SourceFile {
     /// Returns whether the file is part of a deployed function.
     pub(crate) fn is_deployed(&self) -> bool {
         self.folder.starts_with("functions/")
-            || ["shared", "crates/http", "crates/archive", "crates/sinks", "crates/transform"]
+            || ["shared", "crates/http", "crates/archive", "crates/sinks", "crates/transform", "crates/dynamodb-client"]
                 .contains(&self.folder.as_str())
     }
 

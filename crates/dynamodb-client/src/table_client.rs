@@ -1,0 +1,394 @@
+//! The client: [`TableClient`].
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{ConfigBag, FrozenLayer};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::put_item::{PutItem, PutItemError};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::identity::Identity;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_plugin::RuntimePlugin;
+use aws_smithy_runtime_api::client::ser_de::{DeserializeResponse as _, SharedResponseDeserializer};
+use aws_smithy_types::endpoint::Endpoint;
+use aws_smithy_types::retry::ErrorKind;
+use bytes::Bytes;
+use http::{HeaderValue, Uri};
+use hyper_util::client::proxy::matcher::Matcher;
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
+use tokio::time::sleep;
+
+use crate::clock_skew::ClockSkew;
+use crate::retry::{ErrorResponse, RetryQuota, backoff, is_expired_token, retryable_kind};
+use crate::sdk_components::{SdkComponents, credentials, usable_until};
+use crate::signer::{RequestSigner, SigningScope};
+use crate::transport::{HttpTransport, ReceivedResponse, TransportError, within};
+
+/// The header with the pause, in milliseconds, that the service requests before a retry.
+const RETRY_AFTER: &str = "x-amz-retry-after";
+
+/// A client for requests to one table.
+///
+/// Its clones share connections, credentials and the retry quota.
+#[derive(Clone)]
+pub struct TableClient(Arc<ClientState>);
+
+struct ClientState {
+    client: Client,
+    table: String,
+    max_connections: usize,
+    put_item: WireOperation,
+    sdk: OnceCell<SdkComponents>,
+    /// The access to the endpoint with the last credentials.
+    access: Mutex<Option<Arc<SignedAccess>>>,
+    /// Requests wait while another one resolves the credentials or the endpoint.
+    resolution: AsyncMutex<()>,
+    quota: RetryQuota,
+    skew: ClockSkew,
+}
+
+impl fmt::Debug for TableClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableClient").field("table", &self.0.table).finish_non_exhaustive()
+    }
+}
+
+/// An operation of the service.
+struct WireOperation {
+    /// The header `X-Amz-Target`.
+    target: HeaderValue,
+    /// The SDK's configuration of the operation, which has the parser of responses.
+    config: Option<FrozenLayer>,
+}
+
+impl WireOperation {
+    fn new(target: &'static str, plugin: &impl RuntimePlugin) -> Self {
+        Self { target: HeaderValue::from_static(target), config: plugin.config() }
+    }
+}
+
+/// The endpoint, with the signer for the credentials that were valid when it was resolved.
+#[derive(Debug)]
+struct SignedAccess {
+    signer: Arc<RequestSigner>,
+    uri: Uri,
+    transport: Arc<HttpTransport>,
+    /// The time of the next look into the SDK's cache of credentials.
+    usable_until: SystemTime,
+    /// The access key that the service reported as expired before these credentials.
+    expired_key: Option<String>,
+    access_key: String,
+}
+
+/// A request that has failed, once.
+struct FailedAttempt<E> {
+    error: SdkError<E>,
+    kind: Option<ErrorKind>,
+    retry_after: Option<Duration>,
+}
+
+impl<E> FailedAttempt<E> {
+    fn transient(error: SdkError<E>) -> Box<Self> {
+        Box::new(Self { error, kind: Some(ErrorKind::TransientError), retry_after: None })
+    }
+
+    fn final_error(source: impl Into<BoxError>) -> Box<Self> {
+        Box::new(Self { error: SdkError::construction_failure(source), kind: None, retry_after: None })
+    }
+}
+
+impl TableClient {
+    /// Creates a client for `table` with the configuration of an SDK client, and at most `max_connections` connections.
+    ///
+    /// Credentials, Region, endpoint, retries and timeouts are those of `client`. If it has an HTTP client of its own,
+    /// or if an HTTP proxy is configured, the requests are sent through that HTTP client.
+    #[must_use]
+    pub fn new(client: Client, table: impl Into<String>, max_connections: usize) -> Self {
+        Self(Arc::new(ClientState {
+            client,
+            table: table.into(),
+            max_connections,
+            put_item: WireOperation::new("DynamoDB_20120810.PutItem", &PutItem::new()),
+            sdk: OnceCell::new(),
+            access: Mutex::new(None),
+            resolution: AsyncMutex::new(()),
+            quota: RetryQuota::default(),
+            skew: ClockSkew::default(),
+        }))
+    }
+
+    /// Resolves credentials and the endpoint, and starts to open the first connection, so that the first request does not
+    /// wait for them. Errors are those of the first request.
+    pub async fn warm(&self) {
+        let Ok(sdk) = self.sdk().await else { return };
+        if let Ok(access) = self.access(sdk).await {
+            access.transport.warm();
+        }
+    }
+
+    /// Calls `PutItem` with this body, which is the JSON of the request.
+    ///
+    /// # Errors
+    /// As the SDK's `PutItem`, after retries.
+    pub async fn put_item(&self, body: Bytes) -> Result<(), SdkError<PutItemError>> {
+        self.call(&self.0.put_item, body).await.map(drop)
+    }
+
+    /// Calls an operation, with retries; returns the response that reports success.
+    async fn call<E>(&self, operation: &WireOperation, body: Bytes) -> Result<ReceivedResponse, SdkError<E>>
+    where
+        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let sdk = self.sdk().await.map_err(SdkError::construction_failure)?;
+        let retried = self.call_with_retries(sdk, operation, body);
+        match within(sdk.timeouts.operation_timeout(), retried).await {
+            Ok(called) => called,
+            Err(limit) => {
+                Err(SdkError::timeout_error(format!("no response within the operation timeout of {limit:?}")))
+            }
+        }
+    }
+
+    async fn call_with_retries<E>(
+        &self,
+        sdk: &SdkComponents,
+        operation: &WireOperation,
+        body: Bytes,
+    ) -> Result<ReceivedResponse, SdkError<E>>
+    where
+        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let ClientState { quota, .. } = &*self.0;
+        let mut taken = None;
+        for attempt in 1.. {
+            let failed = match self.attempt_in_time(sdk, operation, body.clone()).await {
+                Ok(response) => {
+                    quota.release(taken);
+                    return Ok(response);
+                }
+                Err(failed) => failed,
+            };
+            let Some(kind) = failed.kind.filter(|_| attempt < sdk.retries.max_attempts()) else {
+                return Err(failed.error);
+            };
+            taken = quota.acquire(kind);
+            if taken.is_none() {
+                return Err(failed.error);
+            }
+            sleep(backoff(&sdk.retries, kind, attempt, failed.retry_after, fastrand::f64())).await;
+        }
+        unreachable!("the loop ends with a response or an error")
+    }
+
+    async fn attempt_in_time<E>(
+        &self,
+        sdk: &SdkComponents,
+        operation: &WireOperation,
+        body: Bytes,
+    ) -> Result<ReceivedResponse, Box<FailedAttempt<E>>>
+    where
+        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let attempt = self.attempt(sdk, operation, body);
+        match within(sdk.timeouts.operation_attempt_timeout(), attempt).await {
+            Ok(attempted) => attempted,
+            Err(limit) => {
+                let late = format!("no response within the attempt timeout of {limit:?}");
+                Err(FailedAttempt::transient(SdkError::timeout_error(late)))
+            }
+        }
+    }
+
+    async fn attempt<E>(
+        &self,
+        sdk: &SdkComponents,
+        operation: &WireOperation,
+        body: Bytes,
+    ) -> Result<ReceivedResponse, Box<FailedAttempt<E>>>
+    where
+        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let access = self.access(sdk).await.map_err(FailedAttempt::final_error)?;
+        let signed_at = self.0.skew.apply(sdk.now());
+        let headers = access.signer.sign(&operation.target, &body, signed_at);
+        match access.transport.send(sdk, &access.uri, headers, body).await {
+            Ok(response) if response.status.is_success() => Ok(response),
+            Ok(response) => Err(self.rejected(sdk, operation, response, signed_at, &access).await),
+            Err(TransportError::Connector(error)) => Err(unsent(error)),
+            Err(TransportError::Checksum(response, error)) => {
+                let raw = response.into_sdk().map_err(FailedAttempt::final_error)?;
+                Err(FailedAttempt::transient(SdkError::response_error(error, raw)))
+            }
+        }
+    }
+
+    /// Parses a response with an error, and corrects its cause, if that is the clock or expired credentials.
+    async fn rejected<E>(
+        &self,
+        sdk: &SdkComponents,
+        operation: &WireOperation,
+        response: ReceivedResponse,
+        signed_at: SystemTime,
+        access: &SignedAccess,
+    ) -> Box<FailedAttempt<E>>
+    where
+        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let status = response.status.as_u16();
+        let retry_after =
+            response.header(RETRY_AFTER).and_then(|millis| millis.parse().ok()).map(Duration::from_millis);
+        let date = response.header("date").map(str::to_owned);
+        let raw = match response.into_sdk() {
+            Ok(raw) => raw,
+            Err(error) => return FailedAttempt::final_error(error),
+        };
+        let error = match parse_error::<E>(operation, &raw) {
+            Ok(error) => error,
+            // An error whose body cannot be parsed, such as that of a proxy, has no code.
+            Err(error) => {
+                let is_retryable = retryable_kind(ErrorResponse { status, code: None, is_skewed: false });
+                let error = SdkError::response_error(error, raw);
+                let kind = is_retryable.or(Some(ErrorKind::TransientError));
+                return Box::new(FailedAttempt { error, kind, retry_after });
+            }
+        };
+        let is_skewed = self.0.skew.correct(signed_at, date.as_deref(), sdk.now());
+        let kind = retryable_kind(ErrorResponse { status, code: error.code(), is_skewed });
+        if error.code().is_some_and(is_expired_token)
+            && let Err(error) = self.renew(sdk, access).await
+        {
+            return FailedAttempt::final_error(error);
+        }
+        Box::new(FailedAttempt { error: SdkError::service_error(error, raw), kind, retry_after })
+    }
+
+    async fn sdk(&self) -> Result<&SdkComponents, BoxError> {
+        let ClientState { client, table, sdk, .. } = &*self.0;
+        sdk.get_or_try_init(|| Box::pin(SdkComponents::of(client, table))).await
+    }
+
+    /// Returns the access to the endpoint with valid credentials.
+    async fn access(&self, sdk: &SdkComponents) -> Result<Arc<SignedAccess>, BoxError> {
+        let usable = |access: &Arc<SignedAccess>| sdk.now() < access.usable_until;
+        if let Some(access) = self.known_access().filter(usable) {
+            return Ok(access);
+        }
+        let _resolution = self.0.resolution.lock().await;
+        if let Some(access) = self.known_access().filter(usable) {
+            return Ok(access);
+        }
+        let identity = Box::pin(sdk.identity()).await?;
+        Box::pin(self.access_with(sdk, &identity, None)).await
+    }
+
+    /// Replaces credentials that the service reports as expired, unless another request has replaced them.
+    async fn renew(&self, sdk: &SdkComponents, expired: &SignedAccess) -> Result<(), BoxError> {
+        let _resolution = self.0.resolution.lock().await;
+        if self.known_access().is_some_and(|known| known.access_key != expired.access_key) {
+            return Ok(());
+        }
+        let identity = Box::pin(sdk.new_identity()).await?;
+        Box::pin(self.access_with(sdk, &identity, Some(expired.access_key.clone()))).await.map(drop)
+    }
+
+    fn known_access(&self) -> Option<Arc<SignedAccess>> {
+        self.0.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Creates the access with these credentials, and keeps the parts that are still right. `expired_key` is the access
+    /// key that these credentials replace because it had expired: it is not used again while it is in the SDK's cache.
+    async fn access_with(
+        &self,
+        sdk: &SdkComponents,
+        identity: &Identity,
+        expired_key: Option<String>,
+    ) -> Result<Arc<SignedAccess>, BoxError> {
+        let credentials = credentials(identity)?;
+        let known = self.known_access();
+        let known = known.as_deref();
+        let expired_key = expired_key.as_deref().or(known.and_then(|known| known.expired_key.as_deref()));
+        let (signer, uri, transport, access_key) = match known {
+            Some(known)
+                if expired_key == Some(credentials.access_key_id())
+                    && known.access_key != credentials.access_key_id() =>
+            {
+                (Arc::clone(&known.signer), known.uri.clone(), Arc::clone(&known.transport), known.access_key.clone())
+            }
+            _ => {
+                let endpoint = sdk.endpoint(identity).await?;
+                let uri: Uri = format!("{}/", endpoint.url().trim_end_matches('/')).parse()?;
+                let scope = signing_scope(sdk, &endpoint, &uri)?;
+                let transport = match known.filter(|known| known.uri == uri) {
+                    Some(known) => Arc::clone(&known.transport),
+                    None => Arc::new(HttpTransport::new(sdk, &uri, &Matcher::from_env(), self.0.max_connections)?),
+                };
+                let signer = match known.filter(|known| known.signer.is_of(credentials, &scope)) {
+                    Some(known) => Arc::clone(&known.signer),
+                    None => Arc::new(RequestSigner::new(credentials.clone(), scope)?),
+                };
+                (signer, uri, transport, credentials.access_key_id().to_owned())
+            }
+        };
+        let expired_key = expired_key.map(str::to_owned);
+        let usable_until = usable_until(sdk.now());
+        let access = Arc::new(SignedAccess { signer, uri, transport, usable_until, expired_key, access_key });
+        *self.0.access.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&access));
+        Ok(access)
+    }
+}
+
+/// Returns the scope of signatures for an endpoint, which can require another Region or service name.
+fn signing_scope(sdk: &SdkComponents, endpoint: &Endpoint, uri: &Uri) -> Result<SigningScope, BoxError> {
+    let scheme = endpoint.auth_schemes().iter().find(|scheme| scheme.name() == "sigv4");
+    let property = |name| scheme.and_then(|scheme| scheme.get(name)?.as_string());
+    let region = property("signingRegion").or(sdk.region.as_ref().map(AsRef::as_ref));
+    Ok(SigningScope {
+        region: region.ok_or("no Region is configured: set AWS_REGION")?.to_owned(),
+        service: property("signingName").unwrap_or("dynamodb").to_owned(),
+        host: host_header(uri)?,
+        path: signed_path(uri)?,
+    })
+}
+
+/// Returns the header `Host`, without a port that is the scheme's default.
+fn host_header(uri: &Uri) -> Result<String, BoxError> {
+    let host = uri.host().ok_or_else(|| format!("the endpoint {uri} has no host"))?;
+    Ok(match (uri.port_u16(), uri.scheme_str()) {
+        (None, _) | (Some(443), Some("https")) | (Some(80), Some("http")) => host.to_owned(),
+        (Some(port), _) => format!("{host}:{port}"),
+    })
+}
+
+/// Returns the path of the endpoint, which a signature contains as it is.
+fn signed_path(uri: &Uri) -> Result<String, BoxError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let path = uri.path();
+    if uri.query().is_some() || !path.bytes().all(is_plain) || path.contains("//") || path.contains("/.") {
+        return Err(format!("the endpoint {uri} has a path or a query that is not supported: use a plain URL").into());
+    }
+    Ok(path.to_owned())
+}
+
+/// Returns the failure of a request that was not sent, or got no response, with the SDK's classification.
+fn unsent<E>(error: ConnectorError) -> Box<FailedAttempt<E>> {
+    let kind = if error.is_timeout() || error.is_io() { Some(ErrorKind::TransientError) } else { error.as_other() };
+    Box::new(FailedAttempt { error: SdkError::dispatch_failure(error), kind, retry_after: None })
+}
+
+/// Parses an error with the SDK's parser of the operation. Fails without quoting the response, which may contain an item.
+fn parse_error<E: Error + Send + Sync + 'static>(operation: &WireOperation, raw: &HttpResponse) -> Result<E, BoxError> {
+    let parser = operation.config.as_ref().and_then(|config| config.load::<SharedResponseDeserializer>());
+    let parser = parser.ok_or("the SDK has no parser for the operation")?;
+    let parsed = parser.deserialize_nonstreaming_with_config(raw, &ConfigBag::base());
+    let mut error = None;
+    if let Err(failed) = parsed {
+        // `map_operation_error` is the only access to the error by value.
+        drop(failed.map_operation_error(|failed| error = failed.downcast::<E>().ok()));
+    }
+    error.ok_or_else(|| "the response is not an error of the service".into())
+}

@@ -1,0 +1,461 @@
+//! The client and the faults of the service, of the network and of the configuration, over HTTP on loopback.
+
+mod server;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::provider::{self, ProvideCredentials, future};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Credentials, Region};
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError};
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use self::server::{FaultyServer, Reaction};
+use crate::TableClient;
+
+const BODY: &str = r#"{"TableName":"Orders","Item":{"order_id":{"S":"4\u00e92"},"n":{"N":"1.0"}}}"#;
+
+fn credentials() -> Credentials {
+    Credentials::new("AKIDFIRST", "secret", Some("token".to_owned()), None, "test")
+}
+
+/// A configuration with retries that hardly pause.
+fn config(url: &str) -> Builder {
+    aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("eu-west-1"))
+        .credentials_provider(credentials())
+        .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(2)))
+        .timeout_config(TimeoutConfig::disabled())
+        .endpoint_url(url)
+}
+
+fn table(config: Builder) -> TableClient {
+    TableClient::new(Client::from_conf(config.build()), "Orders", 8)
+}
+
+async fn put(table: &TableClient) -> Result<(), SdkError<PutItemError>> {
+    table.put_item(BODY.into()).await
+}
+
+fn code(error: &SdkError<PutItemError>) -> Option<&str> {
+    error.as_service_error().and_then(|error| error.code())
+}
+
+#[tokio::test]
+async fn request_is_that_of_the_sdk_with_the_body_of_the_caller() {
+    let server = FaultyServer::start(|_, _| Reaction::success()).await;
+    let sdk = Client::from_conf(config(&server.url).build());
+    sdk.put_item().table_name("Orders").send().await.unwrap();
+    put(&TableClient::new(sdk, "Orders", 8)).await.unwrap();
+    let [theirs, ours] = &server.requests()[..] else { panic!("two requests") };
+    assert_eq!(ours.body, BODY);
+    assert_eq!(ours.head.lines().next(), theirs.head.lines().next());
+    for header in ["host", "content-type", "x-amz-target", "x-amz-security-token"] {
+        assert_eq!(ours.header(header), theirs.header(header), "{header}");
+        assert!(ours.header(header).is_some(), "{header}");
+    }
+    assert_eq!(ours.access_key(), theirs.access_key());
+}
+
+#[tokio::test]
+async fn transient_failure_is_retried() {
+    let short = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(150)).build();
+    for first in [
+        Reaction::error(400, "ProvisionedThroughputExceededException"),
+        Reaction::error(400, "ThrottlingException"),
+        Reaction::error(400, "RequestLimitExceeded"),
+        Reaction::error(400, "ReplicatedWriteConflictException"),
+        Reaction::error(500, "InternalServerError"),
+        Reaction::error(503, "ServiceUnavailable"),
+        Reaction::Response(502, Vec::new(), "<html>Bad Gateway</html>".to_owned()),
+        Reaction::Closed,
+        Reaction::Truncated,
+        Reaction::Silence,
+    ] {
+        let faulty = first.clone();
+        let plan = move |number, _: &_| if number == 0 { faulty.clone() } else { Reaction::success() };
+        let server = FaultyServer::start(plan).await;
+        let result = put(&table(config(&server.url).timeout_config(short.clone()))).await;
+        assert!(result.is_ok(), "{first:?}: {result:?}");
+        assert_eq!(server.requests().len(), 2, "{first:?}");
+        let [lost, retried] = &server.requests()[..] else { panic!("two requests") };
+        assert_eq!(lost.body, retried.body, "{first:?}");
+    }
+}
+
+#[tokio::test]
+async fn error_of_the_request_is_not_retried() {
+    for (code_, status) in [
+        ("ValidationException", 400),
+        ("ConditionalCheckFailedException", 400),
+        ("TransactionConflictException", 400),
+        ("AccessDeniedException", 400),
+        ("ResourceNotFoundException", 400),
+        ("SomethingNew", 400),
+    ] {
+        let server = FaultyServer::start(move |_, _| Reaction::error(status, code_)).await;
+        let error = put(&table(config(&server.url))).await.unwrap_err();
+        assert_eq!((code(&error), server.requests().len()), (Some(code_), 1));
+        let message = error.as_service_error().and_then(|error| error.message());
+        assert_eq!(message, Some("as planned"), "{code_}");
+    }
+}
+
+#[tokio::test]
+async fn rejected_condition_has_the_stored_item() {
+    let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+        "message":"The conditional request failed","Item":{"_rev":{"B":"AQI="}}}"#;
+    let server = FaultyServer::start(|_, _| Reaction::Response(400, Vec::new(), body.to_owned())).await;
+    let error = put(&table(config(&server.url))).await.unwrap_err();
+    let Some(PutItemError::ConditionalCheckFailedException(rejected)) = error.as_service_error() else {
+        panic!("{error:?}")
+    };
+    assert_eq!(rejected.item().unwrap()["_rev"].as_b().unwrap().as_ref(), [1, 2]);
+}
+
+#[tokio::test]
+async fn attempts_are_limited_and_the_last_error_is_returned() {
+    for attempts in 1..=3 {
+        let server = FaultyServer::start(|_, _| Reaction::error(400, "ThrottlingException")).await;
+        let retries =
+            RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(Duration::from_millis(1));
+        let error = put(&table(config(&server.url).retry_config(retries))).await.unwrap_err();
+        assert_eq!(code(&error), Some("ThrottlingException"));
+        assert_eq!(server.requests().len(), usize::try_from(attempts).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn retries_end_with_the_quota_during_an_outage() {
+    let server = FaultyServer::start(|_, _| Reaction::error(500, "InternalServerError")).await;
+    let table = table(config(&server.url));
+    for _ in 0..100 {
+        assert!(put(&table).await.is_err());
+    }
+    // 500 tokens are 50 retries of transient failures.
+    assert_eq!(server.requests().len(), 150);
+}
+
+#[tokio::test]
+async fn requested_pause_is_kept() {
+    let pause = vec![("x-amz-retry-after", "120".to_owned())];
+    let throttled = Reaction::error_with(400, "ThrottlingException", pause);
+    let server =
+        FaultyServer::start(move |number, _| if number == 0 { throttled.clone() } else { Reaction::success() }).await;
+    let started = Instant::now();
+    put(&table(config(&server.url))).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_millis(120), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn timeouts_are_those_of_the_sdk() {
+    let server = FaultyServer::start(|_, _| Reaction::Silence).await;
+    let once = || config(&server.url).retry_config(RetryConfig::disabled());
+    let limit = Duration::from_millis(80);
+    let timeouts = TimeoutConfig::builder();
+    for (timeouts, name) in [
+        (timeouts.clone().operation_attempt_timeout(limit), "attempt timeout"),
+        (timeouts.clone().operation_timeout(limit), "operation timeout"),
+        (timeouts.clone().read_timeout(limit), "read timeout"),
+    ] {
+        let error = put(&table(once().timeout_config(timeouts.build()))).await.unwrap_err();
+        assert!(format!("{error:?}").contains(name), "{name}: {error:?}");
+        assert!(matches!(error, SdkError::TimeoutError(_) | SdkError::DispatchFailure(_)), "{error:?}");
+    }
+    // A server that accepts the connection and does not take part in the TLS handshake.
+    let https = server.url.replace("http://", "https://");
+    let timeouts = timeouts.connect_timeout(limit).build();
+    let error = put(&table(once().endpoint_url(https).timeout_config(timeouts))).await.unwrap_err();
+    let SdkError::DispatchFailure(failure) = &error else { panic!("{error:?}") };
+    assert!(failure.is_timeout(), "{error:?}");
+}
+
+#[tokio::test]
+async fn refused_connection_is_an_error_of_the_network() {
+    let refused = || config("http://127.0.0.1:1").retry_config(RetryConfig::disabled());
+    let table = TableClient::new(Client::from_conf(refused().build()), "Orders", 8);
+    let mut puts = JoinSet::new();
+    for _ in 0..32 {
+        let table = table.clone();
+        puts.spawn(async move { put(&table).await.unwrap_err() });
+    }
+    for error in puts.join_all().await {
+        let SdkError::DispatchFailure(failure) = &error else { panic!("{error:?}") };
+        let described = DisplayErrorContext(&error).to_string();
+        assert!(failure.is_io() && described.contains("cannot connect to 127.0.0.1:1"), "{described}");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "credentials expire, and servers set dates, by the real clock")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Credentials whose access key is different each time.
+#[derive(Debug, Clone, Default)]
+struct ChangingCredentials {
+    provided: Arc<AtomicUsize>,
+    lifetime: Option<Duration>,
+}
+
+impl ProvideCredentials for ChangingCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let number = self.provided.fetch_add(1, Ordering::Relaxed);
+        let expiry = self.lifetime.map(|lifetime| now() + lifetime);
+        let credentials = Credentials::new(format!("AKID{number}"), "secret", None, expiry, "changing");
+        future::ProvideCredentials::ready(provider::Result::Ok(credentials))
+    }
+}
+
+#[tokio::test]
+async fn expired_token_is_replaced_and_the_request_is_retried() {
+    let server = FaultyServer::start(|_, request| match request.access_key() {
+        Some("AKID0") => Reaction::error(400, "ExpiredTokenException"),
+        _ => Reaction::success(),
+    })
+    .await;
+    let provider = ChangingCredentials::default();
+    let table = table(config(&server.url).credentials_provider(provider.clone()));
+    put(&table).await.unwrap();
+    put(&table).await.unwrap();
+    // The SDK's cache still contains the expired credentials.
+    sleep(Duration::from_millis(1_100)).await;
+    put(&table).await.unwrap();
+    let keys: Vec<_> = server.requests().iter().map(|request| request.access_key().unwrap().to_owned()).collect();
+    assert_eq!(keys, ["AKID0", "AKID1", "AKID1", "AKID1"]);
+    assert_eq!(provider.provided.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn expired_token_of_credentials_that_do_not_change_is_reported() {
+    let server = FaultyServer::start(|_, _| Reaction::error(400, "ExpiredTokenException")).await;
+    let error = put(&table(config(&server.url))).await.unwrap_err();
+    assert_eq!((code(&error), server.requests().len()), (Some("ExpiredTokenException"), 3));
+}
+
+#[tokio::test]
+async fn credentials_are_refreshed_before_they_expire() {
+    let server = FaultyServer::start(|_, _| Reaction::success()).await;
+    // The SDK's cache refreshes credentials 10 s before they expire.
+    let provider = ChangingCredentials { lifetime: Some(Duration::from_secs(5)), ..Default::default() };
+    let table = table(config(&server.url).credentials_provider(provider));
+    for _ in 0..3 {
+        put(&table).await.unwrap();
+    }
+    sleep(Duration::from_millis(1_100)).await;
+    put(&table).await.unwrap();
+    let keys: Vec<_> = server.requests().iter().map(|request| request.access_key().unwrap().to_owned()).collect();
+    assert_eq!(keys[..3], ["AKID0", "AKID0", "AKID0"]);
+    assert_ne!(keys[3], "AKID0");
+}
+
+#[tokio::test]
+async fn credentials_are_requested_once_by_concurrent_requests() {
+    let server = FaultyServer::start(|_, _| Reaction::Late(Duration::from_millis(5))).await;
+    let provider = ChangingCredentials::default();
+    let table = table(config(&server.url).credentials_provider(provider.clone()));
+    put_all(&table, 64).await;
+    assert_eq!(provider.provided.load(Ordering::Relaxed), 1);
+    assert!(server.connections() <= 8, "{}", server.connections());
+}
+
+#[tokio::test]
+async fn missing_credentials_are_an_error_of_the_configuration() {
+    let config = aws_sdk_dynamodb::Config::builder().behavior_version(BehaviorVersion::latest());
+    let config = config.region(Region::from_static("eu-west-1")).endpoint_url("http://127.0.0.1:1");
+    let error = put(&TableClient::new(Client::from_conf(config.build()), "Orders", 1)).await.unwrap_err();
+    let SdkError::ConstructionFailure(_) = &error else { panic!("{error:?}") };
+    assert!(format!("{error:?}").contains("credentials"), "{error:?}");
+}
+
+#[tokio::test]
+async fn clock_that_differs_from_the_service_s_is_corrected() {
+    for hours in [-1_i64, 1] {
+        let date = move || {
+            let now = DateTime::from(now());
+            DateTime::from_secs(now.secs() + hours * 3_600)
+        };
+        let server = FaultyServer::start(move |_, request| {
+            let sent = request.header("x-amz-date").unwrap();
+            let header = vec![("date", date().fmt(Format::HttpDate).unwrap())];
+            let sent = time::PrimitiveDateTime::parse(
+                sent,
+                time::macros::format_description!("[year][month][day]T[hour][minute][second]Z"),
+            );
+            let difference = sent.unwrap().assume_utc().unix_timestamp() - date().secs();
+            if difference.abs() > 300 {
+                return Reaction::error_with(400, "InvalidSignatureException", header);
+            }
+            Reaction::Response(200, header, "{}".to_owned())
+        })
+        .await;
+        let table = table(config(&server.url));
+        put(&table).await.unwrap();
+        assert_eq!(server.requests().len(), 2);
+        put(&table).await.unwrap();
+        assert_eq!(server.requests().len(), 3, "the correction lasts");
+    }
+}
+
+#[tokio::test]
+async fn rejected_signature_without_a_skewed_clock_is_not_retried() {
+    let server = FaultyServer::start(|_, _| {
+        let date = DateTime::from(now()).fmt(Format::HttpDate).unwrap();
+        Reaction::error_with(400, "InvalidSignatureException", vec![("date", date)])
+    })
+    .await;
+    let error = put(&table(config(&server.url))).await.unwrap_err();
+    assert_eq!((code(&error), server.requests().len()), (Some("InvalidSignatureException"), 1));
+}
+
+#[tokio::test]
+async fn body_that_differs_from_its_checksum_is_retried_and_then_an_error() {
+    let with = |checksum: &str| Reaction::Response(200, vec![("x-amz-crc32", checksum.to_owned())], "{}".to_owned());
+    // The CRC-32 of `{}`.
+    let (wrong, right) = (with("7"), with("2745614147"));
+    let damaged = wrong.clone();
+    let server = FaultyServer::start(move |number, _| if number == 0 { damaged.clone() } else { right.clone() }).await;
+    put(&table(config(&server.url))).await.unwrap();
+    assert_eq!(server.requests().len(), 2);
+    let server = FaultyServer::start(move |_, _| wrong.clone()).await;
+    let error = put(&table(config(&server.url))).await.unwrap_err();
+    let SdkError::ResponseError(_) = &error else { panic!("{error:?}") };
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn connection_that_the_server_has_closed_while_idle_is_not_an_error() {
+    // Once noticed at once, and once only when the connection is needed, as after a frozen execution environment.
+    for pause in [0, 50, 700] {
+        let server = FaultyServer::start(|_, _| Reaction::Last).await;
+        let table = table(config(&server.url).retry_config(RetryConfig::disabled()));
+        for _ in 0..4 {
+            put(&table).await.unwrap();
+            std::thread::sleep(Duration::from_millis(pause));
+            while server.open() > 0 {
+                tokio::task::yield_now().await;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((server.requests().len(), server.connections()), (4, 4), "{pause}");
+    }
+}
+
+async fn put_all(table: &TableClient, number: usize) {
+    let mut puts = JoinSet::new();
+    for _ in 0..number {
+        let table = table.clone();
+        puts.spawn(async move { put(&table).await.unwrap() });
+    }
+    puts.join_all().await;
+}
+
+#[tokio::test]
+async fn connection_is_used_again() {
+    let server = FaultyServer::start(|_, _| Reaction::success()).await;
+    let table = table(config(&server.url));
+    for _ in 0..20 {
+        put(&table).await.unwrap();
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn connections_grow_while_requests_wait_and_not_beyond_the_limit() {
+    let server = FaultyServer::start(|_, _| Reaction::Late(Duration::from_millis(30))).await;
+    let sdk = || Client::from_conf(config(&server.url).build());
+    let one = TableClient::new(sdk(), "Orders", 1);
+    put_all(&one, 4).await;
+    assert_eq!(server.connections(), 1);
+    let four = TableClient::new(sdk(), "Orders", 4);
+    put_all(&four, 40).await;
+    assert_eq!(server.connections(), 1 + 4);
+    put_all(&four, 40).await;
+    assert_eq!(server.connections(), 1 + 4, "they are used again");
+}
+
+#[tokio::test]
+async fn first_batch_does_not_open_a_connection_for_each_request() {
+    let server = FaultyServer::start(|_, _| Reaction::success()).await;
+    let table = TableClient::new(Client::from_conf(config(&server.url).build()), "Orders", 128);
+    put_all(&table, 128).await;
+    assert!(server.connections() <= 32, "{}", server.connections());
+}
+
+#[tokio::test]
+async fn silent_connection_does_not_keep_the_others_waiting() {
+    let server =
+        FaultyServer::start(|number, _| if number == 0 { Reaction::Silence } else { Reaction::success() }).await;
+    let table = table(config(&server.url));
+    let silent = tokio::spawn({
+        let table = table.clone();
+        async move { put(&table).await }
+    });
+    while server.requests().is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    put_all(&table, 16).await;
+    assert!(server.connections() >= 2 && !silent.is_finished());
+    // A request that is dropped closes its connection: a late response would answer the next request.
+    let before = server.open();
+    silent.abort();
+    drop(silent.await);
+    put(&table).await.unwrap();
+    assert!(server.open() <= before);
+}
+
+/// Keeps the URIs of the requests, and sends none.
+#[derive(Debug, Clone, Default)]
+struct UriRecorder(Arc<Mutex<Vec<String>>>);
+
+impl HttpConnector for UriRecorder {
+    fn call(&self, request: aws_smithy_runtime_api::client::orchestrator::HttpRequest) -> HttpConnectorFuture {
+        self.0.lock().unwrap().push(request.uri().to_owned());
+        HttpConnectorFuture::ready(Err(ConnectorError::user("nothing is sent".into())))
+    }
+}
+
+#[tokio::test]
+async fn endpoint_is_that_of_the_sdk() {
+    type Change = fn(Builder) -> Builder;
+    let account = |config: Builder| {
+        let credentials = Credentials::builder().access_key_id("AKID").secret_access_key("secret");
+        config.credentials_provider(credentials.account_id("123456789012").provider_name("test").build())
+    };
+    let changes: [(Change, &str); 7] = [
+        (|config| config, "https://dynamodb.eu-west-1.amazonaws.com/"),
+        (|config| config.region(Region::from_static("cn-north-1")), "https://dynamodb.cn-north-1.amazonaws.com.cn/"),
+        (|config| config.use_fips(true).region(Region::from_static("us-east-1")), "https://dynamodb-fips.us-east-1."),
+        (|config| config.use_dual_stack(true), "https://dynamodb.eu-west-1.api.aws/"),
+        (account, "https://123456789012.ddb.eu-west-1.amazonaws.com/"),
+        (|config| config.endpoint_url("http://[::1]:8000"), "http://[::1]:8000/"),
+        (|config| config.endpoint_url("https://host/under/path"), "https://host/under/path"),
+    ];
+    for (change, expected) in changes {
+        let recorder = UriRecorder::default();
+        let connector = SharedHttpConnector::new(recorder.clone());
+        let config = config("").endpoint_url("unset").http_client(http_client_fn(move |_, _| connector.clone()));
+        let mut config = config;
+        config.set_endpoint_url(None);
+        let sdk = Client::from_conf(change(config).build());
+        assert!(Box::pin(sdk.put_item().table_name("Orders").send()).await.is_err());
+        let error = put(&TableClient::new(sdk, "Orders", 8)).await.unwrap_err();
+        let uris = recorder.0.lock().unwrap().clone();
+        let [theirs, ours] = &uris[..] else { panic!("{uris:?}: {error:?}") };
+        assert!(ours == theirs && ours.starts_with(expected), "{uris:?}");
+    }
+}

@@ -1,0 +1,227 @@
+//! The way of a signed request to the endpoint and back: [`HttpTransport`].
+
+use std::time::Duration;
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::{HttpConnector as _, SharedHttpConnector};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, Uri};
+use http_body_util::Full;
+use hyper_util::client::proxy::matcher::Matcher;
+use tokio::time::timeout;
+
+use crate::connection::{ConnectError, ConnectTarget};
+use crate::pool::ConnectionPool;
+use crate::sdk_components::SdkComponents;
+use crate::tls;
+
+/// The header with the CRC-32 of the body, as a decimal number.
+const CHECKSUM: &str = "x-amz-crc32";
+
+/// A complete response.
+#[derive(Debug)]
+pub(crate) struct ReceivedResponse {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// A request without a complete response.
+#[derive(Debug)]
+pub(crate) enum TransportError {
+    /// The request was not sent, or the response did not arrive.
+    Connector(ConnectorError),
+    /// The response is not what the service has sent.
+    Checksum(Box<ReceivedResponse>, ChecksumError),
+}
+
+/// A body that differs from its checksum.
+#[derive(Debug, thiserror::Error)]
+#[error("the response has the checksum {actual:08x}, but x-amz-crc32 is {expected:?}")]
+pub(crate) struct ChecksumError {
+    actual: u32,
+    expected: String,
+}
+
+/// A way to send requests.
+#[derive(Debug)]
+pub(crate) enum HttpTransport {
+    /// The connections of this crate.
+    Pool(ConnectionPool),
+    /// The SDK's HTTP client: one that was set explicitly, or the default one if a proxy is configured.
+    Sdk(SharedHttpConnector),
+}
+
+impl HttpTransport {
+    /// Creates the transport to the endpoint `uri`, with the proxies of `proxies`.
+    pub(crate) fn new(
+        sdk: &SdkComponents,
+        uri: &Uri,
+        proxies: &Matcher,
+        max_connections: usize,
+    ) -> Result<Self, BoxError> {
+        if let Some(connector) = sdk.explicit_connector() {
+            return Ok(Self::Sdk(connector));
+        }
+        if proxies.intercept(uri).is_some() {
+            return sdk.connector().map(Self::Sdk).ok_or_else(|| "the SDK has no HTTP client".into());
+        }
+        let host = uri.host().ok_or_else(|| format!("the endpoint {uri} has no host"))?;
+        let is_https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(format!("the endpoint {uri} has no known scheme: expected https or http").into()),
+        };
+        let target = ConnectTarget {
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: uri.port_u16().unwrap_or(if is_https { 443 } else { 80 }),
+            tls: if is_https { Some(tls::client_config()?) } else { None },
+            connect_timeout: sdk.timeouts.connect_timeout(),
+        };
+        Ok(Self::Pool(ConnectionPool::new(target, max_connections)))
+    }
+
+    /// Opens the first connection in the background.
+    pub(crate) fn warm(&self) {
+        if let Self::Pool(pool) = self {
+            pool.warm();
+        }
+    }
+
+    /// Sends a request to the endpoint and receives the response.
+    pub(crate) async fn send(
+        &self,
+        sdk: &SdkComponents,
+        uri: &Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<ReceivedResponse, TransportError> {
+        let response = match self {
+            Self::Pool(pool) => {
+                let lease = pool.lease().await.map_err(TransportError::from)?;
+                let mut request = Request::new(Full::new(body));
+                *request.method_mut() = http::Method::POST;
+                if let Some(path) = uri.path_and_query() {
+                    *request.uri_mut() = Uri::from(path.clone());
+                }
+                *request.headers_mut() = headers;
+                let received = within(sdk.timeouts.read_timeout(), lease.send(request)).await.map_err(|limit| {
+                    let late = format!("no response within the read timeout of {limit:?}");
+                    TransportError::Connector(ConnectorError::timeout(late.into()))
+                })?;
+                let received = received.map_err(|error| ConnectorError::io(error.into()));
+                let (parts, body) = received.map_err(TransportError::Connector)?;
+                ReceivedResponse { status: parts.status, headers: parts.headers, body }
+            }
+            Self::Sdk(connector) => {
+                let sent = send_with(connector, uri, headers, body);
+                Box::pin(sent).await.map_err(TransportError::Connector)?
+            }
+        };
+        verify(response)
+    }
+}
+
+impl From<ConnectError> for TransportError {
+    fn from(error: ConnectError) -> Self {
+        let is_timeout = error.is_timeout;
+        let error = error.into();
+        Self::Connector(if is_timeout { ConnectorError::timeout(error) } else { ConnectorError::io(error) })
+    }
+}
+
+/// Awaits a future for at most `limit`; fails with the limit.
+pub(crate) async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Result<T, Duration> {
+    match limit {
+        Some(limit) => timeout(limit, future).await.map_err(|_| limit),
+        None => Ok(future.await),
+    }
+}
+
+async fn send_with(
+    connector: &SharedHttpConnector,
+    uri: &Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<ReceivedResponse, ConnectorError> {
+    let mut request = Request::new(SdkBody::from(body));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = uri.clone();
+    *request.headers_mut() = headers;
+    // The HTTP client adds the header itself.
+    request.headers_mut().remove(http::header::HOST);
+    let request = HttpRequest::try_from(request).map_err(|error| ConnectorError::user(error.into()))?;
+    let response = connector.call(request).await?.try_into_http1x();
+    let (parts, body) = response.map_err(|error| ConnectorError::other(error.into(), None))?.into_parts();
+    let body = ByteStream::new(body).collect().await.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
+    Ok(ReceivedResponse { status: parts.status, headers: parts.headers, body })
+}
+
+/// Compares the body with its checksum, if the response has one.
+fn verify(response: ReceivedResponse) -> Result<ReceivedResponse, TransportError> {
+    let Some(expected) = response.headers.get(CHECKSUM) else { return Ok(response) };
+    let actual = crc32fast::hash(&response.body);
+    if expected.to_str().ok().and_then(|text| text.parse().ok()) == Some(actual) {
+        return Ok(response);
+    }
+    let error = ChecksumError { actual, expected: String::from_utf8_lossy(expected.as_bytes()).into_owned() };
+    Err(TransportError::Checksum(Box::new(response), error))
+}
+
+impl ReceivedResponse {
+    /// Returns a header, if it is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Converts the response for the parsers of the SDK.
+    pub(crate) fn into_sdk(self) -> Result<HttpResponse, BoxError> {
+        let mut response = http::Response::new(SdkBody::from(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        HttpResponse::try_from(response).map_err(BoxError::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::Client;
+    use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+
+    use super::*;
+
+    async fn transport(proxies: &Matcher, uri: &'static str) -> Result<HttpTransport, BoxError> {
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("eu-west-1"))
+            .credentials_provider(Credentials::new("AKID", "secret", None, None, "test"))
+            .build();
+        let sdk = SdkComponents::of(&Client::from_conf(config), "Orders").await.unwrap();
+        HttpTransport::new(&sdk, &Uri::from_static(uri), proxies, 8)
+    }
+
+    #[tokio::test]
+    async fn proxied_endpoint_is_reached_with_the_http_client_of_the_sdk() {
+        let proxies = Matcher::builder().https("http://proxy:3128").no("dynamodb.eu-west-1.amazonaws.com").build();
+        for (uri, is_proxied) in [
+            ("https://dynamodb.eu-central-1.amazonaws.com", true),
+            ("https://dynamodb.eu-west-1.amazonaws.com", false),
+            ("http://localhost:8000", false),
+        ] {
+            let transport = transport(&proxies, uri).await.unwrap();
+            assert_eq!(matches!(transport, HttpTransport::Sdk(_)), is_proxied, "{uri}");
+        }
+    }
+
+    #[tokio::test]
+    async fn endpoint_that_is_not_http_is_rejected_by_name() {
+        for uri in ["ftp://dynamodb", "/dynamodb"] {
+            let error = transport(&Matcher::builder().build(), uri).await.unwrap_err().to_string();
+            assert!(error.contains(uri), "{error}");
+        }
+    }
+}
