@@ -1,7 +1,7 @@
-//! One HTTP/1.1 connection, with TLS or without: [`Connection`].
+//! One HTTP/1.1 connection, with TLS or without: [`HttpConnection`].
 //!
 //! The future of a request drives its connection, so a request needs no other task, and a request that is dropped
-//! closes its connection. An idle connection is not driven; before it is used, [`Connection::is_alive`] notices that
+//! closes its connection. An idle connection is not driven; before it is used, [`HttpConnection::is_alive`] notices that
 //! the server has closed it.
 
 use std::future::poll_fn;
@@ -53,14 +53,14 @@ pub(crate) struct ConnectError {
 }
 
 /// An established connection.
-pub(crate) struct Connection {
+pub(crate) struct HttpConnection {
     sender: SendRequest<Full<Bytes>>,
     driver: Pin<Box<http1::Connection<TokioIo<SocketStream>, Full<Bytes>>>>,
 }
 
 impl ConnectTarget {
     /// Connects within the connect timeout.
-    pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<HttpConnection, ConnectError> {
         let connected = within(self.connect_timeout, self.open()).await;
         let connected = connected.map_err(|limit| self.error(format!("no connection within {limit:?}"), true))?;
         connected.map_err(|error| self.error(error.to_string(), false))
@@ -70,7 +70,7 @@ impl ConnectTarget {
         ConnectError { host: self.host.clone(), port: self.port, reason, is_timeout }
     }
 
-    async fn open(&self) -> io::Result<Connection> {
+    async fn open(&self) -> io::Result<HttpConnection> {
         let tcp = self.open_tcp().await?;
         // Otherwise a request in two packets waits for the acknowledgement of the first (Nagle's algorithm).
         tcp.set_nodelay(true)?;
@@ -83,7 +83,7 @@ impl ConnectTarget {
             None => SocketStream::Plain(tcp),
         };
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        let mut connection = Connection { sender, driver: Box::pin(driver) };
+        let mut connection = HttpConnection { sender, driver: Box::pin(driver) };
         // The first poll makes the connection ready for a request.
         connection.is_alive();
         Ok(connection)
@@ -106,7 +106,7 @@ impl ConnectTarget {
     }
 }
 
-impl Connection {
+impl HttpConnection {
     /// Sends a request and receives the response with its body.
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<(Parts, Bytes), hyper::Error> {
         let Self { sender, driver } = self;

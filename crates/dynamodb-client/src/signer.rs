@@ -11,11 +11,13 @@ use aws_credential_types::Credentials;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use aws_sigv4::sign::v4::generate_signing_key;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, InvalidHeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, InvalidHeaderValue, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use time::OffsetDateTime;
 
 const CONTENT: &str = "application/x-amz-json-1.0";
+/// The header `User-Agent`, which the signature does not cover. The audit log of AWS records it.
+const AGENT: &str = concat!("millrace/", env!("CARGO_PKG_VERSION"));
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
@@ -119,6 +121,7 @@ impl RequestSigner {
         headers.insert(HOST, self.host.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
         headers.insert(TARGET, target.clone());
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         // Both consist of visible ASCII characters, unless the access key does not: the service rejects it then.
         if let Ok(value) = HeaderValue::from_str(timestamp) {
             headers.insert(DATE, value);

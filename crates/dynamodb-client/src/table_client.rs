@@ -122,12 +122,12 @@ impl TableClient {
         }))
     }
 
-    /// Resolves credentials and the endpoint, and starts to open the first connection, so that the first request does not
-    /// wait for them. Errors are those of the first request.
+    /// Resolves credentials and the endpoint, and opens the first connection, so that the first request does not wait for
+    /// them. Errors are those of the first request.
     pub async fn warm(&self) {
         let Ok(sdk) = self.sdk().await else { return };
         if let Ok(access) = self.access(sdk).await {
-            access.transport.warm();
+            access.transport.warm().await;
         }
     }
 

@@ -20,7 +20,7 @@ use aws_smithy_types::date_time::Format;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use self::server::{FaultyServer, Reaction};
+use self::server::{FaultyServer, PlannedReaction};
 use crate::TableClient;
 
 const BODY: &str = r#"{"TableName":"Orders","Item":{"order_id":{"S":"4\u00e92"},"n":{"N":"1.0"}}}"#;
@@ -54,7 +54,7 @@ fn code(error: &SdkError<PutItemError>) -> Option<&str> {
 
 #[tokio::test]
 async fn request_is_that_of_the_sdk_with_the_body_of_the_caller() {
-    let server = FaultyServer::start(|_, _| Reaction::success()).await;
+    let server = FaultyServer::start(|_, _| PlannedReaction::success()).await;
     let sdk = Client::from_conf(config(&server.url).build());
     sdk.put_item().table_name("Orders").send().await.unwrap();
     put(&TableClient::new(sdk, "Orders", 8)).await.unwrap();
@@ -72,19 +72,19 @@ async fn request_is_that_of_the_sdk_with_the_body_of_the_caller() {
 async fn transient_failure_is_retried() {
     let short = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(150)).build();
     for first in [
-        Reaction::error(400, "ProvisionedThroughputExceededException"),
-        Reaction::error(400, "ThrottlingException"),
-        Reaction::error(400, "RequestLimitExceeded"),
-        Reaction::error(400, "ReplicatedWriteConflictException"),
-        Reaction::error(500, "InternalServerError"),
-        Reaction::error(503, "ServiceUnavailable"),
-        Reaction::Response(502, Vec::new(), "<html>Bad Gateway</html>".to_owned()),
-        Reaction::Closed,
-        Reaction::Truncated,
-        Reaction::Silence,
+        PlannedReaction::error(400, "ProvisionedThroughputExceededException"),
+        PlannedReaction::error(400, "ThrottlingException"),
+        PlannedReaction::error(400, "RequestLimitExceeded"),
+        PlannedReaction::error(400, "ReplicatedWriteConflictException"),
+        PlannedReaction::error(500, "InternalServerError"),
+        PlannedReaction::error(503, "ServiceUnavailable"),
+        PlannedReaction::Response(502, Vec::new(), "<html>Bad Gateway</html>".to_owned()),
+        PlannedReaction::Closed,
+        PlannedReaction::Truncated,
+        PlannedReaction::Silence,
     ] {
         let faulty = first.clone();
-        let plan = move |number, _: &_| if number == 0 { faulty.clone() } else { Reaction::success() };
+        let plan = move |number, _: &_| if number == 0 { faulty.clone() } else { PlannedReaction::success() };
         let server = FaultyServer::start(plan).await;
         let result = put(&table(config(&server.url).timeout_config(short.clone()))).await;
         assert!(result.is_ok(), "{first:?}: {result:?}");
@@ -104,7 +104,7 @@ async fn error_of_the_request_is_not_retried() {
         ("ResourceNotFoundException", 400),
         ("SomethingNew", 400),
     ] {
-        let server = FaultyServer::start(move |_, _| Reaction::error(status, code_)).await;
+        let server = FaultyServer::start(move |_, _| PlannedReaction::error(status, code_)).await;
         let error = put(&table(config(&server.url))).await.unwrap_err();
         assert_eq!((code(&error), server.requests().len()), (Some(code_), 1));
         let message = error.as_service_error().and_then(|error| error.message());
@@ -116,7 +116,7 @@ async fn error_of_the_request_is_not_retried() {
 async fn rejected_condition_has_the_stored_item() {
     let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
         "message":"The conditional request failed","Item":{"_rev":{"B":"AQI="}}}"#;
-    let server = FaultyServer::start(|_, _| Reaction::Response(400, Vec::new(), body.to_owned())).await;
+    let server = FaultyServer::start(|_, _| PlannedReaction::Response(400, Vec::new(), body.to_owned())).await;
     let error = put(&table(config(&server.url))).await.unwrap_err();
     let Some(PutItemError::ConditionalCheckFailedException(rejected)) = error.as_service_error() else {
         panic!("{error:?}")
@@ -127,7 +127,7 @@ async fn rejected_condition_has_the_stored_item() {
 #[tokio::test]
 async fn attempts_are_limited_and_the_last_error_is_returned() {
     for attempts in 1..=3 {
-        let server = FaultyServer::start(|_, _| Reaction::error(400, "ThrottlingException")).await;
+        let server = FaultyServer::start(|_, _| PlannedReaction::error(400, "ThrottlingException")).await;
         let retries =
             RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(Duration::from_millis(1));
         let error = put(&table(config(&server.url).retry_config(retries))).await.unwrap_err();
@@ -138,7 +138,7 @@ async fn attempts_are_limited_and_the_last_error_is_returned() {
 
 #[tokio::test]
 async fn retries_end_with_the_quota_during_an_outage() {
-    let server = FaultyServer::start(|_, _| Reaction::error(500, "InternalServerError")).await;
+    let server = FaultyServer::start(|_, _| PlannedReaction::error(500, "InternalServerError")).await;
     let table = table(config(&server.url));
     for _ in 0..100 {
         assert!(put(&table).await.is_err());
@@ -150,9 +150,10 @@ async fn retries_end_with_the_quota_during_an_outage() {
 #[tokio::test]
 async fn requested_pause_is_kept() {
     let pause = vec![("x-amz-retry-after", "120".to_owned())];
-    let throttled = Reaction::error_with(400, "ThrottlingException", pause);
+    let throttled = PlannedReaction::error_with(400, "ThrottlingException", pause);
     let server =
-        FaultyServer::start(move |number, _| if number == 0 { throttled.clone() } else { Reaction::success() }).await;
+        FaultyServer::start(move |number, _| if number == 0 { throttled.clone() } else { PlannedReaction::success() })
+            .await;
     let started = Instant::now();
     put(&table(config(&server.url))).await.unwrap();
     assert!(started.elapsed() >= Duration::from_millis(120), "{:?}", started.elapsed());
@@ -160,7 +161,7 @@ async fn requested_pause_is_kept() {
 
 #[tokio::test]
 async fn timeouts_are_those_of_the_sdk() {
-    let server = FaultyServer::start(|_, _| Reaction::Silence).await;
+    let server = FaultyServer::start(|_, _| PlannedReaction::Silence).await;
     let once = || config(&server.url).retry_config(RetryConfig::disabled());
     let limit = Duration::from_millis(80);
     let timeouts = TimeoutConfig::builder();
@@ -224,8 +225,8 @@ impl ProvideCredentials for ChangingCredentials {
 #[tokio::test]
 async fn expired_token_is_replaced_and_the_request_is_retried() {
     let server = FaultyServer::start(|_, request| match request.access_key() {
-        Some("AKID0") => Reaction::error(400, "ExpiredTokenException"),
-        _ => Reaction::success(),
+        Some("AKID0") => PlannedReaction::error(400, "ExpiredTokenException"),
+        _ => PlannedReaction::success(),
     })
     .await;
     let provider = ChangingCredentials::default();
@@ -242,14 +243,14 @@ async fn expired_token_is_replaced_and_the_request_is_retried() {
 
 #[tokio::test]
 async fn expired_token_of_credentials_that_do_not_change_is_reported() {
-    let server = FaultyServer::start(|_, _| Reaction::error(400, "ExpiredTokenException")).await;
+    let server = FaultyServer::start(|_, _| PlannedReaction::error(400, "ExpiredTokenException")).await;
     let error = put(&table(config(&server.url))).await.unwrap_err();
     assert_eq!((code(&error), server.requests().len()), (Some("ExpiredTokenException"), 3));
 }
 
 #[tokio::test]
 async fn credentials_are_refreshed_before_they_expire() {
-    let server = FaultyServer::start(|_, _| Reaction::success()).await;
+    let server = FaultyServer::start(|_, _| PlannedReaction::success()).await;
     // The SDK's cache refreshes credentials 10 s before they expire.
     let provider = ChangingCredentials { lifetime: Some(Duration::from_secs(5)), ..Default::default() };
     let table = table(config(&server.url).credentials_provider(provider));
@@ -265,7 +266,7 @@ async fn credentials_are_refreshed_before_they_expire() {
 
 #[tokio::test]
 async fn credentials_are_requested_once_by_concurrent_requests() {
-    let server = FaultyServer::start(|_, _| Reaction::Late(Duration::from_millis(5))).await;
+    let server = FaultyServer::start(|_, _| PlannedReaction::Late(Duration::from_millis(5))).await;
     let provider = ChangingCredentials::default();
     let table = table(config(&server.url).credentials_provider(provider.clone()));
     put_all(&table, 64).await;
@@ -298,9 +299,9 @@ async fn clock_that_differs_from_the_service_s_is_corrected() {
             );
             let difference = sent.unwrap().assume_utc().unix_timestamp() - date().secs();
             if difference.abs() > 300 {
-                return Reaction::error_with(400, "InvalidSignatureException", header);
+                return PlannedReaction::error_with(400, "InvalidSignatureException", header);
             }
-            Reaction::Response(200, header, "{}".to_owned())
+            PlannedReaction::Response(200, header, "{}".to_owned())
         })
         .await;
         let table = table(config(&server.url));
@@ -315,7 +316,7 @@ async fn clock_that_differs_from_the_service_s_is_corrected() {
 async fn rejected_signature_without_a_skewed_clock_is_not_retried() {
     let server = FaultyServer::start(|_, _| {
         let date = DateTime::from(now()).fmt(Format::HttpDate).unwrap();
-        Reaction::error_with(400, "InvalidSignatureException", vec![("date", date)])
+        PlannedReaction::error_with(400, "InvalidSignatureException", vec![("date", date)])
     })
     .await;
     let error = put(&table(config(&server.url))).await.unwrap_err();
@@ -324,7 +325,8 @@ async fn rejected_signature_without_a_skewed_clock_is_not_retried() {
 
 #[tokio::test]
 async fn body_that_differs_from_its_checksum_is_retried_and_then_an_error() {
-    let with = |checksum: &str| Reaction::Response(200, vec![("x-amz-crc32", checksum.to_owned())], "{}".to_owned());
+    let with =
+        |checksum: &str| PlannedReaction::Response(200, vec![("x-amz-crc32", checksum.to_owned())], "{}".to_owned());
     // The CRC-32 of `{}`.
     let (wrong, right) = (with("7"), with("2745614147"));
     let damaged = wrong.clone();
@@ -341,7 +343,7 @@ async fn body_that_differs_from_its_checksum_is_retried_and_then_an_error() {
 async fn connection_that_the_server_has_closed_while_idle_is_not_an_error() {
     // Once noticed at once, and once only when the connection is needed, as after a frozen execution environment.
     for pause in [0, 50, 700] {
-        let server = FaultyServer::start(|_, _| Reaction::Last).await;
+        let server = FaultyServer::start(|_, _| PlannedReaction::Last).await;
         let table = table(config(&server.url).retry_config(RetryConfig::disabled()));
         for _ in 0..4 {
             put(&table).await.unwrap();
@@ -366,7 +368,7 @@ async fn put_all(table: &TableClient, number: usize) {
 
 #[tokio::test]
 async fn connection_is_used_again() {
-    let server = FaultyServer::start(|_, _| Reaction::success()).await;
+    let server = FaultyServer::start(|_, _| PlannedReaction::success()).await;
     let table = table(config(&server.url));
     for _ in 0..20 {
         put(&table).await.unwrap();
@@ -375,22 +377,35 @@ async fn connection_is_used_again() {
 }
 
 #[tokio::test]
+async fn first_connection_can_be_opened_before_the_first_request() {
+    let server = FaultyServer::start(|_, _| PlannedReaction::success()).await;
+    let table = table(config(&server.url));
+    table.warm().await;
+    sleep(Duration::from_millis(20)).await;
+    assert_eq!((server.connections(), server.requests().len()), (1, 0));
+    put(&table).await.unwrap();
+    assert_eq!(server.connections(), 1);
+    self::table(config("http://127.0.0.1:1")).warm().await;
+}
+
+#[tokio::test]
 async fn connections_grow_while_requests_wait_and_not_beyond_the_limit() {
-    let server = FaultyServer::start(|_, _| Reaction::Late(Duration::from_millis(30))).await;
+    let server = FaultyServer::start(|_, _| PlannedReaction::Late(Duration::from_millis(30))).await;
     let sdk = || Client::from_conf(config(&server.url).build());
     let one = TableClient::new(sdk(), "Orders", 1);
     put_all(&one, 4).await;
     assert_eq!(server.connections(), 1);
     let four = TableClient::new(sdk(), "Orders", 4);
-    put_all(&four, 40).await;
-    assert_eq!(server.connections(), 1 + 4);
+    while server.connections() < 1 + 4 {
+        put_all(&four, 20).await;
+    }
     put_all(&four, 40).await;
     assert_eq!(server.connections(), 1 + 4, "they are used again");
 }
 
 #[tokio::test]
 async fn first_batch_does_not_open_a_connection_for_each_request() {
-    let server = FaultyServer::start(|_, _| Reaction::success()).await;
+    let server = FaultyServer::start(|_, _| PlannedReaction::success()).await;
     let table = TableClient::new(Client::from_conf(config(&server.url).build()), "Orders", 128);
     put_all(&table, 128).await;
     assert!(server.connections() <= 32, "{}", server.connections());
@@ -398,8 +413,10 @@ async fn first_batch_does_not_open_a_connection_for_each_request() {
 
 #[tokio::test]
 async fn silent_connection_does_not_keep_the_others_waiting() {
-    let server =
-        FaultyServer::start(|number, _| if number == 0 { Reaction::Silence } else { Reaction::success() }).await;
+    let server = FaultyServer::start(
+        |number, _| if number == 0 { PlannedReaction::Silence } else { PlannedReaction::success() },
+    )
+    .await;
     let table = table(config(&server.url));
     let silent = tokio::spawn({
         let table = table.clone();

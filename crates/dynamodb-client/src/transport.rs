@@ -85,10 +85,11 @@ impl HttpTransport {
         Ok(Self::Pool(ConnectionPool::new(target, max_connections)))
     }
 
-    /// Opens the first connection in the background.
-    pub(crate) fn warm(&self) {
+    /// Opens the first connection.
+    pub(crate) async fn warm(&self) {
         if let Self::Pool(pool) = self {
-            pool.warm();
+            // The pool keeps a connection that is not used. An error is that of the first request.
+            drop(pool.lease().await);
         }
     }
 

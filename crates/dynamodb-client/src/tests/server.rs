@@ -35,7 +35,7 @@ impl ArrivedRequest {
 
 /// The reaction to a request.
 #[derive(Debug, Clone)]
-pub(crate) enum Reaction {
+pub(crate) enum PlannedReaction {
     /// A response with this status, these further headers and this body.
     Response(u16, Vec<(&'static str, String)>, String),
     /// As [`Self::Response`] with status 200, after a pause.
@@ -50,7 +50,7 @@ pub(crate) enum Reaction {
     Silence,
 }
 
-impl Reaction {
+impl PlannedReaction {
     pub(crate) fn success() -> Self {
         Self::Response(200, Vec::new(), SUCCESS.to_owned())
     }
@@ -67,7 +67,7 @@ impl Reaction {
     }
 }
 
-type Plan = dyn Fn(usize, &ArrivedRequest) -> Reaction + Send + Sync;
+type Plan = dyn Fn(usize, &ArrivedRequest) -> PlannedReaction + Send + Sync;
 
 /// A server that reacts to each request as its plan says.
 #[derive(Clone)]
@@ -81,7 +81,9 @@ pub(crate) struct FaultyServer {
 
 impl FaultyServer {
     /// Starts a server. The plan receives the number of the request, from 0, and the request.
-    pub(crate) async fn start(plan: impl Fn(usize, &ArrivedRequest) -> Reaction + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        plan: impl Fn(usize, &ArrivedRequest) -> PlannedReaction + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let faulty = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
@@ -130,24 +132,26 @@ impl FaultyServer {
                 requests.push(request.clone());
                 requests.len() - 1
             };
-            let success = Reaction::success();
+            let success = PlannedReaction::success();
             match (self.plan)(number, &request) {
-                Reaction::Response(status, headers, body) => respond(&mut stream, status, &headers, &body).await?,
-                Reaction::Late(pause) => {
+                PlannedReaction::Response(status, headers, body) => {
+                    respond(&mut stream, status, &headers, &body).await?
+                }
+                PlannedReaction::Late(pause) => {
                     sleep(pause).await;
                     respond(&mut stream, 200, &[], SUCCESS).await?;
                 }
-                Reaction::Last => {
-                    let Reaction::Response(status, headers, body) = success else { unreachable!() };
+                PlannedReaction::Last => {
+                    let PlannedReaction::Response(status, headers, body) = success else { unreachable!() };
                     respond(&mut stream, status, &headers, &body).await?;
                     return Ok(());
                 }
-                Reaction::Closed => return Ok(()),
-                Reaction::Truncated => {
+                PlannedReaction::Closed => return Ok(()),
+                PlannedReaction::Truncated => {
                     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"Attrib").await?;
                     return Ok(());
                 }
-                Reaction::Silence => std::future::pending().await,
+                PlannedReaction::Silence => std::future::pending().await,
             }
         }
     }
