@@ -11,7 +11,6 @@
 //! Pitfalls: counting a rejection by the guard as a failure (a replay would never be acknowledged), or quarantining
 //! records for an error of the table (an outage would empty a stream into the failure bucket).
 
-mod raw_body;
 mod replica;
 mod request;
 mod role;
@@ -23,9 +22,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::SharedInterceptor;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use millrace_dynamodb_client::TableClient;
 use millrace_shared::change::{Change, ChangeKind};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
@@ -35,7 +34,6 @@ use tokio::time::{sleep_until, timeout};
 
 use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome};
 use crate::document::with_parameter;
-use raw_body::RawBodyInterceptor;
 use request::{EncodeError, RequestEncoder};
 use role::RoleCheck;
 use schema::{ReplicaSchema, ReplicaStream};
@@ -55,6 +53,8 @@ const UNFINISHED: &str = "not finished before the deadline";
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time limit for assuming the role, after the check of the table has failed.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time limit for preparing the first write at start.
+const WARM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A table that mirrors the source's items.
 #[derive(Debug)]
@@ -67,8 +67,9 @@ pub struct DynamoDbSink {
     /// The ARN of the source table, if it is known before the first batch.
     source_arn: Option<String>,
     table: TableReader,
-    /// A client with [`RawBodyInterceptor`].
-    writer: Client,
+    /// The client of the writes, whose body is the image's own bytes: decoding it into the SDK's attribute values, only
+    /// to serialize them again, would cost more than everything else, and each type is a chance to change a value.
+    writer: TableClient,
     in_flight: usize,
     requests: RequestEncoder,
     /// The table's schema, read once, and again after an error.
@@ -83,14 +84,13 @@ impl DynamoDbSink {
     /// The client determines connections, credentials, Region, retries and timeouts.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>, in_flight: usize, tombstone: time::Duration) -> Self {
-        let config = client.config().to_builder().interceptor(SharedInterceptor::permanent(RawBodyInterceptor)).build();
-        let table = TableReader::new(client, table);
+        let table = TableReader::new(client.clone(), table);
         Self {
             name: SinkName::of_default(NAME),
             setting: SETTING.to_owned(),
             role: None,
             source_arn: None,
-            writer: Client::from_conf(config),
+            writer: TableClient::new(client, table.name(), in_flight),
             requests: RequestEncoder::new(table.name(), tombstone),
             table,
             in_flight: in_flight.max(1),
@@ -246,9 +246,8 @@ impl DynamoDbSink {
             Err(EncodeError::View) => return WriteOutcome::Fault(EncodeError::View.to_string()),
             Err(poison) => return WriteOutcome::Permanent(poison.to_string()),
         };
-        let put = self.writer.put_item().table_name(self.table.name());
-        match raw_body::with_raw_body(body, put.send()).await {
-            Ok(_) => WriteOutcome::Applied,
+        match self.writer.put_item(body).await {
+            Ok(()) => WriteOutcome::Applied,
             Err(error) => match write_outcome::of(&error, change.revision, &self.requests.names().revision) {
                 WriteOutcome::KeyRefused(reason) => self.classify_key_mismatch(change, &reason).await,
                 verdict => verdict,
@@ -330,7 +329,11 @@ impl Sink for DynamoDbSink {
                 Ok(Ok(schema)) if self.source_arn.as_ref() == Some(&schema.arn) => {
                     return Err(self.misconfigured(self.self_replication(&schema)));
                 }
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(_)) => {
+                    // A start that takes longer than this continues without a connection.
+                    let _ = timeout(WARM_TIMEOUT, self.writer.warm()).await;
+                    return Ok(());
+                }
                 Ok(Err(fault)) => match self.check_role().await {
                     RoleCheck::Usable if !fault.retryable => {
                         return Err(self.misconfigured(format!(

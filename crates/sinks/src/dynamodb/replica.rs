@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use super::schema::format_key;
 use super::write_outcome::{self, WriteOutcome};
-use super::{DynamoDbSink, UNFINISHED, raw_body};
+use super::{DynamoDbSink, UNFINISHED};
 use crate::document::with_parameter;
 use crate::{
     Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, SinkMisconfiguredError, WriteResult,
@@ -125,8 +125,7 @@ impl DynamoDbSink {
             Ok(body) => body,
             Err(refused) => return WriteResult::Permanent(refused.to_string()),
         };
-        let put = self.writer.put_item().table_name(self.table.name());
-        let Err(error) = raw_body::with_raw_body(body, put.send()).await else { return WriteResult::Written };
+        let Err(error) = self.writer.put_item(body).await else { return WriteResult::Written };
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
             return WriteResult::ConditionFailed;
         }
