@@ -135,7 +135,7 @@ impl FaultyServer {
             let success = PlannedReaction::success();
             match (self.plan)(number, &request) {
                 PlannedReaction::Response(status, headers, body) => {
-                    respond(&mut stream, status, &headers, &body).await?
+                    respond(&mut stream, status, &headers, &body).await?;
                 }
                 PlannedReaction::Late(pause) => {
                     sleep(pause).await;
