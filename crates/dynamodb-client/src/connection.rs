@@ -1,8 +1,9 @@
 //! One HTTP/1.1 connection, with TLS or without: [`HttpConnection`].
 //!
 //! The future of a request drives its connection, so a request needs no other task, and a request that is dropped
-//! closes its connection. An idle connection is not driven; before it is used, [`HttpConnection::is_alive`] notices that
-//! the server has closed it.
+//! closes its connection. An idle connection is not driven; before it is used, [`HttpConnection::is_alive`] notices
+//! that the server has closed it. If the server closes it between that and the request, [`ExchangeError::is_unsent`]
+//! tells that the request can be sent over another connection.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -21,14 +22,18 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::task::coop::unconstrained;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::transport::within;
+use crate::retry::SharedCharge;
 
-/// The longest attempt to connect to one of several addresses, if no timeout is set.
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
+/// The connect timeout if none is set.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The shortest attempt to connect to one of several addresses: a part of the connect timeout may be shorter than a
+/// round trip to another Region.
+const ADDRESS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A server, and how to connect to it.
 #[derive(Debug, Clone)]
@@ -50,24 +55,49 @@ pub(crate) struct ConnectError {
     reason: String,
     /// Whether the connect timeout has passed.
     pub(crate) is_timeout: bool,
+    /// The cost of retries, which the requests that waited for this connection share.
+    pub(crate) charge: SharedCharge,
 }
+
+/// A request without a complete response.
+#[derive(Debug)]
+pub(crate) struct ExchangeError {
+    pub(crate) error: hyper::Error,
+    /// Whether the connection had been used before or kept for later, and was closed before any part of the request was
+    /// written.
+    pub(crate) is_unsent: bool,
+}
+
+type ConnectionDriver = http1::Connection<TokioIo<SocketStream>, Full<Bytes>>;
 
 /// An established connection.
 pub(crate) struct HttpConnection {
     sender: SendRequest<Full<Bytes>>,
-    driver: Pin<Box<http1::Connection<TokioIo<SocketStream>, Full<Bytes>>>>,
+    /// The connection's state machine; `None` after the connection has ended.
+    driver: Option<Pin<Box<ConnectionDriver>>>,
+    /// Whether the connection has served a request or was kept for later.
+    is_reused: bool,
 }
 
 impl ConnectTarget {
-    /// Connects within the connect timeout.
-    pub(crate) async fn connect(&self) -> Result<HttpConnection, ConnectError> {
-        let connected = within(self.connect_timeout, self.open()).await;
-        let connected = connected.map_err(|limit| self.error(format!("no connection within {limit:?}"), true))?;
-        connected.map_err(|error| self.error(error.to_string(), false))
+    /// Returns the limit of an attempt to connect.
+    pub(crate) fn limit(&self) -> Duration {
+        self.connect_timeout.unwrap_or(CONNECT_TIMEOUT)
     }
 
-    fn error(&self, reason: String, is_timeout: bool) -> ConnectError {
-        ConnectError { host: self.host.clone(), port: self.port, reason, is_timeout }
+    /// Connects within the connect timeout.
+    pub(crate) async fn connect(&self) -> Result<HttpConnection, ConnectError> {
+        let limit = self.limit();
+        match timeout(limit, self.open()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(self.error(error.to_string(), error.kind() == io::ErrorKind::TimedOut)),
+            Err(_) => Err(self.error(format!("no connection within {limit:?}"), true)),
+        }
+    }
+
+    /// Returns the error of a connection to this server.
+    pub(crate) fn error(&self, reason: String, is_timeout: bool) -> ConnectError {
+        ConnectError { host: self.host.clone(), port: self.port, reason, is_timeout, charge: SharedCharge::default() }
     }
 
     async fn open(&self) -> io::Result<HttpConnection> {
@@ -83,17 +113,19 @@ impl ConnectTarget {
             None => SocketStream::Plain(tcp),
         };
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        let mut connection = HttpConnection { sender, driver: Box::pin(driver) };
+        let mut connection = HttpConnection { sender, driver: Some(Box::pin(driver)), is_reused: false };
         // The first poll makes the connection ready for a request.
-        connection.is_alive();
-        Ok(connection)
+        if connection.is_alive() {
+            Ok(connection)
+        } else {
+            Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has closed the new connection"))
+        }
     }
 
     /// Connects to the first address that accepts, each within its part of the connect timeout.
     async fn open_tcp(&self) -> io::Result<TcpStream> {
         let addresses: Vec<_> = lookup_host((self.host.as_str(), self.port)).await?.collect();
-        let number = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-        let limit = self.connect_timeout.map_or(ADDRESS_TIMEOUT, |limit| limit / number.max(1));
+        let limit = address_timeout(self.limit(), addresses.len());
         let mut failed = io::Error::other("the host name has no address");
         for address in addresses {
             match timeout(limit, TcpStream::connect(address)).await {
@@ -106,30 +138,61 @@ impl ConnectTarget {
     }
 }
 
+/// Returns the time for each of several addresses within the connect timeout `limit`.
+fn address_timeout(limit: Duration, addresses: usize) -> Duration {
+    let part = limit / u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
+    part.max(ADDRESS_TIMEOUT.min(limit))
+}
+
 impl HttpConnection {
     /// Sends a request and receives the response with its body.
-    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<(Parts, Bytes), hyper::Error> {
-        let Self { sender, driver } = self;
-        let sent = sender.send_request(request);
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<(Parts, Bytes), ExchangeError> {
+        let is_reused = self.is_reused;
+        let Self { sender, driver, .. } = self;
+        let sent = sender.try_send_request(request);
         let mut exchange = pin!(async move {
-            let (parts, body) = sent.await?.into_parts();
-            let body = body.collect().await?.to_bytes();
-            Ok((parts, body))
+            let response = sent.await.map_err(|mut failed| {
+                let is_unsent = is_reused && failed.take_message().is_some();
+                ExchangeError { error: failed.into_error(), is_unsent }
+            })?;
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.map_err(|error| ExchangeError { error, is_unsent: false })?;
+            Ok((parts, body.to_bytes()))
         });
-        let mut is_closed = false;
         let received = poll_fn(|context| {
+            drive(driver, context);
             // The exchange receives the reason of a connection that ends.
-            is_closed = is_closed || driver.as_mut().poll(context).is_ready();
             exchange.as_mut().poll(context)
-        });
-        received.await
+        })
+        .await;
+        self.is_reused = true;
+        received
+    }
+
+    /// Keeps the connection for later.
+    pub(crate) fn keep(mut self) -> Self {
+        self.is_reused = true;
+        self
     }
 
     /// Returns whether another request can be sent: the server has not closed the connection, and the last response is
     /// complete. It takes notice of what the runtime has received, and does not read from the socket otherwise.
     pub(crate) fn is_alive(&mut self) -> bool {
-        let driven = self.driver.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        driven.is_pending() && self.sender.is_ready()
+        drive(&mut self.driver, &mut Context::from_waker(Waker::noop()));
+        self.driver.is_some() && self.sender.is_ready()
+    }
+}
+
+/// Drives a connection, and drops one that has ended: a request that it has not taken is returned by that, which would
+/// wait forever otherwise.
+///
+/// It is driven without the runtime's budget: a connection that is pending only because its task has used up the budget
+/// appears to be open.
+fn drive(driver: &mut Option<Pin<Box<ConnectionDriver>>>, context: &mut Context<'_>) {
+    let has_ended =
+        |driver: &mut Pin<Box<ConnectionDriver>>| pin!(unconstrained(driver.as_mut())).poll(context).is_ready();
+    if driver.as_mut().is_some_and(has_ended) {
+        *driver = None;
     }
 }
 
@@ -186,5 +249,105 @@ impl AsyncWrite for SocketStream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn target(port: u16) -> ConnectTarget {
+        ConnectTarget { host: "127.0.0.1".to_owned(), port, tls: None, connect_timeout: Some(LIMIT) }
+    }
+
+    async fn listener() -> (TcpListener, u16) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    fn request() -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
+        *request.method_mut() = http::Method::POST;
+        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
+        request
+    }
+
+    /// Opens a connection, lets it serve requests, and closes it at the server.
+    async fn closed_connection(requests: usize) -> HttpConnection {
+        let (listener, port) = listener().await;
+        let target = target(port);
+        let (connection, accepted) = tokio::join!(target.connect(), listener.accept());
+        let (mut connection, (mut server, _)) = (connection.unwrap(), accepted.unwrap());
+        for _ in 0..requests {
+            let respond = async {
+                let mut buffer = [0; 4_096];
+                assert!(server.read(&mut buffer).await.unwrap() > 0);
+                server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+            };
+            assert_eq!(tokio::join!(connection.send(request()), respond).0.unwrap().1, "{}");
+        }
+        assert!(connection.is_alive());
+        drop(server);
+        // The runtime takes notice.
+        sleep(Duration::from_millis(20)).await;
+        connection
+    }
+
+    #[tokio::test]
+    async fn request_over_a_closed_connection_fails_at_once_and_is_known_to_be_unsent_if_the_connection_was_used() {
+        for requests in 0..3 {
+            let mut connection = closed_connection(requests).await;
+            for _ in 0..2 {
+                let failed = timeout(LIMIT, connection.send(request())).await.expect("a result").unwrap_err();
+                assert!(failed.is_unsent || requests == 0, "{requests}: {failed:?}");
+            }
+            assert!(!connection.is_alive());
+        }
+        let mut connection = closed_connection(0).await;
+        assert!(!timeout(LIMIT, connection.send(request())).await.expect("a result").unwrap_err().is_unsent);
+        let mut connection = closed_connection(0).await.keep();
+        assert!(timeout(LIMIT, connection.send(request())).await.expect("a result").unwrap_err().is_unsent);
+    }
+
+    #[tokio::test]
+    async fn closed_connection_is_noticed_by_a_task_that_has_used_up_its_budget() {
+        let mut connection = closed_connection(1).await;
+        // A channel that always has an element consumes the budget, without a pause.
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        (0..1_000).for_each(|number| sender.send(number).unwrap());
+        let is_alive = poll_fn(|context| {
+            while receiver.poll_recv(context).is_ready() {}
+            assert!(!receiver.is_empty(), "the budget has an end");
+            Poll::Ready(connection.is_alive())
+        });
+        assert!(!is_alive.await);
+    }
+
+    #[tokio::test]
+    async fn connection_that_the_server_does_not_accept_ends_with_the_default_timeout() {
+        // The kernel accepts the connection, but nobody takes part in the TLS handshake.
+        let (_listener, port) = listener().await;
+        let tls = Some(crate::tls::config_with(rustls::RootCertStore::empty()).unwrap());
+        let target = ConnectTarget { tls, connect_timeout: None, ..target(port) };
+        tokio::time::pause();
+        let started = Instant::now();
+        let error = target.connect().await.err().expect("no connection");
+        assert!(error.is_timeout, "{error}");
+        assert_eq!(started.elapsed().as_secs(), CONNECT_TIMEOUT.as_secs());
+    }
+
+    #[test]
+    fn each_of_several_addresses_has_time_for_a_round_trip() {
+        let seconds = |limit, addresses| address_timeout(Duration::from_millis(limit), addresses).as_millis();
+        assert_eq!([0, 1, 2, 8, 100].map(|addresses| seconds(1_000, addresses)), [1_000, 1_000, 500, 500, 500]);
+        assert_eq!([1, 2, 100].map(|addresses| seconds(200, addresses)), [200, 200, 200]);
+        assert_eq!([2, 4].map(|addresses| seconds(10_000, addresses)), [5_000, 2_500]);
     }
 }

@@ -1,13 +1,17 @@
 //! The connections to one server: [`ConnectionPool`].
 //!
-//! A TLS handshake costs as much CPU as a hundred requests, so a pool opens one connection first, and further ones one
-//! at a time, while a request has waited for a connection longer than a handshake takes, and with pauses, so that
-//! handshakes take a limited part of the time even if more connections do not help. The session of an earlier handshake
-//! is resumed. Idle connections are used in the order of their last use, so that unneeded ones become old, and
-//! are closed.
+//! A TLS handshake costs as much CPU as a hundred requests, so a pool opens one connection first, whose TLS session
+//! the others resume, and further ones while a request has waited for a connection longer than a handshake takes. With
+//! a server nearby they are opened one after another with pauses, so that handshakes take a quarter of the CPU time.
+//! With a server in another Region, where a handshake consists of waiting, as many are opened at once as are open, so
+//! that the number doubles; the CPU time remains limited. Idle connections are used in the order of their last use, so
+//! that unneeded ones become old, and are closed.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
+use std::mem;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,9 +22,9 @@ use http_body_util::Full;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::connection::{ConnectError, ConnectTarget, HttpConnection};
+use crate::connection::{ConnectError, ConnectTarget, ExchangeError, HttpConnection};
 
 /// The time after which an unused connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -29,10 +33,17 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 const DOUBTFUL_AFTER: Duration = Duration::from_millis(500);
 /// The shortest time that a request waits before another connection is opened for it.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
+/// The longest time that a request waits before another connection is opened for it. A handshake that takes longer
+/// consists of waiting for a server in another Region.
+const LONGEST_WAIT: Duration = Duration::from_millis(20);
+/// The pause after an established connection, in CPU times of its handshake: a quarter of the time is for handshakes.
+const PAUSE_HANDSHAKES: u32 = 3;
+/// The longest pause after an established connection.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// The pause after a connection that was not established, while others are open.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
-/// The pause after an established connection, in durations of its handshake: a quarter of the time is for handshakes.
-const PAUSE_HANDSHAKES: u32 = 3;
+/// The pauses before a failed connection is attempted again, and after that it is an error of the waiting requests.
+const RECONNECT_PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 
 /// Connections to one server, which are opened when requests wait for one.
 #[derive(Clone)]
@@ -46,19 +57,35 @@ struct SharedPool {
 
 #[derive(Default)]
 struct PoolState {
-    /// The unused connections, the last used one at the end.
+    /// The unused connections, the last used one at the end. If there are any, no request waits.
     idle: Vec<(HttpConnection, Instant)>,
     /// The number of established connections, used or not.
     open: usize,
-    is_connecting: bool,
+    /// The number of connections that are being opened.
+    connecting: usize,
     /// The requests that wait for a connection, in their order.
-    waiting: VecDeque<oneshot::Sender<Result<ConnectionLease, ConnectError>>>,
-    /// The duration of the last connection attempt that succeeded.
-    handshake: Duration,
-    /// The earliest time of the next connection attempt.
+    waiting: VecDeque<WaitingRequest>,
+    /// Whether a task opens connections for the requests that wait.
+    is_growing: bool,
+    handshake: Option<HandshakeTime>,
+    /// The earliest time of the next connection attempt, while a connection is open.
     pause_until: Option<Instant>,
     /// Whether a task closes old connections.
     is_swept: bool,
+}
+
+struct WaitingRequest {
+    since: Instant,
+    sender: oneshot::Sender<Result<ConnectionLease, ConnectError>>,
+}
+
+/// The duration of connection attempts that succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct HandshakeTime {
+    /// The duration of the shortest one: the others include the time in which this process did something else.
+    total: Duration,
+    /// The time in which this process was busy with the last one.
+    busy: Duration,
 }
 
 /// The use of a connection for one request. A lease that is dropped before the response is complete closes its
@@ -74,6 +101,34 @@ impl fmt::Debug for ConnectionPool {
     }
 }
 
+impl PoolState {
+    /// Returns the time that a request waits before another connection is opened for it.
+    fn wait(&self) -> Duration {
+        self.handshake.map_or(SHORTEST_WAIT, |handshake| handshake.total.clamp(SHORTEST_WAIT, LONGEST_WAIT))
+    }
+
+    /// Returns the number of connections that may be opened at the same time.
+    fn connecting_limit(&self) -> usize {
+        let distant = self.handshake.filter(|handshake| handshake.total > LONGEST_WAIT);
+        let parallel = distant.map_or(1, |handshake| {
+            let busy = handshake.busy.as_micros() * u128::from(1 + PAUSE_HANDSHAKES);
+            usize::try_from(handshake.total.as_micros() / busy.max(1)).unwrap_or(usize::MAX)
+        });
+        self.open.min(parallel).max(1)
+    }
+
+    /// Takes notice of a connection attempt that succeeded, unless it has taken longer than `limit`: the execution
+    /// environment was frozen in the meantime.
+    fn record(&mut self, sample: HandshakeTime, limit: Duration, now: Instant) {
+        if sample.total > limit {
+            return;
+        }
+        let total = self.handshake.map_or(sample.total, |known| known.total.min(sample.total));
+        self.handshake = Some(HandshakeTime { total, busy: sample.busy });
+        self.pause_until = Some(now + (sample.busy * PAUSE_HANDSHAKES).min(LONGEST_PAUSE));
+    }
+}
+
 impl ConnectionPool {
     /// Creates a pool of at most `max_connections`, without opening one.
     pub(crate) fn new(target: ConnectTarget, max_connections: usize) -> Self {
@@ -83,84 +138,125 @@ impl ConnectionPool {
 
     /// Returns a connection that no other request uses, as soon as there is one.
     pub(crate) async fn lease(&self) -> Result<ConnectionLease, ConnectError> {
-        let is_doubtful = |(_, since): &(HttpConnection, Instant)| since.elapsed() >= DOUBTFUL_AFTER;
-        if self.state().idle.last().is_some_and(is_doubtful) {
-            // The runtime receives what has happened to the connections in the meantime.
-            yield_now().await;
-        }
-        let mut waiting = {
-            let mut state = self.state();
-            while let Some((mut connection, _)) = state.idle.pop() {
-                if connection.is_alive() {
-                    return Ok(ConnectionLease { pool: self.clone(), connection: Some(connection) });
-                }
-                state.open -= 1;
-            }
-            let (sender, receiver) = oneshot::channel();
-            state.waiting.push_back(sender);
-            if state.open == 0 {
-                self.connect(&mut state);
-            }
-            receiver
-        };
         loop {
-            let wait = self.state().handshake.max(SHORTEST_WAIT);
-            match timeout(wait, &mut waiting).await {
-                Ok(Ok(leased)) => return leased,
-                // The pool drops no sender that it has not used, but its lock may be gone with a panic.
-                Ok(Err(_)) => return Box::pin(self.lease()).await,
-                Err(_) => {
-                    let mut state = self.state();
-                    self.connect(&mut state);
+            let is_doubtful = |(_, since): &(HttpConnection, Instant)| since.elapsed() >= DOUBTFUL_AFTER;
+            if self.state().idle.last().is_some_and(is_doubtful) {
+                // The runtime receives what has happened to the connections in the meantime.
+                yield_now().await;
+            }
+            let waiting = {
+                let mut state = self.state();
+                while let Some((mut connection, since)) = state.idle.pop() {
+                    // The task that closes old connections may have been frozen.
+                    if since.elapsed() < IDLE_TIMEOUT && connection.is_alive() {
+                        return Ok(ConnectionLease { pool: self.clone(), connection: Some(connection) });
+                    }
+                    state.open -= 1;
                 }
+                let (sender, receiver) = oneshot::channel();
+                state.waiting.push_back(WaitingRequest { since: Instant::now(), sender });
+                self.open_more(state);
+                receiver
+            };
+            // The pool drops no sender without a result, except with a panic.
+            if let Ok(leased) = waiting.await {
+                return leased;
             }
         }
     }
 
-    /// Opens another connection in the background, unless one is being opened or the limit is reached.
-    fn connect(&self, state: &mut PoolState) {
-        let is_paused = state.open > 0 && state.pause_until.is_some_and(|until| Instant::now() < until);
-        if state.is_connecting || is_paused || state.open >= self.0.max_connections {
+    /// Opens a connection if there is none, or lets a task open more if the requests continue to wait. Tasks are
+    /// started without the lock, because a runtime that shuts down drops them at once.
+    fn open_more(&self, mut state: MutexGuard<'_, PoolState>) {
+        if state.waiting.is_empty() {
             return;
         }
-        // Without a runtime, nobody waits for the connection.
-        let Ok(runtime) = Handle::try_current() else { return };
-        state.is_connecting = true;
-        let pool = Arc::downgrade(&self.0);
+        let established = state.open + state.connecting;
+        let is_first = established == 0;
+        let is_new = !is_first && !state.is_growing && established < self.0.max_connections;
+        state.connecting += usize::from(is_first);
+        state.is_growing |= is_new;
+        drop(state);
+        if is_first {
+            self.spawn_connect();
+        } else if is_new {
+            self.spawn_growth();
+        }
+    }
+
+    /// Opens a connection in the background, which is counted already.
+    fn spawn_connect(&self) {
+        let pending = PendingConnection { pool: Arc::downgrade(&self.0) };
         let target = self.0.target.clone();
+        let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
-            let started = Instant::now();
-            let connected = target.connect().await;
-            if let Some(pool) = pool.upgrade() {
-                Self(pool).add(connected, started.elapsed());
+            let connected = connect(&target).await;
+            pending.finish(connected);
+        });
+    }
+
+    /// Opens connections in the background while requests wait.
+    fn spawn_growth(&self) {
+        let mut task = FlaggedTask { pool: Arc::downgrade(&self.0), flag: |state| &mut state.is_growing };
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            while let Some(pool) = task.pool.upgrade().map(Self) {
+                let Some(next) = pool.grow() else {
+                    task.finish();
+                    return;
+                };
+                drop(pool);
+                sleep_until(next).await;
             }
         });
     }
 
-    /// Adds a connection that was opened, or passes its error on to those who wait, if no connection is left for them.
-    fn add(&self, connected: Result<HttpConnection, ConnectError>, duration: Duration) {
+    /// Opens connections if a request has waited long enough. Returns the time of the next decision, or `None` if no
+    /// request waits, or no further connection is allowed.
+    fn grow(&self) -> Option<Instant> {
         let mut state = self.state();
-        state.is_connecting = false;
+        state.waiting.retain(|request| !request.sender.is_closed());
+        let free = self.0.max_connections.saturating_sub(state.open + state.connecting);
+        let Some(since) = state.waiting.front().map(|request| request.since).filter(|_| free > 0) else {
+            state.is_growing = false;
+            return None;
+        };
+        let (now, wait) = (Instant::now(), state.wait());
+        let due = state.pause_until.map_or(since + wait, |until| until.max(since + wait));
+        if due > now {
+            return Some(due);
+        }
+        let wanted = state.waiting.len().min(state.connecting_limit()).saturating_sub(state.connecting);
+        let number = wanted.min(free);
+        state.connecting += number;
+        drop(state);
+        (0..number).for_each(|_| self.spawn_connect());
+        Some(now + wait)
+    }
+
+    /// Adds a connection that was opened, or passes its error on to those who wait, if no connection is left for them.
+    fn add(&self, connected: Result<(HttpConnection, HandshakeTime), ConnectError>) {
+        let mut state = self.state();
+        state.connecting -= 1;
         match connected {
-            Ok(connection) => {
+            Ok((connection, handshake)) => {
                 state.open += 1;
-                state.handshake = duration;
-                state.pause_until = Some(Instant::now() + duration * PAUSE_HANDSHAKES);
+                state.record(handshake, self.0.target.limit(), Instant::now());
                 drop(state);
                 self.give_back(connection);
             }
-            Err(error) if state.open == 0 => {
-                let waiting = std::mem::take(&mut state.waiting);
+            Err(error) if state.open + state.connecting == 0 => {
+                let waiting = mem::take(&mut state.waiting);
                 drop(state);
-                for waiter in waiting {
+                for request in waiting {
                     // A request that no longer waits needs no error.
-                    let _ = waiter.send(Err(error.clone()));
+                    let _ = request.sender.send(Err(error.clone()));
                 }
             }
             Err(error) => {
+                tracing::debug!(%error, "the requests wait for the other connections");
                 state.pause_until = Some(Instant::now() + FAILURE_PAUSE);
-                drop(state);
-                tracing::debug!(%error, "the requests wait for the open connections");
+                self.open_more(state);
             }
         }
     }
@@ -170,15 +266,15 @@ impl ConnectionPool {
         let mut lease = ConnectionLease { pool: self.clone(), connection: Some(connection) };
         loop {
             let mut state = self.state();
-            let Some(waiter) = state.waiting.pop_front() else {
+            let Some(request) = state.waiting.pop_front() else {
                 if let Some(connection) = lease.connection.take() {
-                    state.idle.push((connection, Instant::now()));
+                    state.idle.push((connection.keep(), Instant::now()));
                 }
-                self.sweep(&mut state);
+                self.sweep(state);
                 return;
             };
             drop(state);
-            match waiter.send(Ok(lease)) {
+            match request.sender.send(Ok(lease)) {
                 Err(Ok(unused)) => lease = unused,
                 _ => return,
             }
@@ -189,35 +285,44 @@ impl ConnectionPool {
     fn forget(&self) {
         let mut state = self.state();
         state.open -= 1;
-        state.waiting.retain(|waiter| !waiter.is_closed());
-        if !state.waiting.is_empty() {
-            self.connect(&mut state);
-        }
+        state.waiting.retain(|request| !request.sender.is_closed());
+        self.open_more(state);
     }
 
     /// Starts the task that closes old connections, unless it runs.
-    fn sweep(&self, state: &mut PoolState) {
-        let Ok(runtime) = Handle::try_current() else { return };
-        if std::mem::replace(&mut state.is_swept, true) {
+    fn sweep(&self, mut state: MutexGuard<'_, PoolState>) {
+        if mem::replace(&mut state.is_swept, true) {
             return;
         }
-        let pool = Arc::downgrade(&self.0);
+        drop(state);
+        let mut task = FlaggedTask { pool: Arc::downgrade(&self.0), flag: |state| &mut state.is_swept };
+        let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
-            while close_old(&pool) {
+            while let Some(pool) = task.pool.upgrade() {
+                if !close_old(&pool) {
+                    task.finish();
+                    return;
+                }
+                drop(pool);
                 sleep(IDLE_TIMEOUT / 4).await;
             }
         });
     }
 
     fn state(&self) -> MutexGuard<'_, PoolState> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state()
+    }
+}
+
+impl SharedPool {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Closes the connections that were not used for [`IDLE_TIMEOUT`]; returns whether any other is idle.
-fn close_old(pool: &Weak<SharedPool>) -> bool {
-    let Some(pool) = pool.upgrade() else { return false };
-    let mut state = pool.state.lock().unwrap_or_else(PoisonError::into_inner);
+fn close_old(pool: &SharedPool) -> bool {
+    let mut state = pool.state();
     let before = state.idle.len();
     state.idle.retain(|(_, since)| since.elapsed() < IDLE_TIMEOUT);
     state.open -= before - state.idle.len();
@@ -225,9 +330,80 @@ fn close_old(pool: &Weak<SharedPool>) -> bool {
     state.is_swept
 }
 
+/// Opens a connection, with repetitions after errors other than a timeout.
+async fn connect(target: &ConnectTarget) -> Result<(HttpConnection, HandshakeTime), ConnectError> {
+    for pause in RECONNECT_PAUSES {
+        match connect_once(target).await {
+            Err(error) if !error.is_timeout => {
+                tracing::debug!(%error, "the connection is attempted again");
+                sleep(pause).await;
+            }
+            connected => return connected,
+        }
+    }
+    connect_once(target).await
+}
+
+async fn connect_once(target: &ConnectTarget) -> Result<(HttpConnection, HandshakeTime), ConnectError> {
+    let (started, mut busy) = (Instant::now(), Duration::ZERO);
+    let mut connecting = pin!(target.connect());
+    let connected = poll_fn(|context| {
+        let resumed = Instant::now();
+        let polled = connecting.as_mut().poll(context);
+        busy += resumed.elapsed();
+        polled
+    })
+    .await;
+    let total = started.elapsed();
+    connected.map(|connection| (connection, HandshakeTime { total, busy }))
+}
+
+/// A connection that is being opened. If its task ends without a result, that is an error of the connection.
+struct PendingConnection {
+    pool: Weak<SharedPool>,
+}
+
+impl PendingConnection {
+    fn finish(mut self, connected: Result<(HttpConnection, HandshakeTime), ConnectError>) {
+        if let Some(pool) = mem::take(&mut self.pool).upgrade() {
+            ConnectionPool(pool).add(connected);
+        }
+    }
+}
+
+impl Drop for PendingConnection {
+    fn drop(&mut self) {
+        if let Some(pool) = mem::take(&mut self.pool).upgrade() {
+            let error = pool.target.error("the task that connects has ended".to_owned(), false);
+            ConnectionPool(pool).add(Err(error));
+        }
+    }
+}
+
+/// A background task, of which a flag of the pool says that it runs.
+struct FlaggedTask {
+    pool: Weak<SharedPool>,
+    flag: fn(&mut PoolState) -> &mut bool,
+}
+
+impl FlaggedTask {
+    /// Ends a task that has reset its flag itself, in the same critical section as its last decision.
+    fn finish(&mut self) {
+        self.pool = Weak::new();
+    }
+}
+
+impl Drop for FlaggedTask {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            *(self.flag)(&mut pool.state()) = false;
+        }
+    }
+}
+
 impl ConnectionLease {
     /// Sends the request and receives the response. Afterwards the connection serves another request, if it can.
-    pub(crate) async fn send(mut self, request: Request<Full<Bytes>>) -> Result<(Parts, Bytes), hyper::Error> {
+    pub(crate) async fn send(mut self, request: Request<Full<Bytes>>) -> Result<(Parts, Bytes), ExchangeError> {
         // Only a complete response puts the connection back: until then, the guard closes it.
         let Some(mut connection) = self.connection.take() else { unreachable!("a lease sends one request") };
         let mut guard = ClosingGuard { pool: &self.pool, is_closed: true };
@@ -267,73 +443,12 @@ impl Drop for ConnectionLease {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use base64::Engine as _;
-    use base64::prelude::BASE64_STANDARD;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-    use rustls::{HandshakeKind, RootCertStore, ServerConfig};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
-    use tokio_rustls::TlsAcceptor;
+    use rustls::RootCertStore;
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::tests::tls_server::TlsServer;
     use crate::tls::config_with;
-
-    /// A certificate of `localhost`, valid until 2126, and its key.
-    const CERTIFICATE: &str = "MIIBkzCCATigAwIBAgIUWfqh949a8vkEsZF5xdSORyeMO5IwCgYIKoZIzj0EAwIwFDESMBAGA1UEAwwJbG9jYWxo\
-        b3N0MCAXDTI2MTEyODEwMjA1NFoYDzIxMjYxMTA0MTAyMDU0WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMB\
-        BwNCAATQ+QO70r5UzjKabUT6uxmDZlopFooGZ+n3Z+x2KanS/LC5nt7yc9YRdyNe0n/0QZ0ig6z4VfFVZCQP85Dngvd3o2YwZDAdBgNVHQ4E\
-        FgQUhUe/0nTqECuDrJJtYZQEQRq2MPIwHwYDVR0jBBgwFoAUhUe/0nTqECuDrJJtYZQEQRq2MPIwFAYDVR0RBA0wC4IJbG9jYWxob3N0MAwG\
-        A1UdEwEB/wQCMAAwCgYIKoZIzj0EAwIDSQAwRgIhAKOQjBgKT2DTUSvf94QNV4H3tZBWmj8X3+zh5JaLzcqyAiEAkTeQiy/ObIY+TdsFPP/S\
-        ciocPUfvDFZZ3gaOfAP0h5I=";
-    const KEY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgc44fRfRISpWPzHWX8Vy6LbMtPCYwBMUzaAyD9TGmlAWh\
-        RANCAATQ+QO70r5UzjKabUT6uxmDZlopFooGZ+n3Z+x2KanS/LC5nt7yc9YRdyNe0n/0QZ0ig6z4VfFVZCQP85Dngvd3";
-
-    /// A TLS server that responds to every request.
-    #[derive(Clone, Default)]
-    struct TlsServer {
-        full: Arc<AtomicUsize>,
-        resumed: Arc<AtomicUsize>,
-        open: Arc<AtomicUsize>,
-    }
-
-    impl TlsServer {
-        async fn start(&self) -> ConnectTarget {
-            let certificate = CertificateDer::from(BASE64_STANDARD.decode(CERTIFICATE).unwrap());
-            let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(BASE64_STANDARD.decode(KEY).unwrap()));
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-            let config = config.with_no_client_auth().with_single_cert(vec![certificate.clone()], key).unwrap();
-            let acceptor = TlsAcceptor::from(Arc::new(config));
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let server = self.clone();
-            tokio::spawn(async move {
-                while let Ok((stream, _)) = listener.accept().await {
-                    let (server, acceptor) = (server.clone(), acceptor.clone());
-                    tokio::spawn(async move {
-                        let mut stream = acceptor.accept(stream).await.unwrap();
-                        let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
-                        if is_resumed { &server.resumed } else { &server.full }.fetch_add(1, Ordering::Relaxed);
-                        server.open.fetch_add(1, Ordering::Relaxed);
-                        let mut buffer = [0; 4_096];
-                        // All requests are so short that each is read at once.
-                        while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
-                            sleep(Duration::from_millis(20)).await;
-                            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
-                            if stream.write_all(response).await.is_err() || stream.flush().await.is_err() {
-                                break;
-                            }
-                        }
-                        server.open.fetch_sub(1, Ordering::Relaxed);
-                    });
-                }
-            });
-            let mut roots = RootCertStore::empty();
-            roots.add(certificate).unwrap();
-            let tls = Some(config_with(roots).unwrap());
-            ConnectTarget { host: "localhost".to_owned(), port, tls, connect_timeout: Some(Duration::from_secs(5)) }
-        }
-    }
 
     async fn request(pool: ConnectionPool) -> Bytes {
         let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
@@ -412,5 +527,94 @@ mod tests {
         let state = pool.state();
         assert_eq!((state.idle.len(), state.waiting.len()), (state.open, 0));
         assert!(state.open <= 2, "{}", state.open);
+    }
+
+    #[tokio::test]
+    async fn connection_that_fails_is_attempted_again_before_a_request_fails() {
+        let server = TlsServer { refused: Arc::new(AtomicUsize::new(2)), ..TlsServer::default() };
+        let pool = ConnectionPool::new(server.start().await, 2);
+        request_all(&pool, 32).await;
+        assert!(server.accepted.load(Ordering::Relaxed) <= 2 + 2);
+        let server = TlsServer { refused: Arc::new(AtomicUsize::new(usize::MAX)), ..TlsServer::default() };
+        let pool = ConnectionPool::new(server.start().await, 2);
+        let (first, second) = tokio::join!(pool.lease(), pool.lease());
+        for leased in [first, second] {
+            assert!(!leased.err().expect("an error").is_timeout);
+        }
+        assert_eq!(server.accepted.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn connection_that_was_idle_for_too_long_is_not_used() {
+        let server = TlsServer::default();
+        let pool = ConnectionPool::new(server.start().await, 2);
+        request(pool.clone()).await;
+        // As after an execution environment was frozen, whose tasks have not run.
+        for (_, since) in &mut pool.state().idle {
+            *since = since.checked_sub(IDLE_TIMEOUT).unwrap();
+        }
+        request(pool.clone()).await;
+        assert_eq!(server.accepted.load(Ordering::Relaxed), 2);
+        assert_eq!(pool.state().open, 1);
+    }
+
+    #[test]
+    fn connection_attempt_that_ends_with_its_runtime_is_an_error() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // The kernel accepts the connection, but nobody takes part in the TLS handshake.
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tls = Some(config_with(RootCertStore::empty()).unwrap());
+        let limit = Some(Duration::from_mins(5));
+        let target = ConnectTarget { host: "127.0.0.1".to_owned(), port, tls, connect_timeout: limit };
+        let pool = ConnectionPool::new(target, 4);
+        let (first, second) = (runtime(), runtime());
+        assert!(first.block_on(async { timeout(Duration::from_millis(20), pool.lease()).await }).is_err());
+        assert_eq!(pool.state().connecting, 1);
+        second.block_on(async {
+            let mut waiting = pin!(pool.lease());
+            assert!(timeout(Duration::from_millis(20), waiting.as_mut()).await.is_err());
+            first.shutdown_background();
+            let error = waiting.await.err().expect("an error");
+            assert!(error.to_string().contains("has ended"), "{error}");
+        });
+        let state = pool.state();
+        assert_eq!((state.open, state.connecting, state.waiting.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn handshakes_with_a_server_nearby_are_sequential_and_with_a_distant_one_as_many_as_are_open() {
+        let sample = |total, busy| {
+            let sample = HandshakeTime { total: Duration::from_millis(total), busy: Duration::from_micros(busy) };
+            let mut state = PoolState { open: 32, ..PoolState::default() };
+            let now = Instant::now();
+            state.record(sample, Duration::from_secs(1), now);
+            let pause = state.pause_until.map(|until| (until - now).as_millis());
+            (state.connecting_limit(), state.wait().as_millis(), pause)
+        };
+        assert_eq!(sample(1, 900), (1, 2, Some(2)));
+        assert_eq!(sample(15, 900), (1, 15, Some(2)));
+        assert_eq!(sample(150, 900), (32, 20, Some(2)));
+        // A small share of a core: the handshake's CPU time takes long itself.
+        assert_eq!(sample(200, 25_000), (2, 20, Some(50)));
+        assert_eq!(sample(150, 0), (32, 20, Some(0)));
+        assert_eq!(PoolState::default().connecting_limit(), 1);
+    }
+
+    #[test]
+    fn handshake_during_which_the_environment_was_frozen_is_no_measurement() {
+        let mut state = PoolState { open: 8, ..PoolState::default() };
+        let (limit, now) = (Duration::from_secs(1), Instant::now());
+        let sample = |total| HandshakeTime { total, busy: total };
+        state.record(sample(Duration::from_mins(1)), limit, now);
+        assert_eq!((state.handshake, state.pause_until), (None, None));
+        state.record(sample(Duration::from_millis(5)), limit, now);
+        state.record(sample(Duration::from_mins(1)), limit, now + Duration::from_mins(1));
+        assert_eq!(state.handshake, Some(sample(Duration::from_millis(5))));
+        assert_eq!(state.pause_until, Some(now + Duration::from_millis(15)));
+        // Even a long one within the limit does not delay the others for long.
+        state.record(sample(Duration::from_millis(900)), limit, now);
+        assert_eq!(state.pause_until, Some(now + LONGEST_PAUSE));
+        assert_eq!(state.wait(), Duration::from_millis(5));
     }
 }

@@ -3,7 +3,7 @@
 //! The table of retryable failures is that of the SDK for Rust (`aws-runtime`, `aws-smithy-runtime`), and one addition:
 //! an expired token is retried with new credentials.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aws_smithy_types::retry::{ErrorKind, RetryConfig};
@@ -103,6 +103,10 @@ pub(crate) fn backoff(
 #[derive(Debug)]
 pub(crate) struct RetryQuota(Mutex<u32>);
 
+/// The decision on retries after a failure that several requests share: one of them takes the tokens.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SharedCharge(Arc<OnceLock<bool>>);
+
 impl Default for RetryQuota {
     fn default() -> Self {
         Self(Mutex::new(QUOTA))
@@ -110,17 +114,32 @@ impl Default for RetryQuota {
 }
 
 impl RetryQuota {
+    /// Returns the tokens.
+    pub(crate) fn tokens(&self) -> MutexGuard<'_, u32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the tokens of a retry; returns their number, or `None` if there are not enough.
     pub(crate) fn acquire(&self, kind: ErrorKind) -> Option<u32> {
         let cost = if kind == ErrorKind::TransientError { TIMEOUT_COST } else { RETRY_COST };
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.tokens();
         *tokens = tokens.checked_sub(cost)?;
         Some(cost)
     }
 
+    /// As [`Self::acquire`], once for all requests that share a failure: the number is 0 for all but the first.
+    pub(crate) fn acquire_shared(&self, kind: ErrorKind, charge: &SharedCharge) -> Option<u32> {
+        let mut taken = Some(0);
+        let is_granted = *charge.0.get_or_init(|| {
+            taken = self.acquire(kind);
+            taken.is_some()
+        });
+        taken.filter(|_| is_granted)
+    }
+
     /// Returns the tokens of the last retry of a request that succeeded, or one token if it was not retried.
     pub(crate) fn release(&self, taken: Option<u32>) {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.tokens();
         *tokens = (*tokens + taken.unwrap_or(1)).min(QUOTA);
     }
 }
@@ -195,5 +214,20 @@ mod tests {
         assert_eq!(quota.acquire(ErrorKind::ThrottlingError), Some(5));
         (0..1_000).for_each(|_| quota.release(None));
         assert_eq!(*quota.0.lock().unwrap(), QUOTA);
+    }
+
+    #[test]
+    fn failure_that_requests_share_takes_tokens_once() {
+        let quota = RetryQuota::default();
+        for _ in 0..50 {
+            let charge = SharedCharge::default();
+            let taken = [(); 3].map(|()| quota.acquire_shared(ErrorKind::TransientError, &charge));
+            assert_eq!(taken, [Some(10), Some(0), Some(0)]);
+        }
+        let charge = SharedCharge::default();
+        assert_eq!([(); 2].map(|()| quota.acquire_shared(ErrorKind::TransientError, &charge)), [None, None]);
+        // The decision lasts, although there are tokens now.
+        quota.release(Some(10));
+        assert_eq!(quota.acquire_shared(ErrorKind::TransientError, &charge), None);
     }
 }

@@ -24,10 +24,11 @@ use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use tokio::time::sleep;
 
 use crate::clock_skew::ClockSkew;
-use crate::retry::{ErrorResponse, RetryQuota, backoff, is_expired_token, retryable_kind};
+use crate::connection::ConnectError;
+use crate::retry::{ErrorResponse, RetryQuota, SharedCharge, backoff, is_expired_token, retryable_kind};
 use crate::sdk_components::{SdkComponents, credentials, usable_until};
 use crate::signer::{RequestSigner, SigningScope};
-use crate::transport::{HttpTransport, ReceivedResponse, TransportError, within};
+use crate::transport::{HttpTransport, ReceivedResponse, RequestChannel, TransportError, within};
 
 /// The header with the pause, in milliseconds, that the service requests before a retry.
 const RETRY_AFTER: &str = "x-amz-retry-after";
@@ -90,15 +91,30 @@ struct FailedAttempt<E> {
     error: SdkError<E>,
     kind: Option<ErrorKind>,
     retry_after: Option<Duration>,
+    /// The cost of the retry, if other requests have failed for the same reason.
+    charge: Option<SharedCharge>,
 }
 
 impl<E> FailedAttempt<E> {
     fn transient(error: SdkError<E>) -> Box<Self> {
-        Box::new(Self { error, kind: Some(ErrorKind::TransientError), retry_after: None })
+        Box::new(Self { error, kind: Some(ErrorKind::TransientError), retry_after: None, charge: None })
     }
 
     fn final_error(source: impl Into<BoxError>) -> Box<Self> {
-        Box::new(Self { error: SdkError::construction_failure(source), kind: None, retry_after: None })
+        Box::new(Self { error: SdkError::construction_failure(source), kind: None, retry_after: None, charge: None })
+    }
+
+    fn late(limit: Duration) -> Box<Self> {
+        let late = format!("no response within the attempt timeout of {limit:?}");
+        Self::transient(SdkError::timeout_error(late))
+    }
+
+    /// The failure of a connection, which is that of all requests that have waited for it.
+    fn unconnected(error: ConnectError) -> Box<Self> {
+        let charge = error.charge.clone();
+        let mut failed = Self::transient(SdkError::dispatch_failure(error.into()));
+        failed.charge = Some(charge);
+        failed
     }
 }
 
@@ -166,7 +182,7 @@ impl TableClient {
         let ClientState { quota, .. } = &*self.0;
         let mut taken = None;
         for attempt in 1.. {
-            let failed = match self.attempt_in_time(sdk, operation, body.clone()).await {
+            let failed = match self.attempt(sdk, operation, body.clone()).await {
                 Ok(response) => {
                     quota.release(taken);
                     return Ok(response);
@@ -176,7 +192,10 @@ impl TableClient {
             let Some(kind) = failed.kind.filter(|_| attempt < sdk.retries.max_attempts()) else {
                 return Err(failed.error);
             };
-            taken = quota.acquire(kind);
+            taken = match &failed.charge {
+                Some(charge) => quota.acquire_shared(kind, charge),
+                None => quota.acquire(kind),
+            };
             if taken.is_none() {
                 return Err(failed.error);
             }
@@ -185,25 +204,9 @@ impl TableClient {
         unreachable!("the loop ends with a response or an error")
     }
 
-    async fn attempt_in_time<E>(
-        &self,
-        sdk: &SdkComponents,
-        operation: &WireOperation,
-        body: Bytes,
-    ) -> Result<ReceivedResponse, Box<FailedAttempt<E>>>
-    where
-        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
-    {
-        let attempt = self.attempt(sdk, operation, body);
-        match within(sdk.timeouts.operation_attempt_timeout(), attempt).await {
-            Ok(attempted) => attempted,
-            Err(limit) => {
-                let late = format!("no response within the attempt timeout of {limit:?}");
-                Err(FailedAttempt::transient(SdkError::timeout_error(late)))
-            }
-        }
-    }
-
+    /// Calls an operation once. The attempt timeout limits the resolution of the credentials and the exchange; the
+    /// connect timeout, the operation timeout and the caller limit the wait for a connection. Otherwise a burst would
+    /// end requests before they are sent, or soon after, and the latter close their connections.
     async fn attempt<E>(
         &self,
         sdk: &SdkComponents,
@@ -213,18 +216,40 @@ impl TableClient {
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let access = self.access(sdk).await.map_err(FailedAttempt::final_error)?;
-        let signed_at = self.0.skew.apply(sdk.now());
-        let headers = access.signer.sign(&operation.target, &body, signed_at);
-        match access.transport.send(sdk, &access.uri, headers, body).await {
-            Ok(response) if response.status.is_success() => Ok(response),
-            Ok(response) => Err(self.rejected(sdk, operation, response, signed_at, &access).await),
-            Err(TransportError::Connector(error)) => Err(unsent(error)),
-            Err(TransportError::Checksum(response, error)) => {
-                let raw = response.into_sdk().map_err(FailedAttempt::final_error)?;
-                Err(FailedAttempt::transient(SdkError::response_error(error, raw)))
+        let limit = sdk.timeouts.operation_attempt_timeout();
+        let access = within(limit, self.access(sdk)).await.map_err(FailedAttempt::late)?;
+        let access = access.map_err(FailedAttempt::final_error)?;
+        loop {
+            let channel = access.transport.reserve().await.map_err(FailedAttempt::unconnected)?;
+            let exchange = self.exchange(sdk, operation, body.clone(), &access, channel);
+            if let Some(exchanged) = within(limit, exchange).await.map_err(FailedAttempt::late)? {
+                return exchanged;
             }
         }
+    }
+
+    /// Sends a request and evaluates the response. Returns `None` if the connection was closed before the request was
+    /// sent.
+    async fn exchange<E>(
+        &self,
+        sdk: &SdkComponents,
+        operation: &WireOperation,
+        body: Bytes,
+        access: &SignedAccess,
+        channel: RequestChannel<'_>,
+    ) -> Option<Result<ReceivedResponse, Box<FailedAttempt<E>>>>
+    where
+        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let signed_at = self.0.skew.apply(sdk.now());
+        let headers = access.signer.sign(&operation.target, &body, signed_at);
+        Some(match channel.send(sdk, &access.uri, headers, body).await {
+            Ok(response) if response.status.is_success() => Ok(response),
+            Ok(response) => Err(self.rejected(sdk, operation, response, signed_at, access).await),
+            Err(TransportError::Unsent) => return None,
+            Err(TransportError::Connector(error)) => Err(unanswered(error)),
+            Err(TransportError::Checksum(response, error)) => Err(not_understood(*response, error)),
+        })
     }
 
     /// Parses a response with an error, and corrects its cause, if that is the clock or expired credentials.
@@ -254,7 +279,7 @@ impl TableClient {
                 let is_retryable = retryable_kind(ErrorResponse { status, code: None, is_skewed: false });
                 let error = SdkError::response_error(error, raw);
                 let kind = is_retryable.or(Some(ErrorKind::TransientError));
-                return Box::new(FailedAttempt { error, kind, retry_after });
+                return Box::new(FailedAttempt { error, kind, retry_after, charge: None });
             }
         };
         let is_skewed = self.0.skew.correct(signed_at, date.as_deref(), sdk.now());
@@ -264,7 +289,7 @@ impl TableClient {
         {
             return FailedAttempt::final_error(error);
         }
-        Box::new(FailedAttempt { error: SdkError::service_error(error, raw), kind, retry_after })
+        Box::new(FailedAttempt { error: SdkError::service_error(error, raw), kind, retry_after, charge: None })
     }
 
     async fn sdk(&self) -> Result<&SdkComponents, BoxError> {
@@ -375,9 +400,17 @@ fn signed_path(uri: &Uri) -> Result<String, BoxError> {
 }
 
 /// Returns the failure of a request that was not sent, or got no response, with the SDK's classification.
-fn unsent<E>(error: ConnectorError) -> Box<FailedAttempt<E>> {
+fn unanswered<E>(error: ConnectorError) -> Box<FailedAttempt<E>> {
     let kind = if error.is_timeout() || error.is_io() { Some(ErrorKind::TransientError) } else { error.as_other() };
-    Box::new(FailedAttempt { error: SdkError::dispatch_failure(error), kind, retry_after: None })
+    Box::new(FailedAttempt { error: SdkError::dispatch_failure(error), kind, retry_after: None, charge: None })
+}
+
+/// Returns the failure of a request whose response is not one of the service.
+fn not_understood<E>(response: ReceivedResponse, reason: impl Into<BoxError>) -> Box<FailedAttempt<E>> {
+    match response.into_sdk() {
+        Ok(raw) => FailedAttempt::transient(SdkError::response_error(reason, raw)),
+        Err(error) => FailedAttempt::final_error(error),
+    }
 }
 
 /// Parses an error with the SDK's parser of the operation. Fails without quoting the response, which may contain an item.
@@ -391,4 +424,68 @@ fn parse_error<E: Error + Send + Sync + 'static>(operation: &WireOperation, raw:
         drop(failed.map_operation_error(|failed| error = failed.downcast::<E>().ok()));
     }
     error.ok_or_else(|| "the response is not an error of the service".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use aws_sdk_dynamodb::config::retry::RetryConfig;
+    use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::pool::ConnectionPool;
+    use crate::tests::tls_server::TlsServer;
+    use crate::tests::{config, put_all_with};
+
+    /// Returns a client whose connections are those to a TLS server, with a certificate that the system does not trust.
+    async fn table_at(server: &TlsServer, timeouts: TimeoutConfig) -> TableClient {
+        let target = server.start().await;
+        let config = config(&format!("https://localhost:{}", target.port)).timeout_config(timeouts);
+        let table = TableClient::new(Client::from_conf(config.build()), "Orders", 128);
+        let resolved = table.access(table.sdk().await.unwrap()).await.unwrap();
+        let SignedAccess { signer, uri, usable_until, expired_key, access_key, .. } = &*resolved;
+        let access = SignedAccess {
+            signer: Arc::clone(signer),
+            uri: uri.clone(),
+            transport: Arc::new(HttpTransport::Pool(ConnectionPool::new(target, 128))),
+            usable_until: *usable_until,
+            expired_key: expired_key.clone(),
+            access_key: access_key.clone(),
+        };
+        *table.0.access.lock().unwrap() = Some(Arc::new(access));
+        table
+    }
+
+    #[tokio::test]
+    async fn distant_server_is_reached_with_many_connections_and_without_errors() {
+        let delay = Duration::from_millis(150);
+        let server = TlsServer { accept_delay: delay, response_delay: delay, ..TlsServer::default() };
+        // The timeouts of the replicator.
+        let timeouts = TimeoutConfig::builder();
+        let timeouts = timeouts.connect_timeout(Duration::from_secs(1));
+        let table = table_at(&server, timeouts.operation_attempt_timeout(Duration::from_secs(3)).build()).await;
+        let started = Instant::now();
+        for result in put_all_with(&table, 128).await {
+            result.unwrap();
+        }
+        let (elapsed, accepted) = (started.elapsed(), server.accepted.load(Ordering::Relaxed));
+        // One connection would take 19 s, and connections one after another with pauses 5 s.
+        assert!((16..=128).contains(&accepted) && elapsed < Duration::from_secs(4), "{accepted} in {elapsed:?}");
+        assert_eq!(*table.0.quota.tokens(), *RetryQuota::default().tokens(), "no request was repeated");
+    }
+
+    #[tokio::test]
+    async fn failed_connection_takes_the_tokens_of_one_retry() {
+        let config = config("http://127.0.0.1:1");
+        let retries = RetryConfig::standard().with_initial_backoff(Duration::from_millis(1)).with_max_attempts(2);
+        let table = TableClient::new(Client::from_conf(config.retry_config(retries).build()), "Orders", 8);
+        for result in put_all_with(&table, 64).await {
+            assert!(matches!(result.unwrap_err(), SdkError::DispatchFailure(_)));
+        }
+        // The requests do not all wait for the same connections.
+        let taken = *RetryQuota::default().tokens() - *table.0.quota.tokens();
+        assert!((10..=60).contains(&taken), "{taken}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The client and the faults of the service, of the network and of the configuration, over HTTP on loopback.
 
 mod server;
+pub(crate) mod tls_server;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::server::{FaultyServer, PlannedReaction};
 use crate::TableClient;
@@ -30,7 +31,7 @@ fn credentials() -> Credentials {
 }
 
 /// A configuration with retries that hardly pause.
-fn config(url: &str) -> Builder {
+pub(crate) fn config(url: &str) -> Builder {
     aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("eu-west-1"))
@@ -357,13 +358,67 @@ async fn connection_that_the_server_has_closed_while_idle_is_not_an_error() {
     }
 }
 
-async fn put_all(table: &TableClient, number: usize) {
+/// Sends requests concurrently; returns their results.
+pub(crate) async fn put_all_with(table: &TableClient, number: usize) -> Vec<Result<(), SdkError<PutItemError>>> {
     let mut puts = JoinSet::new();
     for _ in 0..number {
         let table = table.clone();
-        puts.spawn(async move { put(&table).await.unwrap() });
+        puts.spawn(async move { put(&table).await });
     }
-    puts.join_all().await;
+    puts.join_all().await
+}
+
+async fn put_all(table: &TableClient, number: usize) {
+    for result in put_all_with(table, number).await {
+        result.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn requests_finish_although_the_server_closes_each_connection() {
+    let server = FaultyServer::start(|_, _| PlannedReaction::Last).await;
+    let table = TableClient::new(Client::from_conf(config(&server.url).build()), "Orders", 1);
+    timeout(Duration::from_secs(30), put_all(&table, 64)).await.expect("no request waits forever");
+    assert!(server.requests().len() >= 64);
+}
+
+#[tokio::test]
+async fn request_that_was_not_sent_costs_no_attempt() {
+    let pause = Duration::from_millis(40);
+    let plan = move |number, _: &_| match number {
+        0 => PlannedReaction::LateAndLast(pause),
+        _ => PlannedReaction::success(),
+    };
+    let server = FaultyServer::start(plan).await;
+    let once = config(&server.url).retry_config(RetryConfig::disabled());
+    let table = TableClient::new(Client::from_conf(once.build()), "Orders", 1);
+    let first = tokio::spawn({
+        let table = table.clone();
+        async move { put(&table).await }
+    });
+    while server.requests().is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    // The second request receives the connection, and continues only after the server has closed it.
+    let mut second = Box::pin(put(&table));
+    assert!(timeout(Duration::from_millis(1), &mut second).await.is_err());
+    first.await.unwrap().unwrap();
+    while server.open() > 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_millis(10)).await;
+    second.await.unwrap();
+    assert_eq!((server.requests().len(), server.connections()), (2, 2));
+}
+
+#[tokio::test]
+async fn wait_for_a_connection_does_not_count_to_the_attempt() {
+    let server = FaultyServer::start(|_, _| PlannedReaction::Late(Duration::from_millis(60))).await;
+    let short = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(200)).build();
+    let once = config(&server.url).retry_config(RetryConfig::disabled()).timeout_config(short);
+    let table = TableClient::new(Client::from_conf(once.build()), "Orders", 1);
+    put_all(&table, 8).await;
+    assert_eq!((server.requests().len(), server.connections()), (8, 1));
 }
 
 #[tokio::test]

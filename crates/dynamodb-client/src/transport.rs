@@ -14,8 +14,8 @@ use http_body_util::Full;
 use hyper_util::client::proxy::matcher::Matcher;
 use tokio::time::timeout;
 
-use crate::connection::{ConnectError, ConnectTarget};
-use crate::pool::ConnectionPool;
+use crate::connection::{ConnectError, ConnectTarget, ExchangeError};
+use crate::pool::{ConnectionLease, ConnectionPool};
 use crate::sdk_components::SdkComponents;
 use crate::tls;
 
@@ -33,6 +33,8 @@ pub(crate) struct ReceivedResponse {
 /// A request without a complete response.
 #[derive(Debug)]
 pub(crate) enum TransportError {
+    /// The connection was closed while idle, and the request was provably not sent.
+    Unsent,
     /// The request was not sent, or the response did not arrive.
     Connector(ConnectorError),
     /// The response is not what the service has sent.
@@ -85,6 +87,14 @@ impl HttpTransport {
         Ok(Self::Pool(ConnectionPool::new(target, max_connections)))
     }
 
+    /// Returns a channel for one request, as soon as a connection is unused.
+    pub(crate) async fn reserve(&self) -> Result<RequestChannel<'_>, ConnectError> {
+        match self {
+            Self::Pool(pool) => pool.lease().await.map(RequestChannel::Lease),
+            Self::Sdk(connector) => Ok(RequestChannel::Sdk(connector)),
+        }
+    }
+
     /// Opens the first connection.
     pub(crate) async fn warm(&self) {
         if let Self::Pool(pool) = self {
@@ -92,18 +102,25 @@ impl HttpTransport {
             drop(pool.lease().await);
         }
     }
+}
 
+/// A channel for one request.
+pub(crate) enum RequestChannel<'t> {
+    Lease(ConnectionLease),
+    Sdk(&'t SharedHttpConnector),
+}
+
+impl RequestChannel<'_> {
     /// Sends a request to the endpoint and receives the response.
     pub(crate) async fn send(
-        &self,
+        self,
         sdk: &SdkComponents,
         uri: &Uri,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<ReceivedResponse, TransportError> {
         let response = match self {
-            Self::Pool(pool) => {
-                let lease = pool.lease().await.map_err(TransportError::from)?;
+            Self::Lease(lease) => {
                 let mut request = Request::new(Full::new(body));
                 *request.method_mut() = http::Method::POST;
                 if let Some(path) = uri.path_and_query() {
@@ -114,8 +131,7 @@ impl HttpTransport {
                     let late = format!("no response within the read timeout of {limit:?}");
                     TransportError::Connector(ConnectorError::timeout(late.into()))
                 })?;
-                let received = received.map_err(|error| ConnectorError::io(error.into()));
-                let (parts, body) = received.map_err(TransportError::Connector)?;
+                let (parts, body) = received.map_err(TransportError::from)?;
                 ReceivedResponse { status: parts.status, headers: parts.headers, body }
             }
             Self::Sdk(connector) => {
@@ -127,11 +143,15 @@ impl HttpTransport {
     }
 }
 
-impl From<ConnectError> for TransportError {
+impl From<ExchangeError> for TransportError {
+    fn from(failed: ExchangeError) -> Self {
+        if failed.is_unsent { Self::Unsent } else { Self::Connector(ConnectorError::io(failed.error.into())) }
+    }
+}
+
+impl From<ConnectError> for ConnectorError {
     fn from(error: ConnectError) -> Self {
-        let is_timeout = error.is_timeout;
-        let error = error.into();
-        Self::Connector(if is_timeout { ConnectorError::timeout(error) } else { ConnectorError::io(error) })
+        if error.is_timeout { Self::timeout(error.into()) } else { Self::io(error.into()) }
     }
 }
 

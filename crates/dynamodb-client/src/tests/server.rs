@@ -42,6 +42,8 @@ pub(crate) enum PlannedReaction {
     Late(Duration),
     /// A response, after which the server closes the connection without notice.
     Last,
+    /// As [`Self::Late`], and after another pause of this length the server closes the connection without notice.
+    LateAndLast(Duration),
     /// The connection is closed without a response.
     Closed,
     /// The connection is closed in the middle of the response.
@@ -144,6 +146,12 @@ impl FaultyServer {
                 PlannedReaction::Last => {
                     let PlannedReaction::Response(status, headers, body) = success else { unreachable!() };
                     respond(&mut stream, status, &headers, &body).await?;
+                    return Ok(());
+                }
+                PlannedReaction::LateAndLast(pause) => {
+                    sleep(pause).await;
+                    respond(&mut stream, 200, &[], SUCCESS).await?;
+                    sleep(pause).await;
                     return Ok(());
                 }
                 PlannedReaction::Closed => return Ok(()),
