@@ -30,6 +30,8 @@ use crate::sdk_components::{SdkComponents, credentials, usable_until};
 use crate::signer::{RequestSigner, SigningScope};
 use crate::transport::{HttpTransport, ReceivedResponse, RequestChannel, TransportError, within};
 
+/// The service's response to a successful request that returns nothing.
+const NOTHING: &[u8] = b"{}";
 /// The header with the pause, in milliseconds, that the service requests before a retry.
 const RETRY_AFTER: &str = "x-amz-retry-after";
 
@@ -70,6 +72,12 @@ struct WireOperation {
 impl WireOperation {
     fn new(target: &'static str, plugin: &impl RuntimePlugin) -> Self {
         Self { target: HeaderValue::from_static(target), config: plugin.config() }
+    }
+
+    /// Returns the SDK's parser of responses.
+    fn parser(&self) -> Result<&SharedResponseDeserializer, BoxError> {
+        let parser = self.config.as_ref().and_then(|config| config.load::<SharedResponseDeserializer>());
+        parser.ok_or_else(|| "the SDK has no parser for the operation".into())
     }
 }
 
@@ -244,7 +252,7 @@ impl TableClient {
         let signed_at = self.0.skew.apply(sdk.now());
         let headers = access.signer.sign(&operation.target, &body, signed_at);
         Some(match channel.send(sdk, &access.uri, headers, body).await {
-            Ok(response) if response.status.is_success() => Ok(response),
+            Ok(response) if response.status.is_success() => accept(operation, response),
             Ok(response) => Err(self.rejected(sdk, operation, response, signed_at, access).await),
             Err(TransportError::Unsent) => return None,
             Err(TransportError::Connector(error)) => Err(unanswered(error)),
@@ -413,11 +421,24 @@ fn not_understood<E>(response: ReceivedResponse, reason: impl Into<BoxError>) ->
     }
 }
 
+/// Returns a response with the status of a success, if its body is that of the operation: a proxy or a load balancer
+/// can return a page with this status, although no item was written.
+fn accept<E>(operation: &WireOperation, response: ReceivedResponse) -> Result<ReceivedResponse, Box<FailedAttempt<E>>> {
+    if response.body == NOTHING {
+        return Ok(response);
+    }
+    let parser = operation.parser().map_err(FailedAttempt::final_error)?;
+    let raw = response.clone().into_sdk().map_err(FailedAttempt::final_error)?;
+    match parser.deserialize_nonstreaming_with_config(&raw, &ConfigBag::base()) {
+        Ok(_) => Ok(response),
+        // The parser's error is left out, because it may quote the response.
+        Err(_) => Err(not_understood(response, "the response is not that of the operation")),
+    }
+}
+
 /// Parses an error with the SDK's parser of the operation. Fails without quoting the response, which may contain an item.
 fn parse_error<E: Error + Send + Sync + 'static>(operation: &WireOperation, raw: &HttpResponse) -> Result<E, BoxError> {
-    let parser = operation.config.as_ref().and_then(|config| config.load::<SharedResponseDeserializer>());
-    let parser = parser.ok_or("the SDK has no parser for the operation")?;
-    let parsed = parser.deserialize_nonstreaming_with_config(raw, &ConfigBag::base());
+    let parsed = operation.parser()?.deserialize_nonstreaming_with_config(raw, &ConfigBag::base());
     let mut error = None;
     if let Err(failed) = parsed {
         // `map_operation_error` is the only access to the error by value.

@@ -422,6 +422,30 @@ async fn wait_for_a_connection_does_not_count_to_the_attempt() {
 }
 
 #[tokio::test]
+async fn response_that_is_not_of_the_operation_is_no_success() {
+    let with = |body: &str| PlannedReaction::Response(200, Vec::new(), body.to_owned());
+    for body in ["<html>Welcome</html>", "OK", r#"{"Attributes":{"order_id":"#, r#"{"Attributes":7}"#, "[]"] {
+        let other = with(body);
+        let plan = move |number, _: &_| if number == 0 { other.clone() } else { PlannedReaction::success() };
+        let server = FaultyServer::start(plan).await;
+        put(&table(config(&server.url))).await.unwrap();
+        assert_eq!(server.requests().len(), 2, "{body}");
+        let other = with(body);
+        let server = FaultyServer::start(move |_, _| other.clone()).await;
+        let error = put(&table(config(&server.url))).await.unwrap_err();
+        let SdkError::ResponseError(_) = &error else { panic!("{body}: {error:?}") };
+        assert!(!error.into_source().unwrap().to_string().contains(body), "{body}");
+        assert_eq!(server.requests().len(), 3, "{body}");
+    }
+    for body in ["{}", r#"{"Attributes":{"order_id":{"S":"42"}}}"#, r#"{"ConsumedCapacity":{"CapacityUnits":1.0}}"#] {
+        let success = with(body);
+        let server = FaultyServer::start(move |_, _| success.clone()).await;
+        put(&table(config(&server.url))).await.unwrap();
+        assert_eq!(server.requests().len(), 1, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn connection_is_used_again() {
     let server = FaultyServer::start(|_, _| PlannedReaction::success()).await;
     let table = table(config(&server.url));

@@ -23,7 +23,7 @@ use crate::tls;
 const CHECKSUM: &str = "x-amz-crc32";
 
 /// A complete response.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ReceivedResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
