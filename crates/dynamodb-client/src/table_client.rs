@@ -32,6 +32,8 @@ use crate::transport::{HttpTransport, ReceivedResponse, RequestChannel, Transpor
 
 /// The service's response to a successful request that returns nothing.
 const NOTHING: &[u8] = b"{}";
+/// The number of access keys that are remembered as expired.
+const EXPIRED_KEYS: usize = 8;
 /// The header with the pause, in milliseconds, that the service requests before a retry.
 const RETRY_AFTER: &str = "x-amz-retry-after";
 
@@ -89,8 +91,8 @@ struct SignedAccess {
     transport: Arc<HttpTransport>,
     /// The time of the next look into the SDK's cache of credentials.
     usable_until: SystemTime,
-    /// The access key that the service reported as expired before these credentials.
-    expired_key: Option<String>,
+    /// The last access keys that the service has reported as expired, without that of these credentials.
+    expired_keys: Vec<String>,
     access_key: String,
 }
 
@@ -326,28 +328,34 @@ impl TableClient {
             return Ok(());
         }
         let identity = Box::pin(sdk.new_identity()).await?;
-        Box::pin(self.access_with(sdk, &identity, Some(expired.access_key.clone()))).await.map(drop)
+        let new_key = credentials(&identity)?.access_key_id().to_owned();
+        let mut expired_keys = expired.expired_keys.clone();
+        expired_keys.push(expired.access_key.clone());
+        // A provider can return the same credentials again.
+        expired_keys.retain(|key| *key != new_key);
+        expired_keys.drain(..expired_keys.len().saturating_sub(EXPIRED_KEYS));
+        Box::pin(self.access_with(sdk, &identity, Some(expired_keys))).await.map(drop)
     }
 
     fn known_access(&self) -> Option<Arc<SignedAccess>> {
         self.0.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Creates the access with these credentials, and keeps the parts that are still right. `expired_key` is the access
-    /// key that these credentials replace because it had expired: it is not used again while it is in the SDK's cache.
+    /// Creates the access with these credentials, and keeps the parts that are still right. `expired_keys` are the
+    /// access keys that have expired, if that has changed: they are not used again while they are in the SDK's cache.
     async fn access_with(
         &self,
         sdk: &SdkComponents,
         identity: &Identity,
-        expired_key: Option<String>,
+        expired_keys: Option<Vec<String>>,
     ) -> Result<Arc<SignedAccess>, BoxError> {
         let credentials = credentials(identity)?;
         let known = self.known_access();
         let known = known.as_deref();
-        let expired_key = expired_key.as_deref().or(known.and_then(|known| known.expired_key.as_deref()));
+        let expired_keys = expired_keys.or_else(|| known.map(|known| known.expired_keys.clone())).unwrap_or_default();
         let (signer, uri, transport, access_key) = match known {
             Some(known)
-                if expired_key == Some(credentials.access_key_id())
+                if expired_keys.iter().any(|key| key == credentials.access_key_id())
                     && known.access_key != credentials.access_key_id() =>
             {
                 (Arc::clone(&known.signer), known.uri.clone(), Arc::clone(&known.transport), known.access_key.clone())
@@ -367,9 +375,8 @@ impl TableClient {
                 (signer, uri, transport, credentials.access_key_id().to_owned())
             }
         };
-        let expired_key = expired_key.map(str::to_owned);
         let usable_until = usable_until(sdk.now());
-        let access = Arc::new(SignedAccess { signer, uri, transport, usable_until, expired_key, access_key });
+        let access = Arc::new(SignedAccess { signer, uri, transport, usable_until, expired_keys, access_key });
         *self.0.access.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&access));
         Ok(access)
     }
@@ -466,13 +473,13 @@ mod tests {
         let config = config(&format!("https://localhost:{}", target.port)).timeout_config(timeouts);
         let table = TableClient::new(Client::from_conf(config.build()), "Orders", 128);
         let resolved = table.access(table.sdk().await.unwrap()).await.unwrap();
-        let SignedAccess { signer, uri, usable_until, expired_key, access_key, .. } = &*resolved;
+        let SignedAccess { signer, uri, usable_until, expired_keys, access_key, .. } = &*resolved;
         let access = SignedAccess {
             signer: Arc::clone(signer),
             uri: uri.clone(),
             transport: Arc::new(HttpTransport::Pool(ConnectionPool::new(target, 128))),
             usable_until: *usable_until,
-            expired_key: expired_key.clone(),
+            expired_keys: expired_keys.clone(),
             access_key: access_key.clone(),
         };
         *table.0.access.lock().unwrap() = Some(Arc::new(access));

@@ -243,6 +243,24 @@ async fn expired_token_is_replaced_and_the_request_is_retried() {
 }
 
 #[tokio::test]
+async fn none_of_several_expired_tokens_is_used_again() {
+    let server = FaultyServer::start(|number, request| match request.access_key() {
+        Some("AKID0") => PlannedReaction::error(400, "ExpiredTokenException"),
+        Some("AKID1") if number > 1 => PlannedReaction::error(400, "ExpiredTokenException"),
+        _ => PlannedReaction::success(),
+    })
+    .await;
+    let table = table(config(&server.url).credentials_provider(ChangingCredentials::default()));
+    put(&table).await.unwrap();
+    put(&table).await.unwrap();
+    // The SDK's cache still contains the first credentials.
+    sleep(Duration::from_millis(1_100)).await;
+    put(&table).await.unwrap();
+    let keys: Vec<_> = server.requests().iter().map(|request| request.access_key().unwrap().to_owned()).collect();
+    assert_eq!(keys, ["AKID0", "AKID1", "AKID1", "AKID2", "AKID2"]);
+}
+
+#[tokio::test]
 async fn expired_token_of_credentials_that_do_not_change_is_reported() {
     let server = FaultyServer::start(|_, _| PlannedReaction::error(400, "ExpiredTokenException")).await;
     let error = put(&table(config(&server.url))).await.unwrap_err();
