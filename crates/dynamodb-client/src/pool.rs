@@ -549,6 +549,8 @@ mod tests {
         let server = TlsServer::default();
         let pool = ConnectionPool::new(server.start().await, 2);
         request(pool.clone()).await;
+        // The task that closes old connections starts its pause.
+        sleep(Duration::from_millis(5)).await;
         // As after an execution environment was frozen, whose tasks have not run.
         for (_, since) in &mut pool.state().idle {
             *since = since.checked_sub(IDLE_TIMEOUT).unwrap();
