@@ -88,6 +88,12 @@ fn every_function_starts_with_the_environment_that_the_template_gives_it() {
     millrace_replicator::config::ReplicatorConfig::parse(&environment("replicator")).unwrap();
     millrace_archiver::config::ArchiverConfig::parse(&environment("archiver")).unwrap();
     millrace_maintenance::config::MaintenanceConfig::parse(&environment("maintenance")).unwrap();
+    for stream_function in ["replicator", "archiver"] {
+        assert!(
+            function(stream_function).environment["SOURCE_TABLE_ARN"].ends_with(":table/Users"),
+            "{stream_function}"
+        );
+    }
     assert_eq!(template().functions.len(), 4, "a new function needs its line above");
 }
 

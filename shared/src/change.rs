@@ -400,6 +400,21 @@ impl<'a> StreamSource<'a> {
     }
 }
 
+/// The event source mapping of a function reads the stream of another table than the configured one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the event source mapping reads {stream}, but SOURCE_TABLE_ARN (parameter SourceTableArn) is {table}: set the \
+     parameter SourceStreamArn to the latest stream of that table, which {} prints, or SourceTableArn to the table \
+     of the stream",
+    latest_stream_command(table)
+)]
+pub struct OtherTableError {
+    /// The ARN of the stream.
+    pub stream: String,
+    /// The ARN of the configured table.
+    pub table: String,
+}
+
 /// Returns the command that turns the stream of a table on, with all images.
 #[must_use]
 pub fn stream_on_command(table: &str) -> String {

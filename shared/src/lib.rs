@@ -2,8 +2,8 @@
 //!
 //! Its modules form layers. A module imports only from its own layer and the layers listed before it:
 //!
-//! - Domain types, which do not depend on AWS: [`user`], [`revision`], [`change`], [`number`], [`clock`],
-//!   [`version_fence`], [`folding`], [`hash`], [`invocation`], [`concurrency`], [`metric`] and [`http`].
+//! - Domain types, which do not depend on AWS: [`user`], [`revision`], [`change`], [`address`], [`number`],
+//!   [`clock`], [`version_fence`], [`folding`], [`hash`], [`invocation`], [`concurrency`], [`metric`] and [`http`].
 //! - Codecs, which convert external formats to domain types and back, without network access: [`stream`], [`item`],
 //!   [`raw_item`] and [`replica_item`].
 //! - Pure computation of the position from which Lambda retries a batch: [`checkpoint`].
@@ -42,6 +42,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod address;
 pub mod aws;
 pub mod cache;
 pub mod change;

@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 use crate::change::{
-    BorrowedText, CanonicalKey, Change, ChangeKind, ImageKeyError, ItemImage, ItemKey, OldImage, StreamSource,
+    BorrowedText, CanonicalKey, Change, ChangeKind, ImageKeyError, ItemImage, ItemKey, OldImage, OtherTableError,
+    StreamSource,
 };
 use crate::raw_item::RawItem;
 use crate::revision::{Revision, SequenceNumber};
@@ -57,6 +58,23 @@ pub struct StreamRecord<'a> {
     pub source: Option<StreamSource<'a>>,
     /// The change in the record, or the error.
     pub read: Result<Change<'a>, RecordParseError>,
+}
+
+impl StreamBatch<'_> {
+    /// Fails if the batch comes from another table than the one with this ARN; `None` accepts every table.
+    ///
+    /// # Errors
+    /// [`OtherTableError`], which names the stream and the table.
+    pub fn check_table(&self, table_arn: Option<&str>) -> Result<(), OtherTableError> {
+        // All records of an invocation come from one stream.
+        let source = self.records.iter().find_map(|record| record.source.as_ref());
+        match (table_arn, source) {
+            (Some(table), Some(source)) if source.table_arn() != table => {
+                Err(OtherTableError { stream: source.arn().to_owned(), table: table.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Parses an invocation's payload.

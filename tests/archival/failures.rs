@@ -161,6 +161,25 @@ async fn a_failed_invocation_is_named_by_words_of_our_own() {
 }
 
 #[tokio::test]
+async fn batch_of_another_table_s_stream_fails_and_is_neither_archived_nor_quarantined() {
+    const USERS: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/Users";
+    let orders = USERS.replace("Users", "Orders");
+    let harness = ArchiverHarness::start().await.with(&[("SOURCE_TABLE_ARN", &orders)]);
+    let unreadable = json!({"eventName": "REMOVE", "eventSourceARN": expired(1, 0)["eventSourceARN"].clone()});
+    for batch in [payload([expired(1, 0)]), payload([unreadable])] {
+        let fault = harness.handle(&batch).await.unwrap_err();
+        assert_eq!(fault.name(), "StreamOfAnotherTable");
+        for part in [USERS, "SOURCE_TABLE_ARN (parameter SourceTableArn)", &orders, "aws dynamodb describe-table"] {
+            assert!(fault.to_string().contains(part), "{part}: {fault}");
+        }
+    }
+    assert_eq!((harness.objects().await, harness.quarantined().await), (Vec::new(), Vec::new()));
+    let harness = harness.with(&[("SOURCE_TABLE_ARN", USERS)]);
+    assert_eq!(harness.handle(&payload([expired(1, 0)])).await.unwrap().identifier(), None);
+    assert_eq!(harness.rows().await.len(), 1);
+}
+
+#[tokio::test]
 async fn non_batch_payload_fails_the_invocation() {
     let harness = ArchiverHarness::start().await;
     assert!(harness.handle(&json!({"Message": "hello"})).await.is_err());

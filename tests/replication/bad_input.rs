@@ -8,6 +8,7 @@ use millrace_maintenance::mapping::MappingNotReady;
 use millrace_maintenance::source::SourceTableError;
 use millrace_replicator::ReplicatorError;
 use millrace_replicator::config::ReplicatorConfig;
+use millrace_shared::change::OtherTableError;
 use millrace_shared::environment::Environment;
 use millrace_shared::revision::{Revision, SequenceNumber, StreamLabel};
 use serde_json::{Value, json};
@@ -121,8 +122,7 @@ async fn each_error_names_the_field_the_fix_and_a_command() {
         ("a former stream", former.to_string(), [FORMER, "deploy with the latest stream", latest]),
         (
             "the stream of another table",
-            ReplicatorError::OtherTable { stream: STREAM.replace("Orders", "Others"), table: ORDERS.to_owned() }
-                .to_string(),
+            OtherTableError { stream: STREAM.replace("Orders", "Others"), table: ORDERS.to_owned() }.to_string(),
             ["table/Others/stream/", "SOURCE_TABLE_ARN (parameter SourceTableArn)", latest],
         ),
         (

@@ -38,7 +38,9 @@ fn functions_start_with_the_environment_for_a_table_of_any_key() {
         assert_eq!(replicator.environment["REPLICA_TABLE"], "OrdersReplica");
         assert!(replicator.environment["SOURCE_TABLE_ARN"].ends_with(":table/Orders"));
         millrace_replicator::config::ReplicatorConfig::parse(&deployed(replicator)).unwrap();
-        millrace_archiver::config::ArchiverConfig::parse(&deployed(function("archiver"))).unwrap();
+        let archiver = function("archiver");
+        assert!(archiver.environment["SOURCE_TABLE_ARN"].ends_with(":table/Orders"));
+        millrace_archiver::config::ArchiverConfig::parse(&deployed(archiver)).unwrap();
         let maintenance = function("maintenance");
         assert_eq!(maintenance.environment["SOURCE_TABLE"], "Orders");
         assert_eq!(maintenance.environment["SOURCE_SCHEMA"], "any");

@@ -55,7 +55,8 @@ pub fn write(path: &Path, stack: &LocalStack) -> Result<(), EnvFileError> {
     .collect();
     for function in &stack.template().functions {
         for (name, value) in &function.environment {
-            // With the source's ARN, the replicator refuses the events of `events/`, whose table is one of an account.
+            // With the source's ARN, the replicator and the archiver refuse the events of `events/`, whose table is one
+            // of an account.
             if name == SOURCE_TABLE_ARN {
                 continue;
             }

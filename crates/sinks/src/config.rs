@@ -146,7 +146,7 @@ impl SinksConfig {
                 only_replica(&mut read).map(|dynamodb| ConfiguredReplicas { dynamodb, ..ConfiguredReplicas::default() })
             }
         };
-        let source_arn = read.optional("SOURCE_TABLE_ARN", table_arn);
+        let source_arn = read.optional("SOURCE_TABLE_ARN", TableAddress::parse_arn);
         if let (Some(source), Some(replicas)) = (&source_arn, &replicas) {
             let refusals = replicas.dynamodb.iter().filter_map(|replica| replica.refusal("SOURCE_TABLE_ARN", source));
             refusals.for_each(|problem| read.add_error(problem));
@@ -551,17 +551,6 @@ fn only_replica(read: &mut VariableReader<'_>) -> Option<Vec<ReplicaTable>> {
     let settings = TableSettings { table, region, role_arn, max_concurrency: limit };
     let name = SinkName::of_default(dynamodb::NAME);
     Some(vec![ReplicaTable { name, setting: REPLICA_TABLE.to_owned(), table: settings, transform: None }])
-}
-
-/// Parses the ARN of a table.
-fn table_arn(text: &str) -> Result<TableAddress, String> {
-    let table = TableAddress::parse(text).ok().filter(|table| table.region().is_some());
-    table.ok_or_else(|| {
-        format!(
-            "is {text:?}: set it to arn:aws:dynamodb:<region>:<account>:table/<name>, which aws dynamodb \
-             describe-table --table-name NAME --query Table.TableArn --output text prints"
-        )
-    })
 }
 
 /// Returns a parser for a number from `least` to `limit`.

@@ -20,7 +20,6 @@
 //!
 //! Architecture invariant: parsing has no side effects and never panics, for any text.
 
-mod address;
 mod identifier;
 mod json;
 mod postgres_table;
@@ -39,8 +38,8 @@ use crate::name::SinkName;
 use json::{JsonValue, member_pointer};
 use postgres_table::POSTGRES_MEMBERS;
 
-pub use address::{RoleArn, TableAddress, region};
 pub use identifier::SqlIdentifier;
+pub use millrace_shared::address::{RoleArn, TableAddress, region};
 pub use postgres_table::PostgresTable;
 pub use replicator_place::ReplicatorPlace;
 pub use transform::SecretArn;

@@ -1,5 +1,6 @@
 //! The archiver's configuration, parsed from the environment before the first event.
 
+use millrace_shared::address::TableAddress;
 use millrace_shared::environment::{self, Environment, EnvironmentError};
 use millrace_shared::quarantine::Quarantine;
 use millrace_shared::telemetry;
@@ -16,6 +17,8 @@ pub struct ArchiverConfig {
     archive: ArchiveConfig,
     /// `FAILURE_BUCKET`: the bucket for records that can never be archived.
     failure_bucket: String,
+    /// `SOURCE_TABLE_ARN`: the only table whose batches are archived, if it is set.
+    source_arn: Option<TableAddress>,
 }
 
 impl ArchiverConfig {
@@ -27,12 +30,15 @@ impl ArchiverConfig {
         let mut read = environment.read();
         let archive = read.collect(ArchiveConfig::parse(environment));
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
+        let source_arn = read.optional("SOURCE_TABLE_ARN", TableAddress::parse_arn);
         // The telemetry uses these; it starts first and cannot report them.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         read.optional(telemetry::STACK_NAME, telemetry::stack);
         let problems = read.problems();
         match (archive, failure_bucket) {
-            (Some(archive), Some(failure_bucket)) if problems.is_empty() => Ok(Self { archive, failure_bucket }),
+            (Some(archive), Some(failure_bucket)) if problems.is_empty() => {
+                Ok(Self { archive, failure_bucket, source_arn })
+            }
             _ => Err(problems),
         }
     }
@@ -45,6 +51,7 @@ pub fn connect(config: &ArchiverConfig, s3: aws_sdk_s3::Client) -> ArchiverHandl
         config.archive.writer(s3.clone()),
         Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION),
     )
+    .with_source(config.source_arn.as_ref().map(|table| table.as_str().to_owned()))
 }
 
 #[cfg(test)]
@@ -84,9 +91,21 @@ mod tests {
 
     #[test]
     fn archiver_config_reports_all_errors_at_once() {
-        let said =
-            parse(&[("ARCHIVE_COMPRESSION", "lzma"), ("LOG_LEVEL", "loud"), ("STACK_NAME", "my stack")]).unwrap_err();
-        for part in ["ARCHIVE_BUCKET", "FAILURE_BUCKET", "set it to zstd or gzip", "LOG_LEVEL", "STACK_NAME"] {
+        let said = parse(&[
+            ("ARCHIVE_COMPRESSION", "lzma"),
+            ("LOG_LEVEL", "loud"),
+            ("STACK_NAME", "my stack"),
+            ("SOURCE_TABLE_ARN", "Orders"),
+        ])
+        .unwrap_err();
+        for part in [
+            "ARCHIVE_BUCKET",
+            "FAILURE_BUCKET",
+            "set it to zstd or gzip",
+            "LOG_LEVEL",
+            "STACK_NAME",
+            "SOURCE_TABLE_ARN is \"Orders\": set it to arn:aws:dynamodb:",
+        ] {
             assert!(said.contains(part), "{part} in {said}");
         }
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use futures::future::join;
+use millrace_shared::change::OtherTableError;
 use millrace_shared::checkpoint::{self, MissingSequenceNumber};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
@@ -33,6 +34,9 @@ pub enum ArchiverError {
     /// The event source mapping's stream does not carry the images that the archive needs.
     #[error(transparent)]
     Mapping(#[from] MissingOldImageError),
+    /// The event source mapping reads the stream of another table than the configured one.
+    #[error(transparent)]
+    OtherTable(#[from] OtherTableError),
     /// A put failed and the record has no sequence number to report.
     #[error(transparent)]
     Position(#[from] MissingSequenceNumber),
@@ -45,6 +49,7 @@ impl ArchiverError {
         match self {
             Self::Event(_) => "NotAStreamEvent",
             Self::Mapping(_) => "StreamViewWithoutImages",
+            Self::OtherTable(_) => "StreamOfAnotherTable",
             // A readable record always has a sequence number, so this is an unreadable one that could not be written to
             // the failure bucket.
             Self::Position(_) => "QuarantineUnavailable",
@@ -57,6 +62,8 @@ impl ArchiverError {
 pub struct ArchiverHandler {
     writer: ArchiveWriter,
     quarantine: Quarantine,
+    /// The ARN of the source table, if it is configured.
+    source_arn: Option<String>,
 }
 
 /// The result of quarantining the records that can never be archived.
@@ -73,7 +80,13 @@ impl ArchiverHandler {
     /// Creates an archiver that writes with this writer.
     #[must_use]
     pub fn new(writer: ArchiveWriter, quarantine: Quarantine) -> Self {
-        Self { writer, quarantine }
+        Self { writer, quarantine, source_arn: None }
+    }
+
+    /// Sets the ARN of the source table: a batch of another table's stream is refused.
+    #[must_use]
+    pub fn with_source(self, source_arn: Option<String>) -> Self {
+        Self { source_arn, ..self }
     }
 
     /// Archives a batch. If S3 has not confirmed all of it by the deadline, the response contains the position to retry
@@ -96,6 +109,7 @@ impl ArchiverHandler {
 
     async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ArchiverError> {
         let batch = millrace_shared::stream::read(event)?;
+        batch.check_table(self.source_arn.as_deref())?;
         let records = batch.records.as_slice();
         let ArchiveBatch { partitions, unarchivable, skipped } = millrace_archive::rows_from_removals(records)?;
         let (written, quarantined) = join(

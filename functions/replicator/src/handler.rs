@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{join, join_all};
-use millrace_shared::change::{CanonicalKey, Change, ChangeKind, latest_stream_command, replace_stream_steps};
+use millrace_shared::change::{CanonicalKey, Change, ChangeKind, OtherTableError, replace_stream_steps};
 use millrace_shared::checkpoint::{self, MissingSequenceNumber};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
@@ -58,18 +58,8 @@ pub enum ReplicatorError {
         view: String,
     },
     /// The event source mapping reads the stream of another table than the configured one.
-    #[error(
-        "the event source mapping reads {stream}, but SOURCE_TABLE_ARN (parameter SourceTableArn) is {table}: set the \
-         parameter SourceStreamArn to the latest stream of that table, which {} prints, or SourceTableArn to the table \
-         of the stream",
-        latest_stream_command(table)
-    )]
-    OtherTable {
-        /// The ARN of the stream.
-        stream: String,
-        /// The ARN of the configured table.
-        table: String,
-    },
+    #[error(transparent)]
+    OtherTable(#[from] OtherTableError),
     /// A sink cannot process any batch.
     #[error(transparent)]
     Broken(#[from] SinkMisconfiguredError),
@@ -85,7 +75,7 @@ impl ReplicatorError {
         match self {
             Self::NotAStreamEvent(_) => "NotAStreamEvent",
             Self::View { .. } => "StreamViewWithoutImages",
-            Self::OtherTable { .. } => "StreamOfAnotherTable",
+            Self::OtherTable(_) => "StreamOfAnotherTable",
             Self::Broken(_) => "SinkMisconfigured",
             // A readable record has a sequence number, so the failed record is an unreadable one that the failure
             // bucket did not accept.
@@ -226,9 +216,10 @@ impl ReplicatorHandler {
 
     async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ReplicatorError> {
         let started = Instant::now();
-        let records = dialect::read(event)?.records;
+        let batch = dialect::read(event)?;
+        batch.check_table(self.source_arn.as_deref())?;
+        let records = batch.records;
         let (changes, mut unfit) = readable(&records);
-        self.refuse_other_table(&changes)?;
         refuse_view_without_images(&changes)?;
         let LatestChanges { survivors, contradicting } = decide(&changes);
         unfit.extend(contradicting.into_iter().map(|place| PoisonRecord {
@@ -302,17 +293,6 @@ impl ReplicatorHandler {
             );
         }
         Ok(answer?)
-    }
-
-    /// Fails if the batch comes from another table than the configured one. All records of a batch are of one stream.
-    fn refuse_other_table(&self, changes: &[&Change<'_>]) -> Result<(), ReplicatorError> {
-        match (&self.source_arn, changes.first()) {
-            (Some(table), Some(change)) if change.source.table_arn() != table => {
-                let (stream, table) = (change.source.arn().to_owned(), table.clone());
-                Err(ReplicatorError::OtherTable { stream, table })
-            }
-            _ => Ok(()),
-        }
     }
 
     fn confirmed(&self) -> MutexGuard<'_, ConfirmedChanges> {

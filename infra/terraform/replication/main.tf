@@ -744,6 +744,7 @@ resource "aws_lambda_function" "archiver_function" {
     variables = { for key, value in {
         LOG_LEVEL = var.log_level,
         STACK_NAME = (local.has_deployment_name ? var.deployment_name : var.name),
+        SOURCE_TABLE_ARN = var.source_table_arn,
         ARCHIVE_BUCKET = aws_s3_bucket.archive_bucket[0].bucket,
         ARCHIVE_COMPRESSION = var.archive_compression,
         FAILURE_BUCKET = aws_s3_bucket.failure_bucket.bucket

@@ -1,4 +1,4 @@
-//! The addresses of tables and roles: [`TableAddress`], [`RoleArn`] and [`region`].
+//! The addresses of tables and IAM roles: [`TableAddress`], [`RoleArn`] and [`region`].
 
 use serde::{Serialize, Serializer};
 
@@ -52,6 +52,19 @@ impl TableAddress {
                 "is {text:?}: set it to a table name, or to arn:aws:dynamodb:<region>:<account>:table/<name>"
             )),
         }
+    }
+
+    /// Parses an ARN; a name is refused.
+    ///
+    /// # Errors
+    /// The problem and the fix if the text is not the ARN of a table.
+    pub fn parse_arn(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok().filter(|table| table.arn.is_some()).ok_or_else(|| {
+            format!(
+                "is {text:?}: set it to arn:aws:dynamodb:<region>:<account>:table/<name>, which aws dynamodb \
+                 describe-table --table-name NAME --query Table.TableArn --output text prints"
+            )
+        })
     }
 
     /// Returns the text that requests contain as the table's name.
@@ -201,6 +214,11 @@ mod tests {
             "arn:",
         ] {
             assert!(TableAddress::parse(text).unwrap_err().contains(&format!("{text:?}")), "{text}");
+        }
+        TableAddress::parse_arn(arn.as_str()).unwrap();
+        for text in ["Orders", "arn:aws:s3:::bucket"] {
+            let said = TableAddress::parse_arn(text).unwrap_err();
+            assert!(said.contains(&format!("is {text:?}: set it to arn:aws:dynamodb:")), "{said}");
         }
     }
 
