@@ -28,7 +28,12 @@ VARIABLES = {
     "host": "users-restored.c1example.eu-west-1.rds.amazonaws.com",
     "resource": "db-ABCDEFGHIJKL01234EXAMPLE",
     "version": "a1b2c3d4-5678-90ab-cdef-1234567890ab",
-    "document": '{"version":1,"replicas":[{"name":"staging","sink":"dynamodb","table":"OrdersStaging"}]}',
+    "document": """{
+  "version": 1,
+  "replicas": [
+    {"name": "staging", "sink": "dynamodb", "table": "OrdersStaging"}
+  ]
+}""",
     "previous": "b2c3d4e5-6789-0abc-def1-234567890abc",
 }
 
@@ -55,7 +60,7 @@ def check(parameters, arguments):
     """Checks these arguments, as the shell passes them; raises `Wrong` if one is not correct."""
     expected = dict(argument.split("=", 1) for argument in arguments)
     # SAM CLI removes the single quotes around a value.
-    expected = {name: re.sub(r"^'(.*)'$", r"\1", value) for name, value in expected.items()}
+    expected = {name: re.sub(r"^'(.*)'$", r"\1", value, flags=re.DOTALL) for name, value in expected.items()}
     got = taken(arguments)
     if got != expected:
         raise Wrong(f"SAM CLI takes {expected} for {got}")

@@ -455,7 +455,7 @@ fn quarantine_text(summary: &QuarantineSummary) -> String {
     text
 }
 
-/// Returns a replication document on one line, as a parameter of a template contains it.
+/// Reads a replication document.
 fn read_document(path: &Path) -> Result<String, String> {
     let fault = |problem: &str, fix: &str| format!("--document: {} {problem}: {fix}", path.display());
     let text = std::fs::read_to_string(path)
@@ -463,8 +463,7 @@ fn read_document(path: &Path) -> Result<String, String> {
     if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&text) {
         return Err(fault(&format!("is not JSON ({error})"), "correct it"));
     }
-    // In JSON, a line ends only between two tokens.
-    Ok(text.trim().replace(['\r', '\n'], " "))
+    Ok(text)
 }
 
 /// Returns the options of the stack, and those that its data folder remembers.

@@ -140,7 +140,8 @@ fn archive_in_the_replicator_takes_the_place_of_the_archiver() {
 #[test]
 fn replication_document_takes_the_place_of_the_replica() {
     let document = r#"{"version":1,"replicas":[{"name":"staging","sink":"dynamodb","table":"OrdersStaging"}]}"#;
-    for document in [document, "s3://orders-config/replication.json"] {
+    let of_lines = document.replace('[', "[\r\n    ").replace(']', "\n  ]").replace('}', "}\n");
+    for document in [document, &of_lines, "s3://orders-config/replication.json"] {
         let template = alone(&[
             ("PartitionKey", "pk:S"),
             ("Replication", document),
@@ -163,6 +164,16 @@ fn replication_document_takes_the_place_of_the_replica() {
             millrace_maintenance::config::MaintenanceConfig::parse(&functions[1]).unwrap();
         }
         every_variable_is_read(template);
+    }
+}
+
+#[test]
+fn parameter_that_is_neither_a_document_nor_its_place_is_refused() {
+    for text in ["", "replication.json", "{\n  \"version\": 1,\n", "[{}]", "none\n{}", "s3://orders-config/a b"] {
+        let given = overrides(&[("PartitionKey", "pk:S"), ("Replication", text)]);
+        let refused = SamTemplate::load_with(&workspace().join(PATH), &given).unwrap_err().to_string();
+        let expected = format!("Parameters.Replication: {text:?}: must be none, s3://BUCKET/KEY, or a JSON object");
+        assert!(refused.contains(&expected), "{refused}");
     }
 }
 

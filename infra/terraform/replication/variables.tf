@@ -129,8 +129,8 @@ variable "replication" {
   description = "Replication document, which names several replicas, as JSON or as the S3 URL of an object that contains it. With none, there is one replica, and ReplicaTableArn, ReplicaRegion and ReplicaRoleArn describe it."
   default = "none"
   validation {
-    condition = can(regex("^(none|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\\s*?]+|\\{.*\\})$", var.replication))
-    error_message = "replication must match ^(none|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\\s*?]+|\\{.*\\})$."
+    condition = can(regex("^(none|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\\s*?]+|\\s*\\{[\\s\\S]*\\}\\s*)$", var.replication))
+    error_message = "replication must match ^(none|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\\s*?]+|\\s*\\{[\\s\\S]*\\}\\s*)$."
   }
 }
 
