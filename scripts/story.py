@@ -52,7 +52,7 @@ class Program:
             except queue.Empty:
                 self.fail(f"said nothing like {pattern!r} within {seconds} s")
             if line is None:
-                self.fail(f"ended before it said anything like {pattern!r}")
+                self.fail(f"ended with exit code {self.process.wait()} before it said anything like {pattern!r}")
             seen.append(line)
             if re.search(pattern, line):
                 return "".join(seen)

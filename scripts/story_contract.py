@@ -49,7 +49,7 @@ def schemathesis_finds_nothing(local, token):
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     cases = re.search(r"(\d+) generated", run.stdout)
     if run.returncode != 0 or cases is None:
-        sys.exit(f"schemathesis:\n{run.stdout}\n{run.stderr}")
+        sys.exit(f"schemathesis: exit code {run.returncode}\n{run.stdout}\n{run.stderr}")
     check("the token opens every operation to schemathesis", "Authentication failed" not in run.stdout)
     check(f"schemathesis has no objection in {cases[1]} cases", int(cases[1]) >= CASES)
 
@@ -59,7 +59,9 @@ def a_generated_client_works(local, token):
     os.makedirs(os.path.dirname(CLIENT), exist_ok=True)
     path = {"PATH": BIN + os.pathsep + os.environ["PATH"]}
     command = [os.path.join(BIN, "openapi-python-client"), *generate]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **path}, check=True, capture_output=True)
+    run = subprocess.run(command, cwd=ROOT, env={**os.environ, **path}, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        sys.exit(f"{' '.join(command)}: exit code {run.returncode}\n{run.stdout}{run.stderr}")
     sys.path.insert(0, os.path.dirname(CLIENT))
     from millrace_client import AuthenticatedClient
     from millrace_client.api.users import (

@@ -480,7 +480,20 @@ fn credentials_of_the_aws_cli_are_used_if_the_sdk_finds_none() {
     let arguments = ["Orders", "--region", "eu-west-1", "--endpoint-url", &account.url];
     let (code, _, stderr) = program.run(&[&arguments[..], &["--profile", "dev"]].concat());
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    assert_eq!(program.run(&[&arguments[..], &["--profile", "prod"]].concat()).0, Some(2));
+    for (script, part) in [
+        (script, "failed (exit status: 1); it printed no error: log in with aws sso login --profile prod"),
+        (
+            "#!/bin/sh\necho 'Error when retrieving token from sso: Token has expired' >&2; exit 255\n",
+            "failed (exit status: 255); it printed: Error when retrieving token from sso: Token has expired: log in",
+        ),
+    ] {
+        std::fs::write(&path, script).unwrap();
+        let (code, _, stderr) = program.run(&[&arguments[..], &["--profile", "prod"]].concat());
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains("--profile prod: no AWS credentials"), "{stderr}");
+        assert!(stderr.contains(&format!("; aws configure export-credentials {part}")), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
 }
 
 /// The table of the running stack has a key, a stream and TTL as on AWS, and its functions are those of the stack.

@@ -190,7 +190,7 @@ async fn cache_error_names_the_setting() {
         "{nobody}"
     );
 
-    let locked = CacheServer::spawn(&["--requirepass", "secret"]).unwrap();
+    let mut locked = CacheServer::spawn(&["--requirepass", "secret"]).unwrap();
     locked.ready(&format!("redis://:secret@127.0.0.1:{}", locked.port())).await.unwrap();
     for url in [locked.url(), format!("redis://ada:wrong@127.0.0.1:{}", locked.port())] {
         let refused = told(at(&url)).await;

@@ -176,7 +176,7 @@ async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_noth
 #[tokio::test]
 async fn a_cache_that_refuses_stops_the_start_and_one_out_of_reach_does_not() {
     assert!(CacheSink::new(at("redis://127.0.0.1:1")).check().await.is_ok());
-    let server = CacheServer::spawn(&["--requirepass", "secret"]).unwrap();
+    let mut server = CacheServer::spawn(&["--requirepass", "secret"]).unwrap();
     server.ready(&format!("redis://:secret@127.0.0.1:{}", server.port())).await.unwrap();
     let broken = CacheSink::new(at(&server.url())).check().await.unwrap_err().to_string();
     assert!(broken.contains("sink cache") && broken.contains("CACHE_AUTH"), "{broken}");

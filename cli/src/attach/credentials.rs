@@ -8,6 +8,7 @@ use std::process::Command;
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials as _;
+use millrace_local::child_program::{ProgramError, run_program};
 use millrace_shared::error_chain::error_chain;
 use serde::Deserialize;
 
@@ -28,13 +29,16 @@ struct ExportedCredentials {
 pub(crate) enum CredentialsError {
     /// Of the profile that was named.
     #[error(
-        "--profile {profile}: no AWS credentials, since {reason}: {login}name one that aws configure list-profiles \
-         prints, or add it with aws configure --profile {profile}"
+        "--profile {profile}: no AWS credentials, since {reason}{cli}: {login}name one that aws configure \
+         list-profiles prints, or add it with aws configure --profile {profile}"
     )]
-    Profile { profile: String, reason: &'static str, login: String },
+    Profile { profile: String, reason: &'static str, login: String, cli: String },
     /// Without a named profile.
-    #[error("no AWS credentials ({0}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with aws sso login")]
-    Missing(String),
+    #[error(
+        "no AWS credentials ({reason}{cli}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with aws sso \
+         login"
+    )]
+    Missing { reason: String, cli: String },
 }
 
 /// Returns the credentials of the configuration, or those that the AWS CLI exports for the profile.
@@ -54,26 +58,32 @@ pub(super) async fn find(sdk: &SdkConfig, profile: Option<&str>) -> Result<Crede
     };
     let named = profile.map(str::to_owned);
     let exported = tokio::task::spawn_blocking(move || exported(named.as_deref())).await;
-    if let Ok(Some(credentials)) = exported {
-        return Ok(credentials);
-    }
-    let Some(profile) = profile.map(str::to_owned) else { return Err(CredentialsError::Missing(problem)) };
+    // The reason of the AWS CLI, such as a login that has expired.
+    let cli = match exported {
+        Ok(Ok(credentials)) => return Ok(credentials),
+        Ok(Err(error)) if !error.is_not_installed() => format!("; {}", error.to_string().replace("\n ", "")),
+        _ => String::new(),
+    };
+    let Some(profile) = profile.map(str::to_owned) else {
+        return Err(CredentialsError::Missing { reason: problem, cli });
+    };
     let (reason, login) = if causes.contains(UNKNOWN_PROFILE) {
         ("the AWS configuration files have no such profile", String::new())
     } else {
         let login = format!("log in with aws sso login --profile {profile}, ");
         ("no AWS configuration file has this profile with credentials", login)
     };
-    Err(CredentialsError::Profile { profile, reason, login })
+    Err(CredentialsError::Profile { profile, reason, login, cli })
 }
 
-/// Returns the credentials that the AWS CLI exports; `None` if it is not installed or has none.
-fn exported(profile: Option<&str>) -> Option<Credentials> {
+/// Returns the credentials that the AWS CLI exports.
+fn exported(profile: Option<&str>) -> Result<Credentials, ProgramError> {
+    const PROGRAM: &str = "aws configure export-credentials";
     let mut command = Command::new("aws");
     command.args(["configure", "export-credentials", "--format", "process"]);
     command.args(profile.iter().flat_map(|profile| ["--profile", profile]));
-    let output = command.output().ok().filter(|output| output.status.success())?;
+    let output = run_program(PROGRAM, &mut command)?;
     let ExportedCredentials { access_key_id, secret_access_key, session_token } =
-        serde_json::from_slice(&output.stdout).ok()?;
-    Some(Credentials::new(access_key_id, secret_access_key, session_token, None, "aws configure export-credentials"))
+        serde_json::from_slice(&output.stdout).map_err(|error| ProgramError::not_run(PROGRAM, error.into()))?;
+    Ok(Credentials::new(access_key_id, secret_access_key, session_token, None, PROGRAM))
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use millrace_local::child_program::run_program;
 use tempfile::TempDir;
 
 /// The DuckDB program that the demo uses.
@@ -44,7 +45,7 @@ impl DuckDb {
     /// Looks for an installed DuckDB: [`DuckDb::Auto`] becomes the program that is found, or stays unchanged.
     ///
     /// # Errors
-    /// Fails with a one-line message if the program that the user named cannot run a query.
+    /// Fails if the program that the user named cannot run a query.
     pub fn found(self) -> Result<Self, String> {
         let answers = |program: &Path| ask(program, ".", "select 1").map(drop);
         match self {
@@ -76,7 +77,7 @@ impl ParquetCopy {
         Ok(Self(folder))
     }
 
-    /// Returns the rows that `select` finds in the files, as lines with values separated by tabs. An error is one line.
+    /// Returns the rows that `select` finds in the files, as lines with values separated by tabs.
     ///
     /// # Errors
     /// Fails if the program cannot be run, or exits with an error.
@@ -94,13 +95,8 @@ fn ask(program: &Path, folder: impl AsRef<Path>, sql: &str) -> Result<String, St
         // Ignore the user's own configuration file.
         command.args(["-init", "/dev/null", "-noheader", "-list", "-separator", "\t", "-c", sql]);
     }
-    let done = command.current_dir(folder).stdin(Stdio::null()).output();
-    let done = done.map_err(|error| format!("{}: {error}", program.display()))?;
-    if done.status.success() {
-        return Ok(String::from_utf8_lossy(&done.stdout).trim_end().to_owned());
-    }
-    let said = String::from_utf8_lossy(&done.stderr);
-    Err(format!("{}: {}", program.display(), said.trim().lines().last().unwrap_or("failed without an error message")))
+    let done = run_program(&program.display().to_string(), command.current_dir(folder));
+    done.map(|done| String::from_utf8_lossy(&done.stdout).trim_end().to_owned()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -111,9 +107,10 @@ mod tests {
     fn invalid_duckdb_program_error_names_it() {
         assert_eq!(DuckDb::from("off").found(), Ok(DuckDb::Off));
         let said = DuckDb::from("/nowhere/duckdb").found().unwrap_err();
-        assert!(said.starts_with("/nowhere/duckdb: "), "{said}");
+        assert!(said.starts_with("cannot run /nowhere/duckdb: "), "{said}");
         let columns = ParquetCopy::of(&[("parquet/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
         // A program that runs but is not DuckDB.
-        assert!(columns.select(Path::new("false"), "1", "").unwrap_err().starts_with("false: "));
+        let said = columns.select(Path::new("false"), "1", "").unwrap_err();
+        assert!(said.starts_with("false failed (exit status: 1)"), "{said}");
     }
 }

@@ -1,27 +1,34 @@
 //! Throwaway cache server: the installed `valkey-server` or `redis-server` on a free port of the loopback interface,
 //! without persistence. It ends together with this process, even if this process is killed.
 
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use millrace_shared::cache::{Cache, CacheError, CacheSettings};
 use tempfile::TempDir;
 
+use crate::child_program::ProgramError;
 use crate::port::ReservedPort;
 
 /// Advice for a machine on which no server is installed.
 pub const INSTALL: &str = "install one: apt-get install valkey-server (or redis-server); on macOS: brew install valkey";
 
-/// Script that starts the installed server and prints its process id. It kills the server when standard input closes,
-/// which happens when the parent process ends, and waits until the server has ended, because its port is in use until
-/// then.
+/// Script that starts the installed server and prints its path. It kills the server when standard input closes, which
+/// happens when the parent process ends, and ends after the server, because the port is in use until then, with the exit
+/// status of the server.
 const SUPERVISOR_SCRIPT: &str = r#"server=$(command -v valkey-server || command -v redis-server) || exit 127
-"$server" "$@" >&2 & child=$!
-echo $child
-read -r _
-kill -9 $child
-wait $child"#;
+exec 3<&0
+"$server" "$@" >&2 </dev/null 3<&- & child=$!
+{ read -r _ <&3; kill -9 $child; } >/dev/null & reader=$!
+echo "$server"
+wait $child; status=$?
+kill $reader 2>/dev/null
+exit $status"#;
+/// The exit status of the script if no server is installed.
+const NOT_INSTALLED: i32 = 127;
 
 /// Time limit for a start; a server needs milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -33,10 +40,13 @@ pub enum CacheServerError {
     /// No server is installed.
     #[error("neither valkey-server nor redis-server is on PATH: {INSTALL}")]
     NotFound,
-    /// The server process could not be started.
+    /// No port or folder is available for the server.
     #[error("cannot start the cache server: {0}")]
-    NotStarted(String),
-    /// The server did not become ready, or cannot be reached.
+    NotStarted(io::Error),
+    /// The server process could not be started, ended, or did not become ready.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The server cannot be reached.
     #[error(transparent)]
     Unreachable(#[from] CacheError),
 }
@@ -46,7 +56,10 @@ pub enum CacheServerError {
 pub struct CacheServer {
     port: ReservedPort,
     arguments: Vec<String>,
+    /// The shell that runs the server; `None` after it was killed.
     keeper: Option<Child>,
+    /// The path of the server's program.
+    program: String,
     folder: TempDir,
 }
 
@@ -64,7 +77,7 @@ impl CacheServer {
     /// # Errors
     /// Same as [`Self::start`].
     pub async fn start_with(arguments: &[&str]) -> Result<Self, CacheServerError> {
-        let server = Self::spawn(arguments)?;
+        let mut server = Self::spawn(arguments)?;
         server.ready(&server.url()).await?;
         Ok(server)
     }
@@ -74,10 +87,10 @@ impl CacheServer {
     /// # Errors
     /// Same as [`Self::start`].
     pub fn spawn(arguments: &[&str]) -> Result<Self, CacheServerError> {
-        let port = ReservedPort::claim().map_err(not_started)?;
-        let folder = TempDir::new().map_err(not_started)?;
+        let port = ReservedPort::claim().map_err(CacheServerError::NotStarted)?;
+        let folder = TempDir::new().map_err(CacheServerError::NotStarted)?;
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut server = Self { port, arguments, keeper: None, folder };
+        let mut server = Self { port, arguments, keeper: None, program: String::new(), folder };
         server.spawn_again()?;
         Ok(server)
     }
@@ -106,33 +119,25 @@ impl CacheServer {
     /// Same as [`Self::start`].
     pub fn spawn_again(&mut self) -> Result<(), CacheServerError> {
         self.kill();
-        let mut keeper = Command::new("sh")
-            .args([
-                "-c",
-                SUPERVISOR_SCRIPT,
-                "cache",
-                "--bind",
-                "127.0.0.1",
-                "--port",
-                &self.port().to_string(),
-                "--dir",
-            ])
-            .arg(self.folder.path())
-            .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"])
-            .args(&self.arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(not_started)?;
-        let mut told = String::new();
-        let output = keeper.stdout.take().ok_or_else(|| CacheServerError::NotStarted("no output pipe".to_owned()))?;
-        BufReader::new(output).read_line(&mut told).map_err(not_started)?;
-        if told.is_empty() {
-            // Reap the process, so that no zombie is left.
-            let _ = keeper.wait();
-            return Err(CacheServerError::NotFound);
+        let log = File::create(self.log()).map_err(CacheServerError::NotStarted)?;
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", SUPERVISOR_SCRIPT, "cache", "--bind", "127.0.0.1", "--port", &self.port().to_string()]);
+        keeper.arg("--dir").arg(self.folder.path());
+        keeper.args(["--save", "", "--appendonly", "no", "--loglevel", "warning"]).args(&self.arguments);
+        keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut keeper = keeper.spawn().map_err(|error| ProgramError::not_run("sh", error))?;
+        let mut program = String::new();
+        if let Some(output) = keeper.stdout.take() {
+            BufReader::new(output).read_line(&mut program).map_err(CacheServerError::NotStarted)?;
         }
+        if program.is_empty() {
+            let status = keeper.wait().map_err(CacheServerError::NotStarted)?;
+            if status.code() == Some(NOT_INSTALLED) {
+                return Err(CacheServerError::NotFound);
+            }
+            return Err(ProgramError::exited("sh", status, &self.printed()).into());
+        }
+        program.trim_end().clone_into(&mut self.program);
         self.keeper = Some(keeper);
         Ok(())
     }
@@ -141,15 +146,20 @@ impl CacheServer {
     ///
     /// # Errors
     /// Same as [`Self::start`].
-    pub async fn ready(&self, url: &str) -> Result<(), CacheServerError> {
+    pub async fn ready(&mut self, url: &str) -> Result<(), CacheServerError> {
         let cache = Cache::new(settings(url)?, None);
         let started = tokio::time::Instant::now();
-        loop {
-            match prove(&cache).await {
-                Err(_) if started.elapsed() < READY_WITHIN => tokio::time::sleep(POLL).await,
-                proved => return Ok(proved?),
+        while let Err(error) = prove(&cache).await {
+            let ended = self.keeper.as_mut().and_then(|keeper| keeper.try_wait().ok()?);
+            if let Some(status) = ended {
+                return Err(ProgramError::exited(&self.program, status, &self.printed()).into());
             }
+            if started.elapsed() > READY_WITHIN {
+                return Err(ProgramError::not_ready(&self.program, READY_WITHIN, &error, &self.printed()).into());
+            }
+            tokio::time::sleep(POLL).await;
         }
+        Ok(())
     }
 
     /// Returns the URL of the server.
@@ -163,17 +173,21 @@ impl CacheServer {
     pub fn port(&self) -> u16 {
         self.port.number()
     }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Returns what the server has printed.
+    fn printed(&self) -> Vec<u8> {
+        fs::read(self.log()).unwrap_or_default()
+    }
 }
 
 impl Drop for CacheServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "signature of a map_err argument")]
-fn not_started(error: std::io::Error) -> CacheServerError {
-    CacheServerError::NotStarted(error.to_string())
 }
 
 /// Checks that the cache at `url` accepts writes.
@@ -192,4 +206,28 @@ fn settings(url: &str) -> Result<CacheSettings, CacheError> {
     let parsed = CacheSettings::parse(|name| (name == "CACHE_URL").then_some(url));
     let none = || CacheError::Misconfigured("no cache is named".to_owned());
     parsed.map_err(|wrong| CacheError::Misconfigured(wrong.join("; ")))?.ok_or_else(none)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn server_that_does_not_start_is_reported_with_its_reason() {
+        let started = tokio::time::Instant::now();
+        let said = CacheServer::start_with(&["--databases", "none"]).await.unwrap_err().to_string();
+        assert!(started.elapsed() < READY_WITHIN, "its end is noticed");
+        assert!(said.contains("-server failed (exit status: 1)"), "{said}");
+        assert!(said.contains("databases"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn killed_server_starts_again_on_its_port() {
+        let mut server = CacheServer::start().await.unwrap();
+        let port = server.port();
+        server.kill();
+        assert!(reach(&server.url()).await.is_err());
+        server.restart().await.unwrap();
+        assert_eq!(server.port(), port);
+    }
 }

@@ -21,6 +21,7 @@ use tokio_postgres::NoTls;
 
 pub use programs::PostgresPrograms;
 
+use crate::child_program::{ProgramError, run_program};
 use crate::port::ReservedPort;
 
 /// The role and the database that the template's URLs name.
@@ -37,16 +38,14 @@ pub enum PostgresServerError {
     #[error("PostgreSQL is not installed: apt-get install postgresql, or brew install postgresql, or use a URL")]
     NotInstalled,
     /// The process runs as root, and the server has no other user to run as.
-    #[error("PostgreSQL does not run as root, and neither a user postgres nor a user nobody exists")]
+    #[error(
+        "PostgreSQL does not run as root, and neither a user postgres nor a user nobody exists: add one with useradd \
+         postgres, run millrace as another user, or use a URL"
+    )]
     OnlyRoot,
-    /// One of PostgreSQL's programs failed.
-    #[error("{program} failed: {said}")]
-    Failed {
-        /// The name of the program.
-        program: &'static str,
-        /// The last line of its output.
-        said: String,
-    },
+    /// One of PostgreSQL's programs cannot be run, or failed.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     /// The operating system returned an error.
     #[error("{doing}: {source}")]
     System {
@@ -77,7 +76,7 @@ impl PlannedServer {
     /// Finds the programs, reserves a port and creates a folder.
     ///
     /// # Errors
-    /// [`PostgresServerError`] with a one-line message that names what to install.
+    /// [`PostgresServerError`], which names what to install.
     pub fn new() -> Result<Self, PostgresServerError> {
         let programs = PostgresPrograms::find().ok_or(PostgresServerError::NotInstalled)?;
         let port = ReservedPort::claim().map_err(system("cannot reserve a free port"))?;
@@ -108,10 +107,7 @@ impl PlannedServer {
         initdb.arg("-D").arg(&data).args(["-U", OWNER, "-E", "UTF8", "-A", "trust", "--no-sync"]);
         // Text is sorted byte by byte, with UTF-8 character classes, regardless of this machine's locale.
         initdb.args(["--locale=C", if cfg!(target_os = "macos") { "--lc-ctype=UTF-8" } else { "--lc-ctype=C.UTF-8" }]);
-        let made = initdb.stdin(Stdio::null()).output().map_err(system("cannot run initdb"))?;
-        if !made.status.success() {
-            return Err(PostgresServerError::Failed { program: "initdb", said: last_stderr_line(&made.stderr) });
-        }
+        run_program(&name_of(&self.programs.initdb), &mut initdb)?;
         let Self { programs, port, folder, user } = self;
         let mut server = PostgresServer { programs, user, port, data, running: None, folder };
         server.start().await?;
@@ -216,13 +212,17 @@ impl PostgresServer {
         // A process group of its own: Ctrl-C must reach only this process, which stops the server after its own work is
         // done.
         postgres.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
-        let server = postgres.spawn().map_err(system("cannot run postgres"))?;
+        let mut server =
+            postgres.spawn().map_err(|error| ProgramError::not_run(&name_of(&self.programs.postgres), error))?;
         let mut guardian = Command::new("sh");
         // The postmaster stops its children; SIGQUIT is its immediate shutdown.
         guardian.arg("-c").arg("read _; kill -QUIT \"$1\"; sleep 1; kill -KILL \"$1\"; rm -rf \"$2\"").arg("guardian");
         guardian.arg(server.id().to_string()).arg(self.folder.path());
         guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let guardian = guardian.spawn().map_err(system("cannot run sh"))?;
+        let guardian = guardian.spawn().map_err(|error| {
+            let _ = server.kill();
+            ProgramError::not_run("sh", error)
+        })?;
         self.running = Some(RunningServer { server, guardian });
         self.answers().await
     }
@@ -232,14 +232,16 @@ impl PostgresServer {
         loop {
             let Err(error) = connect(self.port.number(), OWNER).await else { return Ok(()) };
             let ended = match &mut self.running {
-                Some(running) => running.server.try_wait().map_err(system("cannot wait for postgres"))?.is_some(),
-                None => true,
+                Some(running) => running.server.try_wait().map_err(system("cannot wait for postgres"))?,
+                None => None,
             };
-            if ended || Instant::now() > until {
+            if ended.is_some() || Instant::now() > until {
                 self.end();
                 let log = fs::read(self.log()).unwrap_or_default();
-                let said = if log.is_empty() { describe_error(&error) } else { last_stderr_line(&log) };
-                return Err(PostgresServerError::Failed { program: "postgres", said });
+                let (program, reason) = (name_of(&self.programs.postgres), describe_error(&error));
+                let failed = ended.map(|status| ProgramError::exited(&program, status, &log));
+                let not_ready = || ProgramError::not_ready(&program, STARTS_WITHIN, &reason, &log);
+                return Err(failed.unwrap_or_else(not_ready).into());
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -264,13 +266,9 @@ impl PostgresServer {
 
     fn pg_ctl(&self, mode: &str) -> Result<(), PostgresServerError> {
         let mut stop = command(&self.programs.pg_ctl, self.user);
-        stop.arg("-D").arg(&self.data).args(["stop", "-w", "-m", mode]).stdin(Stdio::null());
-        let stopped = stop.output().map_err(system("cannot run pg_ctl"))?;
-        if stopped.status.success() {
-            Ok(())
-        } else {
-            Err(PostgresServerError::Failed { program: "pg_ctl", said: last_stderr_line(&stopped.stderr) })
-        }
+        stop.arg("-D").arg(&self.data).args(["stop", "-w", "-m", mode]);
+        run_program(&name_of(&self.programs.pg_ctl), &mut stop)?;
+        Ok(())
     }
 
     /// Stops the server, if it runs. The guardian is stopped first, so that it never signals a process ID that another
@@ -322,8 +320,36 @@ fn describe_error(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned())
 }
 
-fn last_stderr_line(said: &[u8]) -> String {
-    let said = String::from_utf8_lossy(said);
-    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(2)..].join(" ")
+fn name_of(program: &Path) -> String {
+    program.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn failed_initdb_is_reported_with_its_reason() {
+        let planned = PlannedServer::new().unwrap();
+        let data = planned.folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("file"), "").unwrap();
+        let said = planned.start().await.unwrap_err().to_string();
+        assert!(said.contains("/initdb failed (exit status: 1)"), "{said}");
+        assert!(said.contains("exists but is not empty"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn server_that_does_not_start_is_reported_with_its_reason() {
+        let mut server = PlannedServer::new().unwrap().start().await.unwrap();
+        server.stop().unwrap();
+        let settings = server.data.join("postgresql.conf");
+        let text = fs::read_to_string(&settings).unwrap();
+        fs::write(&settings, text.clone() + "shared_buffers = many\n").unwrap();
+        let said = server.start().await.unwrap_err().to_string();
+        assert!(said.contains("/postgres failed (exit status: 1)"), "{said}");
+        assert!(said.contains("invalid value for parameter \"shared_buffers\""), "{said}");
+        fs::write(&settings, text).unwrap();
+        server.start().await.unwrap();
+    }
 }

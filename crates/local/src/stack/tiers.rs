@@ -53,7 +53,7 @@ impl EnabledTiers {
     }
 
     /// Starts the planned servers and creates the tables, as the task `migrate` does on AWS.
-    pub(super) async fn start(self, schema: &PostgresSchema) -> Result<TierServers, StartError> {
+    pub(super) async fn start(mut self, schema: &PostgresSchema) -> Result<TierServers, StartError> {
         let server = match self.postgres {
             Some(planned) => Some(planned.start().await?),
             None => None,
@@ -66,7 +66,7 @@ impl EnabledTiers {
                 migrated.map_err(|unmigrated| StartError::Tables(unmigrated.to_string()))?;
             }
         }
-        match (&self.cache, &self.urls.cache) {
+        match (&mut self.cache, &self.urls.cache) {
             (Some(started), _) => started.ready(&started.url()).await?,
             (None, Some(url)) => cache::reach(url).await?,
             (None, None) => {}
