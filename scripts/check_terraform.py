@@ -3,8 +3,8 @@
 
     check_terraform.py target/templates/expanded/replication.json infra/terraform/replication
 
-The first argument is infra/replication.yaml as scripts/expand_template.py prints it. Requires python-hcl2, which checkov
-brings. Neither Terraform nor a provider is needed: scripts/terraform_schema.json has the schema of the provider. As `terraform
+The first argument is infra/replication.yaml as scripts/expand_template.py prints it. The syntax is that of a parser of HCL,
+bc-python-hcl2 (scripts/checkov_requirements.txt). Neither Terraform nor a provider is needed: scripts/terraform_schema.json has the schema of the provider. As `terraform
 validate` does, this finds unknown and missing arguments, references to what does not exist, and cycles, but it does not
 compare types. Faults that are planted in the module must be found, too.
 """
@@ -15,6 +15,7 @@ import re
 import sys
 
 import hcl2
+from lark.exceptions import LarkError
 
 # Conditions of the tiers and of the users service, which the module does not have.
 ABSENT = {"HasRelational", "HasCache", "HasNetwork", "HasEmails"}
@@ -63,6 +64,16 @@ PLANTED = (
     ('"${var.name}-replicator"', '"${var.name-replicator"', "line \\d+: "),
 )
 
+# Faults of the syntax, in any file of the module: a text and another one in its place.
+MALFORMED = (
+    (" = [", " = [1,, "),
+    (" ? ", " ? : "),
+    ("local.", "local.."),
+    ("split(", "split((\"a\", "),
+    ("\n}\n", "\n"),
+    ("{\n", "{{\n"),
+)
+
 
 class Wrong(Exception):
     pass
@@ -96,14 +107,32 @@ def same(what, template, module):
         raise Wrong(f"{what}: the template has {template!r}, and the module {module!r}")
 
 
-def read(folder):
+def parsed(name, text):
+    """Parses the text of a file."""
+    try:
+        return hcl2.loads(text)
+    except LarkError as error:
+        raise Wrong(f"{name} is not HCL: {str(error).splitlines()[0]}") from error
+
+
+def check_malformed(texts):
+    """Plants each fault of the syntax in main.tf, and fails if the parser accepts it."""
+    for found, planted in MALFORMED:
+        text = texts["main.tf"]
+        if found not in text:
+            raise Wrong(f"the module has no {found!r} to plant a fault in")
+        try:
+            parsed("main.tf", text.replace(found, planted, 1))
+        except Wrong:
+            continue
+        raise Wrong(f"{planted!r} is accepted as HCL")
+
+
+def read(texts):
     """Returns the blocks of the module: the resources and data sources by type and name, and the variables by name."""
     blocks, variables = {}, {}
-    for name in sorted(os.listdir(folder)):
-        if not name.endswith(".tf"):
-            continue
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            content = hcl2.load(file)
+    for name, text in texts.items():
+        content = parsed(name, text)
         for kind in ("resource", "data"):
             for block in content.get(kind, []):
                 ((of, named),) = block.items()
@@ -433,10 +462,11 @@ def without_meta(block):
 def main(path, folder):
     with open(path, encoding="utf-8") as file:
         template = json.load(file)
-    blocks, variables = read(folder)
+    texts = texts_of(folder)
+    blocks, variables = read(texts)
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "terraform_schema.json"), encoding="utf-8") as file:
         schema = json.load(file)
-    texts = texts_of(folder)
+    check_malformed(texts)
     check_module(module_of(texts), schema["types"])
     check_planted(texts, schema["types"])
     counts = {}
