@@ -7,12 +7,13 @@
     const totals = document.getElementById('totals');
     const pause = document.getElementById('pause');
     let paused = false;
+    let shown = null;
     const filter = new URLSearchParams(location.search);
     filter.set('since', rows.dataset.position);
     const events = new EventSource('/events?' + filter);
     events.addEventListener('changes', (event) => {
       const update = JSON.parse(event.data);
-      totals.innerHTML = update.totals;
+      if (update.totals !== shown) totals.innerHTML = shown = update.totals;
       if (paused) return;
       rows.insertAdjacentHTML('afterbegin', update.rows);
       while (rows.children.length > 200) rows.lastElementChild.remove();
@@ -28,6 +29,7 @@
     });
     for (const plot of document.querySelectorAll('.plot')) {
       let chart = null;
+      const clock = (second) => new Date(second * 1000).toISOString().slice(11, plot.dataset.window === 'hour' ? 16 : 19);
       const draw = async () => {
         const answer = await fetch('/lag.json?window=' + plot.dataset.window).catch(() => null);
         if (!answer || !answer.ok) return;
@@ -44,18 +46,21 @@
           // The time axis is the whole window, in UTC like the other times of the page.
           tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), 'Etc/UTC'),
           scales: { x: { range: () => { const now = Date.now() / 1000; return [now - span, now]; } }, y: { range: (_, low, high) => [0, Math.max(high || 0, 10) * 1.1] } },
-          axes: [{ stroke: ink }, { stroke: ink, size: 60 }],
-          series: [{}].concat(lag.sinks.map((label, n) => ({ label, stroke: colors[n % 4], width: 2, points: { show: true } }))),
+          axes: [{ stroke: ink, space: 80, values: (_, all) => all.map(clock) }, { stroke: ink, size: 60 }],
+          series: [{ value: (_, second) => (second ? clock(second) : '--') }].concat(lag.sinks.map((label, n) => ({ label, stroke: colors[n % 4], width: 2, points: { show: true } }))),
         }, data, plot);
       };
       draw();
       setInterval(draw, 2000);
+      addEventListener('resize', () => chart?.setSize({ width: plot.clientWidth, height: 180 }));
     }
   }
   const light = document.getElementById('light');
   if (light) {
     const events = new EventSource('/light');
-    events.addEventListener('light', (event) => { light.innerHTML = event.data; });
+    let shown = null;
+    // A light that has not changed is not announced again, and its links keep the focus.
+    events.addEventListener('light', (event) => { if (event.data !== shown) light.innerHTML = shown = event.data; });
   }
   for (const text of navigator.clipboard ? document.querySelectorAll('pre[data-copy]') : []) {
     const copy = document.createElement('button');
@@ -77,8 +82,10 @@
       if (!answer || !answer.ok) return;
       const part = new DOMParser().parseFromString(await answer.text(), 'text/html').getElementById('run');
       if (!part) return;
-      run.innerHTML = part.innerHTML;
-      if (part.dataset.running !== 'true') clearInterval(poll);
+      if (part.innerHTML !== run.innerHTML) run.innerHTML = part.innerHTML;
+      if (part.dataset.running === 'true') return;
+      clearInterval(poll);
+      document.getElementById('cancel')?.remove();
     }, 500);
   }
 })();

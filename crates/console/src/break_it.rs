@@ -125,6 +125,7 @@ pub(crate) async fn show(
     let body = html! {
         p.note { "Break a part of the stack and watch the light: it compares every replica with the source again and again." }
         div #light role="status" { (light.render()) }
+        noscript { p.note { "Without JavaScript the light does not update itself: reload the page." } }
         @if let Some(done) = done { p.box role="status" { (done) } }
         h2 { "What can happen at any time" }
         div.cards { @for action in offered(&context) { (card(&context, action)) } }
@@ -184,6 +185,16 @@ fn card(context: &ConsoleContext, action: &BreakAction) -> Markup {
     }
 }
 
+fn label(fault: SinkFault) -> &'static str {
+    match fault {
+        SinkFault::Off => "works",
+        SinkFault::Refuse => "refuses every write",
+        SinkFault::Slow => "is slow",
+        SinkFault::CutOff => "is cut off",
+        SinkFault::AnswerLost => "loses its answers",
+    }
+}
+
 fn meaning(fault: SinkFault) -> String {
     match fault {
         SinkFault::Off => "The replica works.".to_owned(),
@@ -212,7 +223,7 @@ fn sink(context: &ConsoleContext, observer: &ChangeObserver, name: &str) -> Mark
                     label for=(id) { "State" }
                     select id=(id) name="fault" {
                         @for fault in SinkFault::ALL {
-                            option value=(fault.as_str()) selected[fault == current] { (fault.as_str()) }
+                            option value=(fault.as_str()) selected[fault == current] { (label(fault)) }
                         }
                     }
                 }

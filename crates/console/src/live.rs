@@ -92,8 +92,11 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(filter): Q
     let body = html! {
         p.note { "Every change of " code { (table) } " as it arrives, and what it did in each replica. Times are in UTC." }
         h2 { "Replicas" }
-        div #totals { (totals(&observer.totals(), observer.in_progress())) }
-        div.cards {
+        // The region itself stays when its content is updated, and with it the focus.
+        div.scroll #totals tabindex="0" role="region" aria-label="Counters of the replicas" {
+            (totals(&observer.totals(), observer.in_progress()))
+        }
+        div.cards.plots {
             section.box { h3 { "Lag, last minute (ms)" } div.plot data-window="minute" role="img" aria-label="Plot of the lag of each replica in the last minute" {} }
             section.box { h3 { "Lag, last hour (ms)" } div.plot data-window="hour" role="img" aria-label="Plot of the lag of each replica in the last hour" {} }
         }
@@ -146,19 +149,17 @@ fn totals(totals: &[SinkTotals], in_progress: usize) -> Markup {
     let usual = [ChangeVerdict::Applied, ChangeVerdict::Duplicate, ChangeVerdict::Stale, ChangeVerdict::Failed];
     let verdicts: Vec<_> = ChangeVerdict::ALL.into_iter().filter(|own| usual.contains(own) || shown(*own)).collect();
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Counters of the replicas" {
-            table {
-                caption { (in_progress) " batches in progress" }
-                thead { tr {
-                    th scope="col" { "Replica" } th.number scope="col" { "Lag" }
-                    @for verdict in &verdicts { th.number scope="col" title=(verdict.meaning()) { (verdict.as_str()) } }
-                } }
-                tbody { @for sink in totals { tr {
-                    th scope="row" { (sink.sink) }
-                    td.number { (sink.lag_ms.map_or_else(|| "–".to_owned(), frame::milliseconds)) }
-                    @for verdict in &verdicts { td.number { (sink.of(*verdict)) } }
-                } } }
-            }
+        table {
+            caption { (in_progress) " batches in progress" }
+            thead { tr {
+                th scope="col" { "Replica" } th.number scope="col" { "Lag" }
+                @for verdict in &verdicts { th.number scope="col" title=(verdict.meaning()) { (verdict.as_str()) } }
+            } }
+            tbody { @for sink in totals { tr {
+                th scope="row" { (sink.sink) }
+                td.number { (sink.lag_ms.map_or_else(|| "–".to_owned(), frame::milliseconds)) }
+                @for verdict in &verdicts { td.number { (sink.of(*verdict)) } }
+            } } }
         }
     }
 }
@@ -179,7 +180,7 @@ pub(crate) fn row(change: &ObservedChange) -> Markup {
         tr {
             td.fixed { time datetime=(frame::machine_time(change.at)) { (frame::clock_time(change.at)) } }
             // A shortened key is not a key.
-            td.mono { @if change.key.ends_with('}') { a href=(key::address(&change.key)) { (change.key) } } @else { (change.key) } }
+            td.mono.key { @if change.key.ends_with('}') { a href=(key::address(&change.key)) { (change.key) } } @else { (change.key) } }
             td { (change.kind.as_str()) }
             td { (change.attributes.join(", ")) }
             td.fixed { (change.lag_ms.map_or_else(String::new, frame::milliseconds)) }

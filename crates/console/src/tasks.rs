@@ -171,10 +171,6 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<St
             @else { ul { @for count in run.progress.split(", ") { li { (count) } } } }
             p { (run.differences) " differences, " (run.problems) " problems" }
             @if is_running {
-                form method="post" action=(format!("{}/cancel", address(&run.id))) {
-                    (frame::token_field(&context))
-                    button type="submit" { "Cancel" }
-                }
                 noscript { p.note { "Reload the page to see the progress." } }
             } @else {
                 @if run.for_real().is_some() {
@@ -187,6 +183,13 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<St
                 h2 { "Report" }
                 @if run.report.is_empty() { p.note { "The report has no entries." } }
                 @else { pre tabindex="0" { (run.report.join("\n")) } }
+            }
+        }
+        // Outside of the part that is updated, so that the button keeps the focus.
+        @if is_running {
+            form #cancel method="post" action=(format!("{}/cancel", address(&run.id))) {
+                (frame::token_field(&context))
+                button type="submit" { "Cancel" }
             }
         }
         p { a href=(PATH) { "All runs" } " · " a href="/quarantine" { "Quarantine" } }

@@ -157,6 +157,8 @@ async fn live_shows_each_change_with_the_verdict_of_each_replica() {
     for text in ["INSERT", "MODIFY", "<td>name</td>", "dynamodb: ", ">applied</span>", ">quarantined</span>"] {
         assert!(page.contains(text), "{text} is missing: {page}");
     }
+    let counters = "id=\"totals\" tabindex=\"0\" role=\"region\" aria-label=\"Counters of the replicas\"><table>";
+    assert!(page.contains(counters), "an update of the counters takes no focus: {page}");
     let (_, page) = scene.get("/?verdict=quarantined").await;
     assert!(page.contains("eve") && !page.contains("&quot;ada&quot;"), "{page}");
     let (_, page) = scene.get("/?key=absent").await;
@@ -282,6 +284,11 @@ async fn old_delivery_changes_nothing_and_the_light_is_green() {
     let (status, page) = scene.get("/break").await;
     assert_eq!(status, StatusCode::OK);
     assert_page(&page);
+    for text in
+        ["Without JavaScript the light does not update itself", "<option value=\"refuse\">refuses every write</option>"]
+    {
+        assert!(page.contains(text), "{text} is missing: {page}");
+    }
     let (status, page) = scene.post("/break", "action=deliver-again").await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(page.contains("no change has been delivered yet: write an item first"), "{page}");
@@ -330,7 +337,17 @@ async fn dropped_replica_is_filled_again_by_a_task() {
     scene.stack.wait_until_drained().await;
     assert_eq!(scene.post("/break", "action=drop-replica").await.0, StatusCode::SEE_OTHER);
     let (_, page) = scene.get("/break").await;
-    assert!(page.contains("10 changes are on their way"), "{page}");
+    assert!(page.contains("10 differences, which may be changes on their way"), "{page}");
+    // The run is in progress for as long as it waits before it reads the differences again.
+    assert_eq!(scene.post("/tasks/verify", "recheck-after-seconds=3").await.0, StatusCode::SEE_OTHER);
+    let (_, page) = scene.get("/tasks").await;
+    let (_, id) = page.split_once("href=\"/tasks/runs/").unwrap();
+    let (_, page) = scene.get(&format!("/tasks/runs/{}", id.split('"').next().unwrap())).await;
+    assert_page(&page);
+    let (_, run) = page.split_once("<div id=\"run\"").unwrap();
+    let (updated, rest) = run.split_once("</div>").unwrap();
+    assert!(updated.contains(">running</span>"), "{page}");
+    assert!(!updated.contains("<button") && rest.contains("Cancel</button>"), "an update takes no focus: {page}");
     let (status, _) = scene.post("/tasks/repair", "recheck-after-seconds=0&apply=true").await;
     assert_eq!(status, StatusCode::SEE_OTHER);
     wait_for(&scene, "/break", "Verify: green.").await;

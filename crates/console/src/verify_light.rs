@@ -14,6 +14,8 @@ use millrace_shared::change::CanonicalKey;
 use millrace_shared::table_reader::ScanSegment;
 use millrace_sinks::Replica;
 
+use crate::frame;
+
 /// The maximum number of items of each table in a round.
 const ITEMS: usize = 1_000;
 /// The maximum number of differences that are retained, and of those that are shown.
@@ -92,10 +94,10 @@ impl LightState {
                     p.box.light.good { "Verify: green. Every replica is equal to the source (" (compared) " items"
                         @if *is_cut { ", the first of each table" } ")." }
                 }
-                Self::CatchingUp { count } => { p.box.light.warn { "Verify: yellow. " (count) " changes are on their way." } }
+                Self::CatchingUp { count } => { p.box.light.warn { "Verify: yellow. " (frame::count(*count, "difference")) ", which may be changes on their way." } }
                 Self::Different { differences } => {
                     div.box.light.bad {
-                        "Verify: red. " (differences.len()) @if differences.len() == DIFFERENCES { " or more" } " differences:"
+                        "Verify: red. " (frame::count(differences.len(), "difference")) @if differences.len() == DIFFERENCES { " or more" } ":"
                         ul { @for ((replica, key), kind) in differences.iter().take(SHOWN) {
                             li { a href=(crate::key::address(key.as_str())) { (key) } " " (kind.as_str()) " " (replica) }
                         } }
@@ -198,6 +200,8 @@ mod tests {
         assert_eq!(word(Some(&a), &b), "yellow");
         assert_eq!(word(Some(&a), &a), "red");
         assert_eq!(word(Some(&a), &none), "green");
+        let text = LightState::decide(Some(&a), Ok(&a)).render().into_string();
+        assert!(text.contains("Verify: red. 1 difference:"), "{text}");
     }
 
     #[test]
