@@ -181,7 +181,7 @@ pub(crate) fn row(change: &ObservedChange) -> Markup {
             td.fixed { time datetime=(frame::machine_time(change.at)) { (frame::clock_time(change.at)) } }
             // A shortened key is not a key.
             td.mono.key { @if change.key.ends_with('}') { a href=(key::address(&change.key)) { (change.key) } } @else { (change.key) } }
-            td { (change.kind.as_str()) }
+            td.fixed { (change.kind.as_str()) }
             td { (change.attributes.join(", ")) }
             td.fixed { (change.lag_ms.map_or_else(String::new, frame::milliseconds)) }
             td {
