@@ -82,14 +82,14 @@ class Program:
 class Local(Program):
     """A `millrace` stack on free ports that is started and ready."""
 
-    def __init__(self, *options):
+    def __init__(self, *options, env=None):
         ports = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--console-port", "0", "--ttl-interval", "1"]
-        super().__init__(*MILLRACE, *ports, *options)
+        super().__init__(*MILLRACE, *ports, *options, env=env)
         banner = self.wait_for("Ctrl-C stops", 1200)
-        self.api, dynamodb, s3 = (
+        self.console, self.api, dynamodb, s3 = (
             re.search(rf"^\s+{name}\s+(http://127\.0\.0\.1:\d+)$", banner, re.MULTILINE)[1]
             # A stack without the users API serves the Lambda API there.
-            for name in ("(?:API|Lambda)", "DynamoDB", "S3")
+            for name in ("console", "(?:API|Lambda)", "DynamoDB", "S3")
         )
         # The options by which `millrace task` reaches this stack.
         self.ports = {
