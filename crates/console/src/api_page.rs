@@ -10,7 +10,7 @@ use millrace_local::stack::LocalStack;
 use millrace_local::token::LocalAuth;
 use serde_json::Value;
 
-use crate::{ConsoleContext, frame};
+use crate::{LocalContext, frame};
 
 pub(crate) const PATH: &str = "/api";
 const TITLE: &str = "API";
@@ -62,7 +62,7 @@ fn tokens(stack: &LocalStack) -> Vec<SignedToken> {
 }
 
 /// Shows the page.
-pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
+pub(crate) async fn show(State(context): State<LocalContext>) -> Response {
     let stack = &context.stack;
     if stack.template().routes.is_empty() {
         let body = html! {

@@ -45,13 +45,11 @@ pub(crate) struct ArchiveQuery {
 /// The page that says why there is none, or why it cannot be read.
 pub(crate) async fn open(context: &ConsoleContext) -> Result<ArchiveReader, Box<Response>> {
     let failed = |status, reason: &str| Err(Box::new(frame::failed(status, "/", TITLE, reason)));
-    let Some(maintenance) = &context.maintenance else {
-        return failed(
-            StatusCode::CONFLICT,
-            "The template has no maintenance function, which names the archive bucket.",
-        );
+    let maintenance = match context.origin.stores() {
+        Ok(stores) => stores.maintenance,
+        Err(missing) => return Err(Box::new(missing.page(TITLE))),
     };
-    match ArchiveReader::open(maintenance).await {
+    match ArchiveReader::open(&maintenance).await {
         Ok(Some(reader)) => Ok(reader),
         Ok(None) => failed(
             StatusCode::CONFLICT,

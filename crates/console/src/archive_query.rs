@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::archive_page::{self, PATH, TITLE};
 use crate::archive_reader::ArchiveReader;
 use crate::duckdb::{DuckDbProgram, QueryResult, ROWS, rows_sql, sql_text};
+use crate::stack_stores::StackOrigin;
 use crate::{ConsoleContext, frame};
 
 pub(crate) const QUERY_PATH: &str = "/archive/query";
@@ -38,6 +39,7 @@ pub(crate) struct QueryForm {
 pub(crate) async fn section(context: &ConsoleContext, reader: &ArchiveReader, day: Option<ArchiveDay>) -> Markup {
     let day = day.unwrap_or_else(|| ArchiveDay::of(context.clock.now()));
     let layouts = layouts(reader).await;
+    let StackOrigin::Local(local) = &context.origin;
     html! {
         h2 { "Query" }
         @match context.duckdb().await {
@@ -53,7 +55,7 @@ pub(crate) async fn section(context: &ConsoleContext, reader: &ArchiveReader, da
         details.box open {
             summary { "SQL for DuckDB" }
             p.note { "Reads the objects from the S3 server of this machine; needs DuckDB's extension httpfs." }
-            pre tabindex="0" data-copy="DuckDB" { (duckdb_sql(reader, context.stack.s3_url(), &layouts)) }
+            pre tabindex="0" data-copy="DuckDB" { (duckdb_sql(reader, local.stack.s3_url(), &layouts)) }
         }
         details.box open {
             summary { "SQL for Athena" }

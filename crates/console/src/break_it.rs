@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use crate::sample_item::SampleItem;
 use crate::verify_light::{self, LightState, VerifyRound};
-use crate::{ConsoleContext, frame};
+use crate::{LocalContext, frame};
 
 const PATH: &str = "/break";
 const TITLE: &str = "Break it";
@@ -108,7 +108,7 @@ const ACTIONS: [BreakAction; 8] = [
 
 /// Shows the page.
 pub(crate) async fn show(
-    State(context): State<ConsoleContext>,
+    State(context): State<LocalContext>,
     axum::extract::Query(message): axum::extract::Query<BreakMessage>,
 ) -> Response {
     let (Some(observer), Some(maintenance)) = (context.stack.observer(), &context.maintenance) else {
@@ -161,7 +161,7 @@ pub(crate) async fn show(
 }
 
 /// Returns the actions that this stack can perform.
-fn offered(context: &ConsoleContext) -> impl Iterator<Item = &'static BreakAction> {
+fn offered(context: &LocalContext) -> impl Iterator<Item = &'static BreakAction> {
     let has_ttl = context.stack.source_table().is_some_and(|table| table.ttl_attribute.is_some());
     let has_replica = replica_table(context).is_some();
     ACTIONS.iter().filter(move |action| match action.name {
@@ -171,7 +171,7 @@ fn offered(context: &ConsoleContext) -> impl Iterator<Item = &'static BreakActio
     })
 }
 
-fn card(context: &ConsoleContext, action: &BreakAction) -> Markup {
+fn card(context: &LocalContext, action: &BreakAction) -> Markup {
     html! {
         section.box aria-label=(action.label) {
             h3 { (action.label) }
@@ -208,7 +208,7 @@ fn meaning(fault: SinkFault) -> String {
     }
 }
 
-fn sink(context: &ConsoleContext, observer: &ChangeObserver, name: &str) -> Markup {
+fn sink(context: &LocalContext, observer: &ChangeObserver, name: &str) -> Markup {
     let current = observer.switches().of_sink(name);
     let id = format!("fault-{name}");
     html! {
@@ -234,7 +234,7 @@ fn sink(context: &ConsoleContext, observer: &ChangeObserver, name: &str) -> Mark
 }
 
 /// Performs an action.
-pub(crate) async fn act(State(context): State<ConsoleContext>, Form(form): Form<BreakForm>) -> Response {
+pub(crate) async fn act(State(context): State<LocalContext>, Form(form): Form<BreakForm>) -> Response {
     if let Err(rejected) = context.guard.check_token(form.token.as_deref()) {
         return rejected.into_response();
     }
@@ -248,7 +248,7 @@ fn urlencoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string().replace("%2D", "-")
 }
 
-async fn perform(context: &ConsoleContext, form: &BreakForm) -> Result<(), String> {
+async fn perform(context: &LocalContext, form: &BreakForm) -> Result<(), String> {
     let observer = context.stack.observer().ok_or("the stack is not observed")?;
     match form.action.as_str() {
         "write" => write_items(context).await,
@@ -296,39 +296,39 @@ async fn perform(context: &ConsoleContext, form: &BreakForm) -> Result<(), Strin
     }
 }
 
-fn source_table(context: &ConsoleContext) -> Result<&TableResource, String> {
+fn source_table(context: &LocalContext) -> Result<&TableResource, String> {
     context.stack.source_table().ok_or_else(|| "the template does not say which table is the source table".to_owned())
 }
 
 /// Returns the variable of the replicator, which all functions share that write replicas.
-fn replicator_variable<'c>(context: &'c ConsoleContext, name: &str) -> Option<&'c String> {
+fn replicator_variable<'c>(context: &'c LocalContext, name: &str) -> Option<&'c String> {
     let mut functions = context.stack.template().functions.iter();
     functions.find(|function| function.name == "replicator")?.environment.get(name)
 }
 
 /// Returns the table of the replica that `REPLICA_TABLE` names, if it is a table of the stack.
-pub(crate) fn replica_table(context: &ConsoleContext) -> Option<&TableResource> {
+pub(crate) fn replica_table(context: &LocalContext) -> Option<&TableResource> {
     let name = replicator_variable(context, "REPLICA_TABLE")?;
     context.stack.template().tables.iter().find(|table| table.name == *name)
 }
 
-fn reserved(context: &ConsoleContext) -> Result<ReservedNames, String> {
+fn reserved(context: &LocalContext) -> Result<ReservedNames, String> {
     let prefix = replicator_variable(context, "RESERVED_PREFIX");
     prefix.map_or_else(|| Ok(ReservedNames::default()), |prefix| ReservedNames::parse(prefix))
 }
 
-async fn put(context: &ConsoleContext, table: &TableResource, item: SampleItem) -> Result<(), String> {
+async fn put(context: &LocalContext, table: &TableResource, item: SampleItem) -> Result<(), String> {
     let put = context.stack.dynamodb().put_item().table_name(&table.name).set_item(Some(item.0)).send();
     put.await.map(drop).map_err(|error| millrace_shared::error_chain::error_chain(&error))
 }
 
-async fn delete(context: &ConsoleContext, table: &TableResource, item: SampleItem) -> Result<(), String> {
+async fn delete(context: &LocalContext, table: &TableResource, item: SampleItem) -> Result<(), String> {
     let key = item.0.into_iter().filter(|(name, _)| table.keys.iter().any(|own| own.name == *name)).collect();
     let delete = context.stack.dynamodb().delete_item().table_name(&table.name).set_key(Some(key)).send();
     delete.await.map(drop).map_err(|error| millrace_shared::error_chain::error_chain(&error))
 }
 
-async fn write_items(context: &ConsoleContext) -> Result<(), String> {
+async fn write_items(context: &LocalContext) -> Result<(), String> {
     let (table, now) = (source_table(context)?, context.clock.now());
     for version in 1..=2 {
         for number in 1..=WRITTEN {
@@ -342,7 +342,7 @@ async fn write_items(context: &ConsoleContext) -> Result<(), String> {
     Ok(())
 }
 
-async fn expire(context: &ConsoleContext) -> Result<(), String> {
+async fn expire(context: &LocalContext) -> Result<(), String> {
     let (table, now) = (source_table(context)?, context.clock.now());
     let attribute =
         table.ttl_attribute.as_deref().ok_or("the source table has no TTL attribute: set it with --ttl-attribute")?;
@@ -352,7 +352,7 @@ async fn expire(context: &ConsoleContext) -> Result<(), String> {
 }
 
 /// Sends the state of the light, until the page is closed or the console stops.
-pub(crate) async fn light(State(context): State<ConsoleContext>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+pub(crate) async fn light(State(context): State<LocalContext>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let stream = unfold((context, None::<VerifyRound>), |(context, before)| async move {
         sleep(verify_light::EVERY).await;
         let maintenance = context.maintenance.as_ref().filter(|_| !*context.stopped.borrow())?;

@@ -13,6 +13,7 @@ use millrace_doctor::explanation::explain;
 use millrace_doctor::rule_table::{self, DoctorRule, RULES, RuleSeverity};
 use millrace_local::stack::StackOptions;
 
+use crate::stack_stores::StackOrigin;
 use crate::{ConsoleContext, frame};
 
 pub(crate) const PATH: &str = "/doctor";
@@ -37,7 +38,8 @@ fn judge(options: &StackOptions) -> Result<TemplateDiagnosis, String> {
 
 /// Shows the findings.
 pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
-    let options = context.stack.options().clone();
+    let StackOrigin::Local(local) = &context.origin;
+    let options = local.stack.options().clone();
     let template = options.template.display().to_string();
     let judged = tokio::task::spawn_blocking(move || judge(&options)).await;
     let judged = judged.map_err(|panic| panic.to_string()).and_then(|judged| judged);

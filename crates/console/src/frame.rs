@@ -1,7 +1,10 @@
 //! Parts that all pages share: the frame with the navigation, messages, and the rendering of verdicts and times.
 
-use axum::response::{Html, IntoResponse as _, Response};
-use http::StatusCode;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse, Response};
+use http::{StatusCode, header};
 use maud::{DOCTYPE, Markup, html};
 use millrace_local::observer::ChangeVerdict;
 use time::OffsetDateTime;
@@ -10,14 +13,46 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 use crate::ConsoleContext;
-use crate::router::PAGES;
 
 const TIME: &[BorrowedFormatItem<'_>] = format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
 
-/// Renders a page in its frame.
-pub(crate) fn page(path: &str, title: &str, body: &Markup) -> Html<String> {
-    Html(
-        html! {
+/// The links of the navigation, each with its path and its name.
+pub(crate) type Navigation = &'static [(&'static str, &'static str)];
+
+/// The content of a page. [`add_frame`] renders it with the navigation, which depends on the stack and not on the page.
+#[derive(Debug, Clone)]
+pub(crate) struct PageContent {
+    path: String,
+    title: String,
+    body: Markup,
+}
+
+impl IntoResponse for PageContent {
+    fn into_response(self) -> Response {
+        let mut response = Html(Body::empty()).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Returns a page, which gets its frame when it is sent.
+pub(crate) fn page(path: &str, title: &str, body: &Markup) -> PageContent {
+    PageContent { path: path.to_owned(), title: title.to_owned(), body: body.clone() }
+}
+
+/// Renders the pages among the responses in their frame.
+pub(crate) async fn add_frame(State(navigation): State<Navigation>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Some(content) = response.extensions_mut().remove::<PageContent>() {
+        // The length of the empty body.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.body_mut() = Body::from(framed(&content, navigation));
+    }
+    response
+}
+
+fn framed(PageContent { path, title, body }: &PageContent, navigation: Navigation) -> String {
+    html! {
             (DOCTYPE)
             html lang="en" {
                 head {
@@ -36,7 +71,7 @@ pub(crate) fn page(path: &str, title: &str, body: &Markup) -> Html<String> {
                         strong { "Millrace" }
                         nav aria-label="Pages" {
                             ul {
-                                @for (own, name) in PAGES {
+                                @for (own, name) in navigation {
                                     li { a href=(own) aria-current=[(own == path).then_some("page")] { (name) } }
                                 }
                             }
@@ -48,9 +83,8 @@ pub(crate) fn page(path: &str, title: &str, body: &Markup) -> Html<String> {
                     }
                 }
             }
-        }
-        .into_string(),
-    )
+    }
+    .into_string()
 }
 
 /// Renders the page of a request that failed, with the reason and a way back.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::item_text::{ItemNotation, plain_losses};
 use crate::table_items::{self, ItemError, example_key, key_of, parse_key};
-use crate::{ConsoleContext, frame, key, tables};
+use crate::{LocalContext, frame, key, tables};
 
 pub(crate) const PATH: &str = "/tables/item";
 const TITLE: &str = "Item";
@@ -61,7 +61,7 @@ fn fingerprint(item: &RawItem) -> String {
 }
 
 /// Shows the page.
-pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Query<ItemQuery>) -> Response {
+pub(crate) async fn show(State(context): State<LocalContext>, Query(query): Query<ItemQuery>) -> Response {
     let client = context.stack.dynamodb();
     let table = match table_items::describe(&client, &query.table).await {
         Ok(table) => table,
@@ -152,7 +152,7 @@ fn editor(label: &str, text: &str) -> Markup {
     }
 }
 
-fn create(context: &ConsoleContext, table: &TableResource, notation: ItemNotation, text: &str) -> Markup {
+fn create(context: &LocalContext, table: &TableResource, notation: ItemNotation, text: &str) -> Markup {
     html! {
         form method="post" action=(PATH) {
             (frame::token_field(context))
@@ -166,7 +166,7 @@ fn create(context: &ConsoleContext, table: &TableResource, notation: ItemNotatio
 
 /// Renders the form of an item that exists. `shown` is the fingerprint of the item that the person sees.
 fn change(
-    context: &ConsoleContext,
+    context: &LocalContext,
     table: &TableResource,
     own: &str,
     shown: &str,
@@ -187,7 +187,7 @@ fn change(
 }
 
 /// Renders an item, as a form unless its notation cannot express it.
-fn edit(context: &ConsoleContext, table: &TableResource, item: &RawItem, notation: ItemNotation) -> Markup {
+fn edit(context: &LocalContext, table: &TableResource, item: &RawItem, notation: ItemNotation) -> Markup {
     let own = key_of(table, item);
     let lost = if notation == ItemNotation::Plain { plain_losses(item) } else { Vec::new() };
     html! {
@@ -208,7 +208,7 @@ fn edit(context: &ConsoleContext, table: &TableResource, item: &RawItem, notatio
     }
 }
 
-fn delete(context: &ConsoleContext, table: &TableResource, own: &str) -> Markup {
+fn delete(context: &LocalContext, table: &TableResource, own: &str) -> Markup {
     html! {
         details.box {
             summary { "Delete the item" }
@@ -224,10 +224,7 @@ fn delete(context: &ConsoleContext, table: &TableResource, own: &str) -> Markup 
 }
 
 /// Saves an item.
-pub(crate) async fn save(
-    State(context): State<ConsoleContext>,
-    form: Result<Form<ItemForm>, FormRejection>,
-) -> Response {
+pub(crate) async fn save(State(context): State<LocalContext>, form: Result<Form<ItemForm>, FormRejection>) -> Response {
     let form = match form {
         Ok(Form(form)) => form,
         Err(rejection) => {
@@ -265,7 +262,7 @@ pub(crate) async fn save(
 
 /// Writes the item of a form and returns its key.
 async fn write(
-    context: &ConsoleContext,
+    context: &LocalContext,
     table: &TableResource,
     form: &ItemForm,
     notation: ItemNotation,
@@ -296,7 +293,7 @@ async fn write(
 }
 
 /// Deletes an item.
-pub(crate) async fn remove(State(context): State<ConsoleContext>, Form(form): Form<ItemForm>) -> Response {
+pub(crate) async fn remove(State(context): State<LocalContext>, Form(form): Form<ItemForm>) -> Response {
     if let Err(rejected) = context.guard.check_token(form.token.as_deref()) {
         return rejected.into_response();
     }

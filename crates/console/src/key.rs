@@ -32,14 +32,11 @@ pub(crate) fn address(key: &str) -> String {
 
 /// Shows the page.
 pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Query<KeyQuery>) -> Response {
-    let Some(maintenance) = &context.maintenance else {
-        return frame::failed(
-            StatusCode::CONFLICT,
-            PATH,
-            TITLE,
-            "The template has no maintenance function, which names the stores.",
-        );
+    let own = match context.origin.stores() {
+        Ok(own) => own,
+        Err(missing) => return missing.page(TITLE),
     };
+    let maintenance = &own.maintenance;
     let description = match maintenance.source.describe().await {
         Ok(description) => description,
         Err(error) => return frame::failed(StatusCode::BAD_GATEWAY, PATH, TITLE, &error.to_string()),
@@ -59,8 +56,8 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
             return (StatusCode::BAD_REQUEST, frame::page(PATH, TITLE, &body)).into_response();
         }
     };
-    let stores = key_stores::read(maintenance, context.cache.as_ref(), &key, context.clock.now()).await;
-    let history = context.stack.observer().map(|observer| observer.of_key(key.as_str(), HISTORY)).unwrap_or_default();
+    let stores = key_stores::read(maintenance, own.cache.as_ref(), &key, context.clock.now()).await;
+    let history = context.origin.changes().map(|observer| observer.of_key(key.as_str(), HISTORY)).unwrap_or_default();
     let body = html! {
         (search(key.as_str(), &key_stores::example(&description)))
         (summary(&stores))

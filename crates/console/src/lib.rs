@@ -7,12 +7,12 @@
 //! Invariants: every text that comes from data is escaped, because only `maud` writes HTML. No page loads anything from
 //! another host, and no page needs its script: it only keeps pages up to date.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_local::stack::LocalStack;
 use millrace_maintenance::MaintenanceHandler;
-use millrace_shared::cache::{Cache, CacheSettings};
 use millrace_shared::clock::{Clock, new_uuid};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
@@ -37,6 +37,7 @@ mod quarantine;
 mod router;
 mod sample_item;
 mod security;
+mod stack_stores;
 mod table_items;
 mod tables;
 mod task_runs;
@@ -48,6 +49,7 @@ mod verify_light;
 use duckdb::DuckDbProgram;
 pub use router::router;
 use security::RequestGuard;
+use stack_stores::{LocalOrigin, StackOrigin};
 use task_runs::TaskRuns;
 
 /// The time limit for requests in progress at a stop.
@@ -56,14 +58,35 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// The state that the pages read.
 #[derive(Clone)]
 pub struct ConsoleContext {
-    stack: Arc<LocalStack>,
-    maintenance: Option<Arc<MaintenanceHandler>>,
+    origin: StackOrigin,
     guard: Arc<RequestGuard>,
     runs: Arc<TaskRuns>,
     stopped: watch::Receiver<bool>,
     clock: Clock,
     duckdb: Arc<OnceCell<Option<DuckDbProgram>>>,
-    cache: Option<Cache>,
+}
+
+/// The state of the pages that need a stack of this machine.
+#[derive(Clone)]
+struct LocalContext {
+    stack: Arc<LocalStack>,
+    maintenance: Option<Arc<MaintenanceHandler>>,
+    console: ConsoleContext,
+}
+
+impl LocalContext {
+    fn new(LocalOrigin { stack, stores }: &LocalOrigin, console: &ConsoleContext) -> Self {
+        let maintenance = stores.as_ref().map(|stores| Arc::clone(&stores.maintenance));
+        Self { stack: Arc::clone(stack), maintenance, console: console.clone() }
+    }
+}
+
+impl Deref for LocalContext {
+    type Target = ConsoleContext;
+
+    fn deref(&self) -> &ConsoleContext {
+        &self.console
+    }
 }
 
 impl ConsoleContext {
@@ -71,15 +94,13 @@ impl ConsoleContext {
     /// when `stopped` becomes true.
     #[must_use]
     pub fn new(stack: Arc<LocalStack>, address: &str, stopped: watch::Receiver<bool>, clock: Clock) -> Self {
-        let maintenance = stack.maintenance().map(Arc::new);
+        Self::of(StackOrigin::Local(LocalOrigin::new(stack)), address, stopped, clock)
+    }
+
+    fn of(origin: StackOrigin, address: &str, stopped: watch::Receiver<bool>, clock: Clock) -> Self {
         let token = format!("{}{}", new_uuid(clock.now()).simple(), new_uuid(clock.now()).simple());
         let guard = Arc::new(RequestGuard::new(address, token));
-        // The stack has started with this URL, so it is valid.
-        let settings = stack
-            .cache_url()
-            .and_then(|url| CacheSettings::parse(|name| (name == "CACHE_URL").then_some(url)).ok().flatten());
-        let cache = settings.map(|settings| Cache::new(settings, None));
-        Self { stack, maintenance, guard, runs: Arc::default(), stopped, clock, duckdb: Arc::default(), cache }
+        Self { origin, guard, runs: Arc::default(), stopped, clock, duckdb: Arc::default() }
     }
 
     /// Returns the installed DuckDB, which is looked for once.

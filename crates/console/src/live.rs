@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{ConsoleContext, frame, key};
+use crate::{LocalContext, frame, key};
 
 /// The number of changes that a page shows at first.
 const FIRST_ROWS: usize = 50;
@@ -77,7 +77,7 @@ fn timeline(observer: &ChangeObserver, filter: &TimelineFilter, position: u64, m
 }
 
 /// Shows the page.
-pub(crate) async fn show(State(context): State<ConsoleContext>, Query(filter): Query<TimelineFilter>) -> Response {
+pub(crate) async fn show(State(context): State<LocalContext>, Query(filter): Query<TimelineFilter>) -> Response {
     let Some(observer) = context.stack.observer() else {
         return frame::failed(StatusCode::CONFLICT, "/", TITLE, "The stack is not observed.");
     };
@@ -197,7 +197,7 @@ pub(crate) fn row(change: &ObservedChange) -> Markup {
 
 /// Sends the changes that arrive, until the page is closed or the console stops.
 pub(crate) async fn events(
-    State(context): State<ConsoleContext>,
+    State(context): State<LocalContext>,
     Query(filter): Query<TimelineFilter>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let position = filter.since.unwrap_or_default();
@@ -231,7 +231,7 @@ pub(crate) struct LagWindow {
 
 /// Returns the points of the lag plots.
 pub(crate) async fn lag(
-    State(context): State<ConsoleContext>,
+    State(context): State<LocalContext>,
     Query(LagWindow { window }): Query<LagWindow>,
 ) -> Json<Value> {
     let totals = context.stack.observer().map(|observer| observer.totals()).unwrap_or_default();

@@ -34,13 +34,9 @@ pub(crate) struct RedriveForm {
 
 /// Shows the page.
 pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
-    let Some(maintenance) = &context.maintenance else {
-        return frame::failed(
-            StatusCode::CONFLICT,
-            "/",
-            TITLE,
-            "The template has no maintenance function, which names the failure bucket.",
-        );
+    let maintenance = match context.origin.stores() {
+        Ok(stores) => stores.maintenance,
+        Err(missing) => return missing.page(TITLE),
     };
     let mut objects = Vec::new();
     for prefix in [QUARANTINE, ON_FAILURE_PREFIX] {
@@ -51,7 +47,7 @@ pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
     }
     let mut shown = Vec::new();
     for object in &objects {
-        shown.push(section(&context, maintenance, object).await);
+        shown.push(section(&context, &maintenance, object).await);
     }
     let body = html! {
         p.note { "Records that a function could not process, with the reason. A redrive reconciles their items: it writes what the source stores now, not the old record." }
@@ -132,14 +128,15 @@ pub(crate) async fn start(State(context): State<ConsoleContext>, Form(form): For
     if let Err(rejected) = context.guard.check_token(form.token.as_deref()) {
         return rejected.into_response();
     }
-    let Some(maintenance) = &context.maintenance else {
-        return frame::failed(StatusCode::CONFLICT, PATH, TITLE, "The template has no maintenance function.");
+    let maintenance = match context.origin.stores() {
+        Ok(stores) => stores.maintenance,
+        Err(missing) => return missing.page(TITLE),
     };
     let mut request = Map::from_iter([("dry_run".to_owned(), Value::from(form.apply != "true"))]);
     if !form.prefix.is_empty() {
         request.insert("prefix".to_owned(), form.prefix.into());
     }
-    match context.runs.start(maintenance.clone(), "redrive", request, &context.clock) {
+    match context.runs.start(maintenance, "redrive", request, &context.clock) {
         Ok(id) => Redirect::to(&tasks::address(&id)).into_response(),
         Err(reason) => frame::failed(StatusCode::CONFLICT, PATH, TITLE, &reason),
     }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::item_text::ItemNotation;
 use crate::table_items::{self, ItemError, ItemPage, ItemSelection, SortCondition, example_key, kind_of};
-use crate::{ConsoleContext, break_it, frame, item_page, tasks};
+use crate::{LocalContext, break_it, frame, item_page, tasks};
 
 pub(crate) const PATH: &str = "/tables";
 pub(crate) const TITLE: &str = "Tables";
@@ -90,7 +90,7 @@ pub(crate) fn failed(error: &ItemError) -> Response {
 }
 
 /// Returns the role of a table in this stack, as a note next to its name.
-pub(crate) fn role(context: &ConsoleContext, table: &str) -> Option<&'static str> {
+pub(crate) fn role(context: &LocalContext, table: &str) -> Option<&'static str> {
     if context.stack.source_table().is_some_and(|source| source.name == table) {
         return Some("source");
     }
@@ -98,7 +98,7 @@ pub(crate) fn role(context: &ConsoleContext, table: &str) -> Option<&'static str
 }
 
 /// Shows the page.
-pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Query<TablesQuery>) -> Response {
+pub(crate) async fn show(State(context): State<LocalContext>, Query(query): Query<TablesQuery>) -> Response {
     let client = context.stack.dynamodb();
     let names = match table_items::list_tables(&client).await {
         Ok(names) => names,
@@ -170,7 +170,7 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
     (status, frame::page(PATH, TITLE, &body)).into_response()
 }
 
-fn choices(context: &ConsoleContext, names: &[String], chosen: &str) -> Markup {
+fn choices(context: &LocalContext, names: &[String], chosen: &str) -> Markup {
     html! {
         nav.tabs aria-label="Tables" { ul {
             @for name in names {
@@ -328,7 +328,7 @@ fn key_text(item: &RawItem, name: &str) -> String {
     one.map_or_else(|| "–".to_owned(), |one| one.encode())
 }
 
-fn import(context: &ConsoleContext, table: &TableResource) -> Markup {
+fn import(context: &LocalContext, table: &TableResource) -> Markup {
     html! {
         section.box aria-label="Import" {
             h3 { "Import an export" }
@@ -357,7 +357,7 @@ pub(crate) struct ImportForm {
 }
 
 /// Starts an import.
-pub(crate) async fn start_import(State(context): State<ConsoleContext>, Form(form): Form<ImportForm>) -> Response {
+pub(crate) async fn start_import(State(context): State<LocalContext>, Form(form): Form<ImportForm>) -> Response {
     if let Err(rejected) = context.guard.check_token(form.token.as_deref()) {
         return rejected.into_response();
     }

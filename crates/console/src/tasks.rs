@@ -28,8 +28,8 @@ fn command(options: &TaskOptions) -> Command {
 
 /// Shows the page.
 pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
-    if context.maintenance.is_none() {
-        return frame::failed(StatusCode::CONFLICT, "/", TITLE, "The template has no maintenance function.");
+    if let Err(missing) = context.origin.stores() {
+        return missing.page(TITLE);
     }
     let body = html! {
         h2 { "Runs" }
@@ -114,8 +114,9 @@ pub(crate) async fn start(
         return rejected.into_response();
     }
     let refused = |status, reason: &str| frame::failed(status, PATH, TITLE, reason);
-    let Some(maintenance) = &context.maintenance else {
-        return refused(StatusCode::CONFLICT, "The template has no maintenance function.");
+    let maintenance = match context.origin.stores() {
+        Ok(stores) => stores.maintenance,
+        Err(missing) => return missing.page(TITLE),
     };
     let Some((task, options)) = tasks().find(|(task, _)| task.name == name) else {
         return refused(StatusCode::NOT_FOUND, &format!("unknown task {name:?}: choose one of the list"));
@@ -124,7 +125,7 @@ pub(crate) async fn start(
         Ok(request) => request,
         Err(reason) => return refused(StatusCode::BAD_REQUEST, &reason),
     };
-    match context.runs.start(maintenance.clone(), task.name, request, &context.clock) {
+    match context.runs.start(maintenance, task.name, request, &context.clock) {
         Ok(id) => Redirect::to(&address(&id)).into_response(),
         Err(reason) => refused(StatusCode::CONFLICT, &reason),
     }
@@ -208,13 +209,13 @@ pub(crate) async fn apply(
         return rejected.into_response();
     }
     let refused = |status, reason: &str| frame::failed(status, PATH, TITLE, reason);
-    let (Some(run), Some(maintenance)) = (context.runs.get(&id), &context.maintenance) else {
+    let (Some(run), Ok(stores)) = (context.runs.get(&id), context.origin.stores()) else {
         return refused(StatusCode::NOT_FOUND, "There is no run of this ID: start the dry run again.");
     };
     let Some(request) = run.for_real() else {
         return refused(StatusCode::CONFLICT, "The run is not a dry run that has ended: start a dry run first.");
     };
-    match context.runs.start(maintenance.clone(), run.task, request, &context.clock) {
+    match context.runs.start(stores.maintenance, run.task, request, &context.clock) {
         Ok(id) => Redirect::to(&address(&id)).into_response(),
         Err(reason) => refused(StatusCode::CONFLICT, &reason),
     }

@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use millrace_local::stack::StackOptions;
+use millrace_shared::cache::{Cache, CacheSettings};
 use tower::ServiceExt as _;
 
 use super::*;
