@@ -9,6 +9,7 @@ pub mod columns;
 mod image_fields;
 pub mod restored;
 pub mod size;
+pub mod stored;
 
 use std::collections::HashMap;
 

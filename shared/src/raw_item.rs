@@ -125,6 +125,15 @@ impl RawItem {
     }
 }
 
+/// Attributes as DynamoDB JSON, for a request. Those of the top level are in no particular order.
+pub(crate) struct AttributesJson<'a>(pub(crate) &'a HashMap<String, AttributeValue>);
+
+impl Serialize for AttributesJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, DynamoDbJson(value))))
+    }
+}
+
 /// A value as DynamoDB JSON. `serde_dynamo` writes the same format, but only from a copy of the value.
 struct DynamoDbJson<'a>(&'a AttributeValue);
 

@@ -1,6 +1,6 @@
-//! The API's access to the Users table: a concrete type over the SDK's client, with one network call in the common
-//! case.
+//! The API's access to the Users table: a concrete type with one network call in the common case.
 //!
+//! - Calls that concern one record are sent by [`millrace_dynamodb_client`], all other calls by the SDK's client.
 //! - An expired record counts as absent, in conditions and in reads, although TTL removes it hours later.
 //! - Every write is a `WritePlan`: a conditional write of the record and, if emails are unique, the writes of its
 //!   email's reservation. If the condition of a single call fails, the error contains the existing item, so that
@@ -13,7 +13,7 @@
 //!   ([`MAX_ATTRIBUTES_BYTES`]).
 //! - Reads are strongly consistent, except those through the email index, which supports only eventual consistency.
 //!
-//! The SDK retries calls whose response was lost. If the first attempt of a conditional write was applied, the retry
+//! Both clients retry calls whose response was lost. If the first attempt of a conditional write was applied, the retry
 //! finds the result of that attempt and its condition fails. A caller that must know whether the write was applied
 //! reads the record.
 
@@ -25,17 +25,19 @@ mod idempotency;
 mod listing;
 mod reservations;
 mod restore;
+mod wire;
 mod write_plan;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, ConsumedCapacity, Delete, Put, ReturnConsumedCapacity, ReturnValue, TransactWriteItem, Update,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity, Delete, Put, ReturnValue, TransactWriteItem, Update};
+use millrace_dynamodb_client::TableClient;
+use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 use crate::item::size::MAX_ATTRIBUTES_BYTES;
+use crate::item::stored::StoredUser;
 use crate::item::{self, AttributeMap};
 use crate::raw_item::value_bytes;
 use crate::user::precondition::{EntityTags, Precondition};
@@ -49,10 +51,15 @@ pub use listing::{ListOrder, ListQuery, ListSegment, PageKey, UserPage};
 pub use reservations::NonceSource;
 use reservations::{EmailReservations, ReservationTable, unbuilt};
 pub use restore::{RestorePutError, RestoreTable};
+use wire::{AttributesOutput, GetResponse};
 use write_plan::{ExistingItem, RecordWrite, WritePlan, WritePlanError};
 
 /// The maximum number of attempts at a write whose record or email reservation is changed concurrently.
 const MAX_CONFLICT_RETRIES: usize = 8;
+
+/// The maximum number of connections for calls that concern one record. A function handles one request at a time and
+/// opens one; a server opens more while requests wait.
+const MAX_CONNECTIONS: usize = 128;
 
 /// A write that failed.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +100,10 @@ pub struct CapacityMeter(Arc<Mutex<f64>>);
 
 impl CapacityMeter {
     fn add<'a>(&self, consumed: impl IntoIterator<Item = &'a ConsumedCapacity>) {
-        let units: f64 = consumed.into_iter().filter_map(ConsumedCapacity::capacity_units).sum();
+        self.add_units(consumed.into_iter().filter_map(ConsumedCapacity::capacity_units).sum());
+    }
+
+    fn add_units(&self, units: f64) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) += units;
     }
 
@@ -102,6 +112,11 @@ impl CapacityMeter {
     pub fn consumed_units(&self) -> f64 {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the client of the calls that concern one record of this table. Its configuration is that of `client`.
+fn record_client(client: &Client, table: &str) -> TableClient {
+    TableClient::new(client.clone(), table, MAX_CONNECTIONS)
 }
 
 /// Encodes a record as an item, with room for the attributes that replication adds to a replica item.
@@ -122,6 +137,8 @@ fn check_size(attributes: &AttributeValue) -> Result<(), TableError> {
 #[derive(Clone, Debug)]
 pub struct UserTable {
     client: Client,
+    /// The client of the calls that concern one record.
+    records: TableClient,
     name: Arc<str>,
     email_index: Arc<str>,
     /// The table of email reservations, if emails are unique.
@@ -134,12 +151,19 @@ impl UserTable {
     #[must_use]
     pub fn new(client: Client, name: String, email_index: String) -> Self {
         Self {
+            records: record_client(&client, &name),
             client,
             name: name.into(),
             email_index: email_index.into(),
             emails: None,
             meter: CapacityMeter::default(),
         }
+    }
+
+    /// Resolves credentials and the endpoint, and opens a connection, so that the first call does not wait for them.
+    /// Errors are those of the first call.
+    pub async fn warm(&self) {
+        self.records.warm().await;
     }
 
     /// Returns the table with unique emails: `emails` names the reservation table, and `nonces` supplies its nonces.
@@ -159,18 +183,22 @@ impl UserTable {
     /// # Errors
     /// The call failed, or the stored item is not a valid user record.
     pub async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<User>, TableError> {
-        match self.item(key).await?.filter(|item| item::is_live(item, now)) {
-            Some(item) => Ok(Some(item::decode(item, now)?)),
+        match self.get::<StoredUser>(key).await?.filter(|stored| stored.is_live(now)) {
+            Some(stored) => Ok(Some(stored.decode(now)?)),
             None => Ok(None),
         }
     }
 
     async fn item(&self, key: &UserKey) -> Result<Option<AttributeMap>, TableError> {
-        let call = self.client.get_item().table_name(&*self.name).set_key(Some(item::key(key))).consistent_read(true);
-        let call = call.return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let output = call.send().await.map_err(TableError::of)?;
-        self.meter.add(output.consumed_capacity());
-        Ok(output.item)
+        Ok(self.get(key).await?.map(|AttributesOutput(item)| item))
+    }
+
+    /// Reads the item under a key, as a `T`.
+    async fn get<T: DeserializeOwned>(&self, key: &UserKey) -> Result<Option<T>, TableError> {
+        let body = wire::get_request(&self.name, &item::key(key))?;
+        let response: GetResponse<T> = Box::pin(self.records.get_item(body)).await.map_err(TableError::of)?;
+        self.meter.add_units(response.consumed_units());
+        Ok(response.item)
     }
 
     /// Creates a record. It replaces an expired one.
@@ -384,7 +412,7 @@ impl UserTable {
     }
 
     async fn execute(&self, plan: WritePlan) -> Result<Option<AttributeMap>, WritePlanError> {
-        plan.execute(&self.client, &self.meter).await
+        plan.execute(&self.records, &self.client, &self.meter).await
     }
 
     /// Returns the item that a failed write returned, or reads it.

@@ -2,8 +2,8 @@
 //!
 //! [`TableClient`] takes its configuration from a client of the AWS SDK: credentials, Region, endpoint, retries and
 //! timeouts, as that client resolves them. It sends a request itself: a body that the caller provides, signed with
-//! Signature Version 4, over its own HTTP/1.1 connections. Errors are parsed by the SDK and are its types, so that a
-//! caller handles them as those of the SDK. docs/adr/0016-client-for-the-hot-calls.md has the reasons, and the differences
+//! Signature Version 4, over its own HTTP/1.1 connections. The JSON of a response is parsed as a type of the caller.
+//! Errors are parsed by the SDK and are its types, so that a caller handles them as those of the SDK. docs/adr/0016-client-for-the-hot-calls.md has the reasons, and the differences
 //! from the SDK.
 //!
 //! | module | contents |

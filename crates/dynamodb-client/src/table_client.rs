@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{ConfigBag, FrozenLayer};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::{DeleteItem, DeleteItemError};
+use aws_sdk_dynamodb::operation::get_item::{GetItem, GetItemError};
 use aws_sdk_dynamodb::operation::put_item::{PutItem, PutItemError};
+use aws_sdk_dynamodb::operation::update_item::{UpdateItem, UpdateItemError};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::identity::Identity;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -20,6 +23,7 @@ use aws_smithy_types::retry::ErrorKind;
 use bytes::Bytes;
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use tokio::time::sleep;
 
@@ -34,6 +38,9 @@ use crate::transport::{HttpTransport, ReceivedResponse, RequestChannel, Transpor
 const NOTHING: &[u8] = b"{}";
 /// The number of access keys that are remembered as expired.
 const EXPIRED_KEYS: usize = 8;
+/// The reason of a response that is not one of the service. A parser's error is left out, because it may quote the
+/// response, which may contain an item.
+const OTHER_RESPONSE: &str = "the response is not that of the operation";
 /// The header with the pause, in milliseconds, that the service requests before a retry.
 const RETRY_AFTER: &str = "x-amz-retry-after";
 
@@ -47,7 +54,10 @@ struct ClientState {
     client: Client,
     table: String,
     max_connections: usize,
+    get_item: WireOperation,
     put_item: WireOperation,
+    update_item: WireOperation,
+    delete_item: WireOperation,
     sdk: OnceCell<SdkComponents>,
     /// The access to the endpoint with the last credentials.
     access: Mutex<Option<Arc<SignedAccess>>>,
@@ -139,7 +149,10 @@ impl TableClient {
             client,
             table: table.into(),
             max_connections,
+            get_item: WireOperation::new("DynamoDB_20120810.GetItem", &GetItem::new()),
             put_item: WireOperation::new("DynamoDB_20120810.PutItem", &PutItem::new()),
+            update_item: WireOperation::new("DynamoDB_20120810.UpdateItem", &UpdateItem::new()),
+            delete_item: WireOperation::new("DynamoDB_20120810.DeleteItem", &DeleteItem::new()),
             sdk: OnceCell::new(),
             access: Mutex::new(None),
             resolution: AsyncMutex::new(()),
@@ -157,21 +170,58 @@ impl TableClient {
         }
     }
 
+    /// Calls `GetItem` with this body, which is the JSON of the request, and parses the JSON of the response as `T`.
+    ///
+    /// # Errors
+    /// As the SDK's `GetItem`, after retries. A response that is not a `T` is a transient failure.
+    pub async fn get_item<T: DeserializeOwned>(&self, body: Bytes) -> Result<T, SdkError<GetItemError>> {
+        self.call(&self.0.get_item, body, parse_success).await
+    }
+
     /// Calls `PutItem` with this body, which is the JSON of the request.
     ///
     /// # Errors
     /// As the SDK's `PutItem`, after retries.
     pub async fn put_item(&self, body: Bytes) -> Result<(), SdkError<PutItemError>> {
-        self.call(&self.0.put_item, body).await.map(drop)
+        self.call(&self.0.put_item, body, accept).await
     }
 
-    /// Calls an operation, with retries; returns the response that reports success.
-    async fn call<E>(&self, operation: &WireOperation, body: Bytes) -> Result<ReceivedResponse, SdkError<E>>
+    /// As [`Self::put_item`], and parses the JSON of the response as `T`.
+    ///
+    /// # Errors
+    /// As the SDK's `PutItem`, after retries. A response that is not a `T` is a transient failure.
+    pub async fn put_item_returning<T: DeserializeOwned>(&self, body: Bytes) -> Result<T, SdkError<PutItemError>> {
+        self.call(&self.0.put_item, body, parse_success).await
+    }
+
+    /// Calls `UpdateItem` with this body, which is the JSON of the request, and parses the JSON of the response as `T`.
+    ///
+    /// # Errors
+    /// As the SDK's `UpdateItem`, after retries. A response that is not a `T` is a transient failure.
+    pub async fn update_item<T: DeserializeOwned>(&self, body: Bytes) -> Result<T, SdkError<UpdateItemError>> {
+        self.call(&self.0.update_item, body, parse_success).await
+    }
+
+    /// Calls `DeleteItem` with this body, which is the JSON of the request, and parses the JSON of the response as `T`.
+    ///
+    /// # Errors
+    /// As the SDK's `DeleteItem`, after retries. A response that is not a `T` is a transient failure.
+    pub async fn delete_item<T: DeserializeOwned>(&self, body: Bytes) -> Result<T, SdkError<DeleteItemError>> {
+        self.call(&self.0.delete_item, body, parse_success).await
+    }
+
+    /// Calls an operation, with retries; returns the parsed response that reports success.
+    async fn call<T, E>(
+        &self,
+        operation: &WireOperation,
+        body: Bytes,
+        parse: ResponseParser<T, E>,
+    ) -> Result<T, SdkError<E>>
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         let sdk = self.sdk().await.map_err(SdkError::construction_failure)?;
-        let retried = self.call_with_retries(sdk, operation, body);
+        let retried = self.call_with_retries(sdk, operation, body, parse);
         match within(sdk.timeouts.operation_timeout(), retried).await {
             Ok(called) => called,
             Err(limit) => {
@@ -180,22 +230,23 @@ impl TableClient {
         }
     }
 
-    async fn call_with_retries<E>(
+    async fn call_with_retries<T, E>(
         &self,
         sdk: &SdkComponents,
         operation: &WireOperation,
         body: Bytes,
-    ) -> Result<ReceivedResponse, SdkError<E>>
+        parse: ResponseParser<T, E>,
+    ) -> Result<T, SdkError<E>>
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         let ClientState { quota, .. } = &*self.0;
         let mut taken = None;
         for attempt in 1.. {
-            let failed = match self.attempt(sdk, operation, body.clone()).await {
-                Ok(response) => {
+            let failed = match self.attempt(sdk, operation, body.clone(), parse).await {
+                Ok(parsed) => {
                     quota.release(taken);
-                    return Ok(response);
+                    return Ok(parsed);
                 }
                 Err(failed) => failed,
             };
@@ -217,12 +268,13 @@ impl TableClient {
     /// Calls an operation once. The attempt timeout limits the resolution of the credentials and the exchange; the
     /// connect timeout, the operation timeout and the caller limit the wait for a connection. Otherwise a burst would
     /// end requests before they are sent, or soon after, and the latter close their connections.
-    async fn attempt<E>(
+    async fn attempt<T, E>(
         &self,
         sdk: &SdkComponents,
         operation: &WireOperation,
         body: Bytes,
-    ) -> Result<ReceivedResponse, Box<FailedAttempt<E>>>
+        parse: ResponseParser<T, E>,
+    ) -> Result<T, Box<FailedAttempt<E>>>
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
@@ -233,13 +285,13 @@ impl TableClient {
             let channel = access.transport.reserve().await.map_err(FailedAttempt::unconnected)?;
             let exchange = self.exchange(sdk, operation, body.clone(), &access, channel);
             if let Some(exchanged) = within(limit, exchange).await.map_err(FailedAttempt::late)? {
-                return exchanged;
+                return exchanged.and_then(|response| parse(operation, response));
             }
         }
     }
 
-    /// Sends a request and evaluates the response. Returns `None` if the connection was closed before the request was
-    /// sent.
+    /// Sends a request and evaluates the status of the response. Returns `None` if the connection was closed before the
+    /// request was sent.
     async fn exchange<E>(
         &self,
         sdk: &SdkComponents,
@@ -254,7 +306,7 @@ impl TableClient {
         let signed_at = self.0.skew.apply(sdk.now());
         let headers = access.signer.sign(&operation.target, &body, signed_at);
         Some(match channel.send(sdk, &access.uri, headers, body).await {
-            Ok(response) if response.status.is_success() => accept(operation, response),
+            Ok(response) if response.status.is_success() => Ok(response),
             Ok(response) => Err(self.rejected(sdk, operation, response, signed_at, access).await),
             Err(TransportError::Unsent) => return None,
             Err(TransportError::Connector(error)) => Err(unanswered(error)),
@@ -428,19 +480,31 @@ fn not_understood<E>(response: ReceivedResponse, reason: impl Into<BoxError>) ->
     }
 }
 
-/// Returns a response with the status of a success, if its body is that of the operation: a proxy or a load balancer
-/// can return a page with this status, although no item was written.
-fn accept<E>(operation: &WireOperation, response: ReceivedResponse) -> Result<ReceivedResponse, Box<FailedAttempt<E>>> {
+/// Parses a response with the status of a success.
+///
+/// Its body must be that of the operation: a proxy or a load balancer can return a page with this status, although no
+/// item was read or written.
+type ResponseParser<T, E> = fn(&WireOperation, ReceivedResponse) -> Result<T, Box<FailedAttempt<E>>>;
+
+/// Accepts a body that the SDK parses as one of the operation, and drops it.
+fn accept<E>(operation: &WireOperation, response: ReceivedResponse) -> Result<(), Box<FailedAttempt<E>>> {
     if response.body == NOTHING {
-        return Ok(response);
+        return Ok(());
     }
     let parser = operation.parser().map_err(FailedAttempt::final_error)?;
     let raw = response.clone().into_sdk().map_err(FailedAttempt::final_error)?;
     match parser.deserialize_nonstreaming_with_config(&raw, &ConfigBag::base()) {
-        Ok(_) => Ok(response),
-        // The parser's error is left out, because it may quote the response.
-        Err(_) => Err(not_understood(response, "the response is not that of the operation")),
+        Ok(_) => Ok(()),
+        Err(_) => Err(not_understood(response, OTHER_RESPONSE)),
     }
+}
+
+/// Parses a body as the caller's type.
+fn parse_success<T: DeserializeOwned, E>(
+    _operation: &WireOperation,
+    response: ReceivedResponse,
+) -> Result<T, Box<FailedAttempt<E>>> {
+    serde_json::from_slice(&response.body).map_err(|_| not_understood(response, OTHER_RESPONSE))
 }
 
 /// Parses an error with the SDK's parser of the operation. Fails without quoting the response, which may contain an item.

@@ -3,6 +3,7 @@
 mod server;
 pub(crate) mod tls_server;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -13,11 +14,15 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Credentials, Region};
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::get_item::GetItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
+use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -67,6 +72,81 @@ async fn request_is_that_of_the_sdk_with_the_body_of_the_caller() {
         assert!(ours.header(header).is_some(), "{header}");
     }
     assert_eq!(ours.access_key(), theirs.access_key());
+}
+
+/// The members of a response that a caller may be interested in.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ItemOutput {
+    item: HashMap<String, HashMap<String, String>>,
+    attributes: HashMap<String, HashMap<String, String>>,
+}
+
+#[tokio::test]
+async fn operations_are_those_of_the_sdk_and_their_responses_are_parsed() {
+    let response =
+        r#"{"Item":{"n":{"S":"\u00e9"}},"Attributes":{"n":{"N":"1"}},"ConsumedCapacity":{"CapacityUnits":0.5}}"#;
+    let server = FaultyServer::start(|_, _| PlannedReaction::Response(200, Vec::new(), response.to_owned())).await;
+    let sdk = Client::from_conf(config(&server.url).build());
+    let table = TableClient::new(sdk.clone(), "Orders", 8);
+    let value =
+        |kind: &str, text: &str| HashMap::from([("n".to_owned(), HashMap::from([(kind.to_owned(), text.to_owned())]))]);
+    let expected = ItemOutput { item: value("S", "é"), attributes: value("N", "1") };
+    Box::pin(sdk.get_item().table_name("Orders").send()).await.unwrap();
+    assert_eq!(table.get_item::<ItemOutput>(BODY.into()).await.unwrap(), expected);
+    Box::pin(sdk.put_item().table_name("Orders").send()).await.unwrap();
+    assert_eq!(table.put_item_returning::<ItemOutput>(BODY.into()).await.unwrap(), expected);
+    Box::pin(sdk.update_item().table_name("Orders").send()).await.unwrap();
+    assert_eq!(table.update_item::<ItemOutput>(BODY.into()).await.unwrap(), expected);
+    Box::pin(sdk.delete_item().table_name("Orders").send()).await.unwrap();
+    assert_eq!(table.delete_item::<ItemOutput>(BODY.into()).await.unwrap(), expected);
+    let requests = server.requests();
+    assert_eq!(requests.len(), 8);
+    for pair in requests.chunks(2) {
+        let [theirs, ours] = pair else { panic!("two requests") };
+        assert_eq!(ours.body, BODY);
+        assert_eq!(ours.header("x-amz-target"), theirs.header("x-amz-target"));
+    }
+    let targets: BTreeSet<_> = requests.iter().map(|request| request.header("x-amz-target")).collect();
+    assert_eq!(targets.len(), 4);
+}
+
+#[tokio::test]
+async fn error_of_each_operation_has_its_type() {
+    let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+        "message":"The conditional request failed","Item":{"n":{"N":"7"}}}"#;
+    let server = FaultyServer::start(|_, _| PlannedReaction::Response(400, Vec::new(), body.to_owned())).await;
+    let table = table(config(&server.url));
+    let error = table.update_item::<ItemOutput>(BODY.into()).await.unwrap_err();
+    let Some(UpdateItemError::ConditionalCheckFailedException(rejected)) = error.as_service_error() else {
+        panic!("{error:?}")
+    };
+    assert_eq!(rejected.item().unwrap()["n"].as_n().unwrap(), "7");
+    let error = table.delete_item::<ItemOutput>(BODY.into()).await.unwrap_err();
+    let Some(DeleteItemError::ConditionalCheckFailedException(rejected)) = error.as_service_error() else {
+        panic!("{error:?}")
+    };
+    assert_eq!(rejected.item().unwrap()["n"].as_n().unwrap(), "7");
+    let server = FaultyServer::start(|_, _| PlannedReaction::error(400, "ResourceNotFoundException")).await;
+    let error = self::table(config(&server.url)).get_item::<ItemOutput>(BODY.into()).await.unwrap_err();
+    assert!(matches!(error.as_service_error(), Some(GetItemError::ResourceNotFoundException(_))), "{error:?}");
+}
+
+#[tokio::test]
+async fn response_that_is_not_of_the_caller_s_type_is_retried_and_then_an_error() {
+    for body in ["<html>Welcome</html>", "OK", r#"{"Item":{"order_id":"#, r#"{"Item":7}"#, "7", ""] {
+        let other = PlannedReaction::Response(200, Vec::new(), body.to_owned());
+        let first = other.clone();
+        let plan = move |number, _: &_| if number == 0 { first.clone() } else { PlannedReaction::success() };
+        let server = FaultyServer::start(plan).await;
+        let output = table(config(&server.url)).get_item::<ItemOutput>(BODY.into()).await.unwrap();
+        assert_eq!((output, server.requests().len()), (ItemOutput::default(), 2), "{body}");
+        let server = FaultyServer::start(move |_, _| other.clone()).await;
+        let error = table(config(&server.url)).update_item::<ItemOutput>(BODY.into()).await.unwrap_err();
+        assert!(matches!(error, SdkError::ResponseError(_)), "{body}: {error:?}");
+        let source = error.into_source().unwrap().to_string();
+        assert_eq!((source.as_str(), server.requests().len()), ("the response is not that of the operation", 3));
+    }
 }
 
 #[tokio::test]

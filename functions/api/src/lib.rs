@@ -24,10 +24,20 @@ use crate::openapi::deployed::ContractDeployment;
 use cache::CacheAside;
 use config::ApiConfig;
 
+/// Creates the access to the users table. It does no I/O.
+#[must_use]
+pub fn users_table(config: &ApiConfig, client: Client, clock: &Clock) -> UserTable {
+    UserTable::new(client, config.users_table.clone(), config.email_index.clone())
+        .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(clock.clone()))
+}
+
 /// Creates the API, with or without a cache in front of its table. It does no I/O; clones share all state.
 pub fn app(config: &ApiConfig, client: Client, cache: Option<CacheAside>, clock: Clock) -> Router {
-    let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone())
-        .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(clock.clone()));
+    app_over(config, users_table(config, client, &clock), cache, clock)
+}
+
+/// As [`app`], over this access to the table.
+pub fn app_over(config: &ApiConfig, table: UserTable, cache: Option<CacheAside>, clock: Clock) -> Router {
     let scopes = config.scopes.clone();
     let deployment =
         ContractDeployment { auth: config.auth, scopes: scopes.clone(), has_relational: config.has_relational };

@@ -7,13 +7,14 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, Put};
+use millrace_dynamodb_client::TableClient;
 use time::OffsetDateTime;
 
 use super::emails::HeldEmail;
 use super::error::TableError;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
 use super::write_plan::{ExistingItem, RecordWrite, WritePlan, WritePlanError};
-use super::{CapacityMeter, MAX_CONFLICT_RETRIES, NonceSource, WriteError};
+use super::{CapacityMeter, MAX_CONFLICT_RETRIES, NonceSource, WriteError, record_client};
 use crate::item::restored::{RestoreRules, SourceSchema};
 use crate::item::{self, AttributeMap};
 use crate::raw_item::{ITEM_BYTES_MOST, RawItem};
@@ -47,6 +48,8 @@ impl From<TableError> for RestorePutError {
 #[derive(Debug, Clone)]
 pub struct RestoreTable {
     client: Client,
+    /// The client of the calls that concern one record.
+    records: TableClient,
     name: String,
     rules: RestoreRules,
     emails: Option<ReservationTable>,
@@ -57,7 +60,14 @@ impl RestoreTable {
     /// Creates the users table with this name and client.
     #[must_use]
     pub fn new(client: Client, name: String) -> Self {
-        Self { client, name, rules: RestoreRules::users(), emails: None, meter: CapacityMeter::default() }
+        Self {
+            records: record_client(&client, &name),
+            client,
+            name,
+            rules: RestoreRules::users(),
+            emails: None,
+            meter: CapacityMeter::default(),
+        }
     }
 
     /// Returns the table with unique emails: `emails` names the reservation table, and `nonces` supplies its nonces.
@@ -97,7 +107,7 @@ impl RestoreTable {
                 return self.put_reserved(emails, &item, over, (before, after), now).await;
             }
         }
-        match self.plan(item, over)?.execute(&self.client, &self.meter).await {
+        match self.plan(item, over)?.execute(&self.records, &self.client, &self.meter).await {
             Ok(_) => Ok(()),
             Err(WritePlanError::RecordCondition(ExistingItem::Present(existing))) => {
                 Err(RestorePutError::Conflict(Some(RawItem::new(existing))))
@@ -193,7 +203,7 @@ impl RestoreTable {
                 Err(WriteError::Fault(fault)) => return Err(fault.into()),
                 Err(_) => return Err(RestorePutError::EmailTaken),
             };
-            match plan.execute(&self.client, &self.meter).await {
+            match plan.execute(&self.records, &self.client, &self.meter).await {
                 Ok(_) => return Ok(()),
                 Err(WritePlanError::RecordCondition(existing)) => {
                     let existing = match existing {

@@ -13,11 +13,12 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
 use aws_sdk_dynamodb::types::{
-    CancellationReason, Delete, Put, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
-    TransactWriteItem, Update,
+    CancellationReason, Delete, Put, ReturnConsumedCapacity, ReturnValue, TransactWriteItem, Update,
 };
+use millrace_dynamodb_client::TableClient;
 
 use super::error::{ConditionalWriteError, TableError, refusal};
+use super::wire::{self, AttributesOutput, WriteResponse};
 use super::{CapacityMeter, WriteError};
 use crate::item::AttributeMap;
 
@@ -49,6 +50,15 @@ pub(super) enum WritePlanError {
     Conflict(TableError),
     /// The call failed. The writes may have had an effect.
     Fault(TableError),
+}
+
+/// The attributes that a record's write returns.
+type PlanResult = Result<Option<AttributeMap>, WritePlanError>;
+
+impl From<TableError> for WritePlanError {
+    fn from(fault: TableError) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 /// The item for which a record's condition failed.
@@ -84,30 +94,22 @@ impl WritePlan {
         self
     }
 
-    /// Executes the plan in one call. Returns the attributes that the record's write returns; a put and a transaction
-    /// return none.
-    pub(super) async fn execute(
-        self,
-        client: &Client,
-        meter: &CapacityMeter,
-    ) -> Result<Option<AttributeMap>, WritePlanError> {
+    /// Executes the plan in one call: `records` sends a single write, and `client` a transaction. Returns the attributes
+    /// that the record's write returns; a put and a transaction return none.
+    pub(super) async fn execute(self, records: &TableClient, client: &Client, meter: &CapacityMeter) -> PlanResult {
         if !self.others.is_empty() {
             return self.execute_as_transaction(client, meter).await;
         }
-        match self.record {
-            RecordWrite::Put(put) => execute_put(put, client, meter).await,
-            RecordWrite::Update(update, returned) => execute_update(update, returned, client, meter).await,
-            RecordWrite::Delete(delete) => execute_delete(delete, client, meter).await,
+        match &self.record {
+            RecordWrite::Put(put) => Box::pin(execute_put(put, records, meter)).await,
+            RecordWrite::Update(update, returned) => Box::pin(execute_update(update, returned, records, meter)).await,
+            RecordWrite::Delete(delete) => Box::pin(execute_delete(delete, records, meter)).await,
         }
     }
 
     /// The SDK sends a client token with each transaction, so a retry after a lost response does not fail because of
     /// the first attempt's writes.
-    async fn execute_as_transaction(
-        self,
-        client: &Client,
-        meter: &CapacityMeter,
-    ) -> Result<Option<AttributeMap>, WritePlanError> {
+    async fn execute_as_transaction(self, client: &Client, meter: &CapacityMeter) -> PlanResult {
         let record = TransactWriteItem::builder();
         let record = match self.record {
             RecordWrite::Put(put) => record.put(put),
@@ -126,76 +128,45 @@ impl WritePlan {
     }
 }
 
-async fn execute_put(put: Put, client: &Client, meter: &CapacityMeter) -> Result<Option<AttributeMap>, WritePlanError> {
-    let call = client
-        .put_item()
-        .table_name(put.table_name)
-        .set_item(Some(put.item))
-        .set_condition_expression(put.condition_expression)
-        .set_expression_attribute_names(put.expression_attribute_names)
-        .set_expression_attribute_values(put.expression_attribute_values)
-        .return_consumed_capacity(ReturnConsumedCapacity::Total)
-        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-    let output = call.send().await.map_err(|error| {
+async fn execute_put(put: &Put, records: &TableClient, meter: &CapacityMeter) -> PlanResult {
+    let written: Result<WriteResponse, _> = records.put_item_returning(wire::put_request(put)?).await;
+    let written = written.map_err(|error| {
         call_error(error, |error| match error {
             PutItemError::ConditionalCheckFailedException(failed) => Some(failed),
             _ => None,
         })
     })?;
-    meter.add(output.consumed_capacity());
+    meter.add_units(written.consumed_units());
     Ok(None)
 }
 
 async fn execute_update(
-    update: Update,
-    returned: ReturnValue,
-    client: &Client,
+    update: &Update,
+    returned: &ReturnValue,
+    records: &TableClient,
     meter: &CapacityMeter,
-) -> Result<Option<AttributeMap>, WritePlanError> {
-    let call = client
-        .update_item()
-        .table_name(update.table_name)
-        .set_key(Some(update.key))
-        .update_expression(update.update_expression)
-        .set_condition_expression(update.condition_expression)
-        .set_expression_attribute_names(update.expression_attribute_names)
-        .set_expression_attribute_values(update.expression_attribute_values)
-        .return_values(returned)
-        .return_consumed_capacity(ReturnConsumedCapacity::Total)
-        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-    let output = call.send().await.map_err(|error| {
+) -> PlanResult {
+    let written: Result<WriteResponse, _> = records.update_item(wire::update_request(update, returned)?).await;
+    let written = written.map_err(|error| {
         call_error(error, |error| match error {
             UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed),
             _ => None,
         })
     })?;
-    meter.add(output.consumed_capacity());
-    Ok(output.attributes)
+    meter.add_units(written.consumed_units());
+    Ok(written.attributes.map(|AttributesOutput(item)| item))
 }
 
-async fn execute_delete(
-    delete: Delete,
-    client: &Client,
-    meter: &CapacityMeter,
-) -> Result<Option<AttributeMap>, WritePlanError> {
-    let call = client
-        .delete_item()
-        .table_name(delete.table_name)
-        .set_key(Some(delete.key))
-        .set_condition_expression(delete.condition_expression)
-        .set_expression_attribute_names(delete.expression_attribute_names)
-        .set_expression_attribute_values(delete.expression_attribute_values)
-        .return_values(ReturnValue::AllOld)
-        .return_consumed_capacity(ReturnConsumedCapacity::Total)
-        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-    let output = call.send().await.map_err(|error| {
+async fn execute_delete(delete: &Delete, records: &TableClient, meter: &CapacityMeter) -> PlanResult {
+    let written: Result<WriteResponse, _> = records.delete_item(wire::delete_request(delete)?).await;
+    let written = written.map_err(|error| {
         call_error(error, |error| match error {
             DeleteItemError::ConditionalCheckFailedException(failed) => Some(failed),
             _ => None,
         })
     })?;
-    meter.add(output.consumed_capacity());
-    Ok(output.attributes)
+    meter.add_units(written.consumed_units());
+    Ok(written.attributes.map(|AttributesOutput(item)| item))
 }
 
 /// Classifies the error of a single call.
