@@ -6,7 +6,7 @@
 //!
 //! | type | `DynamoDB` type and value |
 //! | --- | --- |
-//! | `text` | S |
+//! | `text` | S; by declaration folded for comparisons without case ([`fold_case`](millrace_shared::folding::fold_case)) |
 //! | `numeric` | N, all 38 digits |
 //! | `bigint` | N, an integer of 64 bits |
 //! | `boolean` | BOOL |
@@ -35,6 +35,8 @@ use lookup::{PathGroup, attributes_of, group_by_attribute};
 pub enum ColumnType {
     /// A string.
     Text,
+    /// A string, folded for comparisons without case.
+    FoldedText,
     /// A number, exact.
     Numeric,
     /// An integer of 64 bits.
@@ -54,6 +56,9 @@ pub enum ColumnType {
     /// A list of numbers.
     NumericArray,
 }
+
+/// The format of a text column that stores strings without differences of case and Unicode normalization.
+pub const CASE_FOLDED: &str = "case_folded";
 
 /// The format of a point in time in the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -93,7 +98,7 @@ impl ColumnType {
     pub const NAMES: [&'static str; 10] =
         ["text", "numeric", "bigint", "boolean", "timestamptz", "date", "jsonb", "bytea", "text[]", "numeric[]"];
 
-    /// Parses a name. A point in time has the default format.
+    /// Parses a name. The format is the type's default.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let all = [
@@ -115,7 +120,7 @@ impl ColumnType {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Text => "text",
+            Self::Text | Self::FoldedText => "text",
             Self::Numeric => "numeric",
             Self::BigInt => "bigint",
             Self::Boolean => "boolean",
@@ -128,11 +133,21 @@ impl ColumnType {
         }
     }
 
+    /// Returns the format if it is not the type's default.
+    #[must_use]
+    pub fn special_format(self) -> Option<&'static str> {
+        match self {
+            Self::FoldedText => Some(CASE_FOLDED),
+            Self::Timestamp(format) if format != TimestampFormat::default() => Some(format.name()),
+            _ => None,
+        }
+    }
+
     /// Returns a description of the values that a column of this type can store.
     #[must_use]
     pub fn expected(self) -> &'static str {
         match self {
-            Self::Text => "a string (S)",
+            Self::Text | Self::FoldedText => "a string (S)",
             Self::Numeric => "a number (N)",
             Self::BigInt => "a number (N) that is an integer of 64 bits",
             Self::Boolean => "a truth value (BOOL)",

@@ -1,7 +1,9 @@
 //! A PostgreSQL replica in a replication document: [`PostgresTable`], its table and its columns.
 
 use millrace_transform::AttributePath;
-use millrace_transform::columns::{ColumnDefinition, ColumnType, OtherwiseRule, TableColumns, TimestampFormat};
+use millrace_transform::columns::{
+    CASE_FOLDED, ColumnDefinition, ColumnType, OtherwiseRule, TableColumns, TimestampFormat,
+};
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
@@ -81,6 +83,8 @@ impl Serialize for Column<'_> {
         members.serialize_entry("type", self.0.kind.name())?;
         if let ColumnType::Timestamp(format) = self.0.kind {
             members.serialize_entry("format", format.name())?;
+        } else if let Some(format) = self.0.kind.special_format() {
+            members.serialize_entry("format", format)?;
         }
         members.end()
     }
@@ -170,20 +174,57 @@ impl DocumentReader {
             });
             self.parsed(&place("type"), kind)
         });
-        let formats = TimestampFormat::NAMES.join(", ");
-        let format = self.optional(&place("format"), given("format"), &format!("one of {formats}"), |text| {
-            TimestampFormat::parse(text).ok_or_else(|| format!("is {text:?}: set it to one of {formats}"))
+        let expected = formats(kind);
+        let format = self.optional(&place("format"), given("format"), &expected, |text| {
+            let format = ColumnFormat::parse(text).filter(|format| format.is_for(kind));
+            format.ok_or_else(|| format!("is {text:?}: set it to {expected}"))
         });
         let kind = match (kind, format) {
-            (Some(ColumnType::Timestamp(_)), Ok(format)) => Some(ColumnType::Timestamp(format.unwrap_or_default())),
+            (Some(ColumnType::Timestamp(_)), Ok(Some(ColumnFormat::Timestamp(format)))) => {
+                Some(ColumnType::Timestamp(format))
+            }
+            (Some(ColumnType::Text), Ok(Some(ColumnFormat::CaseFolded))) => Some(ColumnType::FoldedText),
             (Some(kind), Ok(Some(_))) => {
-                self.add(place("format"), format!("is only for the type timestamptz, not for {kind}: remove it"));
+                let reason = format!("is only for the types timestamptz and text, not for {kind}: remove it");
+                self.add(place("format"), reason);
                 None
             }
             (kind, Ok(_)) => kind,
             (_, Err(_)) => None,
         };
         Some(ColumnDefinition { name: name.to_owned(), path: path?, kind: kind? })
+    }
+}
+
+/// The format of a column.
+#[derive(Debug, Clone, Copy)]
+enum ColumnFormat {
+    Timestamp(TimestampFormat),
+    CaseFolded,
+}
+
+impl ColumnFormat {
+    fn parse(text: &str) -> Option<Self> {
+        if text == CASE_FOLDED { Some(Self::CaseFolded) } else { TimestampFormat::parse(text).map(Self::Timestamp) }
+    }
+
+    /// Returns whether a column of this type can have the format, as far as the type has formats.
+    fn is_for(self, kind: Option<ColumnType>) -> bool {
+        match kind {
+            Some(ColumnType::Timestamp(_)) => matches!(self, Self::Timestamp(_)),
+            Some(ColumnType::Text) => matches!(self, Self::CaseFolded),
+            _ => true,
+        }
+    }
+}
+
+/// Returns the formats of a type; those of all types if it has none or is not known.
+fn formats(kind: Option<ColumnType>) -> String {
+    let times = TimestampFormat::NAMES.join(", ");
+    match kind {
+        Some(ColumnType::Text) => CASE_FOLDED.to_owned(),
+        Some(ColumnType::Timestamp(_)) => format!("one of {times}"),
+        _ => format!("one of {times}, {CASE_FOLDED}"),
     }
 }
 

@@ -106,7 +106,7 @@ fn every_problem_is_reported_at_once_by_its_pointer() {
         ("columns/city/path", "at character 9"),
         ("columns/city/type", "set it to one of text, numeric"),
         ("columns/paid/type", "did you mean \"boolean\"?"),
-        ("columns/d~1d/format", "is only for the type timestamptz, not for date"),
+        ("columns/d~1d/format", "is only for the types timestamptz and text, not for date"),
         ("otherwise", "set it to \"null\" or \"quarantine\""),
     ] {
         let place = format!("/replicas/1/{pointer}");
@@ -262,6 +262,22 @@ fn a_table_of_postgres_has_its_columns_in_their_order() {
     assert!(problems(&long(48))[0].1.contains("at most 47"));
 }
 
+#[test]
+fn text_column_may_be_folded_and_has_no_other_format() {
+    let with_format = |format: &str| {
+        let columns = json!({"name": {"path": "name", "type": "text", "format": format}});
+        let replica = json!({"name": "sql", "sink": "postgres", "table": "users", "columns": columns});
+        json!({"version": 1, "replicas": [replica]}).to_string()
+    };
+    let document = ReplicationDocument::parse(&with_format("case_folded")).unwrap();
+    let table = document.replicas()[0].postgres_table().unwrap();
+    assert_eq!(table.columns.definitions()[0].kind, ColumnType::FoldedText);
+    assert!(document.to_json().contains(r#""format":"case_folded""#), "{}", document.to_json());
+    let [(pointer, reason)] = &problems(&with_format("rfc3339"))[..] else { panic!("one problem") };
+    assert_eq!(pointer, "/replicas/0/columns/name/format");
+    assert_eq!(reason, "is \"rfc3339\": set it to case_folded");
+}
+
 /// Returns the problems of a document with these shared columns and one PostgreSQL replica.
 fn with_columns(columns: &serde_json::Value) -> String {
     let replicas = json!([
@@ -395,7 +411,7 @@ fn valid_table() -> impl Strategy<Value = PostgresTable> {
     let kind = proptest::sample::select(ColumnType::NAMES.to_vec()).prop_map(|name| ColumnType::parse(name).unwrap());
     let time = proptest::sample::select(TimestampFormat::NAMES.to_vec());
     let time = time.prop_map(|name| ColumnType::Timestamp(TimestampFormat::parse(name).unwrap()));
-    let column = (r"[a-zé.\[\]\\]{1,6}", prop_oneof![kind, time])
+    let column = (r"[a-zé.\[\]\\]{1,6}", prop_oneof![kind, time, Just(ColumnType::FoldedText)])
         .prop_map(|(attribute, kind)| (AttributePath::of_attribute(attribute), kind));
     let columns = proptest::collection::btree_map("[a-zé \"']{1,12}", column, 0..6);
     (r#"[a-z "é$]{1,20}"#, columns, any::<bool>()).prop_map(|(table, columns, quarantines)| {

@@ -46,7 +46,7 @@ impl FormColumn {
     fn new(name: &SqlIdentifier, kind: ColumnType) -> Self {
         // Numbers, JSON and lists are sent as text and parsed by the server: no float is involved.
         let (list_type, cast) = match kind {
-            ColumnType::Text => ("text[]", ""),
+            ColumnType::Text | ColumnType::FoldedText => ("text[]", ""),
             ColumnType::Numeric => ("text[]", "::numeric"),
             ColumnType::BigInt => ("int8[]", ""),
             ColumnType::Boolean => ("bool[]", ""),

@@ -157,6 +157,7 @@ impl<'r> ColumnArray<'r> {
             ColumnType::Date => Self::Date(Vec::with_capacity(rows)),
             ColumnType::Bytes => Self::Bytes(Vec::with_capacity(rows)),
             ColumnType::Text
+            | ColumnType::FoldedText
             | ColumnType::Numeric
             | ColumnType::Json
             | ColumnType::TextArray

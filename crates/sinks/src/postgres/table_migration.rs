@@ -12,7 +12,7 @@ use std::fmt;
 
 use millrace_shared::error_chain::error_chain;
 use millrace_shared::postgres::PostgresDatabase;
-use millrace_transform::columns::{ColumnDefinition, ColumnType, TimestampFormat};
+use millrace_transform::columns::{ColumnDefinition, ColumnType};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Row};
 
@@ -291,11 +291,9 @@ fn comment_on(table: &str, column: &ColumnDefinition) -> String {
 }
 
 fn comment(ColumnDefinition { path, kind, .. }: &ColumnDefinition) -> String {
-    match kind {
-        ColumnType::Timestamp(format) if *format != TimestampFormat::default() => {
-            format!("{COMMENT}{path} ({})", format.name())
-        }
-        _ => format!("{COMMENT}{path}"),
+    match kind.special_format() {
+        Some(format) => format!("{COMMENT}{path} ({format})"),
+        None => format!("{COMMENT}{path}"),
     }
 }
 
@@ -331,7 +329,7 @@ fn reader_role(declared: &PostgresTable) -> String {
 #[cfg(test)]
 mod tests {
     use millrace_transform::AttributePath;
-    use millrace_transform::columns::{OtherwiseRule, TableColumns};
+    use millrace_transform::columns::{OtherwiseRule, TableColumns, TimestampFormat};
 
     use super::*;
 
@@ -386,6 +384,14 @@ mod tests {
         assert_eq!(names(&steps), expected);
         assert!(steps[0].sql.ends_with("is 'DynamoDB attribute ended (epoch_seconds)'"), "{}", steps[0].sql);
         assert!(steps[1].sql.contains("\"changed_at\", \"city\", \"ended\" from") && !steps[1].sql.contains("drop"));
+    }
+
+    #[test]
+    fn folded_column_has_the_type_text_and_another_comment() {
+        let folded = ("city", "address.city", ColumnType::FoldedText);
+        assert_eq!(names(&plan(&table(&[folded]), &stored(&[STORED_CITY])).unwrap()).len(), 1);
+        let comment = "DynamoDB attribute address.city (case_folded)";
+        assert_eq!(plan(&table(&[folded]), &stored(&[("city", "text", comment)])), Ok(Vec::new()));
     }
 
     #[test]

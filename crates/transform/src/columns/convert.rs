@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use millrace_shared::folding::fold_case;
 use millrace_shared::item::columns::plain;
 use millrace_shared::number;
 use serde::Deserialize;
@@ -57,6 +58,7 @@ pub(super) fn value(value: &RawValue, kind: ColumnType) -> Result<Option<ColumnV
     let converted = match (kind, typed) {
         (_, TypedValue::Null(_)) => return Ok(None),
         (ColumnType::Text, TypedValue::S(text)) => Some(ColumnValue::Text(text.0)),
+        (ColumnType::FoldedText, TypedValue::S(text)) => Some(ColumnValue::Text(folded(text.0))),
         (ColumnType::Numeric, TypedValue::N(number)) => numeric(number.0).map(ColumnValue::Numeric),
         (ColumnType::BigInt, TypedValue::N(number)) => {
             number::canonical(&number.0).and_then(|number| number.parse().ok()).map(ColumnValue::BigInt)
@@ -101,6 +103,14 @@ pub(super) fn value(value: &RawValue, kind: ColumnType) -> Result<Option<ColumnV
         _ => None,
     };
     converted.map(Some).ok_or(UnfitValue)
+}
+
+/// Returns the folded text. It borrows if the text is borrowed and folding leaves it unchanged.
+fn folded(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => fold_case(text),
+        Cow::Owned(text) => Cow::Owned(fold_case(&text).into_owned()),
+    }
 }
 
 /// Converts the elements of a list, in their order; returns `None` if one of them has another type.

@@ -4,8 +4,9 @@ use time::macros::{date, datetime};
 
 use super::*;
 
-const ALL: [ColumnType; 12] = [
+const ALL: [ColumnType; 13] = [
     ColumnType::Text,
+    ColumnType::FoldedText,
     ColumnType::Numeric,
     ColumnType::BigInt,
     ColumnType::Boolean,
@@ -62,6 +63,8 @@ fn each_type_stores_its_values_exactly() {
     for (kind, value, expected) in [
         (ColumnType::Text, json!({"S": "\"Ada\" \n é"}), text("\"Ada\" \n é")),
         (ColumnType::Text, json!({"S": ""}), text("")),
+        (ColumnType::FoldedText, json!({"S": "ada"}), text("ada")),
+        (ColumnType::FoldedText, json!({"S": "\"Straße\" ZOE\u{308}"}), text("\"strasse\" zo\u{eb}")),
         (ColumnType::Numeric, json!({"N": digits}), numeric(digits)),
         (ColumnType::Numeric, json!({"N": format!("-0.{digits}")}), numeric(&format!("-{digits}E-38"))),
         (ColumnType::Numeric, json!({"N": "1E+125"}), numeric("1E125")),
@@ -106,6 +109,7 @@ fn each_type_stores_its_values_exactly() {
 fn value_that_does_not_fit_is_never_another_value() {
     for (kind, value) in [
         (ColumnType::Text, json!({"N": "1"})),
+        (ColumnType::FoldedText, json!({"N": "1"})),
         (ColumnType::Numeric, json!({"S": "1"})),
         (ColumnType::Numeric, json!({"N": "1E200000"})),
         (ColumnType::Numeric, json!({"N": "NaN"})),

@@ -34,7 +34,7 @@ const EPOCH_DAY: Date = date!(1970 - 01 - 01);
 /// Returns the column as a field of the schema.
 pub(super) fn field(column: &ColumnDefinition) -> Field {
     let kind = match column.kind {
-        ColumnType::Text | ColumnType::Numeric | ColumnType::Json => DataType::Utf8,
+        ColumnType::Text | ColumnType::FoldedText | ColumnType::Numeric | ColumnType::Json => DataType::Utf8,
         ColumnType::BigInt => DataType::Int64,
         ColumnType::Boolean => DataType::Boolean,
         ColumnType::Timestamp(_) => utc(),
@@ -54,7 +54,7 @@ fn element() -> FieldRef {
 pub(super) fn describe(column: &ColumnDefinition) -> String {
     let format = match column.kind {
         ColumnType::Timestamp(format) => format.name(),
-        _ => "",
+        other => other.special_format().unwrap_or_default(),
     };
     format!("{:?} {:?} declared {} {format}", column.name, column.path.to_string(), column.kind)
 }
@@ -73,7 +73,9 @@ pub(super) enum DeclaredBuilder {
 impl DeclaredBuilder {
     pub(super) fn new(kind: ColumnType) -> Self {
         match kind {
-            ColumnType::Text | ColumnType::Numeric | ColumnType::Json => Self::Text(StringBuilder::new()),
+            ColumnType::Text | ColumnType::FoldedText | ColumnType::Numeric | ColumnType::Json => {
+                Self::Text(StringBuilder::new())
+            }
             ColumnType::BigInt => Self::Integer(Int64Builder::new()),
             ColumnType::Boolean => Self::Boolean(BooleanBuilder::new()),
             ColumnType::Timestamp(_) => Self::Timestamp(TimestampMicrosecondBuilder::new()),
