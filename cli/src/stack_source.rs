@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use millrace_local::stack::StackOptions;
 use millrace_local::table_description::{TableDescription, TimeToLive};
 use millrace_local::template::SourceTable;
+use millrace_shared::file::replace_file;
 use serde::{Deserialize, Serialize};
 
 use crate::attach::deployment_notes;
@@ -60,7 +61,7 @@ impl StackSource {
             let (template, table) = (absolute(&self.template)?, absolute(&self.table)?);
             serde_json::to_string_pretty(&Self { template, table, ..self.clone() }).map_err(std::io::Error::from)
         };
-        let written = text().and_then(|text| std::fs::write(&path, text));
+        let written = text().and_then(|text| replace_file(&path, text.as_bytes()));
         written.map_err(|error| format!("cannot write {}: {error}: choose another with --data", path.display()))
     }
 
@@ -137,9 +138,14 @@ mod tests {
         assert_eq!(none.clone().or_remembered(None).unwrap(), none);
         let other = StackSource { template: Some("other.yaml".into()), ..StackSource::default() };
         assert_eq!(other.clone().or_remembered(data).unwrap(), other);
-        std::fs::write(folder.path().join(FILE), "{").unwrap();
+        let file = folder.path().join(FILE);
+        std::fs::write(&file, "{").unwrap();
         let said = none.or_remembered(data).unwrap_err();
         assert!(said.contains(FILE) && said.contains("remove the file"), "{said}");
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &file).unwrap();
+        let said = table.remember(data).unwrap_err();
+        assert!(said.contains(&format!("cannot write {}: is a device", file.display())), "{said}");
     }
 
     #[test]

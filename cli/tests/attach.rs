@@ -188,6 +188,38 @@ fn files_with_other_contents_are_kept_unless_forced() {
     assert!(program.folder.path().join("elsewhere/Orders/README.md").exists());
 }
 
+#[cfg(unix)]
+#[test]
+fn file_is_replaced_through_a_link_and_other_than_a_file_is_refused() {
+    let program = AttachProgram::new();
+    let folder = program.folder.path().join("attach/Orders");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (link, target) = (folder.join("samconfig.toml"), program.folder.path().join("target.toml"));
+    std::fs::write(&target, "former").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let arguments = ["--from", &from("orders.json"), "--force"];
+    assert_eq!(program.run(&arguments).0, Some(0));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(std::fs::read_to_string(&target).unwrap().contains("[default.deploy.parameters]"));
+    let policies = folder.join("policies.json");
+    for part in ["is a device", "is a folder"] {
+        std::fs::remove_file(&policies).unwrap();
+        if part == "is a device" {
+            std::os::unix::fs::symlink("/dev/null", &policies).unwrap();
+        } else {
+            std::fs::create_dir(&policies).unwrap();
+        }
+        std::fs::write(&target, "former").unwrap();
+        let (code, _, stderr) = program.run(&arguments);
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(
+            stderr.contains(&format!("attach/Orders/policies.json: {part}")) && stderr.contains("--out"),
+            "{stderr}"
+        );
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "former", "no file is written");
+    }
+}
+
 type FakeResponses = Arc<dyn Fn(&str, &str) -> (u16, Value) + Send + Sync>;
 
 /// A server that responds to the calls of an account by name; it records them.

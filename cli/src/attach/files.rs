@@ -1,10 +1,10 @@
 //! The files of a deployment: samconfig.toml, replication.json, policies.json and README.md ([`AttachFiles`]).
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use millrace_local::table_description::{TableArn, TableCapacity, TableDescription};
+use millrace_shared::file::{regular_file, replace_file};
 use serde_json::{Value, json};
 
 use super::findings::{ArchiveMode, AttachChoices, AttachPlan, backfill_read_units, key_parameter};
@@ -122,7 +122,7 @@ impl AttachFiles {
         let mut changed = Vec::new();
         for (name, text) in &self.files {
             let path = self.folder.join(name);
-            match std::fs::read(&path) {
+            match regular_file(&path).and_then(std::fs::read) {
                 Ok(former) if former != text.as_bytes() => changed.push(path.display().to_string()),
                 Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                     return Err(AttachFilesError::Io { path, source });
@@ -136,10 +136,8 @@ impl AttachFiles {
         let failed = |source| AttachFilesError::Io { path: self.folder.clone(), source };
         std::fs::create_dir_all(&self.folder).map_err(failed)?;
         for (name, text) in &self.files {
-            // Written to a temporary file and renamed, so that the file is complete at any time.
-            let mut file = tempfile::Builder::new().tempfile_in(&self.folder).map_err(failed)?;
-            file.write_all(text.as_bytes()).map_err(failed)?;
-            file.persist(self.folder.join(name)).map_err(|error| failed(error.error))?;
+            let path = self.folder.join(name);
+            replace_file(&path, text.as_bytes()).map_err(|source| AttachFilesError::Io { path, source })?;
         }
         Ok(())
     }

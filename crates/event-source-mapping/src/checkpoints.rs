@@ -5,9 +5,9 @@
 //! every batch.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use millrace_shared::file::replace_file;
 use millrace_shared::revision::SequenceNumber;
 use serde::{Deserialize, Serialize};
 
@@ -96,11 +96,7 @@ impl CheckpointFile {
         let write = || {
             let folder = self.path.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer(&mut file, &content)?;
-            file.flush()?;
-            file.persist(&self.path)?;
-            Ok(())
+            replace_file(&self.path, &serde_json::to_vec(&content)?)
         };
         write().map_err(|error: std::io::Error| self.fault(format_args!("cannot be written ({error})")))
     }
@@ -134,6 +130,19 @@ mod tests {
         let file = CheckpointFile::new(folder.path(), "Changes");
         file.save("arn", &some()).unwrap();
         assert_eq!(file.load("another").unwrap(), BTreeMap::new());
+    }
+
+    #[test]
+    fn folder_or_link_to_a_device_is_named_and_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(format!("{name}.json"));
+        std::fs::create_dir(path("Folder")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", path("Device")).unwrap();
+        for (name, part) in [("Folder", "is a folder"), ("Device", "is a device")] {
+            let said = CheckpointFile::new(folder.path(), name).save("arn", &some()).unwrap_err().to_string();
+            assert!(said.contains(&format!("{name}.json cannot be written ({part}")), "{said}");
+        }
+        assert!(std::fs::symlink_metadata(path("Device")).unwrap().is_symlink());
     }
 
     #[test]

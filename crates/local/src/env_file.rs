@@ -4,8 +4,10 @@
 //! not write is not changed.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
+
+use millrace_shared::file::{regular_file, replace_file};
+use millrace_sinks::document::REPLICATION;
 
 use crate::clients;
 use crate::stack::{CURSOR_KEYS, LocalStack};
@@ -67,7 +69,9 @@ pub fn write(path: &Path, stack: &LocalStack) -> Result<(), EnvFileError> {
                 "POSTGRES_AUTH" | "CACHE_AUTH" => "password",
                 _ => value,
             };
-            let former = variables.insert(name.clone(), value.to_owned());
+            // A value is the rest of a line. In JSON, a line ends only between two tokens.
+            let value = if name == REPLICATION { value.replace(['\r', '\n'], " ") } else { value.to_owned() };
+            let former = variables.insert(name.clone(), value.clone());
             if former.is_some_and(|former| former != value) {
                 return Err(EnvFileError::Disagreement(name.clone()));
             }
@@ -79,17 +83,12 @@ pub fn write(path: &Path, stack: &LocalStack) -> Result<(), EnvFileError> {
 
 fn replace(path: &Path, text: &str) -> Result<(), EnvFileError> {
     let failed = |source| EnvFileError::Io { path: path.to_owned(), source };
-    match std::fs::read(path) {
+    match regular_file(path).and_then(std::fs::read) {
         Ok(former) if !former.starts_with(HEADER.as_bytes()) => return Err(EnvFileError::Foreign(path.to_owned())),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    // Written to a temporary file and renamed, so that the file is complete at any time, even if the disk is full.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    replace_file(path, text.as_bytes()).map_err(failed)
 }
 
 #[cfg(test)]
@@ -113,5 +112,12 @@ mod tests {
         std::fs::write(&path, "SECRET=mine\n").unwrap();
         assert!(replace(&path, HEADER).unwrap_err().to_string().contains("--env-file"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "SECRET=mine\n");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for (path, part) in [(folder.path(), "is a folder"), (&link, "is a device")] {
+            let refused = replace(path, HEADER).unwrap_err().to_string();
+            let expected = format!("{}: {part}", path.display());
+            assert!(refused.starts_with(&expected) && refused.contains("--env-file"), "{refused}");
+        }
     }
 }

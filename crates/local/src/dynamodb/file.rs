@@ -9,6 +9,7 @@
 //! also uses a second connection.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -56,6 +57,9 @@ pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), DynamoDbE
         let path = path.to_path_buf();
         move |source| DynamoDbEngineError::Folder { path, source }
     };
+    if folder.exists() && !folder.is_dir() {
+        return Err(at(folder)(std::io::Error::new(ErrorKind::NotADirectory, "is not a folder")));
+    }
     std::fs::create_dir_all(folder).map_err(at(folder))?;
     let lock_path = folder.join(LOCK);
     let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
@@ -86,7 +90,7 @@ pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), DynamoDbE
 fn holds_bytes(path: &Path) -> Result<bool, DynamoDbEngineError> {
     match std::fs::metadata(path) {
         Ok(found) => Ok(found.len() > 0),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(source) => Err(DynamoDbEngineError::Folder { path: PathBuf::from(path), source }),
     }
 }
@@ -116,6 +120,13 @@ mod tests {
 
     fn reason(folder: &Path) -> String {
         open(folder).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn file_in_place_of_the_folder_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let expected = format!("data folder {}: is not a folder: choose another with --data", file.path().display());
+        assert_eq!(reason(file.path()), expected);
     }
 
     #[test]
