@@ -323,6 +323,23 @@ async fn an_item_that_expired_by_a_former_ttl_attribute_expires_by_the_present_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn key_attribute_by_which_ttl_removes_items_stops_a_restore_until_ttl_is_off() {
+    const KEY: KeySchema = &[("pk", ScalarAttributeType::S), ("ends", ScalarAttributeType::N)];
+    let table = ForeignTable::new(KEY, Some("ends")).await;
+    for request in [json!({"never_expires": true}), json!({"expires_in_seconds": 60, "dry_run": true})] {
+        let refused = table.restore(request).await.unwrap_err();
+        let said = refused.to_string();
+        assert!(said.contains("the TTL attribute \"ends\" of table Orders is part of the key"), "{said}");
+        assert!(refused.is_rejection() && refused.kind().as_str() == "TaskInvalid", "{said}");
+    }
+    let without = ForeignTable::new(KEY, None).await;
+    without.archive([1], "former").await;
+    let answer = without.restore(json!({"never_expires": true})).await.unwrap();
+    assert_eq!(answer.progress.get("restore.restored"), 1);
+    assert!(without.stored(1).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fields_that_the_table_cannot_have_are_refused_before_anything_is_read() {
     let table = ForeignTable::new(SCHEMAS[3], None).await;
     table.archive([1], "ttl").await;

@@ -198,15 +198,23 @@ async fn a_document_in_s3_is_read_once_at_the_start() {
     assert!(rig.item_in(STAGING, "u2", "1").await.is_some());
 }
 
+/// The role that is assumed for the replica of [`check_behind`].
+const ROLE: &str = "arn:aws:iam::111122223333:role/replication";
+
 /// The check at start of a replica whose role STS answers with this status and error code.
 pub(super) async fn check_with_role(status: StatusCode, code: &'static str) -> Result<(), String> {
     let answer = move || async move {
         let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>");
         (status, format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
     };
+    check_behind(Router::new().fallback(answer), Some(ROLE)).await
+}
+
+/// The check at start of a replica with this role, in which this server stands for DynamoDB and STS.
+async fn check_behind(server: Router, role: Option<&str>) -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+    tokio::spawn(async move { axum::serve(listener, server).await });
     let credentials = aws_sdk_dynamodb::config::Credentials::new("local", "local", None, None, "local");
     let sdk = aws_config::defaults(aws_config::BehaviorVersion::latest())
         .region(Region::from_static("eu-west-1"))
@@ -215,8 +223,11 @@ pub(super) async fn check_with_role(status: StatusCode, code: &'static str) -> R
         .retry_config(RetryConfig::disabled())
         .load()
         .await;
-    let document = json!({"version": 1, "replicas": [{"name": "staging", "sink": "dynamodb", "table": STAGING,
-        "role_arn": "arn:aws:iam::111122223333:role/replication"}]});
+    let mut replica = json!({"name": "staging", "sink": "dynamodb", "table": STAGING, "region": "us-east-1"});
+    if let Some(role) = role {
+        replica["role_arn"] = role.into();
+    }
+    let document = json!({"version": 1, "replicas": [replica]});
     let config = config(&[("REPLICATION", &document.to_string())]);
     let clients = config.sinks.replica_clients(&sdk).await;
     let replicator = millrace_replicator::connect(&config, clients, None, None, clients::s3("http://127.0.0.1:1"));
@@ -244,6 +255,22 @@ async fn a_role_that_sts_does_not_serve_at_present_stops_no_start() {
     });
     let log = log.await.join("\n");
     assert!(log.contains("role/replication was not assumed") && log.contains("a route to STS"), "{log}");
+}
+
+/// In a network without a route, no packet is answered.
+#[tokio::test]
+async fn replica_or_role_out_of_reach_stops_no_start_and_is_named_with_the_route_that_it_needs() {
+    for (role, parts) in [
+        (Some(ROLE), ["role/replication was not assumed", "a route to STS"]),
+        (None, ["did not respond to DescribeTable in time", "reaches another Region only through a NAT gateway"]),
+    ] {
+        let log = crate::log_capture::logged(async {
+            let silent = Router::new().fallback(std::future::pending::<StatusCode>);
+            assert_eq!(Box::pin(check_behind(silent, role)).await, Ok(()));
+        });
+        let log = log.await.join("\n");
+        assert!(parts.iter().all(|part| log.contains(part)), "{log}");
+    }
 }
 
 #[tokio::test]

@@ -348,7 +348,17 @@ impl Sink for DynamoDbSink {
                     RoleCheck::Denied(reason) => return Err(self.misconfigured(reason)),
                     RoleCheck::Unknown(reason) => reason,
                 },
-                Err(_) => format!("{} {} did not respond to DescribeTable in time", self.setting, self.table.name()),
+                // A network without a route drops the packets, so neither DynamoDB nor STS returns an error.
+                Err(_) => match self.check_role().await {
+                    RoleCheck::Usable => format!(
+                        "{} {} did not respond to DescribeTable in time: a function in a network (VPC) needs a route \
+                         to DynamoDB in the table's Region, and reaches another Region only through a NAT gateway",
+                        self.setting,
+                        self.table.name()
+                    ),
+                    RoleCheck::Denied(reason) => return Err(self.misconfigured(reason)),
+                    RoleCheck::Unknown(reason) => reason,
+                },
             };
             tracing::warn!(
                 sink = %self.name,

@@ -164,6 +164,17 @@ pub enum RestoreError {
         "expires_in_seconds: table {0} has no TTL attribute: set \"never_expires\": true, or enable TTL on the table"
     )]
     NoTtl(String),
+    /// TTL removes items by an attribute of the key, so no other expiry can be set.
+    #[error(
+        "restore: the TTL attribute {attribute:?} of table {table} is part of the key, so an item with another expiry \
+         would be another item: turn TTL off, and restore with \"never_expires\": true"
+    )]
+    TtlInKey {
+        /// The name of the table.
+        table: String,
+        /// The name of the attribute.
+        attribute: String,
+    },
     /// The key is not a key of the table.
     #[error(transparent)]
     OtherKey(#[from] OtherKeyError),
@@ -175,7 +186,7 @@ pub enum RestoreError {
 impl ClassifiedError for RestoreError {
     fn kind(&self) -> TaskErrorKind {
         match self {
-            Self::NoTtl(_) | Self::NoUsers(_) => TaskErrorKind::Invalid,
+            Self::NoTtl(_) | Self::NoUsers(_) | Self::TtlInKey { .. } => TaskErrorKind::Invalid,
             Self::OtherKey(error) => error.kind(),
             Self::ArchiveOff(error) => error.kind(),
             Self::Sweep(error) => error.kind(),
@@ -185,7 +196,10 @@ impl ClassifiedError for RestoreError {
 
     /// After the first item, a part of the items may have been restored.
     fn is_rejection(&self) -> bool {
-        matches!(self, Self::NoTtl(_) | Self::NoUsers(_) | Self::OtherKey(_) | Self::ArchiveOff(_))
+        matches!(
+            self,
+            Self::NoTtl(_) | Self::TtlInKey { .. } | Self::NoUsers(_) | Self::OtherKey(_) | Self::ArchiveOff(_)
+        )
     }
 }
 
@@ -235,7 +249,11 @@ impl RestoreTask {
         if ttl_attribute.is_none() && self.expiry != RestoredExpiry::Never {
             return Err(RestoreError::NoTtl(name()));
         }
-        let partition_key = context.source.description().key.first().map(|(name, _)| name.clone());
+        let key = &context.source.description().key;
+        if let Some(attribute) = ttl_attribute.clone().filter(|ttl| key.iter().any(|(name, _)| name == ttl)) {
+            return Err(RestoreError::TtlInKey { table: name(), attribute });
+        }
+        let partition_key = key.first().map(|(name, _)| name.clone());
         Ok(RestoreRules { partition_key: partition_key.unwrap_or_default(), ttl_attribute, schema })
     }
 
