@@ -28,9 +28,11 @@ const MOST_PAGES: usize = 200;
 const ATTEMPTS: u32 = 4;
 /// Characters that are not encoded in a path or a query.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-/// The period of the metrics that are read.
+/// The time of the metrics that are read, and the period of each value.
 const DAYS_OF_METRICS: i64 = 14;
 const SECONDS_OF_DAY: &str = "86400";
+/// The period of the values of the last hours, in seconds.
+const SHORT_PERIOD: &str = "300";
 
 /// Reads a deployment from an account.
 ///
@@ -171,6 +173,8 @@ impl ServicePlace {
             AccountService::Kms => (region.as_str(), host("kms")),
             AccountService::Lambda => (region.as_str(), host("lambda")),
             AccountService::S3 => (region.as_str(), host("s3")),
+            AccountService::Sns => (region.as_str(), host("sns")),
+            AccountService::Sqs => (region.as_str(), host("sqs")),
         };
         let url = self.endpoint_url.as_ref().map_or(url, |given| given.trim_end_matches('/').to_owned());
         (signed_in.to_owned(), url)
@@ -213,6 +217,16 @@ impl ServicePlace {
             AccountService::CloudWatch => form("monitoring", "2010-08-01"),
             AccountService::Ec2 => form("ec2", "2016-11-15"),
             AccountService::Iam => form("iam", "2010-05-08"),
+            AccountService::Sns => form("sns", "2010-03-31"),
+            AccountService::Sqs => {
+                let mut queue = call.clone();
+                let arn = queue.parameters.remove("QueueArn").unwrap_or_default();
+                let path = arn.splitn(5, ':').last().unwrap_or_default().replace(':', "/");
+                queue.parameters.insert("QueueUrl", format!("{url}/{path}"));
+                let mut request = post("sqs", "application/x-amz-json-1.0", json_body(&queue, marker));
+                request.headers.push(("x-amz-target", format!("AmazonSQS.{}", call.operation.name)));
+                request
+            }
             AccountService::Lambda => get("lambda", lambda_path(call, marker)),
             AccountService::ApiGateway => get(
                 "apigateway",
@@ -239,11 +253,18 @@ impl ServicePlace {
                 for name in ["Namespace", "MetricName"] {
                     add(name, call.parameter(name));
                 }
-                add("Dimensions.member.1.Name", call.parameter("DimensionName"));
-                add("Dimensions.member.1.Value", call.parameter("DimensionValue"));
-                add("Statistics.member.1", call.parameter("Statistic"));
-                add("Period", SECONDS_OF_DAY);
-                add("StartTime", &time(self.read_at - time::Duration::days(DAYS_OF_METRICS)));
+                for (index, dimension) in call.parameter("Dimensions").split(',').enumerate() {
+                    let (name, value) = dimension.split_once('=').unwrap_or((dimension, ""));
+                    add(&format!("Dimensions.member.{}.Name", index + 1), name);
+                    add(&format!("Dimensions.member.{}.Value", index + 1), value);
+                }
+                let statistic = call.parameter("Statistic");
+                let list = if statistic.starts_with('p') { "ExtendedStatistics" } else { "Statistics" };
+                add(&format!("{list}.member.1"), statistic);
+                let hours = call.parameter("Hours").parse::<i64>().ok();
+                add("Period", if hours.is_some() { SHORT_PERIOD } else { SECONDS_OF_DAY });
+                let window = hours.map_or(time::Duration::days(DAYS_OF_METRICS), time::Duration::hours);
+                add("StartTime", &time(self.read_at - window));
                 add("EndTime", &time(self.read_at));
             }
             _ => call.parameters.iter().for_each(|(name, value)| add(name, value)),
@@ -272,6 +293,9 @@ fn json_body(call: &AccountCall, marker: Option<&str>) -> String {
         body.insert("ProjectionExpression".to_owned(), "#ttl".into());
         body.insert("ExpressionAttributeNames".to_owned(), json!({"#ttl": attribute}));
         body.insert("Limit".to_owned(), 100.into());
+    }
+    if call.operation.name == "GetQueueAttributes" {
+        body.insert("AttributeNames".to_owned(), json!(["Policy", "KmsMasterKeyId"]));
     }
     if let (Some(pages), Some(marker)) = (call.operation.pages, marker) {
         body.insert(pages.parameter.to_owned(), marker.into());
@@ -349,8 +373,8 @@ fn response_of(call: &AccountCall, response: &RawResponse) -> Result<Value, Call
 mod tests {
     use bytes::Bytes;
     use millrace_doctor::account_call::{
-        AccountOperation, DESCRIBE_ENDPOINTS, DESCRIBE_TABLE, GET_CONCURRENCY, GET_FUNCTION, GET_LIFECYCLE, GET_ROUTES,
-        GET_STATISTICS, LIST_MAPPINGS, LIST_OBJECTS, LIST_STACK_RESOURCES, SCAN, SIMULATE,
+        AccountOperation, DESCRIBE_ENDPOINTS, DESCRIBE_TABLE, GET_CONCURRENCY, GET_FUNCTION, GET_LIFECYCLE, GET_QUEUE,
+        GET_ROUTES, GET_STATISTICS, GET_TOPIC, LIST_MAPPINGS, LIST_OBJECTS, LIST_STACK_RESOURCES, SCAN, SIMULATE,
     };
     use time::macros::datetime;
 
@@ -409,9 +433,37 @@ mod tests {
         );
         let endpoints = request(&DESCRIBE_ENDPOINTS, &[("VpcId", "vpc-1")]);
         assert!(endpoints.body.ends_with("&Filter.1.Name=vpc-id&Filter.1.Value.1=vpc-1"), "{}", endpoints.body);
-        let parameters = [("MetricName", "IteratorAge"), ("Statistic", "Maximum")];
+        let parameters =
+            [("MetricName", "IteratorAge"), ("Dimensions", "function=f,stack=s"), ("Statistic", "Maximum")];
         let metric = request(&GET_STATISTICS, &parameters).body;
         assert!(metric.contains("&StartTime=2026-11-14T10%3A00%3A00Z&EndTime=2026-11-28T10%3A00%3A00Z"), "{metric}");
+        for part in ["&Dimensions.member.2.Name=stack&Dimensions.member.2.Value=s", "&Statistics.member.1=Maximum"] {
+            assert!(metric.contains(part), "{part}: {metric}");
+        }
+        let now = request(&GET_STATISTICS, &[("Statistic", "p99"), ("Hours", "1")]).body;
+        assert!(now.contains("&ExtendedStatistics.member.1=p99&Period=300&StartTime=2026-11-28T09%3A00"), "{now}");
+    }
+
+    #[test]
+    fn a_destination_is_asked_for_its_policy_and_key() {
+        let queue = request(&GET_QUEUE, &[("QueueArn", "arn:aws:sqs:eu-west-1:123456789012:discarded.fifo")]);
+        assert_eq!(queue.url, "https://sqs.eu-west-1.amazonaws.com/");
+        assert_eq!(queue.headers[1], ("x-amz-target", "AmazonSQS.GetQueueAttributes".to_owned()));
+        let expected = json!({
+            "QueueUrl": "https://sqs.eu-west-1.amazonaws.com/123456789012/discarded.fifo",
+            "AttributeNames": ["Policy", "KmsMasterKeyId"],
+        });
+        assert_eq!(serde_json::from_str::<Value>(&queue.body).unwrap(), expected);
+        let topic = request(&GET_TOPIC, &[("TopicArn", "arn:aws:sns:eu-west-1:1:t")]);
+        assert_eq!(topic.url, "https://sns.eu-west-1.amazonaws.com/");
+        assert_eq!(
+            topic.body,
+            "Action=GetTopicAttributes&Version=2010-03-31&TopicArn=arn%3Aaws%3Asns%3Aeu-west-1%3A1%3At"
+        );
+        let body = "<GetTopicAttributesResponse><GetTopicAttributesResult><Attributes><entry><key>Policy</key>\
+                    <value>{}</value></entry></Attributes></GetTopicAttributesResult></GetTopicAttributesResponse>";
+        let read = response_of(&AccountCall::new(&GET_TOPIC, &[]), &response(200, None, body)).unwrap();
+        assert_eq!(read, json!({"Attributes": {"entry": {"key": "Policy", "value": "{}"}}}));
     }
 
     #[test]

@@ -30,6 +30,10 @@ pub enum AccountService {
     Lambda,
     /// S3.
     S3,
+    /// SNS.
+    Sns,
+    /// SQS.
+    Sqs,
 }
 
 /// The members by which an operation's response continues on further pages, as JSON pointers.
@@ -73,6 +77,8 @@ const TABLES: &str = "arn:aws:dynamodb:*:*:table/*";
 const BUCKETS: &str = "arn:aws:s3:::*";
 const FUNCTIONS: &str = "arn:aws:lambda:*:*:function:*";
 const KEYS: &str = "arn:aws:kms:*:*:key/*";
+const QUEUES: &str = "arn:aws:sqs:*:*:*";
+const TOPICS: &str = "arn:aws:sns:*:*:*";
 
 /// Lists the resources of a stack.
 pub static LIST_STACK_RESOURCES: AccountOperation = AccountOperation {
@@ -152,6 +158,12 @@ pub static GET_BUCKET_POLICY: AccountOperation = AccountOperation {
 };
 /// Lists up to 1,000 objects of a bucket.
 pub static LIST_OBJECTS: AccountOperation = operation(AccountService::S3, "ListObjectsV2", "s3:ListBucket", BUCKETS);
+/// Returns the policy and the key of a queue.
+pub static GET_QUEUE: AccountOperation =
+    operation(AccountService::Sqs, "GetQueueAttributes", "sqs:GetQueueAttributes", QUEUES);
+/// Returns the policy and the key of a topic.
+pub static GET_TOPIC: AccountOperation =
+    operation(AccountService::Sns, "GetTopicAttributes", "sns:GetTopicAttributes", TOPICS);
 /// Evaluates the policies of a role for an action.
 pub static SIMULATE: AccountOperation =
     operation(AccountService::Iam, "SimulatePrincipalPolicy", "iam:SimulatePrincipalPolicy", "arn:aws:iam::*:role/*");
@@ -164,7 +176,7 @@ pub static DESCRIBE_ALARMS: AccountOperation = AccountOperation {
     pages: Some(PageMembers { list: "/MetricAlarms", next: "/NextToken", parameter: "NextToken" }),
     ..operation(AccountService::CloudWatch, "DescribeAlarms", "cloudwatch:DescribeAlarms", "*")
 };
-/// Returns the daily values of a metric.
+/// Returns the values of a metric: daily ones of the last 14 days, or with `Hours` those of 5 minutes each.
 pub static GET_STATISTICS: AccountOperation =
     operation(AccountService::CloudWatch, "GetMetricStatistics", "cloudwatch:GetMetricStatistics", "*");
 /// Describes the endpoints of a VPC.
@@ -180,7 +192,7 @@ pub static GET_ROUTES: AccountOperation = AccountOperation {
 };
 
 /// All operations.
-pub static OPERATIONS: [&AccountOperation; 23] = [
+pub static OPERATIONS: [&AccountOperation; 25] = [
     &LIST_STACK_RESOURCES,
     &GET_TEMPLATE,
     &LIST_MAPPINGS,
@@ -196,6 +208,8 @@ pub static OPERATIONS: [&AccountOperation; 23] = [
     &GET_ENCRYPTION,
     &GET_BUCKET_POLICY,
     &LIST_OBJECTS,
+    &GET_QUEUE,
+    &GET_TOPIC,
     &SIMULATE,
     &DESCRIBE_KEY,
     &GET_KEY_POLICY,

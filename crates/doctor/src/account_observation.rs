@@ -12,13 +12,17 @@ use crate::account_call::{
 };
 use crate::account_reader::{one_or_many, text_of};
 use crate::account_recording::AnswerBook;
-use crate::deployment::{FailureObjects, StreamDeployment, StreamMapping, TtlSample};
+use crate::deployment::{
+    FailureObjects, FunctionPurpose, FunctionSettings, StreamDeployment, StreamMapping, SubnetRoutes, TtlSample,
+};
 use crate::iam_policy::GrantResult;
 use crate::rules::destination::{FAILURE_PREFIX, needed_grants};
 use crate::setting::SettingValue;
 
 /// The least number that is a time in milliseconds: as seconds, it is in the year 5138.
 const LEAST_MILLISECONDS: f64 = 100_000_000_000.0;
+/// The namespace of Lambda's metrics.
+const AWS_LAMBDA: &str = "AWS/Lambda";
 /// The members of a function's configuration that a published version has a copy of.
 const VERSIONED: [&str; 7] = ["CodeSha256", "Environment", "Handler", "LoggingConfig", "MemorySize", "Role", "Timeout"];
 
@@ -28,6 +32,7 @@ pub(crate) fn add(book: &AnswerBook<'_>, deployment: &mut StreamDeployment, judg
     for mapping in &mut mappings {
         if let Some(state) = judged.iter().find(|it| it["UUID"] == mapping.id.as_str()) {
             mapping.observed.problem = problem_of(state);
+            mapping.observed.modified = modified(state);
         }
         observe(book, deployment, mapping);
     }
@@ -66,14 +71,18 @@ fn observe(book: &AnswerBook<'_>, deployment: &StreamDeployment, mapping: &mut S
     let arn = mapping.function.known().cloned().unwrap_or_default();
     let rest = arn.split_once(":function:").map_or(arn.as_str(), |(_, rest)| rest);
     let (name, qualifier) = rest.split_once(':').map_or((rest, None), |(name, rest)| (name, Some(rest)));
-    let of_function = |metric, statistic| statistics(book, ("FunctionName", name), metric, statistic);
+    let dimension = format!("FunctionName={name}");
+    let of_function = |metric, statistic| statistics(book, AWS_LAMBDA, &dimension, metric, statistic);
     mapping.observed.oldest_record_s = of_function("IteratorAge", "Maximum").map(|milliseconds| milliseconds / 1_000);
+    mapping.observed.lag_s = latest(book, &dimension, "IteratorAge").map(|milliseconds| milliseconds / 1_000);
+    mapping.observed.p99_duration_ms = of_function("Duration", "p99");
     if mapping.on_failure.known().is_some() {
         mapping.observed.undelivered = of_function("DestinationDeliveryFailures", "Sum");
     }
     let has_filter = mapping.filters.known().is_some_and(|filters| !filters.is_empty());
     if has_filter && mapping.event_count.known() == Some(&true) {
-        let of_mapping = |metric| statistics(book, ("EventSourceMappingUUID", &mapping.id), metric, "Sum");
+        let dimension = format!("EventSourceMappingUUID={}", mapping.id);
+        let of_mapping = |metric| statistics(book, AWS_LAMBDA, &dimension, metric, "Sum");
         (mapping.observed.polled, mapping.observed.filtered_out) =
             (of_mapping("PolledEventCount"), of_mapping("FilteredOutEventCount"));
     }
@@ -95,59 +104,114 @@ fn observe(book: &AnswerBook<'_>, deployment: &StreamDeployment, mapping: &mut S
             })
         });
     }
-    mapping.observed.failure_objects = failure_objects(book, deployment, mapping);
+    let own = deployment.function_of(mapping).ok().and_then(own_function);
+    if let Some((function, own)) = own {
+        let stack = match function.environment.get("STACK_NAME").map(SettingValue::get) {
+            Some(Ok(Some(name))) => Ok(name.as_str()),
+            Some(Err(reason)) => Err(reason),
+            Some(Ok(None)) | None => Ok("default"),
+        };
+        mapping.observed.quarantined = match stack {
+            Ok(stack) => statistics(book, "Millrace", &format!("function={own},stack={stack}"), "Quarantined", "Sum"),
+            Err(reason) => SettingValue::Unresolved(reason),
+        };
+    }
+    mapping.observed.failure_objects = failure_objects(book, mapping, own);
+}
+
+/// Returns the function with the name that it has in metrics and in the quarantine, if it is one of Millrace's own.
+fn own_function(function: &FunctionSettings) -> Option<(&FunctionSettings, &'static str)> {
+    let name = match function.purpose? {
+        FunctionPurpose::Replicator => "replicator",
+        FunctionPurpose::Archiver => "archiver",
+    };
+    function.is_own.then_some((function, name))
+}
+
+/// Returns the time of a mapping's last update, which the API states in seconds since 1970.
+fn modified(mapping: &Value) -> SettingValue<String> {
+    #[expect(clippy::cast_possible_truncation, reason = "a time in seconds; the cast saturates")]
+    let time = mapping["LastModified"].as_f64().map(|seconds| seconds as i64);
+    let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok()).map_or(SettingValue::Absent, SettingValue::Known)
 }
 
 /// Returns the total or the maximum of a metric of the last 14 days.
 fn statistics(
     book: &AnswerBook<'_>,
-    dimension: (&'static str, &str),
-    metric: &'static str,
-    statistic: &'static str,
+    namespace: &str,
+    dimensions: &str,
+    metric: &str,
+    statistic: &str,
 ) -> SettingValue<i64> {
-    let parameters = [
-        ("Namespace", "AWS/Lambda"),
-        ("MetricName", metric),
-        ("DimensionName", dimension.0),
-        ("DimensionValue", dimension.1),
-        ("Statistic", statistic),
-    ];
+    let parameters =
+        [("Namespace", namespace), ("MetricName", metric), ("Dimensions", dimensions), ("Statistic", statistic)];
     book.ask(&GET_STATISTICS, &parameters).and_then(|response| {
-        let value = |point: &Value| match &point[statistic] {
-            Value::String(text) => text.parse::<f64>().ok(),
-            number => number.as_f64(),
-        };
-        let values = one_or_many(&response["Datapoints"]).into_iter().filter_map(value).filter(|it| it.is_finite());
-        let values: Vec<f64> = values.collect();
+        let points = one_or_many(&response["Datapoints"]);
+        let values: Vec<f64> = points.into_iter().filter_map(|point| value_of(point, statistic)).collect();
         if values.is_empty() {
             return SettingValue::Absent;
         }
         let total = if statistic == "Sum" { values.iter().sum() } else { values.iter().copied().fold(0.0, f64::max) };
-        #[expect(clippy::cast_possible_truncation, reason = "a number of records or milliseconds; the cast saturates")]
-        SettingValue::Known(total.round() as i64)
+        SettingValue::Known(whole(total))
     })
+}
+
+/// Returns the maximum of a metric of Lambda in its latest period of the last hour; absent without an invocation in it.
+fn latest(book: &AnswerBook<'_>, dimensions: &str, metric: &str) -> SettingValue<i64> {
+    let parameters = [
+        ("Namespace", AWS_LAMBDA),
+        ("MetricName", metric),
+        ("Dimensions", dimensions),
+        ("Statistic", "Maximum"),
+        ("Hours", "1"),
+    ];
+    book.ask(&GET_STATISTICS, &parameters).and_then(|response| {
+        let points = one_or_many(&response["Datapoints"]);
+        // Times in UTC and in one form are ordered as text.
+        let last = points.into_iter().max_by_key(|point| point["Timestamp"].as_str().unwrap_or_default());
+        let value = last.and_then(|point| value_of(point, "Maximum"));
+        value.map_or(SettingValue::Absent, |value| SettingValue::Known(whole(value)))
+    })
+}
+
+/// Returns a statistic of a data point; a percentile is an entry of a map.
+fn value_of(point: &Value, statistic: &str) -> Option<f64> {
+    let percentiles = &point["ExtendedStatistics"];
+    let entries = one_or_many(&percentiles["entry"]);
+    let of_entry = entries.into_iter().find(|entry| entry["key"] == statistic).map(|entry| &entry["value"]);
+    let value = of_entry.or_else(|| percentiles.get(statistic)).unwrap_or(&point[statistic]);
+    let value = match value {
+        Value::String(text) => text.parse::<f64>().ok(),
+        number => number.as_f64(),
+    };
+    value.filter(|value| value.is_finite())
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a number of records or milliseconds; the cast saturates")]
+fn whole(value: f64) -> i64 {
+    value.round() as i64
 }
 
 /// Counts the failure objects of a mapping, and of the records that a function of Millrace quarantines.
 fn failure_objects(
     book: &AnswerBook<'_>,
-    deployment: &StreamDeployment,
     mapping: &StreamMapping,
+    own: Option<(&FunctionSettings, &str)>,
 ) -> SettingValue<FailureObjects> {
     let bucket = match mapping.on_failure.get() {
         Ok(arn) => arn.and_then(|arn| arn.strip_prefix("arn:aws:s3:::")).map(str::to_owned),
         Err(reason) => return SettingValue::Unresolved(reason),
     };
-    let mut prefixes: Vec<(String, String)> = Vec::new();
-    prefixes.extend(bucket.map(|bucket| (bucket, format!("{FAILURE_PREFIX}{}/", mapping.id))));
-    let quarantine = deployment.function_of(mapping).ok().and_then(|function| {
-        let bucket = function.environment.get("FAILURE_BUCKET")?.known()?;
-        function.purpose.map(|_| bucket.clone())
+    let mut prefixes: Vec<(String, String, bool)> = Vec::new();
+    prefixes.extend(bucket.map(|bucket| (bucket, format!("{FAILURE_PREFIX}{}/", mapping.id), false)));
+    let quarantine = own.and_then(|(function, name)| {
+        Some((function.environment.get("FAILURE_BUCKET")?.known()?.clone(), format!("quarantine/{name}/"), true))
     });
-    prefixes.extend(quarantine.map(|bucket| (bucket, "quarantine/".to_owned())));
+    prefixes.extend(quarantine);
     let now = book.recording.read_at;
     let mut found: Option<FailureObjects> = None;
-    for (bucket, prefix) in &prefixes {
+    for (bucket, prefix, is_quarantine) in &prefixes {
         let response = match book.ask(&LIST_OBJECTS, &[("Bucket", bucket), ("Prefix", prefix)]) {
             SettingValue::Known(response) => response,
             SettingValue::Absent => continue,
@@ -156,8 +220,12 @@ fn failure_objects(
         for object in one_or_many(&response["Contents"]) {
             let written = text_of(&object["LastModified"]).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
             let age = written.map_or(0, |written| (now - written).whole_hours());
-            let before = found.unwrap_or(FailureObjects { count: 0, oldest_h: 0 });
-            found = Some(FailureObjects { count: before.count + 1, oldest_h: before.oldest_h.max(age) });
+            let before = found.unwrap_or(FailureObjects { count: 0, quarantined: 0, oldest_h: 0 });
+            found = Some(FailureObjects {
+                count: before.count + 1,
+                quarantined: before.quarantined + usize::from(*is_quarantine),
+                oldest_h: before.oldest_h.max(age),
+            });
         }
     }
     found.map_or(SettingValue::Absent, SettingValue::Known)
@@ -266,19 +334,19 @@ fn route_subnets(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
             None => SettingValue::Unresolved("the VPC of the function is not known".to_owned()),
         };
         for subnet in subnets {
-            let is_routed = match &routes {
-                SettingValue::Known((endpoints, tables)) => SettingValue::Known(is_routed(subnet, endpoints, tables)),
+            let routes = match &routes {
+                SettingValue::Known((endpoints, tables)) => SettingValue::Known(routes_of(subnet, endpoints, tables)),
                 SettingValue::Absent => SettingValue::Absent,
                 SettingValue::Unresolved(reason) => SettingValue::Unresolved(reason.clone()),
             };
-            deployment.network.routed_subnets.insert(subnet.clone(), is_routed);
+            deployment.network.routed_subnets.insert(subnet.clone(), routes);
         }
     }
 }
 
-/// Returns whether a subnet has a gateway endpoint, an interface endpoint in its VPC, or a route out of it that is not
-/// an internet gateway, which functions cannot use.
-fn is_routed(subnet: &str, endpoints: &Value, tables: &Value) -> bool {
+/// Returns the gateway endpoints of a subnet, the interface endpoints of its VPC, and whether it has a route out of it
+/// that is not an internet gateway, which functions cannot use.
+fn routes_of(subnet: &str, endpoints: &Value, tables: &Value) -> SubnetRoutes {
     let tables = one_or_many(&tables["routeTableSet"]);
     let has = |table: &Value, member: &str, value: &str| {
         one_or_many(&table["associationSet"]).into_iter().any(|association| association[member] == value)
@@ -291,14 +359,16 @@ fn is_routed(subnet: &str, endpoints: &Value, tables: &Value) -> bool {
         .into_iter()
         .filter(|endpoint| endpoint["state"].as_str().is_none_or(|state| state.eq_ignore_ascii_case("available")));
     let id = table.and_then(|table| text_of(&table["routeTableId"]));
-    let has_endpoint = available.into_iter().any(|endpoint| {
+    let serves = |endpoint: &&Value| {
         let of_gateway = one_or_many(&endpoint["routeTableIdSet"]);
         endpoint["vpcEndpointType"] == "Interface" || of_gateway.into_iter().any(|it| it.as_str() == id && id.is_some())
-    });
+    };
+    let name = |endpoint: &Value| text_of(&endpoint["serviceName"]).unwrap_or("an unknown service").to_owned();
+    let services = available.filter(serves).map(name).collect();
     let leaves = |route: &&Value| {
         let is_default = route["destinationCidrBlock"] == "0.0.0.0/0" || route["destinationIpv6CidrBlock"] == "::/0";
         let is_internet = text_of(&route["gatewayId"]).is_some_and(|gateway| gateway.starts_with("igw-"));
         is_default && !is_internet && route["state"] != "blackhole"
     };
-    has_endpoint || table.is_some_and(|table| one_or_many(&table["routeSet"]).iter().any(leaves))
+    SubnetRoutes { is_open: table.is_some_and(|table| one_or_many(&table["routeSet"]).iter().any(leaves)), services }
 }

@@ -13,18 +13,19 @@ use serde_json::{Value, json};
 
 use crate::account_call::{
     AccountCall, DESCRIBE_ALARMS, DESCRIBE_BACKUPS, DESCRIBE_KEY, DESCRIBE_TABLE, DESCRIBE_TTL, GET_BUCKET_POLICY,
-    GET_CONCURRENCY, GET_ENCRYPTION, GET_FUNCTION, GET_KEY_POLICY, GET_LIFECYCLE, GET_ROUTES, GET_TEMPLATE,
-    GET_VERSIONING, LIST_MAPPINGS, LIST_STACK_RESOURCES,
+    GET_CONCURRENCY, GET_ENCRYPTION, GET_FUNCTION, GET_KEY_POLICY, GET_LIFECYCLE, GET_QUEUE, GET_ROUTES, GET_TEMPLATE,
+    GET_TOPIC, GET_VERSIONING, LIST_MAPPINGS, LIST_STACK_RESOURCES,
 };
 use crate::account_observation;
 use crate::account_recording::{AccountRecording, AccountTarget, AnswerBook};
 use crate::deployment::{DeploymentForm, SourceLocation, StreamMapping};
 use crate::deployment_builder;
 use crate::iam_policy::RolePermissions;
+use crate::replica_address::{place_of, replicas_of};
 use crate::resource_entry::{ResourceEntry, resolved_json, unresolved};
 use crate::setting::SettingValue;
 use crate::template_node::TemplateNode;
-use crate::template_reader::{DeploymentReading, retained};
+use crate::template_reader::{DeploymentReading, inline_code_reports, retained};
 use crate::template_scope::ResolvedNode;
 
 /// The maximum depth of nested stacks.
@@ -88,6 +89,8 @@ struct StackResource {
     metadata: Option<ResolvedNode>,
     /// Whether it stays when the stack no longer contains it.
     retained: SettingValue<bool>,
+    /// Whether its code names the response member of failed records, if the template contains the code.
+    reports_failures: Option<bool>,
 }
 
 struct AccountReader<'b, 'r> {
@@ -129,12 +132,6 @@ pub(crate) fn one_or_many(value: &Value) -> Vec<&Value> {
 fn table_of_stream(stream: &str) -> Option<&str> {
     stream.contains(":dynamodb:").then_some(())?;
     stream.split_once(":table/")?.1.split_once("/stream/").map(|(name, _)| name)
-}
-
-/// Returns the Region and the account of an ARN.
-fn place_of(arn: &str) -> Option<(&str, &str)> {
-    let mut parts = arn.split(':').skip(3);
-    Some((parts.next()?, parts.next()?))
 }
 
 /// Splits the ARN of a function into its name and its qualifier.
@@ -205,6 +202,7 @@ impl AccountReader<'_, '_> {
                 id: format!("{path}{name}"),
                 metadata: metadata.map(ResolvedNode::from_node),
                 retained: node.map_or_else(unread, retained),
+                reports_failures: node.and_then(|node| inline_code_reports(node.get("Properties")?)),
             };
             self.stack.insert((kind.to_owned(), physical.to_owned()), of_stack);
         }
@@ -301,10 +299,12 @@ impl AccountReader<'_, '_> {
             self.add_function(function);
         }
         for mapping in &judged {
-            if let Some(bucket) = text_of(&mapping["DestinationConfig"]["OnFailure"]["Destination"])
-                .and_then(|arn| arn.strip_prefix("arn:aws:s3:::"))
-            {
-                self.add_bucket(bucket);
+            let function = text_of(&mapping["FunctionArn"]).unwrap_or_default();
+            let Some(arn) = text_of(&mapping["DestinationConfig"]["OnFailure"]["Destination"]) else { continue };
+            match (arn.strip_prefix("arn:aws:s3:::"), arn.split(':').nth(2)) {
+                (Some(bucket), _) => self.add_bucket(bucket),
+                (None, Some("sqs" | "sns")) => self.add_channel(arn, function),
+                (None, _) => {}
             }
         }
         self.add_routes();
@@ -396,8 +396,8 @@ impl AccountReader<'_, '_> {
         let properties = match self.book.ask(&GET_FUNCTION, &parameters) {
             SettingValue::Known(configuration) => {
                 let concurrency = self.book.ask(&GET_CONCURRENCY, &[("FunctionName", name)]);
-                let mut variables = configuration["Environment"]["Variables"].clone();
-                replicas = replica_of(arn, &mut variables);
+                let variables = &configuration["Environment"]["Variables"];
+                replicas = readable_replicas(arn, variables);
                 json!({
                     "Timeout": configuration["Timeout"],
                     "ReservedConcurrentExecutions":
@@ -414,8 +414,12 @@ impl AccountReader<'_, '_> {
         let of_stack = self.of_stack("AWS::Lambda::Function", name);
         let resource = of_stack.map_or(name, |of_stack| &of_stack.id).to_owned();
         let metadata = of_stack.and_then(|of_stack| of_stack.metadata.clone());
+        let reports_failures = of_stack.and_then(|of_stack| of_stack.reports_failures);
         let mut entry = self.entry(&resource, "AWS::Lambda::Function", &properties);
         entry.metadata = metadata;
+        if let Some(reports) = reports_failures {
+            entry.reports_failures = SettingValue::Known(reports);
+        }
         name.clone_into(&mut entry.name);
         arn.clone_into(&mut entry.arn);
         // A qualified name is looked up before the function's own.
@@ -555,6 +559,37 @@ impl AccountReader<'_, '_> {
         }
     }
 
+    /// Reads the policy and the key of a queue or a topic.
+    fn add_channel(&mut self, arn: &str, function: &str) {
+        if self.entries.iter().any(|entry| entry.arn == arn) {
+            return;
+        }
+        let is_queue = arn.split(':').nth(2) == Some("sqs");
+        let response = if place_of(arn).map(|place| place.0) != place_of(function).map(|place| place.0) {
+            SettingValue::Unresolved(format!("{arn} is in another Region, which is not read"))
+        } else if is_queue {
+            self.book.ask(&GET_QUEUE, &[("QueueArn", arn)])
+        } else {
+            self.book.ask(&GET_TOPIC, &[("TopicArn", arn)])
+        };
+        let properties = match response {
+            SettingValue::Known(response) => {
+                let policy = attribute(&response["Attributes"], "Policy");
+                let key = attribute(&response["Attributes"], "KmsMasterKeyId").map(|key| self.customer_key(key));
+                json!({"Policy": policy.map(|policy| document(&policy.into())), "KmsMasterKeyId": key})
+            }
+            SettingValue::Absent => Value::Null,
+            SettingValue::Unresolved(reason) => {
+                json!({"Policy": unresolved(&reason), "KmsMasterKeyId": unresolved(&reason)})
+            }
+        };
+        let name = arn.rsplit(':').next().unwrap_or_default();
+        let kind = if is_queue { "AWS::SQS::Queue" } else { "AWS::SNS::Topic" };
+        let mut entry = self.entry(name, kind, &properties);
+        arn.clone_into(&mut entry.arn);
+        self.entries.push(entry);
+    }
+
     fn add_routes(&mut self) {
         let apis: Vec<String> = self
             .stack
@@ -638,45 +673,18 @@ fn lifecycle_rule(rule: &Value) -> Value {
     })
 }
 
-/// Returns the replicas that a function names, and replaces the variables by what the rules can judge: one table of
-/// the function's own Region and account.
-fn replica_of(function: &str, variables: &mut Value) -> Vec<String> {
-    let text = |variables: &Value, name: &str| text_of(&variables[name]).map(str::to_owned);
-    let mut replicas: Vec<(String, Option<String>, Option<String>)> = Vec::new();
-    if let Some(table) = text(variables, "REPLICA_TABLE") {
-        replicas.push((table, text(variables, "REPLICA_REGION"), text(variables, "REPLICA_ROLE_ARN")));
-    }
-    let document = text(variables, "REPLICATION");
-    let mut unknown = None;
-    match document.as_deref().map(serde_json::from_str::<Value>) {
-        None => {}
-        Some(Ok(document)) => {
-            let of_dynamodb = one_or_many(&document["replicas"]).into_iter().filter(|it| it["sink"] == "dynamodb");
-            replicas = of_dynamodb
-                .filter_map(|it| Some((text(it, "table")?, text(it, "region"), text(it, "role_arn"))))
-                .collect();
-        }
-        Some(Err(_)) => unknown = Some("the replication document is not part of the configuration".to_owned()),
-    }
-    if !variables.is_object() {
-        return Vec::new();
-    }
-    let here = place_of(function);
-    let is_here = |(table, region, role): &(String, Option<String>, Option<String>)| {
-        let of_arn = table.starts_with("arn:").then(|| place_of(table)).flatten();
-        role.is_none()
-            && (of_arn.is_none() || of_arn == here)
-            && region.as_deref().is_none_or(|region| here.is_some_and(|(own, _)| own == region))
-    };
-    let value = match (replicas.as_slice(), unknown) {
-        (_, Some(reason)) => unresolved(&reason),
-        ([], None) => return Vec::new(),
-        ([one], None) if is_here(one) => one.0.clone().into(),
-        ([one], None) => {
-            unresolved(&format!("the replica {} is in another Region or account, which is not read", one.0))
-        }
-        (many, None) => unresolved(&format!("the function has {} replicas, which are not compared", many.len())),
-    };
-    variables["REPLICA_TABLE"] = value;
-    replicas.into_iter().filter(is_here).map(|(table, _, _)| table).collect()
+/// Returns an attribute of a queue or a topic: a member of an object, or an entry of a map in XML.
+fn attribute<'v>(attributes: &'v Value, name: &str) -> Option<&'v str> {
+    let entries = one_or_many(&attributes["entry"]);
+    let of_entry = entries.into_iter().find(|entry| entry["key"] == name).map(|entry| &entry["value"]);
+    of_entry.or_else(|| attributes.get(name)).and_then(text_of)
+}
+
+/// Returns the replicas of a function in its own Region and account.
+fn readable_replicas(function: &str, variables: &Value) -> Vec<String> {
+    let variable =
+        |(name, value): (&String, &Value)| Some((name.clone(), SettingValue::Known(text_of(value)?.to_owned())));
+    let variables: BTreeMap<String, SettingValue<String>> =
+        variables.as_object().into_iter().flatten().filter_map(variable).collect();
+    replicas_of(function, &variables).into_iter().filter_map(|replica| replica.known().cloned()).collect()
 }

@@ -54,6 +54,14 @@ impl AccountRecording {
         self.answers.insert(call.to_string(), answer);
     }
 
+    /// Returns the recording without the answer to a call.
+    #[must_use]
+    pub fn without(&self, call: &str) -> Self {
+        let mut recording = self.clone();
+        recording.answers.remove(call);
+        recording
+    }
+
     /// Returns the number of answers.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -60,6 +60,8 @@ pub struct StreamDeployment {
     pub tables: Vec<TableSettings>,
     /// The S3 buckets.
     pub buckets: Vec<BucketSettings>,
+    /// The SQS queues and SNS topics.
+    pub channels: Vec<ChannelSettings>,
     /// The IAM roles.
     pub roles: Vec<RolePermissions>,
     /// The KMS keys.
@@ -128,15 +130,23 @@ pub struct ObservedDelivery {
     pub problem: SettingValue<String>,
     /// The settings in which the invoked version differs from the function's latest.
     pub outdated_version: SettingValue<String>,
+    /// The time of the mapping's creation or last update.
+    pub modified: SettingValue<String>,
     /// The age of the oldest record that was delivered, in seconds.
     pub oldest_record_s: SettingValue<i64>,
+    /// The age of the records that were delivered last, in seconds, if any were in the last hour.
+    pub lag_s: SettingValue<i64>,
+    /// The 99th percentile of the duration of an invocation on the slowest day, in milliseconds.
+    pub p99_duration_ms: SettingValue<i64>,
+    /// The number of objects that a function of Millrace quarantined.
+    pub quarantined: SettingValue<i64>,
     /// The number of polled records, if `EventCount` is on.
     pub polled: SettingValue<i64>,
     /// The number of records that the filter discarded, if `EventCount` is on.
     pub filtered_out: SettingValue<i64>,
     /// The number of batches that could not be written to the destination.
     pub undelivered: SettingValue<i64>,
-    /// The number and the age in days of the oldest failure object in the destination.
+    /// The failure objects in the destination and in the quarantine.
     pub failure_objects: SettingValue<FailureObjects>,
 }
 
@@ -145,6 +155,8 @@ pub struct ObservedDelivery {
 pub struct FailureObjects {
     /// The number of objects; a listing ends after 1,000.
     pub count: usize,
+    /// How many of them a function of Millrace quarantined.
+    pub quarantined: usize,
     /// The age of the oldest, in hours.
     pub oldest_h: i64,
 }
@@ -187,6 +199,10 @@ pub struct FunctionSettings {
     pub reports_failures: SettingValue<bool>,
     /// Its purpose, if it is declared or known.
     pub purpose: Option<FunctionPurpose>,
+    /// Whether it is one of Millrace's own, which its environment variables show.
+    pub is_own: bool,
+    /// The names of the DynamoDB tables that it replicates to; unresolved for one that cannot be compared.
+    pub replicas: Vec<SettingValue<String>>,
 }
 
 /// A DynamoDB table.
@@ -257,6 +273,15 @@ pub struct BucketSettings {
     pub key: SettingValue<String>,
 }
 
+/// An SQS queue or an SNS topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelSettings {
+    /// The ARN.
+    pub arn: String,
+    /// The KMS key of the customer, if there is one.
+    pub key: SettingValue<String>,
+}
+
 /// A KMS key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySettings {
@@ -301,8 +326,17 @@ pub struct NetworkSettings {
     pub endpoint_services: Vec<SettingValue<String>>,
     /// Whether there is a NAT gateway, or another route that is not examined.
     pub has_nat: bool,
-    /// Whether each subnet has a route to AWS's services, in an account.
-    pub routed_subnets: BTreeMap<String, SettingValue<bool>>,
+    /// The routes of each subnet, in an account.
+    pub routed_subnets: BTreeMap<String, SettingValue<SubnetRoutes>>,
+}
+
+/// The routes of a subnet to AWS's services.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubnetRoutes {
+    /// Whether a route leaves the VPC, to any service.
+    pub is_open: bool,
+    /// The services with a VPC endpoint, such as `com.amazonaws.eu-west-1.dynamodb`.
+    pub services: Vec<String>,
 }
 
 impl FunctionSettings {

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::access_policy::AccessPolicy;
+use crate::api_document;
 use crate::deployment::{
-    BucketSettings, FunctionPurpose, FunctionSettings, IgnoredRule, KeySettings, LifecycleRule, ObservedDelivery,
-    RouteSettings, SourceLocation, StreamDeployment, StreamMapping, TableSettings, WatchedMetric,
+    BucketSettings, ChannelSettings, FunctionPurpose, FunctionSettings, IgnoredRule, KeySettings, LifecycleRule,
+    ObservedDelivery, RouteSettings, SourceLocation, StreamDeployment, StreamMapping, TableSettings, WatchedMetric,
 };
 use crate::iam_policy::RolePermissions;
+use crate::replica_address::replicas_of;
 use crate::resource_entry::{PropertyNode as _, ResourceEntry};
 use crate::setting::SettingValue;
 use crate::template_scope::{ResolvedNode, ResolvedValue};
@@ -46,6 +48,8 @@ pub fn build(entries: &[ResourceEntry], problems: &mut Vec<String>) -> StreamDep
             "AWS::Lambda::Function" => deployment.functions.push(function(entry, false)),
             "AWS::DynamoDB::Table" | "AWS::DynamoDB::GlobalTable" => deployment.tables.push(table(entry)),
             "AWS::S3::Bucket" => deployment.buckets.push(bucket(entry)),
+            "AWS::SQS::Queue" | "AWS::SNS::Topic" => add_channel(&mut deployment, entry),
+            "AWS::ApiGatewayV2::Api" | "AWS::Serverless::HttpApi" => add_documented_routes(&mut deployment, entry),
             "AWS::IAM::Role" => add_role(&mut deployment, entry),
             "AWS::KMS::Key" => deployment.keys.push(key(entry)),
             "AWS::CloudWatch::Alarm" => deployment.alarms.extend(watched(properties)),
@@ -184,6 +188,23 @@ fn mapping(
     }
 }
 
+/// Adds the routes of an API's OpenAPI document; without one, each route is a resource or an event of its own.
+fn add_documented_routes(deployment: &mut StreamDeployment, entry: &ResourceEntry) {
+    let properties = &entry.properties;
+    let default = match entry.kind.as_str() {
+        "AWS::Serverless::HttpApi" => properties.text_at(&["Auth", "DefaultAuthorizer"]),
+        _ => SettingValue::Absent,
+    };
+    for body in ["Body", "DefinitionBody"] {
+        deployment.routes.extend(api_document::routes_of(entry, &[body], &default));
+    }
+    if ["BodyS3Location", "DefinitionUri"].iter().any(|name| !properties.at(&[name]).is_absent()) {
+        let reason = "its OpenAPI document is in another file, which is not read".to_owned();
+        let (location, authorized) = (entry.location.clone(), SettingValue::Unresolved(reason));
+        deployment.routes.push(RouteSettings { location, route: "the OpenAPI document".to_owned(), authorized });
+    }
+}
+
 fn function(entry: &ResourceEntry, is_sam: bool) -> FunctionSettings {
     let properties = &entry.properties;
     let mut environment = BTreeMap::new();
@@ -207,16 +228,22 @@ fn function(entry: &ResourceEntry, is_sam: bool) -> FunctionSettings {
     };
     let declared = entry.metadata.as_ref().and_then(|metadata| metadata.get("purpose")).and_then(ResolvedNode::text);
     let has = |name: &str| environment.contains_key(name);
+    // The variables of Millrace's own functions.
+    let own = if has("SOURCE_TABLE_ARN") && (has("REPLICA_TABLE") || has("REPLICATION")) {
+        Some(FunctionPurpose::Replicator)
+    } else if has("ARCHIVE_BUCKET") && has("FAILURE_BUCKET") && !has("SOURCE_TABLE") {
+        Some(FunctionPurpose::Archiver)
+    } else {
+        None
+    };
     let purpose = match declared {
         Some("replicator") => Some(FunctionPurpose::Replicator),
         Some("archiver") => Some(FunctionPurpose::Archiver),
-        // The variables of Millrace's own functions.
-        _ if has("SOURCE_TABLE_ARN") && (has("REPLICA_TABLE") || has("REPLICATION")) => {
-            Some(FunctionPurpose::Replicator)
-        }
-        _ if has("ARCHIVE_BUCKET") && has("FAILURE_BUCKET") && !has("SOURCE_TABLE") => Some(FunctionPurpose::Archiver),
-        _ => None,
+        _ => own,
     };
+    // Millrace's own functions always report the records that failed.
+    let reports_failures = if own.is_some() { SettingValue::Known(true) } else { entry.reports_failures.clone() };
+    let replicas = replicas_of(&entry.arn, &environment);
     FunctionSettings {
         location: entry.location.clone(),
         name: entry.name.clone(),
@@ -229,8 +256,10 @@ fn function(entry: &ResourceEntry, is_sam: bool) -> FunctionSettings {
         log_format: properties.text_at(&["LoggingConfig", "LogFormat"]),
         log_level: properties.text_at(&["LoggingConfig", "ApplicationLogLevel"]),
         subnets,
-        reports_failures: entry.reports_failures.clone(),
+        reports_failures,
         purpose,
+        is_own: own.is_some(),
+        replicas,
     }
 }
 
@@ -389,6 +418,20 @@ fn attach_policies(deployment: &mut StreamDeployment, entries: &[ResourceEntry])
             }
         }
     }
+}
+
+/// Adds a queue or a topic, with the policy that an account or Terraform has as one of its attributes.
+fn add_channel(deployment: &mut StreamDeployment, entry: &ResourceEntry) {
+    let properties = &entry.properties;
+    let policy = match properties.at(&["Policy"]) {
+        SettingValue::Known(document) => Some(AccessPolicy::parse(document)),
+        SettingValue::Absent => None,
+        SettingValue::Unresolved(reason) => Some(AccessPolicy::unknown(reason)),
+    };
+    let of_channel = policy.map(|policy| (SettingValue::Known(entry.arn.clone()), policy));
+    deployment.resource_policies.extend(of_channel);
+    let key = properties.text_at(&["KmsMasterKeyId"]);
+    deployment.channels.push(ChannelSettings { arn: entry.arn.clone(), key });
 }
 
 fn add_resource_policy(deployment: &mut StreamDeployment, entry: &ResourceEntry) {

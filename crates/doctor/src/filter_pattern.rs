@@ -3,6 +3,7 @@
 //!
 //! A record that no pattern matches is discarded without a trace, so a pattern that matches nothing loses everything.
 
+use millrace_event_source_mapping::filter::RecordFilter;
 use serde_json::{Map, Value};
 
 /// The members of a record of a DynamoDB stream.
@@ -64,7 +65,7 @@ impl FilterPattern {
             result.reads_old_image = change.contains_key("OldImage");
             result.reads_new_image = change.contains_key("NewImage");
         }
-        result.never_matches = record_problem(&record);
+        result.never_matches = record_problem(&record).or_else(|| malformed(pattern, &record));
         result
     }
 
@@ -78,6 +79,26 @@ impl FilterPattern {
     pub fn reads_image(&self) -> bool {
         self.reads_old_image || self.reads_new_image
     }
+}
+
+/// Returns why the matcher of the simulator rejects a pattern, if it supports all of its operators.
+fn malformed(pattern: &str, record: &Map<String, Value>) -> Option<String> {
+    if record.is_empty() || record.iter().any(|(name, value)| is_not_supported(name, value)) {
+        return None;
+    }
+    let error = RecordFilter::parse("", &[pattern.to_owned()]).err()?;
+    Some(format!("it is malformed: {}", error.reason))
+}
+
+/// Returns whether a member of a pattern contains an operator that the matcher of the simulator lacks.
+fn is_not_supported(name: &str, value: &Value) -> bool {
+    let is_lacking = matches!(name, "$or" | "cidr" | "wildcard") || (name == "anything-but" && value.is_object());
+    is_lacking
+        || match value {
+            Value::Array(items) => items.iter().any(|item| is_not_supported("", item)),
+            Value::Object(members) => members.iter().any(|(name, value)| is_not_supported(name, value)),
+            _ => false,
+        }
 }
 
 fn record_problem(record: &Map<String, Value>) -> Option<String> {
@@ -213,6 +234,8 @@ mod tests {
             (r#"{"dynamodb":{"NewImage":{"status":{"String":["open"]}}}}"#, "not the type"),
             (r#"{"dynamodb":{"newImage":{"status":{"S":["open"]}}}}"#, "no member newImage"),
             (r#"{"dynamodb":{"NewImage":{"status":{"S":"open"}}}}"#, "is not a list"),
+            (r#"{"dynamodb":{"Keys":{"id":{"S":[{"prefx":"user#"}]}}}}"#, "malformed"),
+            (r#"{"dynamodb":{"SizeBytes":[{"numeric":["~",3]}]}}"#, "malformed"),
         ] {
             let problem = FilterPattern::parse(pattern).never_matches.unwrap_or_else(|| panic!("{pattern} passed"));
             assert!(problem.contains(expected), "{pattern}: {problem}");
@@ -230,6 +253,9 @@ mod tests {
             r#"{"dynamodb":{"OldImage":[{"exists":false}]}}"#,
             r#"{"dynamodb":{"NewImage":{"a":{"S":[{"exists":false}]}}}}"#,
             r#"{"$or":[{"eventName":["INSERT"]},{"eventName":["REMOVE"]}]}"#,
+            r#"{"dynamodb":{"SizeBytes":[{"numeric":[">",0,"<=",100]}]}}"#,
+            r#"{"dynamodb":{"Keys":{"id":{"S":[{"suffix":"a"},{"equals-ignore-case":"B"},{"anything-but":["c"]}]}}}}"#,
+            r#"{"dynamodb":{"Keys":{"id":{"S":[{"anything-but":{"prefix":"c"}}]}}}}"#,
         ] {
             assert_eq!(FilterPattern::parse(pattern).never_matches, None, "{pattern}");
         }

@@ -148,8 +148,9 @@ pub const RULES: &[DoctorRule] = &[
         loss: "Without ReportBatchItemFailures, Lambda ignores the content of the response. The function reports the \
                failed records and returns normally, so the whole batch counts as processed.",
         offline: "The response member in the function's code (inline, or in the file of its handler), and \
-                  FunctionResponseTypes of the mapping.",
-        live: "The code of a function is not read: always not checked.",
+                  FunctionResponseTypes of the mapping. Millrace's own functions always report.",
+        live: "FunctionResponseTypes of the mapping; Millrace's own functions and inline code in the template of a \
+               stack. The code of another function is not downloaded: not checked, if the mapping ignores responses.",
         needs_account: false,
         fix: "FunctionResponseTypes: [ReportBatchItemFailures]",
         fix_hcl: "function_response_types = [\"ReportBatchItemFailures\"]",
@@ -193,9 +194,11 @@ pub const RULES: &[DoctorRule] = &[
         loss: "Lambda writes to the destination with the function's role. A denied write is only counted \
                (DestinationDeliveryFailures), and the batch is discarded. SAM generates the permission only if the \
                destination has a Type and the function no Role of its own.",
-        offline: "The statements of the function's role for the destination, and for the KMS key of a bucket.",
-        live: "SimulatePrincipalPolicy with the function's role, and the metric DestinationDeliveryFailures of the last \
-               14 days.",
+        offline: "The statements of the function's role for the destination and for its KMS key, and the policies of \
+                  both.",
+        live: "SimulatePrincipalPolicy with the function's role, the policies of the destination (GetBucketPolicy, \
+               GetQueueAttributes, GetTopicAttributes) and of its key (GetKeyPolicy), and the metric \
+               DestinationDeliveryFailures of the last 14 days.",
         needs_account: false,
         fix: "Policies:\n  - Statement:\n      - Effect: Allow\n        Action: s3:PutObject\n        Resource: !Sub \
               ${FailureBucket.Arn}/*\n      - Effect: Allow\n        Action: s3:ListBucket\n        Resource: !GetAtt \
@@ -228,7 +231,7 @@ pub const RULES: &[DoctorRule] = &[
         loss: "A new mapping polls the stream only after minutes. With LATEST, the records that were written until \
                then are skipped; the same can happen after an update of the mapping.",
         offline: "StartingPosition of the mapping.",
-        live: "The same members of the mapping.",
+        live: "StartingPosition and LastModified of the mapping.",
         needs_account: false,
         fix: "StartingPosition: TRIM_HORIZON",
         fix_hcl: "starting_position = \"TRIM_HORIZON\"",
@@ -315,9 +318,9 @@ pub const RULES: &[DoctorRule] = &[
         title: "The replica has another key, is the source, or feeds the source",
         loss: "With another key, items overwrite each other in the replica or are rejected. A replica that is the \
                source, or whose changes are replicated back, overwrites newer items with older ones, without end.",
-        offline: "KeySchema of the source and of the replica (REPLICA_TABLE of a replicator), and the mappings of \
-                  both.",
-        live: "DescribeTable of both tables, and the mappings of both.",
+        offline: "KeySchema of the source and of each replica (REPLICATION or REPLICA_TABLE of a replicator), and the \
+                  mappings of both. A replica in another Region or account is not checked.",
+        live: "DescribeTable of the tables, and their mappings. A replica in another Region or account is not checked.",
         needs_account: false,
         fix: "KeySchema:\n  - {AttributeName: user_id, KeyType: HASH}\n  - {AttributeName: timestamp, KeyType: RANGE}",
         fix_hcl: "hash_key  = \"user_id\"\nrange_key = \"timestamp\"",
@@ -388,7 +391,7 @@ pub const RULES: &[DoctorRule] = &[
         loss: "A function in a VPC reaches DynamoDB and S3 only through a VPC endpoint or a NAT gateway. Without \
                either every invocation times out, and the records are retried until they expire.",
         offline: "VpcConfig of the function, if its subnets are part of the template, with the template's endpoints \
-                  and gateways.",
+                  and gateways. A function with a replica needs DynamoDB, and those of Millrace S3.",
         live: "DescribeVpcEndpoints and DescribeRouteTables, for each subnet of the function.",
         needs_account: false,
         fix: "DynamoDbEndpoint:\n  Type: AWS::EC2::VPCEndpoint\n  Properties:\n    VpcId: !Ref Vpc\n    \
@@ -438,7 +441,7 @@ pub const RULES: &[DoctorRule] = &[
         loss: "The replica removes items on its own schedule: some before the source, and some whose expiry was \
                extended in the source meanwhile.",
         offline: "TimeToLiveSpecification of the source and of the replica.",
-        live: "DescribeTimeToLive of both tables.",
+        live: "DescribeTimeToLive of the tables. A replica in another Region or account is not checked.",
         needs_account: false,
         fix: "TimeToLiveSpecification:\n  Enabled: true\n  AttributeName: _tombstone_expires_at",
         fix_hcl: "ttl {\n  enabled        = true\n  attribute_name = \"_tombstone_expires_at\"\n}",
@@ -446,24 +449,43 @@ pub const RULES: &[DoctorRule] = &[
         checks: &[RuleCheck::Mapping(replica::replica_expires_items)],
     },
     DoctorRule {
+        id: "mapping-behind",
+        severity: RuleSeverity::Diverges,
+        title: "The mapping is behind its stream",
+        loss: "The copy lacks the changes that are not delivered yet. A mapping that falls behind by 24 hours loses \
+               records.",
+        offline: "The age of the records that are delivered: not part of a template.",
+        live: "The metric IteratorAge in its latest 5 minutes of the last hour: an hour or more.",
+        needs_account: true,
+        fix: "ParallelizationFactor: 10",
+        fix_hcl: "parallelization_factor = 10",
+        source: METRICS,
+        checks: &[RuleCheck::Mapping(delivery::is_behind)],
+    },
+    DoctorRule {
         id: "failures-not-redriven",
         severity: RuleSeverity::Diverges,
         title: "Failure objects that were never redriven",
         loss: "The records of a failure object are missing in the copy until they are redriven.",
         offline: "The objects in the bucket: not part of a template.",
-        live: "ListObjectsV2 below the prefix of the mapping: an object of 24 hours or more.",
+        live: "ListObjectsV2 below the prefix of the mapping and of the quarantine: an object of 24 hours or more, or \
+               of any age if the metric Quarantined of the last 14 days is above 0.",
         needs_account: true,
         fix: "# millrace task redrive",
         fix_hcl: "# millrace task redrive",
         source: ERRORS,
-        checks: &[RuleCheck::Mapping(destination::failures_are_old)],
+        checks: &[
+            RuleCheck::Mapping(destination::failures_are_old),
+            RuleCheck::Mapping(destination::records_are_quarantined),
+        ],
     },
     DoctorRule {
         id: "open-route",
         severity: RuleSeverity::Exposes,
         title: "A route of an HTTP API without an authorizer",
         loss: "Everybody may call the route. SAM does not apply DefaultAuthorizer to OPTIONS.",
-        offline: "AuthorizationType of each route, and Auth of SAM's events and APIs.",
+        offline: "AuthorizationType of each route, Auth of SAM's events and APIs, and each operation of an OpenAPI \
+                  document in the template.",
         live: "GetRoutes of the HTTP APIs of a stack.",
         needs_account: false,
         fix: "Auth:\n  Authorizer: AWS_IAM",
@@ -491,12 +513,16 @@ pub const RULES: &[DoctorRule] = &[
         loss: "An invocation that times out fails the whole batch, however much of it was applied. After an outage, \
                when batches are full, none succeeds.",
         offline: "Timeout and BatchSize: less than 5 ms for each record.",
-        live: "GetFunctionConfiguration.",
+        live: "GetFunctionConfiguration, and the metric Duration of the last 14 days: a daily p99 of 80 % of the timeout \
+               or more.",
         needs_account: false,
         fix: "Timeout: 60",
         fix_hcl: "timeout = 60",
         source: WITH_DDB,
-        checks: &[RuleCheck::Mapping(function::timeout_is_too_short)],
+        checks: &[
+            RuleCheck::Mapping(function::timeout_is_too_short),
+            RuleCheck::Mapping(function::invocations_are_slow),
+        ],
     },
     DoctorRule {
         id: "log-filter-drops-metrics",
@@ -541,7 +567,7 @@ pub const RULES: &[DoctorRule] = &[
               PointInTimeRecoverySpecification:\n    PointInTimeRecoveryEnabled: true",
         fix_hcl: "deletion_protection_enabled = true\npoint_in_time_recovery {\n  enabled = true\n}",
         source: "https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Point-in-time-recovery.html",
-        checks: &[RuleCheck::Table(replica::table_is_unprotected)],
+        checks: &[RuleCheck::Table(replica::table_is_unprotected), RuleCheck::Mapping(replica::replica_is_unread)],
     },
 ];
 

@@ -146,11 +146,8 @@ impl TemplateReader<'_, '_> {
         properties: &TemplateNode,
         globals: Option<&ResolvedNode>,
     ) -> SettingValue<bool> {
-        let reports = |code: &str| SettingValue::Known(FAILURE_MEMBERS.iter().any(|name| code.contains(name)));
-        let inline =
-            properties.get("InlineCode").or_else(|| properties.get("Code").and_then(|code| code.get("ZipFile")));
-        if let Some(code) = inline.and_then(TemplateNode::text) {
-            return reports(code);
+        if let Some(reports) = inline_code_reports(properties) {
+            return SettingValue::Known(reports);
         }
         let own = |name: &str| properties.get(name).and_then(TemplateNode::text);
         let global = |name: &str| globals.and_then(|globals| globals.get(name)).and_then(ResolvedNode::text);
@@ -171,11 +168,21 @@ impl TemplateReader<'_, '_> {
             if path.is_file()
                 && let Ok(code) = crate::template_document::read_text(&path, MOST_SOURCE_BYTES)
             {
-                return reports(&code);
+                return SettingValue::Known(code_reports(&code));
             }
         }
         unknown()
     }
+}
+
+fn code_reports(code: &str) -> bool {
+    FAILURE_MEMBERS.iter().any(|name| code.contains(name))
+}
+
+/// Returns whether the inline code of a function names the response member; `None` without inline code.
+pub(crate) fn inline_code_reports(properties: &TemplateNode) -> Option<bool> {
+    let inline = properties.get("InlineCode").or_else(|| properties.get("Code")?.get("ZipFile"))?;
+    inline.text().map(code_reports)
 }
 
 fn entry(location: SourceLocation, kind: &str, metadata: Option<ResolvedNode>) -> ResourceEntry {

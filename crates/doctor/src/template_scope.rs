@@ -17,6 +17,8 @@ use crate::template_node::{NodeValue, TemplateNode};
 const MOST_STEPS: u32 = 1_000_000;
 /// The maximum depth of references between parameters, outputs and conditions; a deeper one refers to itself.
 const DEEPEST_REFERENCE: usize = 60;
+/// The sections whose entries are referred to by their names.
+const SECTIONS: [&str; 5] = ["Conditions", "Mappings", "Outputs", "Parameters", "Resources"];
 /// The maximum length of a resolved text.
 const LONGEST_TEXT: usize = 100_000;
 
@@ -128,6 +130,25 @@ pub struct TemplateScope<'a> {
     pub path: String,
     parent: Option<(usize, &'a TemplateNode)>,
     nested: BTreeMap<&'a str, usize>,
+    /// The entries of the sections that names refer to, by section and name.
+    named: BTreeMap<(&'a str, &'a str), (&'a str, &'a TemplateNode)>,
+}
+
+impl<'a> TemplateScope<'a> {
+    fn new(document: &'a TemplateDocument, path: String, parent: Option<(usize, &'a TemplateNode)>) -> Self {
+        let mut named = BTreeMap::new();
+        for section in SECTIONS {
+            for (name, node) in document.node.get(section).map_or(&[][..], TemplateNode::entries) {
+                named.entry((section, name.as_str())).or_insert((name.as_str(), node));
+            }
+        }
+        Self { document, path, parent, nested: BTreeMap::new(), named }
+    }
+
+    /// Returns an entry of a section, with its name.
+    fn entry(&self, section: &str, name: &str) -> Option<(&'a str, &'a TemplateNode)> {
+        self.named.get(&(section, name)).copied()
+    }
 }
 
 /// A template and its nested applications, with the values of the parameters.
@@ -158,7 +179,7 @@ impl<'a> TemplateScopes<'a> {
 
     fn add(&mut self, document: &'a TemplateDocument, path: &str, parent: Option<(usize, &'a TemplateNode)>) -> usize {
         let index = self.scopes.len();
-        self.scopes.push(TemplateScope { document, path: path.to_owned(), parent, nested: BTreeMap::new() });
+        self.scopes.push(TemplateScope::new(document, path.to_owned(), parent));
         for (id, nested) in &document.applications {
             if let Some(resource) = document.node.get("Resources").and_then(|resources| resources.get(id)) {
                 let child = self.add(nested, &format!("{path}{id}."), Some((index, resource)));
@@ -180,6 +201,15 @@ impl<'a> TemplateScopes<'a> {
         problem.to_owned()
     }
 
+    /// Reports a value that depends on itself, once: each of the values on the circle depends on itself.
+    fn value_cycle(&self, scope: usize, line: usize) -> String {
+        let reason = "a value depends on itself";
+        if self.problems.borrow().iter().any(|problem| problem.ends_with(reason)) {
+            return reason.to_owned();
+        }
+        self.problem(scope, line, reason)
+    }
+
     /// Returns file and line, for the reason of an unresolved value, which may be used in another file.
     fn place(&self, scope: usize, line: usize) -> String {
         match line {
@@ -189,7 +219,7 @@ impl<'a> TemplateScopes<'a> {
     }
 
     fn section(&self, scope: usize, section: &str, name: &str) -> Option<&'a TemplateNode> {
-        self.scopes[scope].document.node.get(section)?.get(name)
+        self.scopes[scope].entry(section, name).map(|(_, node)| node).filter(|node| node.value != NodeValue::Null)
     }
 
     /// Returns whether a resource is created; a nested one only if its application is.
@@ -280,7 +310,7 @@ impl<'a> TemplateScopes<'a> {
         depth: usize,
     ) -> Option<ResolvedValue> {
         if depth > DEEPEST_REFERENCE {
-            let reason = self.problem(scope, line, "a value depends on itself");
+            let reason = self.value_cycle(scope, line);
             return Some(ResolvedValue::Unresolved(reason));
         }
         let depth = depth + 1;
@@ -442,6 +472,8 @@ impl<'a> TemplateScopes<'a> {
             }
             Some("AWS::Serverless::SimpleTable") => self.physical(scope, name, "TableName", depth),
             Some("AWS::S3::Bucket") => self.physical(scope, name, "BucketName", depth),
+            // Its URL, which ends with the name.
+            Some("AWS::SQS::Queue") => self.physical(scope, name, "QueueName", depth),
             Some("AWS::Serverless::Function" | "AWS::Lambda::Function") => {
                 self.physical(scope, name, "FunctionName", depth)
             }
@@ -468,7 +500,7 @@ impl<'a> TemplateScopes<'a> {
             let given = application.get("Properties").and_then(|properties| properties.get("Parameters"));
             if let Some(given) = given.and_then(|given| given.get(name)) {
                 if depth > DEEPEST_REFERENCE {
-                    return ResolvedValue::Unresolved(self.problem(parent, given.line, "a value depends on itself"));
+                    return ResolvedValue::Unresolved(self.value_cycle(parent, given.line));
                 }
                 if let Some(value) = self.value(parent, given, depth + 1) {
                     return split_list(kind, value.value, line);
@@ -506,6 +538,8 @@ impl<'a> TemplateScopes<'a> {
                 format!("arn:aws:dynamodb:{here}:table/{}/stream/${{{path}{name}.StreamLabel}}", named("TableName"))
             }
             ("AWS::S3::Bucket", "Arn") => format!("arn:aws:s3:::{}", named("BucketName")),
+            ("AWS::SQS::Queue", "QueueName") => named("QueueName"),
+            ("AWS::SNS::Topic", "TopicName") => named("TopicName"),
             ("AWS::SQS::Queue", "Arn") => format!("arn:aws:sqs:{here}:{}", named("QueueName")),
             ("AWS::SNS::Topic", "Arn" | "TopicArn") => format!("arn:aws:sns:{here}:{}", named("TopicName")),
             ("AWS::KMS::Key", "Arn") => format!("arn:aws:kms:{here}:key/${{{path}{name}}}"),
@@ -525,7 +559,7 @@ impl<'a> TemplateScopes<'a> {
             return unread();
         };
         if depth > DEEPEST_REFERENCE {
-            return ResolvedValue::Unresolved(self.problem(nested, node.line, "a value depends on itself"));
+            return ResolvedValue::Unresolved(self.value_cycle(nested, node.line));
         }
         self.value(nested, node, depth + 1).map_or_else(unread, |node| node.value)
     }
@@ -559,12 +593,11 @@ impl<'a> TemplateScopes<'a> {
     }
 
     fn named_condition(&self, scope: usize, name: &str, at: &'a TemplateNode, depth: usize) -> ConditionValue {
-        let section = self.scopes[scope].document.node.get("Conditions").map_or(&[][..], TemplateNode::entries);
-        let Some((name, node)) = section.iter().find(|(key, _)| key == name) else {
+        let Some((name, node)) = self.scopes[scope].entry("Conditions", name) else {
             let problem = format!("condition {name} is not defined");
             return ConditionValue::Unknown(self.problem(scope, at.line, &problem));
         };
-        let key = (scope, name.as_str());
+        let key = (scope, name);
         if let Some(known) = self.conditions.borrow().get(&key) {
             return known.clone();
         }

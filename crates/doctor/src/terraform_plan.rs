@@ -16,6 +16,8 @@ use crate::template_reader::DeploymentReading;
 
 /// The maximum depth of modules.
 const DEEPEST_MODULE: usize = 16;
+/// The maximum number of resources: those of a module are looked up by each other.
+const MOST_RESOURCES: usize = 10_000;
 /// An absent value.
 static NULL: Value = Value::Null;
 /// The Region and account of a deployment.
@@ -45,8 +47,13 @@ pub fn read(document: &Value, file: &str) -> DeploymentReading {
             plan.unknown.insert(address, &change["change"]["after_unknown"]);
         }
     }
-    let entries: Vec<ResourceEntry> = plan.resources.keys().filter_map(|address| plan.entry(address)).collect();
     let mut problems = Vec::new();
+    if plan.resources.len() > MOST_RESOURCES {
+        let count = plan.resources.len();
+        problems.push(format!("{file}: the plan has {count} resources: at most {MOST_RESOURCES} are read"));
+        return DeploymentReading { problems, ..DeploymentReading::default() };
+    }
+    let entries: Vec<ResourceEntry> = plan.resources.keys().filter_map(|address| plan.entry(address)).collect();
     if plan.resources.is_empty() {
         problems.push(format!("{file}: the plan has no planned_values: create it with terraform show -json PLAN"));
     }
@@ -212,7 +219,7 @@ impl<'p> TerraformPlan<'p> {
             }
             ("aws_dynamodb_table", "arn") => format!("arn:aws:dynamodb:{HERE}:table/{name}"),
             ("aws_s3_bucket", "arn") => format!("arn:aws:s3:::{name}"),
-            ("aws_sqs_queue", "arn") => format!("arn:aws:sqs:{HERE}:{name}"),
+            ("aws_sqs_queue", "arn" | "id" | "url") => format!("arn:aws:sqs:{HERE}:{name}"),
             ("aws_sns_topic", "arn" | "id") => format!("arn:aws:sns:{HERE}:{name}"),
             ("aws_kms_key", "arn") => format!("arn:aws:kms:{HERE}:key/${{{address}}}"),
             ("aws_iam_role", "arn") => format!("arn:aws:iam::${{AWS.AccountId}}:role/{name}"),
@@ -267,6 +274,26 @@ impl<'p> TerraformPlan<'p> {
             "aws_s3_bucket_policy" => (
                 "AWS::S3::BucketPolicy",
                 json!({"Bucket": get(&["bucket"]), "PolicyDocument": document(&get(&["policy"]))}),
+            ),
+            "aws_sqs_queue" | "aws_sns_topic" => {
+                let policy = match get(&["policy"]) {
+                    Value::Null => Value::Null,
+                    policy => document(&policy),
+                };
+                let converted = if kind == "aws_sqs_queue" { "AWS::SQS::Queue" } else { "AWS::SNS::Topic" };
+                (converted, json!({"KmsMasterKeyId": non_empty(get(&["kms_master_key_id"])), "Policy": policy}))
+            }
+            "aws_sqs_queue_policy" => {
+                // A URL ends with the name.
+                let queue = get(&["queue_url"]);
+                let name =
+                    queue.as_str().and_then(|url| url.rsplit('/').next()).map(Value::from).unwrap_or(queue.clone());
+                let policy = document(&get(&["policy"]));
+                ("AWS::SQS::QueuePolicy", json!({"Queues": [name], "PolicyDocument": policy}))
+            }
+            "aws_sns_topic_policy" => (
+                "AWS::SNS::TopicPolicy",
+                json!({"Topics": [get(&["arn"])], "PolicyDocument": document(&get(&["policy"]))}),
             ),
             "aws_cloudwatch_metric_alarm" => ("AWS::CloudWatch::Alarm", alarm(&get)),
             "aws_apigatewayv2_route" => (

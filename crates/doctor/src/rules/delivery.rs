@@ -5,6 +5,8 @@ use crate::deployment::{StreamDeployment, StreamMapping};
 
 /// The age of a record from which others of its outage have probably been trimmed, in seconds.
 const OUTAGE_S: i64 = STREAM_RETENTION_S - 3_600;
+/// The age of the records that are delivered now from which a mapping is behind, in seconds.
+const LAG_S: i64 = 3_600;
 
 /// Returns whether Lambda discards a record at some time, or `None` if that is not known.
 fn is_bounded(mapping: &StreamMapping) -> Result<bool, String> {
@@ -129,7 +131,11 @@ pub fn age_exceeds_retention(deployment: &StreamDeployment, mapping: &StreamMapp
 /// The reason why the rule cannot be judged.
 pub fn starts_at_latest(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let position = mapping.starting_position.get()?;
-    Ok(position.filter(|position| *position == "LATEST").map(|_| "StartingPosition is LATEST".to_owned()))
+    let modified = match mapping.observed.modified.known() {
+        Some(time) => format!("; the mapping was last created or updated at {time}"),
+        None => String::new(),
+    };
+    Ok(position.filter(|position| *position == "LATEST").map(|_| format!("StartingPosition is LATEST{modified}")))
 }
 
 /// A mapping that is switched off, or that does not work.
@@ -156,6 +162,16 @@ pub fn records_were_trimmed(_: &StreamDeployment, mapping: &StreamMapping) -> Ru
             age / 3_600
         )
     }))
+}
+
+/// A mapping that is behind its stream now.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn is_behind(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    let Some(lag) = mapping.observed.lag_s.get()?.copied() else { return Ok(None) };
+    Ok((lag >= LAG_S)
+        .then(|| format!("the records that were delivered last were {} minutes old (IteratorAge)", lag / 60)))
 }
 
 /// Alarms on the metrics that show a loss.

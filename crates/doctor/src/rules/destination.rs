@@ -24,10 +24,12 @@ pub fn receives_metadata_only(_: &StreamDeployment, mapping: &StreamMapping) -> 
         .map(|(_, service)| format!("OnFailure is {service}, which receives positions in the stream and no records")))
 }
 
-/// Returns the ARN of the customer's key of a bucket, if it has one.
-fn bucket_key(deployment: &StreamDeployment, arn: &str) -> Result<Option<String>, String> {
-    let Some(bucket) = deployment.bucket(arn) else { return Ok(None) };
-    let Some(key) = bucket.key.get()?.filter(|key| !key.starts_with("alias/aws/")) else { return Ok(None) };
+/// Returns the ARN of the customer's key of a bucket, queue or topic, if it has one.
+fn destination_key(deployment: &StreamDeployment, arn: &str) -> Result<Option<String>, String> {
+    let of_bucket = deployment.bucket(arn).map(|bucket| &bucket.key);
+    let of_channel = || deployment.channels.iter().find(|channel| channel.arn == arn).map(|channel| &channel.key);
+    let Some(key) = of_bucket.or_else(of_channel) else { return Ok(None) };
+    let Some(key) = key.get()?.filter(|key| !key.starts_with("alias/aws/")) else { return Ok(None) };
     if key.starts_with("arn:") {
         return Ok(Some(key.clone()));
     }
@@ -37,20 +39,25 @@ fn bucket_key(deployment: &StreamDeployment, arn: &str) -> Result<Option<String>
 
 /// Returns the actions on resources that a write to a destination requires.
 pub(crate) fn needed_grants(deployment: &StreamDeployment, arn: &str) -> Vec<(&'static str, String)> {
+    let key = destination_key(deployment, arn).ok().flatten();
     if arn.starts_with("arn:aws:s3:::") {
         let mut needed = vec![
             ("s3:PutObject", format!("{arn}/{FAILURE_PREFIX}mapping/shard/date")),
             ("s3:ListBucket", arn.to_owned()),
         ];
-        needed.extend(bucket_key(deployment, arn).ok().flatten().map(|key| ("kms:GenerateDataKey", key)));
-        needed
-    } else if arn.contains(":sqs:") {
-        vec![("sqs:SendMessage", arn.to_owned())]
-    } else if arn.contains(":sns:") {
-        vec![("sns:Publish", arn.to_owned())]
-    } else {
-        Vec::new()
+        needed.extend(key.map(|key| ("kms:GenerateDataKey", key)));
+        return needed;
     }
+    let action = match arn.split(':').nth(2) {
+        Some("sqs") => "sqs:SendMessage",
+        Some("sns") => "sns:Publish",
+        _ => return Vec::new(),
+    };
+    let mut needed = vec![(action, arn.to_owned())];
+    if let Some(key) = key {
+        needed.extend([("kms:GenerateDataKey", key.clone()), ("kms:Decrypt", key)]);
+    }
+    needed
 }
 
 /// Batches that Lambda could not write to the destination.
@@ -72,10 +79,21 @@ pub fn was_not_delivered(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJ
 /// The reason why the rule cannot be judged.
 pub fn failures_are_old(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Some(objects) = mapping.observed.failure_objects.get()?.copied() else { return Ok(None) };
-    let FailureObjects { count, oldest_h } = objects;
+    let FailureObjects { count, quarantined: _, oldest_h } = objects;
     let many = if count >= MOST_LISTED { "at least " } else { "" };
     Ok((count > 0 && oldest_h >= OLD_FAILURE_H)
         .then(|| format!("{many}{count} failure objects of this mapping, the oldest {oldest_h} hours old")))
+}
+
+/// Records that a function of Millrace has quarantined, and that have not been redriven, of whatever age.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn records_are_quarantined(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    let Some(count) = mapping.observed.quarantined.get()?.copied() else { return Ok(None) };
+    let left = mapping.observed.failure_objects.get()?.map_or(0, |objects| objects.quarantined);
+    Ok((count > 0 && left > 0)
+        .then(|| format!("{count} objects were quarantined in the last 14 days (Quarantined), and {left} are left")))
 }
 
 /// A role that may not write to the destination.
@@ -91,7 +109,7 @@ pub fn is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping) ->
     let role = deployment.role_of(deployment.function_of(mapping)?)?;
     let mut missing = Vec::new();
     let mut denied = Vec::new();
-    let mut unknown = bucket_key(deployment, arn).err();
+    let mut unknown = destination_key(deployment, arn).err();
     for (action, resource) in &needed {
         let of_destination = if action.starts_with("kms:") {
             match deployment.keys.iter().find(|key| key.arn == *resource) {

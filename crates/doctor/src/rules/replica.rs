@@ -3,31 +3,53 @@
 use super::RuleJudgement;
 use crate::deployment::{FunctionPurpose, FunctionSettings, StreamDeployment, StreamMapping, TableSettings, TtlSample};
 
-/// The variable that names the replica of a replicator.
-const REPLICA_TABLE: &str = "REPLICA_TABLE";
-
-/// Returns the replicator, its source and its replica, or `None` if the mapping is not a replicator's.
+/// Returns the replicator's function and its source, or `None` if the mapping is not a replicator's.
 fn replication<'d>(
     deployment: &'d StreamDeployment,
     mapping: &StreamMapping,
-) -> Result<Option<(&'d TableSettings, &'d TableSettings)>, String> {
+) -> Result<Option<(&'d FunctionSettings, &'d TableSettings)>, String> {
     let Ok(function) = deployment.function_of(mapping) else { return Ok(None) };
     if function.purpose()? != Some(FunctionPurpose::Replicator) {
         return Ok(None);
     }
-    let Some(replica) = replica_name(function)? else { return Ok(None) };
-    let source = deployment.table_of(mapping)?;
-    let replica =
-        deployment.table(&replica).ok_or_else(|| format!("the replica {replica} is not part of this deployment"))?;
-    Ok(Some((source, replica)))
+    if function.replicas.is_empty() {
+        return function.unknown_environment.clone().map_or(Ok(None), Err);
+    }
+    Ok(Some((function, deployment.table_of(mapping)?)))
 }
 
-fn replica_name(function: &FunctionSettings) -> Result<Option<String>, String> {
-    match (function.environment.get(REPLICA_TABLE), &function.unknown_environment) {
-        (Some(name), _) => Ok(name.get()?.cloned()),
-        (None, Some(reason)) => Err(reason.clone()),
-        (None, None) => Ok(None),
+/// Judges the source of a mapping and each of its replicas. A replica that is not read makes the rule not checked,
+/// unless another one has a fault.
+fn judge_each(
+    deployment: &StreamDeployment,
+    mapping: &StreamMapping,
+    judge: impl Fn(&TableSettings, &TableSettings) -> RuleJudgement,
+) -> RuleJudgement {
+    let Some((function, source)) = replication(deployment, mapping)? else { return Ok(None) };
+    let mut problems = Vec::new();
+    let mut unread = None;
+    for replica in &function.replicas {
+        let name = replica.get().map(|name| name.map(String::as_str).unwrap_or_default());
+        let judgement = name.and_then(|name| {
+            let replica = deployment.table(name);
+            judge(source, replica.ok_or_else(|| format!("the replica {name} is not part of this deployment"))?)
+        });
+        match judgement {
+            Ok(problem) => problems.extend(problem),
+            Err(reason) => unread = unread.or(Some(reason)),
+        }
     }
+    match (problems.is_empty(), unread) {
+        (false, _) => Ok(Some(problems.join("; "))),
+        (true, Some(reason)) => Err(reason),
+        (true, None) => Ok(None),
+    }
+}
+
+/// Returns whether a function replicates to a table.
+fn writes_to(deployment: &StreamDeployment, function: &FunctionSettings, table: &TableSettings) -> bool {
+    let mut names = function.replicas.iter().filter_map(|replica| replica.known());
+    names.any(|name| deployment.table(name).is_some_and(|replica| replica.name == table.name))
 }
 
 /// A replica that expires items by itself.
@@ -35,11 +57,12 @@ fn replica_name(function: &FunctionSettings) -> Result<Option<String>, String> {
 /// # Errors
 /// The reason why the rule cannot be judged.
 pub fn replica_expires_items(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
-    let Some((source, replica)) = replication(deployment, mapping)? else { return Ok(None) };
-    let (Some(own), Some(of_source)) = (replica.ttl_attribute.get()?, source.ttl_attribute.get()?) else {
-        return Ok(None);
-    };
-    Ok((own == of_source).then(|| format!("TTL of the replica {} uses the source's attribute {own}", replica.name)))
+    judge_each(deployment, mapping, |source, replica| {
+        let (Some(own), Some(of_source)) = (replica.ttl_attribute.get()?, source.ttl_attribute.get()?) else {
+            return Ok(None);
+        };
+        Ok((own == of_source).then(|| format!("TTL of the replica {} uses the source's attribute {own}", replica.name)))
+    })
 }
 
 /// A replica that cannot hold the source's items, or feeds them back.
@@ -47,27 +70,33 @@ pub fn replica_expires_items(deployment: &StreamDeployment, mapping: &StreamMapp
 /// # Errors
 /// The reason why the rule cannot be judged.
 pub fn replica_does_not_fit(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
-    let Some((source, replica)) = replication(deployment, mapping)? else { return Ok(None) };
-    if source.name == replica.name {
-        return Ok(Some(format!("the replica is the source table {}", source.name)));
-    }
-    let mut readers = deployment.mappings.iter().chain(&deployment.other_mappings);
-    let feeds = readers.any(|other| {
-        deployment.table_of(other).is_ok_and(|table| table.name == replica.name)
-            && deployment.function_of(other).is_ok_and(|function| {
-                replica_name(function).is_ok_and(|name| {
-                    name.is_some_and(|name| deployment.table(&name).is_some_and(|table| table.name == source.name))
-                })
-            })
-    });
-    if feeds {
-        return Ok(Some(format!("changes of the replica {} are replicated back to {}", replica.name, source.name)));
-    }
-    let (Some(of_source), Some(of_replica)) = (source.key_schema.get()?, replica.key_schema.get()?) else {
-        return Ok(None);
-    };
-    Ok((of_source != of_replica)
-        .then(|| format!("the key of the replica {} is {of_replica}, that of the source {of_source}", replica.name)))
+    judge_each(deployment, mapping, |source, replica| {
+        if source.name == replica.name {
+            return Ok(Some(format!("the replica is the source table {}", source.name)));
+        }
+        let mut readers = deployment.mappings.iter().chain(&deployment.other_mappings);
+        let feeds = readers.any(|other| {
+            deployment.table_of(other).is_ok_and(|table| table.name == replica.name)
+                && deployment.function_of(other).is_ok_and(|function| writes_to(deployment, function, source))
+        });
+        if feeds {
+            return Ok(Some(format!("changes of the replica {} are replicated back to {}", replica.name, source.name)));
+        }
+        let (Some(of_source), Some(of_replica)) = (source.key_schema.get()?, replica.key_schema.get()?) else {
+            return Ok(None);
+        };
+        Ok((of_source != of_replica).then(|| {
+            format!("the key of the replica {} is {of_replica}, that of the source {of_source}", replica.name)
+        }))
+    })
+}
+
+/// A replica whose protection is not read: never a finding, but not checked.
+///
+/// # Errors
+/// The reason why the replica is not read.
+pub fn replica_is_unread(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    judge_each(deployment, mapping, |_, _| Ok(None))
 }
 
 /// TTL values that never take effect.
@@ -93,11 +122,7 @@ pub fn table_is_unprotected(deployment: &StreamDeployment, table: &TableSettings
         .mappings
         .iter()
         .any(|mapping| deployment.table_of(mapping).is_ok_and(|source| source.name == table.name));
-    let is_replica = deployment.functions.iter().any(|function| {
-        replica_name(function).is_ok_and(|name| {
-            name.is_some_and(|name| deployment.table(&name).is_some_and(|replica| replica.name == table.name))
-        })
-    });
+    let is_replica = deployment.functions.iter().any(|function| writes_to(deployment, function, table));
     if !is_source && !is_replica {
         return Ok(None);
     }

@@ -19,6 +19,9 @@ const UUID: &str = "11111111-2222-3333-4444-555555555555";
 const MAPPING: &str = "/ListEventSourceMappings/EventSourceMappings/0";
 const FUNCTION: &str = "/GetFunctionConfiguration FunctionName=copier";
 const ROLE: &str = "arn:aws:iam::123456789012:role/copier";
+const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:discarded";
+const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:discarded";
+const KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/k-1";
 
 type Answers = BTreeMap<String, Value>;
 
@@ -89,13 +92,38 @@ fn changed(changes: &[(String, Value)]) -> Answers {
 fn statistics(dimension: &str, metric: &str, statistic: &str) -> String {
     let value = if dimension == "FunctionName" { "copier" } else { UUID };
     format!(
-        "/GetMetricStatistics DimensionName={dimension} DimensionValue={value} MetricName={metric} \
-         Namespace=AWS/Lambda Statistic={statistic}"
+        "/GetMetricStatistics Dimensions={dimension}={value} MetricName={metric} Namespace=AWS/Lambda \
+         Statistic={statistic}"
     )
 }
 
 fn points(statistic: &str, value: &str) -> Value {
     json!({"Datapoints": [{statistic: value}]})
+}
+
+/// The changes that make a queue or a topic the destination, with a policy and a key.
+fn to_channel(arn: &str, policy: &Value, key: &Value) -> Vec<(String, Value)> {
+    let allowed = || json!({"EvaluationResults": [{"EvalDecision": "allowed"}]});
+    let attributes = json!({"Policy": policy, "KmsMasterKeyId": key});
+    let mut changes = vec![(format!("{MAPPING}/DestinationConfig"), json!({"OnFailure": {"Destination": arn}}))];
+    if arn == QUEUE {
+        changes.push((format!("/GetQueueAttributes QueueArn={arn}"), json!({"Attributes": attributes})));
+        changes.push((simulation("sqs:SendMessage", arn), allowed()));
+    } else {
+        // XML has the attributes as a list of entries.
+        let attributes: Vec<Value> =
+            attributes.as_object().unwrap().iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+        changes.push((format!("/GetTopicAttributes TopicArn={arn}"), json!({"Attributes": {"entry": attributes}})));
+        changes.push((simulation("sns:Publish", arn), allowed()));
+    }
+    if !key.is_null() {
+        changes.push((
+            format!("/DescribeKey KeyId={}", key.as_str().unwrap()),
+            sound()[&format!("DescribeKey KeyId={KEY}")].clone(),
+        ));
+        changes.push((simulation("kms:GenerateDataKey", KEY), allowed()));
+    }
+    changes
 }
 
 fn simulation(action: &str, resource: &str) -> String {
@@ -110,9 +138,8 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
     let of_mapping = |member: &str, value: Value| (format!("{MAPPING}/{member}"), value);
     let decision = |it: &str| json!({"EvaluationResults": [{"EvalDecision": it}]});
     let put = simulation("s3:PutObject", "arn:aws:s3:::failures/aws/lambda/mapping/shard/date");
-    let queue = "arn:aws:sqs:eu-west-1:123456789012:discarded";
     let pattern = |pattern: &str| of_mapping("FilterCriteria", json!({"Filters": [{"Pattern": pattern}]}));
-    let key = "arn:aws:kms:eu-west-1:123456789012:key/k-1";
+    let key = KEY;
     let mut live = sound()["GetFunctionConfiguration FunctionName=copier"].clone();
     live["Environment"]["Variables"]["REPLICA_TABLE"] = "OldCopy".into();
     live["Version"] = "3".into();
@@ -145,19 +172,17 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
                 of_mapping("MaximumRecordAgeInSeconds", json!(-1)),
                 of_mapping("BisectBatchOnFunctionError", json!(false)),
                 of_mapping("FunctionResponseTypes", json!([])),
+                // A function that is not ours, which need not report failures.
+                (format!("{FUNCTION}/Environment/Variables"), json!({"REPLICA_TABLE": "Copy"})),
             ],
         ),
         (
             "batch-discarded-whole",
             vec![of_mapping("BisectBatchOnFunctionError", json!(false)), of_mapping("MaximumRetryAttempts", json!(3))],
         ),
-        (
-            "metadata-only-destination",
-            vec![
-                of_mapping("DestinationConfig", json!({"OnFailure": {"Destination": queue}})),
-                (simulation("sqs:SendMessage", queue), decision("allowed")),
-            ],
-        ),
+        ("response-ignored", vec![of_mapping("FunctionResponseTypes", json!([]))]),
+        ("metadata-only-destination", to_channel(QUEUE, &Value::Null, &Value::Null)),
+        ("metadata-only-destination", to_channel(TOPIC, &Value::Null, &Value::Null)),
         ("destination-not-granted", vec![(put.clone(), decision("implicitDeny"))]),
         ("destination-not-granted", vec![(put, decision("explicitDeny"))]),
         (
@@ -253,6 +278,18 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
             "network-without-route",
             vec![("/DescribeVpcEndpoints VpcId=vpc-1".to_owned(), json!({"vpcEndpointSet": ""}))],
         ),
+        (
+            "network-without-route",
+            vec![("/DescribeVpcEndpoints VpcId=vpc-1/vpcEndpointSet/1/routeTableIdSet".to_owned(), json!(["rtb-2"]))],
+        ),
+        (
+            "mapping-behind",
+            vec![(
+                statistics("FunctionName", "IteratorAge", "Maximum").replace(" Metric", " Hours=1 Metric")
+                    + "/Datapoints/0/Maximum",
+                json!("3600000.0"),
+            )],
+        ),
         ("replicator-filters-images", vec![pattern(r#"{"dynamodb":{"NewImage":{"status":{"S":["open"]}}}}"#)]),
         ("ttl-filter-incomplete", vec![pattern(r#"{"eventName":["REMOVE"],"userIdentity":{"type":["Service"]}}"#)]),
         (
@@ -272,6 +309,15 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
                 json!("2026-11-20T00:00:00.000Z"),
             )],
         ),
+        (
+            "failures-not-redriven",
+            vec![(
+                "/ListObjectsV2 Bucket=failures Prefix=quarantine/replicator/".to_owned(),
+                json!({"Contents": {
+                    "Key": "quarantine/replicator/x", "LastModified": "2026-11-28T09:00:00.000Z", "Size": "1",
+                }}),
+            )],
+        ),
         ("open-route", vec![("/GetRoutes ApiId=a1b2c3/items/0/authorizationType".to_owned(), json!("NONE"))]),
         (
             "ttl-value-invalid",
@@ -288,6 +334,13 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
             )],
         ),
         ("timeout-too-short", vec![of_mapping("BatchSize", json!(10_000)), (format!("{FUNCTION}/Timeout"), json!(3))]),
+        (
+            "timeout-too-short",
+            vec![(
+                statistics("FunctionName", "Duration", "p99") + "/Datapoints/1/ExtendedStatistics/entry/value",
+                json!("48000.0"),
+            )],
+        ),
         ("log-filter-drops-metrics", vec![(format!("{FUNCTION}/LoggingConfig/ApplicationLogLevel"), json!("ERROR"))]),
         (
             "mapping-not-watched",
@@ -334,11 +387,100 @@ fn every_rule_finds_its_fault_in_an_account_and_nothing_else() {
         assert_eq!(rules_of(&diagnosis), [rule], "{changes:#?}: {:#?}", diagnosis.findings);
         tested.insert(rule);
     }
-    // The code of a function is not read.
-    let expected: BTreeSet<_> = RULES.iter().map(|rule| rule.id).filter(|id| *id != "response-ignored").collect();
+    let expected: BTreeSet<_> = RULES.iter().map(|rule| rule.id).collect();
     assert_eq!(tested, expected);
-    let (diagnosis, _) = diagnosis_of(stack(), &changed(&[(format!("{MAPPING}/FunctionResponseTypes"), json!([]))]));
-    assert_eq!(diagnosis.unchecked.iter().map(|it| it.rule.id).collect::<Vec<_>>(), ["response-ignored"]);
+}
+
+#[test]
+fn the_code_of_a_function_that_is_not_ours_is_known_only_from_the_template_of_a_stack() {
+    let path = "GetTemplate StackName=users TemplateStage=Original";
+    let template = sound()[path]["TemplateBody"].as_str().unwrap().to_owned();
+    let found = |code: &str, target| {
+        let template = template.replace("      Events:", &format!("      InlineCode: {code}\n      Events:"));
+        let (diagnosis, _) = diagnosis_of(
+            target,
+            &changed(&[
+                (format!("{MAPPING}/FunctionResponseTypes"), json!([])),
+                (format!("{FUNCTION}/Environment/Variables"), json!({"REPLICA_TABLE": "Copy"})),
+                (format!("/{path}/TemplateBody"), template.into()),
+            ]),
+        );
+        let unchecked: Vec<_> = diagnosis.unchecked.iter().map(|it| (it.rule.id, it.reason.clone())).collect();
+        (rules_of(&diagnosis), unchecked)
+    };
+    assert_eq!(found("'return {\"batchItemFailures\": failed}'", stack()).0, ["response-ignored"]);
+    assert_eq!(found("return None", stack()), (Vec::new(), Vec::new()));
+    let not_checked = ("response-ignored", "the code of a function is not read".to_owned());
+    let (rules, unchecked) = found("return None", AccountTarget::Function("copier".to_owned()));
+    assert!(rules.is_empty() && unchecked.contains(&not_checked), "{rules:?} {unchecked:?}");
+}
+
+#[test]
+fn the_policy_and_the_key_of_a_queue_or_a_topic_are_evaluated() {
+    let denied = json!(r#"{"Statement": [{"Effect": "Deny", "Principal": "*", "Action": "*", "Resource": "*"}]}"#);
+    let open = json!(r#"{"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}]}"#);
+    let no_key = json!(r#"{"Statement": []}"#);
+    for (arn, action) in [(QUEUE, "sqs:SendMessage"), (TOPIC, "sns:Publish")] {
+        let with_key = to_channel(arn, &Value::Null, &json!(KEY));
+        assert_eq!(rules_of(&diagnosis_of(stack(), &changed(&with_key)).0), ["metadata-only-destination"]);
+        let problem_of = |changes: &[(String, Value)]| {
+            let (diagnosis, _) = diagnosis_of(stack(), &changed(changes));
+            let mut findings = diagnosis.findings.into_iter().filter(|it| it.rule.id == "destination-not-granted");
+            findings.next().map(|finding| finding.problem).unwrap_or_default()
+        };
+        let found = problem_of(&to_channel(arn, &denied, &Value::Null));
+        assert_eq!(found, format!("a statement denies {action} on {arn} to the function's role"));
+        let not_of_role = (simulation(action, arn), json!({"EvaluationResults": [{"EvalDecision": "implicitDeny"}]}));
+        let by_policy = [to_channel(arn, &open, &Value::Null), vec![not_of_role.clone()]].concat();
+        assert_eq!(problem_of(&by_policy), "", "the policy of the destination itself allows the role");
+        let by_none = [to_channel(arn, &Value::Null, &Value::Null), vec![not_of_role]].concat();
+        assert_eq!(problem_of(&by_none), format!("the function's role does not allow {action} on {arn}"));
+        let policy = (format!("/GetKeyPolicy KeyId={KEY} PolicyName=default"), json!({"Policy": no_key}));
+        let found = problem_of(&[with_key, vec![policy]].concat());
+        assert!(found.starts_with("the function's role does not allow kms:GenerateDataKey and kms:Decrypt"), "{found}");
+    }
+    // A queue of another Region is not read.
+    let elsewhere = QUEUE.replace("eu-west-1", "us-east-1");
+    let answers = changed(&[
+        (format!("{MAPPING}/DestinationConfig"), json!({"OnFailure": {"Destination": elsewhere}})),
+        (simulation("sqs:SendMessage", &elsewhere), json!({"EvaluationResults": [{"EvalDecision": "allowed"}]})),
+    ]);
+    let (diagnosis, _) = diagnosis_of(stack(), &answers);
+    let unchecked: Vec<_> = diagnosis.unchecked.iter().map(|it| (it.rule.id, it.reason.as_str())).collect();
+    let reason = format!("{elsewhere} is in another Region, which is not read");
+    assert_eq!(unchecked, [("destination-not-granted", reason.as_str())]);
+}
+
+#[test]
+fn each_replica_is_judged_and_one_of_another_region_or_account_is_not_checked() {
+    let of = |document: Value| {
+        let variables = json!({
+            "SOURCE_TABLE_ARN": "arn:aws:dynamodb:eu-west-1:123456789012:table/Users",
+            "FAILURE_BUCKET": "failures", "STACK_NAME": "users", "REPLICATION": document.to_string(),
+        });
+        let mut other = sound()["DescribeTable TableName=Copy"].clone();
+        other["Table"]["AttributeDefinitions"][0]["AttributeType"] = "N".into();
+        let mut changes = vec![
+            (format!("{FUNCTION}/Environment/Variables"), variables),
+            ("/DescribeTable TableName=Other".to_owned(), other),
+            ("/Scan Attribute=_tombstone_expires_at TableName=Other".to_owned(), json!({"Items": []})),
+        ];
+        for call in ["DescribeTimeToLive", "DescribeContinuousBackups"] {
+            changes.push((format!("/{call} TableName=Other"), sound()[&format!("{call} TableName=Copy")].clone()));
+        }
+        let (diagnosis, _) = diagnosis_of(stack(), &changed(&changes));
+        let unchecked: Vec<&str> = diagnosis.unchecked.iter().map(|it| it.rule.id).collect();
+        (rules_of(&diagnosis), unchecked.join(" "))
+    };
+    let replica = |table: &str, region: Option<&str>| json!({"sink": "dynamodb", "table": table, "region": region});
+    let document = |replicas: &[Value]| json!({"replicas": replicas});
+    let (here, other) = (replica("Copy", Some("eu-west-1")), replica("Other", None));
+    assert_eq!(of(document(std::slice::from_ref(&here))), (Vec::new(), String::new()));
+    assert_eq!(of(document(&[here.clone(), other.clone()])), (vec!["replica-does-not-fit"], String::new()));
+    let not_checked = "replica-does-not-fit replica-expires-items table-not-protected";
+    let elsewhere = replica("Copy", Some("us-east-1"));
+    assert_eq!(of(document(std::slice::from_ref(&elsewhere))), (Vec::new(), not_checked.to_owned()));
+    assert_eq!(of(document(&[elsewhere, here])), (Vec::new(), not_checked.to_owned()));
 }
 
 #[test]
@@ -346,6 +488,8 @@ fn findings_name_the_resource_as_the_template_does() {
     let (diagnosis, _) = diagnosis_of(stack(), &changed(&[(format!("{MAPPING}/StartingPosition"), json!("LATEST"))]));
     let location = &diagnosis.findings[0].location;
     assert_eq!((location.file.as_str(), location.resource.as_str()), ("stack/users", "Copier.Changes"));
+    let problem = &diagnosis.findings[0].problem;
+    assert_eq!(problem, "StartingPosition is LATEST; the mapping was last created or updated at 2026-01-01T00:00:00Z");
     for target in [AccountTarget::Function("copier".to_owned()), AccountTarget::Table("Users".to_owned())] {
         let answers = changed(&[(format!("{MAPPING}/StartingPosition"), json!("LATEST"))]);
         let (diagnosis, _) = diagnosis_of(target.clone(), &answers);
@@ -405,16 +549,40 @@ fn a_stack_is_judged_with_its_nested_stacks() {
     assert_eq!(diagnosis.ignored.len(), 1);
 }
 
+/// The sound account, and the same with a queue and with a topic as the destination; each with its findings.
+fn recordings() -> Vec<(Answers, &'static [&'static str])> {
+    let policy = json!(r#"{"Statement": []}"#);
+    let mut recordings: Vec<(Answers, &[&str])> = vec![(sound(), &[])];
+    for arn in [QUEUE, TOPIC] {
+        recordings.push((changed(&to_channel(arn, &policy, &json!(KEY))), &["metadata-only-destination"]));
+    }
+    recordings
+}
+
+/// Returns whether the answer to a call is used.
+fn is_asked(recording: &AccountRecording, call: &str) -> bool {
+    read(&recording.without(call)).is_ok_and(|reading| !reading.missing.is_empty())
+}
+
 #[test]
 fn a_refused_call_makes_the_rules_that_need_it_not_checked_and_never_finds_anything() {
-    for call in sound().keys().filter(|call| !call.starts_with("ListStackResources")) {
-        let mut recording = recording(stack(), &sound());
+    let of_destination = recordings().into_iter().flat_map(|(answers, findings)| {
+        let calls: Vec<String> = answers.keys().cloned().collect();
+        calls.into_iter().map(move |call| (call, answers.clone(), findings))
+    });
+    for (call, answers, findings) in of_destination.filter(|(call, ..)| !call.starts_with("ListStackResources")) {
+        let call = &call;
+        let mut recording = recording(stack(), &answers);
+        if !is_asked(&recording, call) {
+            continue;
+        }
         recording.add(call, refused("AccessDeniedException"));
         let mut reading = read(&recording).unwrap();
         // A refused call leaves others unasked, never asks for more.
         assert!(reading.missing.is_empty(), "{call}: {:?}", reading.missing);
         let diagnosis = diagnose(&reading.reading.deployment);
-        assert_eq!(rules_of(&diagnosis), Vec::<&str>::new(), "{call}: {:#?}", diagnosis.findings);
+        let found = rules_of(&diagnosis);
+        assert!(found.iter().all(|rule| findings.contains(rule)), "{call}: {:#?}", diagnosis.findings);
         let mut reasons: Vec<String> = diagnosis.unchecked.iter().map(|it| it.reason.clone()).collect();
         reasons.extend(diagnosis.unread.iter().map(|(_, reason)| reason.clone()));
         reasons.append(&mut reading.reading.problems);
@@ -481,8 +649,9 @@ fn the_policy_allows_each_operation_and_nothing_that_writes() {
         assert!(reads.iter().any(|read| verb.starts_with(read)), "{action}");
     }
     let names: BTreeSet<&str> = OPERATIONS.iter().map(|operation| operation.name).collect();
-    let recorded = sound();
-    let called: BTreeSet<&str> = recorded.keys().map(|call| call.split(' ').next().unwrap()).collect();
+    let recorded = recordings();
+    let calls = recorded.iter().flat_map(|(answers, _)| answers.keys());
+    let called: BTreeSet<&str> = calls.map(|call| call.split(' ').next().unwrap()).collect();
     assert_eq!(called, names, "the recording calls each operation");
 }
 

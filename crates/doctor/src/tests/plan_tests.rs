@@ -162,3 +162,33 @@ fn a_table_is_protected_by_the_service_and_else_may_be_by_the_configuration() {
     let off = Some("deletion protection is off".to_owned());
     assert_eq!(with("deletion_protection_enabled", json!(false)), (off, false));
 }
+
+#[test]
+fn the_key_and_the_policy_of_a_queue_are_those_of_the_plan() {
+    let queue = ["aws_sqs_queue.discarded.arn", "aws_sqs_queue.discarded"];
+    let mut expressions = expressions();
+    expressions["destination_config"][0]["on_failure"][0]["destination_arn"]["references"] = json!(queue);
+    let mut plan = plan(&json!({}), &expressions);
+    let denies = json!({"Statement": [{"Effect": "Deny", "Principal": "*", "Action": "*", "Resource": "*"}]});
+    let mut add = |address: &str, values: Value, expressions: Value| {
+        let kind = address.split('.').next().unwrap();
+        let resources = plan["planned_values"]["root_module"]["resources"].as_array_mut().unwrap();
+        resources.push(json!({"address": address, "mode": "managed", "type": kind, "values": values}));
+        let configured = plan["configuration"]["root_module"]["resources"].as_array_mut().unwrap();
+        configured.push(json!({"address": address, "expressions": expressions}));
+    };
+    add("aws_sqs_queue.discarded", json!({"kms_master_key_id": "arn:aws:kms:eu-west-1:1:key/k"}), json!({}));
+    add(
+        "aws_sqs_queue_policy.discarded",
+        json!({"policy": denies.to_string()}),
+        json!({"queue_url": {"references": ["aws_sqs_queue.discarded.id", "aws_sqs_queue.discarded"]}}),
+    );
+    let deployment = read(&plan, "plan.json").deployment;
+    let arn = deployment.mappings[0].on_failure.known().unwrap();
+    let channel = deployment.channels.iter().find(|channel| channel.arn == *arn).unwrap();
+    assert_eq!(channel.key, SettingValue::Known("arn:aws:kms:eu-west-1:1:key/k".to_owned()));
+    let (of, policy) = &deployment.resource_policies[0];
+    assert_eq!(of, &SettingValue::Known(arn.clone()));
+    let decision = policy.decide("arn:aws:iam::1:role/r", "sqs:SendMessage", arn);
+    assert_eq!(decision, crate::access_policy::PolicyDecision::Denied);
+}

@@ -213,3 +213,111 @@ fn resources_of_a_loop_are_judged_and_one_over_an_unknown_list_is_reported() {
     assert_eq!(unread.len(), 1);
     assert!(unread[0].1.contains("its list is not resolved"), "{unread:?}");
 }
+
+#[test]
+fn the_key_and_the_policy_of_a_queue_or_topic_are_judged() {
+    let problems = |destination: &str, rest: &str| {
+        let template = format!(
+            "Resources:\n  Users: {{Type: AWS::DynamoDB::Table}}\n  Key: {{Type: AWS::KMS::Key}}\n  Role:\n    Type: \
+             AWS::IAM::Role\n    Properties:\n      Policies:\n        - PolicyDocument:\n            \
+             Statement:\n              - {{Effect: Allow, Action: ['sqs:SendMessage', 'sns:Publish'], Resource: \
+             '*'}}\n  Fn: {{Type: AWS::Lambda::Function, Properties: {{Role: !GetAtt Role.Arn}}}}\n  Changes:\n    \
+             Type: AWS::Lambda::EventSourceMapping\n    Properties:\n      FunctionName: !Ref Fn\n      \
+             EventSourceArn: !GetAtt Users.StreamArn\n      DestinationConfig: {{OnFailure: {{Destination: \
+             {destination}}}}}\n{rest}"
+        );
+        let diagnosis = diagnose(&reading(&template, &[]).deployment);
+        let findings = diagnosis.findings.into_iter().filter(|it| it.rule.id == "destination-not-granted");
+        findings.map(|finding| finding.problem).collect::<Vec<_>>().join("; ")
+    };
+    let queue = |properties: &str| format!("  Q: {{Type: AWS::SQS::Queue, Properties: {{{properties}}}}}\n");
+    let topic = |properties: &str| format!("  T: {{Type: AWS::SNS::Topic, Properties: {{{properties}}}}}\n");
+    let key = "KmsMasterKeyId: !GetAtt Key.Arn";
+    let denies = "Statement: [{Effect: Deny, Principal: '*', Action: '*', Resource: '*'}]";
+    let queue_policy = format!(
+        "  P: {{Type: AWS::SQS::QueuePolicy, Properties: {{Queues: [!Ref Q], PolicyDocument: {{{denies}}}}}}}\n"
+    );
+    let topic_policy = format!(
+        "  P: {{Type: AWS::SNS::TopicPolicy, Properties: {{Topics: [!Ref T], PolicyDocument: {{{denies}}}}}}}\n"
+    );
+    let lacks = "does not allow kms:GenerateDataKey and kms:Decrypt";
+    for (destination, rest, expected) in [
+        ("!GetAtt Q.Arn", queue("KmsMasterKeyId: alias/aws/sqs"), ""),
+        ("!GetAtt Q.Arn", queue(key), lacks),
+        ("!GetAtt Q.Arn", queue("") + &queue_policy, "denies sqs:SendMessage"),
+        ("!GetAtt Q.Arn", queue("QueueName: discarded") + &queue_policy, "denies sqs:SendMessage"),
+        ("!Ref T", topic(""), ""),
+        ("!Ref T", topic(key), lacks),
+        ("!Ref T", topic("") + &topic_policy, "denies sns:Publish"),
+    ] {
+        let found = problems(destination, &rest);
+        assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{rest}: {found:?}");
+    }
+}
+
+#[test]
+fn a_vpc_needs_an_endpoint_for_each_service_that_the_function_calls() {
+    let problem = |endpoints: &str| {
+        let template = with_mapping("", "").replace("FunctionName: other", "FunctionName: !Ref Fn")
+            + &format!(
+                "\n  Copy: {{Type: AWS::DynamoDB::Table}}\n  Subnet: {{Type: AWS::EC2::Subnet}}\n  Fn:\n    Type: \
+                 AWS::Lambda::Function\n    Properties:\n      VpcConfig: {{SubnetIds: [!Ref Subnet]}}\n      \
+                 Environment: {{Variables: {{SOURCE_TABLE_ARN: a, REPLICA_TABLE: !Ref Copy, FAILURE_BUCKET: \
+                 b}}}}\n{endpoints}"
+            );
+        let diagnosis = diagnose(&reading(&template, &[]).deployment);
+        let finding = diagnosis.findings.into_iter().find(|it| it.rule.id == "network-without-route");
+        let unchecked = diagnosis.unchecked.into_iter().find(|it| it.rule.id == "network-without-route");
+        finding.map(|it| it.problem).or_else(|| unchecked.map(|it| format!("not checked: {}", it.reason)))
+    };
+    let endpoint = |id: &str, service: &str| {
+        format!("  {id}: {{Type: AWS::EC2::VPCEndpoint, Properties: {{ServiceName: {service}}}}}\n")
+    };
+    let of = |service: &str| endpoint(service, &format!("!Sub 'com.amazonaws.${{AWS::Region}}.{service}'"));
+    assert_eq!(problem(&(of("dynamodb") + &of("s3"))), None);
+    assert_eq!(problem("  Nat: {Type: AWS::EC2::NatGateway}\n"), None);
+    assert_eq!(problem(&of("dynamodb")).unwrap(), "the function's VPC has no endpoint for s3");
+    assert_eq!(problem(&of("kms")).unwrap(), "the function's VPC has no endpoint for dynamodb and s3");
+    assert!(problem("").unwrap().contains("neither a VPC endpoint nor a NAT gateway"));
+    assert!(problem(&(of("s3") + &endpoint("Other", "!ImportValue service"))).unwrap().starts_with("not checked"));
+}
+
+#[test]
+fn functions_of_millrace_report_failures_whatever_their_code_is_in() {
+    let variables = "Environment: {Variables: {SOURCE_TABLE_ARN: a, REPLICA_TABLE: Copy}}";
+    let template = |properties: &str| {
+        with_mapping("", "      BisectBatchOnFunctionError: true")
+            .replace("FunctionName: other", "FunctionName: !Ref Fn")
+            + &format!("\n  Fn: {{Type: AWS::Lambda::Function, Properties: {{{properties}}}}}\n")
+    };
+    let has_finding = |properties: &str| {
+        let diagnosis = diagnose(&reading(&template(properties), &[]).deployment);
+        diagnosis.findings.iter().any(|finding| finding.rule.id == "response-ignored")
+    };
+    assert!(has_finding(variables) && !has_finding("Timeout: 60"));
+}
+
+#[test]
+fn a_policy_template_of_sam_grants_a_queue_or_topic_by_its_name() {
+    for (resource, policy) in [
+        ("Type: AWS::SQS::Queue", "SQSSendMessagePolicy: {QueueName: !GetAtt D.QueueName}"),
+        ("Type: AWS::SQS::Queue, Properties: {QueueName: d}", "SQSSendMessagePolicy: {QueueName: !GetAtt D.QueueName}"),
+        ("Type: AWS::SNS::Topic", "SNSPublishMessagePolicy: {TopicName: !GetAtt D.TopicName}"),
+        (
+            "Type: AWS::SNS::Topic, Properties: {TopicName: d}",
+            "SNSPublishMessagePolicy: {TopicName: !GetAtt D.TopicName}",
+        ),
+    ] {
+        let arn = if resource.contains("SQS") { "!GetAtt D.Arn" } else { "!Ref D" };
+        let template = format!(
+            "Transform: AWS::Serverless-2016-10-31\nResources:\n  Users: {{Type: AWS::DynamoDB::Table}}\n  D: \
+             {{{resource}}}\n  Fn:\n    Type: AWS::Serverless::Function\n    Properties:\n      Policies:\n        - \
+             {policy}\n      Events:\n        Changes:\n          Type: DynamoDB\n          Properties:\n            \
+             Stream: !GetAtt Users.StreamArn\n            DestinationConfig: {{OnFailure: {{Destination: {arn}}}}}\n"
+        );
+        let diagnosis = diagnose(&reading(&template, &[]).deployment);
+        let found = diagnosis.findings.iter().find(|finding| finding.rule.id == "destination-not-granted");
+        assert!(found.is_none(), "{resource}: {found:?}");
+        assert!(diagnosis.unchecked.iter().all(|it| it.rule.id != "destination-not-granted"), "{resource}");
+    }
+}
