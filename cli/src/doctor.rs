@@ -410,6 +410,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mapping = "  M:\n    Type: AWS::Lambda::EventSourceMapping\n    Properties: {FunctionName: f, \
                        EventSourceArn: arn:aws:dynamodb:eu-west-1:1:table/T/stream/1, StartingPosition: LATEST}\n";
+        let many: String = (0..2_001).map(|number| format!("  T{number}: {{Type: AWS::S3::Bucket}}\n")).collect();
+        let stream = "Type: DynamoDB, Properties: {Stream: arn:aws:dynamodb:eu-west-1:1:table/T/stream/1}";
+        let events: String = (0..2_001).map(|number| format!("        E{number}: {{{stream}}}\n")).collect();
+        let events = format!("    Properties:\n      Events:\n{events}");
+        // Each of two nested templates has an output of the other as its parameter.
+        let inner = "Parameters: {In: {Type: String}}\nResources:\n  B: {Type: AWS::S3::Bucket, Properties: {BucketName: \
+                     !Ref In}}\nOutputs: {Out: {Value: !Ref In}}\n";
+        std::fs::write(folder.path().join("inner.yaml"), inner).unwrap();
+        let nested = |id: &str, other: &str| {
+            format!(
+                "  {id}:\n    Type: AWS::Serverless::Application\n    Properties: {{Location: inner.yaml, Parameters: \
+                 {{In: !GetAtt {other}.Outputs.Out}}}}\n"
+            )
+        };
+        let outputs = nested("One", "Two") + &nested("Two", "One");
         let itself = "  Self: {Type: AWS::Serverless::Application, Properties: {Location: bad.yaml}}\n";
         for (text, problem, judged) in [
             ("Resources: ]".to_owned(), "bad.yaml:1: invalid YAML", false),
@@ -428,6 +443,19 @@ mod tests {
                 true,
             ),
             (format!("Resources:\n{mapping}{itself}"), "contains itself", true),
+            (String::new(), "bad.yaml:1: the file contains no template", false),
+            ("[1, 2]".to_owned(), "bad.yaml:1: no Resources", false),
+            (format!("Resources:\n{mapping}---\nResources: {{}}\n"), "a second YAML document", false),
+            (format!("A: &a b\nB: *a\nResources:\n{mapping}"), "bad.yaml:2: YAML alias", false),
+            ("[".repeat(100_000), "bad.yaml:1: invalid YAML: recursion limit exceeded", false),
+            ("- ".repeat(200), "bad.yaml:1: nested too deeply", false),
+            (format!("Resources:\n{mapping}{many}"), "the template has 2002 resources: at most 2000", false),
+            (
+                format!("Resources:\n{mapping}  F:\n    Type: AWS::Serverless::Function\n{events}"),
+                "2002 mappings",
+                false,
+            ),
+            (format!("Resources:\n{mapping}{outputs}"), "a value depends on itself", true),
         ] {
             let path = folder.path().join("bad.yaml");
             std::fs::write(&path, &text).unwrap();

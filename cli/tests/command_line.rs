@@ -244,3 +244,64 @@ fn reader_that_ends_early_is_no_error() {
         assert_eq!((status.code(), text(stderr)), (Some(0), String::new()), "{arguments:?}");
     }
 }
+
+/// Runs `millrace doctor` with credentials that nothing accepts.
+fn doctor(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_millrace"))
+        .arg("doctor")
+        .args(arguments)
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env_remove("AWS_REGION")
+        .env_remove("AWS_DEFAULT_REGION")
+        .env("AWS_CONFIG_FILE", "/nowhere")
+        .output()
+        .expect("the program starts")
+}
+
+#[test]
+fn doctor_exits_with_2_and_one_line_if_the_target_cannot_be_read() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let refusing = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            // The request is read up to the end of its body, which is shorter than this.
+            let _ = std::io::Read::read(&mut stream, &mut [0; 65_536]);
+            let body = r#"{"__type":"AccessDeniedException","message":"no"}"#;
+            let head = format!("HTTP/1.1 403 x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+            let _ = std::io::Write::write_all(&mut stream, head.as_bytes());
+        }
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let binary = folder.path().join("binary.yaml");
+    std::fs::write(&binary, [0xff, 0xfe, 0x00]).expect("a file");
+    let here = ["--region", "eu-west-1", "--endpoint-url"];
+    let closed = "http://127.0.0.1:1";
+    for (arguments, name) in [
+        (
+            [&["--table", "Users"][..], &here, &[&refusing]].concat(),
+            "table/Users: DescribeTable was denied: allow dynamodb:",
+        ),
+        (
+            [&["--function", "f"][..], &here, &[&refusing]].concat(),
+            "GetFunctionConfiguration was denied: allow lambda:",
+        ),
+        ([&["--stack", "s"][..], &here, &[&refusing]].concat(), "ListStackResources was denied: allow cloudformation:"),
+        ([&["--stack", "s"][..], &here, &[closed]].concat(), "127.0.0.1:1 is not reached"),
+        (
+            vec!["--table", "Users", "--region", "Europe (Ireland)"],
+            "\"Europe (Ireland)\" is not a Region: set --region",
+        ),
+        (vec!["--table", "Users"], "no Region is configured: set --region"),
+        (vec![binary.to_str().expect("a path")], "binary.yaml: cannot read the file"),
+        (vec![folder.path().to_str().expect("a path")], "cannot read the file"),
+        (vec!["/nowhere.yaml"], "/nowhere.yaml: cannot read the file"),
+    ] {
+        let Output { status, stdout, stderr } = doctor(&arguments);
+        let error = text(stderr);
+        assert_eq!((status.code(), text(stdout)), (Some(2), String::new()), "{arguments:?}: {error}");
+        assert!(error.starts_with("error: ") && error.contains(name) && error.lines().count() == 1, "{error}");
+    }
+}

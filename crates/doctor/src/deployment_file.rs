@@ -14,6 +14,8 @@ use crate::terraform_plan;
 
 /// The maximum size of a file; a template has a limit of its own.
 const MOST_BYTES: u64 = 64_000_000;
+/// The maximum number of mappings that are judged.
+const MOST_MAPPINGS: usize = 2_000;
 
 /// Reads a deployment from a template of `CloudFormation` or SAM, or from a Terraform plan in JSON.
 ///
@@ -27,11 +29,21 @@ pub fn read_file(path: &Path, parameters: &BTreeMap<String, String>) -> Result<D
         && terraform_plan::is_plan(&document)
     {
         let unknown_parameters = parameters.keys().cloned().collect();
-        return Ok(DeploymentReading { unknown_parameters, ..terraform_plan::read(&document, &file) });
+        return limited(DeploymentReading { unknown_parameters, ..terraform_plan::read(&document, &file) }, &file);
     }
     let folder =
         path.parent().map_or(Path::new("."), |folder| if folder == Path::new("") { Path::new(".") } else { folder });
-    template_reader::read(&text, &file, Some(folder), parameters)
+    limited(template_reader::read(&text, &file, Some(folder), parameters)?, &file)
+}
+
+/// Rejects a deployment with too many mappings: each is compared with all others.
+fn limited(reading: DeploymentReading, file: &str) -> Result<DeploymentReading, TemplateError> {
+    let count = reading.deployment.mappings.len();
+    if count > MOST_MAPPINGS {
+        let problem = format!("{count} mappings of DynamoDB streams: at most {MOST_MAPPINGS} are judged");
+        return Err(TemplateError::new(0, problem).in_file(file));
+    }
+    Ok(reading)
 }
 
 /// Reads a list of `{rule, resource, reason}`. The result contains the problems of entries that are not usable.

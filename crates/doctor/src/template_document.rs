@@ -11,6 +11,8 @@ use crate::template_node::TemplateNode;
 const DEEPEST_APPLICATION: usize = 5;
 /// The maximum number of files of one template: a template that contains others many times is not deployable.
 const MOST_FILES: usize = 200;
+/// The maximum number of resources of a template; `CloudFormation` accepts 500.
+const MOST_RESOURCES: usize = 2_000;
 /// The maximum size of a template; `CloudFormation` accepts 1 MB.
 const MOST_BYTES: u64 = 4_000_000;
 
@@ -75,6 +77,13 @@ impl TemplateDocument {
         if resources.is_empty() {
             let problem = "no Resources: expected a template of CloudFormation or SAM, or a Terraform plan in JSON";
             return Err(TemplateError::new(node.line, problem.to_owned()).in_file(file));
+        }
+        if resources.len() > MOST_RESOURCES {
+            let problem = format!(
+                "the template has {} resources: at most {MOST_RESOURCES} are read, and CloudFormation accepts 500",
+                resources.len()
+            );
+            return Err(TemplateError::new(node.line, problem).in_file(file));
         }
         let mut applications = BTreeMap::new();
         for (id, resource) in resources {

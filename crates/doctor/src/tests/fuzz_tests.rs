@@ -8,9 +8,15 @@ use serde_json::Value;
 
 use super::SOUND;
 use super::plan_tests::PLAN;
+use crate::deployment::SourceLocation;
+use crate::deployment_builder::parse_ignored;
 use crate::diagnosis::diagnose;
 use crate::filter_pattern::FilterPattern;
+use crate::replica_address::replicas_of;
+use crate::setting::SettingValue;
+use crate::template_node::TemplateNode;
 use crate::template_reader::read;
+use crate::template_scope::ResolvedNode;
 use crate::terraform_plan;
 
 /// Texts that mean something in a template.
@@ -18,6 +24,63 @@ const WORDS: [&str; 24] = [
     "!Ref ", "!Sub ", "!GetAtt ", "!If ", "!Join ", "!Select ", "!Split ", "[", "]", "{", "}", ": ", "- ", "\n", "  ",
     "'", "\"", "${", "|", "&a ", "*a", "null", "Fn::If", "Users",
 ];
+
+/// A template with the forms that [`SOUND`] lacks: a loop, an OpenAPI document, conditions, a queue with a policy and a
+/// replication document.
+const VARIED: &str = r#"
+Transform: [AWS::LanguageExtensions, AWS::Serverless-2016-10-31]
+Parameters:
+  Names: {Type: CommaDelimitedList, Default: "a,b"}
+  Stage: {Type: String, Default: prod}
+Mappings: {Sizes: {prod: {Batch: 500}}}
+Conditions:
+  IsProd: !Equals [!Ref Stage, prod]
+  Both: !And [!Condition IsProd, !Not [!Equals [a, !Ref AWS::Region]]]
+Globals: {Function: {Timeout: 60}, HttpApi: {Auth: {DefaultAuthorizer: AWS_IAM}}}
+Resources:
+  Fn::ForEach::Tables:
+    - Name
+    - !Ref Names
+    - "${Name}Table": {Type: AWS::DynamoDB::Table, Properties: {TableName: !Sub "t-${Name}"}}
+  Users: {Type: AWS::DynamoDB::GlobalTable, Properties: {Replicas: [{Region: eu-west-1}]}}
+  Queue: {Type: AWS::SQS::Queue, Properties: {KmsMasterKeyId: alias/own, QueueName: discarded}}
+  QueuePolicy:
+    Type: AWS::SQS::QueuePolicy
+    Properties:
+      Queues: [!Ref Queue]
+      PolicyDocument:
+        Statement:
+          - {Effect: Deny, Principal: {AWS: "*"}, Action: sqs:*, Resource: "*", Condition: {Bool: {a: b}}}
+  Api:
+    Type: AWS::Serverless::HttpApi
+    Properties:
+      DefinitionBody:
+        security: [{jwt: []}]
+        paths:
+          /a:
+            get: {security: []}
+            options: {}
+            x-amazon-apigateway-any-method: {x-amazon-apigateway-auth: {type: NONE}}
+  Copier:
+    Type: AWS::Serverless::Function
+    Condition: Both
+    Metadata: {millrace: {ignore: [{rule: starts-at-latest, reason: x}]}}
+    Properties:
+      Environment:
+        Variables:
+          SOURCE_TABLE_ARN: !GetAtt Users.Arn
+          REPLICATION: '{"replicas": [{"sink": "dynamodb", "table": "t-a", "region": "eu-west-1"}]}'
+          FAILURE_BUCKET: !If [IsProd, !Join ["-", [a, !Ref Stage]], !Ref AWS::NoValue]
+      Policies: [{SQSSendMessagePolicy: {QueueName: !GetAtt Queue.QueueName}}]
+      Events:
+        Changes:
+          Type: DynamoDB
+          Properties:
+            Stream: !GetAtt Users.StreamArn
+            BatchSize: !FindInMap [Sizes, !Ref Stage, Batch]
+            ParallelizationFactor: !Select [1, !Split [",", "1,2"]]
+            DestinationConfig: {OnFailure: {Type: SQS, Destination: !GetAtt Queue.Arn}}
+"#;
 
 fn judge(text: &str) {
     if let Ok(reading) = read(text, "t.yaml", None, &BTreeMap::new()) {
@@ -78,9 +141,10 @@ pub(crate) fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
 proptest! {
     #[test]
     fn a_template_with_changed_parts_is_read_or_rejected(
+        template in prop_oneof![Just(SOUND), Just(VARIED)],
         changes in prop::collection::vec((any::<Index>(), 0_usize..20, replacement()), 1..6),
     ) {
-        let mut text: Vec<char> = SOUND.chars().collect();
+        let mut text: Vec<char> = template.chars().collect();
         for (at, length, with) in changes {
             let at = at.index(text.len());
             let end = (at + length).min(text.len());
@@ -111,9 +175,38 @@ proptest! {
     }
 
     #[test]
+    fn any_list_of_ignored_findings_is_read_or_rejected(text in prop::collection::vec(replacement(), 0..30)) {
+        let text = format!("- {{rule: starts-at-latest, reason: x}}\n{}", text.concat());
+        if let Ok(list) = TemplateNode::parse(&text) {
+            let location = SourceLocation { file: "ignore.yaml".to_owned(), line: 1, resource: String::new() };
+            let _ = parse_ignored(&ResolvedNode::from_node(&list), &location, None, &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn any_replication_document_is_read_or_rejected(
+        replica in odd_value(),
+        table in odd_value(),
+        region in odd_value(),
+    ) {
+        let named = serde_json::json!({"sink": "dynamodb", "table": table, "region": region});
+        let document = serde_json::json!({"replicas": [replica, named]}).to_string();
+        let variables = BTreeMap::from([("REPLICATION".to_owned(), SettingValue::Known(document))]);
+        let _ = replicas_of("arn:aws:lambda:eu-west-1:1:function:f", &variables);
+    }
+
+    #[test]
     fn any_pattern_is_analyzed(pattern in prop::collection::vec(replacement(), 0..20)) {
         let _ = FilterPattern::parse(&pattern.concat());
     }
+}
+
+#[test]
+fn the_varied_template_is_read_without_a_problem() {
+    let reading = read(VARIED, "t.yaml", None, &BTreeMap::new()).unwrap();
+    assert_eq!((reading.problems, reading.deployment.mappings.len()), (Vec::new(), 1));
+    let found: Vec<_> = diagnose(&reading.deployment).findings.into_iter().map(|it| it.problem).collect();
+    assert!(found.contains(&"GET /a has no authorizer".to_owned()), "{found:#?}");
 }
 
 #[test]
