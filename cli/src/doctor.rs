@@ -410,9 +410,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mapping = "  M:\n    Type: AWS::Lambda::EventSourceMapping\n    Properties: {FunctionName: f, \
                        EventSourceArn: arn:aws:dynamodb:eu-west-1:1:table/T/stream/1, StartingPosition: LATEST}\n";
-        let many: String = (0..2_001).map(|number| format!("  T{number}: {{Type: AWS::S3::Bucket}}\n")).collect();
+        let lines = |line: &dyn Fn(usize) -> String| (0..2_001).map(line).collect::<Vec<_>>().concat();
+        let many = lines(&|number| format!("  T{number}: {{Type: AWS::S3::Bucket}}\n"));
         let stream = "Type: DynamoDB, Properties: {Stream: arn:aws:dynamodb:eu-west-1:1:table/T/stream/1}";
-        let events: String = (0..2_001).map(|number| format!("        E{number}: {{{stream}}}\n")).collect();
+        let events = lines(&|number| format!("        E{number}: {{{stream}}}\n"));
         let events = format!("    Properties:\n      Events:\n{events}");
         // Each of two nested templates has an output of the other as its parameter.
         let inner = "Parameters: {In: {Type: String}}\nResources:\n  B: {Type: AWS::S3::Bucket, Properties: {BucketName: \
