@@ -3,9 +3,9 @@
 
 The table of examples/orders-table.json has items before it has a stream: `millrace attach` writes the files, `sam deploy`
 creates the stack, and every maintenance task runs through the deployed state machine. The local stack runs the same tasks
-over the same changes, and the counts are compared. Then template.yaml is deployed: its API is called with signed requests,
-parameters are changed, `millrace doctor --stack` finds no fault but those that the story makes, and the stack is deleted: the
-tables, buckets and keys of both of its templates remain.
+over the same changes, and the counts are compared. `millrace console` shows the stack. Then template.yaml is deployed: its
+API is called with signed requests, parameters are changed, `millrace doctor --stack` finds no fault but those that the story
+makes, and the stack is deleted: the tables, buckets and keys of both of its templates remain.
 
 The functions are debug builds, which run as processes of the emulator with the credentials of their roles. The emulator
 checks every call against the policies of the roles: a denied call fails the story. scripts/ministack_server.py lists
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import boto3
@@ -606,6 +607,27 @@ def compare(counts, local):
     check(f"the counts of {len(counts)} tasks are those of the local stack", len(counts) == len(local))
 
 
+def console(emulator, stack, tasks):
+    """Opens the pages of the deployed stack's console."""
+    options = ["--endpoint-url", emulator.url, "--region", REGION, "--console-port", "0"]
+    with Program(*MILLRACE, "console", "--stack", stack, *options, env=emulator.credentials) as program:
+        url = re.search(r"http://127\.0\.0\.1:\d+", program.wait_for("console of", 600))[0]
+
+        def page(path):
+            with urllib.request.urlopen(url + path, timeout=120) as answer:
+                return answer.read().decode()
+
+        shown = page("/key?" + urllib.parse.urlencode({"key": json.dumps(key(0))}))
+        is_shown = "source: Orders" in shown and "Every replica is equal to the source." in shown
+        check("the console of the stack shows a key in all stores", is_shown)
+        runs = page("/tasks")
+        names = re.findall(r'<a href="/tasks/runs/([^"]+)">', runs)
+        check("and the executions of its state machine", len(names) == min(tasks, 20) and ">verify</a>" in runs)
+        run = page(f"/tasks/runs/{names[0]}")
+        check("and the report of one", "# reports/" in run and "dynamodb.equal" in run)
+        check("and no form that starts a task", 'method="post"' not in runs)
+
+
 def calls(emulator):
     """Checks that the calls of every role are checked, and that none is denied."""
     iam = emulator.client("iam")
@@ -644,6 +666,7 @@ def main():
             story = attach(emulator, folder, built)
             story.follow()
             compare(story.counts, local)
+            console(emulator, "orders-replication", len(story.counts))
             deploy_users(emulator, built)
             users = UsersStory(emulator, "millrace")
             users.change(built, *users.follow())

@@ -21,7 +21,7 @@ use crate::attach::account::{AccountConnection, AccountOptions};
 use crate::options::{REFUSED, parameter, refuse};
 use crate::standard_output::write_output;
 
-mod account_client;
+pub(crate) mod account_client;
 mod xml_document;
 
 /// The arguments of `millrace doctor`.
@@ -94,7 +94,8 @@ fn is_arn(text: &str, service: &str, resource: &str) -> bool {
             && rest.strip_prefix(resource).is_some_and(|name| !name.is_empty()))
 }
 
-fn stack(text: &str) -> Result<String, String> {
+/// Parses the name or ARN of a stack.
+pub(crate) fn stack(text: &str) -> Result<String, String> {
     if is_arn(text, "cloudformation", "stack/") {
         return Ok(text.to_owned());
     }
@@ -218,7 +219,7 @@ impl DoctorCommand {
         let ignored = self.read_ignored(problems)?;
         let options = AccountOptions { region, profile: self.profile.clone(), endpoint_url: self.endpoint_url.clone() };
         let connection = AccountConnection::open(options).await.map_err(|error| error.to_string())?;
-        let mut reading = account_client::read_account(connection, target).await?;
+        let mut reading = account_client::read_account(&connection, target).await?;
         problems.append(&mut reading.problems);
         reading.deployment.ignored.extend(ignored);
         diagnosis.add(diagnose(&reading.deployment));

@@ -1,6 +1,6 @@
 //! The command line of Millrace: [`options`] parses the arguments and runs the command. The commands `athena`,
-//! `attach`, `doctor`, `plan`, `task` and `transform` have modules of their own, and so have the options that select what
-//! a stack replicates and the messages about invalid arguments.
+//! `attach`, `console`, `doctor`, `plan`, `task` and `transform` have modules of their own, and so have the options that
+//! select what a stack replicates and the messages about invalid arguments.
 //!
 //! [`banner`] is the text that a started stack prints, and [`demo`] the story that checks itself. Everything else is in
 //! the crate `millrace-local`, the stack on one machine, and in the functions that it runs.
@@ -8,6 +8,7 @@
 mod athena_command;
 mod attach;
 pub mod banner;
+mod console_command;
 mod cost;
 pub mod demo;
 mod doctor;

@@ -39,6 +39,7 @@ use millrace_local::token::LocalAuth;
 
 use crate::athena_command::AthenaCommand;
 use crate::attach::AttachCommand;
+use crate::console_command::ConsoleCommand;
 use crate::doctor::DoctorCommand;
 use crate::plan::PlanCommand;
 use crate::stack_source::StackSource;
@@ -185,6 +186,9 @@ enum MillraceCommand {
     /// Report the settings of a deployment that lose the records of a DynamoDB stream, for a function in any language,
     /// in its files or in an account; only reads
     Doctor(DoctorCommand),
+    /// Show a deployed stack on web pages of this machine: its metrics, one key in all stores, quarantined records, task
+    /// runs, the archive and the findings of doctor; only reads, unless --allow-tasks is set
+    Console(ConsoleCommand),
     /// Show what each replica of a replication document would store of sample items, of a file or a table; only reads
     Transform(TransformCommand),
     /// Print the statement that creates an Athena table over the Parquet files of an archive, with the columns of a
@@ -248,8 +252,10 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
     let (usual, of_maintenance) = match &command {
         MillraceCommand::Up(_) => (LevelFilter::WARN, LevelFilter::WARN),
         MillraceCommand::Task(_) => (LevelFilter::ERROR, LevelFilter::OFF),
-        // The report and the one line of an error contain what the SDK would log.
-        MillraceCommand::Attach(_) | MillraceCommand::Doctor(_) => (LevelFilter::OFF, LevelFilter::OFF),
+        // The report, the one line of an error and the pages contain what the SDK would log.
+        MillraceCommand::Attach(_) | MillraceCommand::Doctor(_) | MillraceCommand::Console(_) => {
+            (LevelFilter::OFF, LevelFilter::OFF)
+        }
         MillraceCommand::Demo(_)
         | MillraceCommand::Plan(_)
         | MillraceCommand::Transform(_)
@@ -264,6 +270,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         MillraceCommand::Attach(line) => Box::pin(line.run()).await,
         MillraceCommand::Plan(line) => line.run(),
         MillraceCommand::Doctor(line) => Box::pin(line.run()).await,
+        MillraceCommand::Console(line) => Box::pin(line.run()).await,
         MillraceCommand::Transform(line) => Box::pin(line.run()).await,
         MillraceCommand::Athena(line) => line.run(),
         MillraceCommand::Completions { shell } => {
@@ -360,7 +367,7 @@ async fn serve(line: UpArguments) -> ExitCode {
 }
 
 /// Binds the console's port. Without a chosen port, another one is taken if the default is in use.
-async fn console_listener(port: Option<u16>) -> Result<TcpListener, String> {
+pub(crate) async fn console_listener(port: Option<u16>) -> Result<TcpListener, String> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let bound = match port {
         Some(port) => bind(port).await,

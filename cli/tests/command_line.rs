@@ -27,6 +27,7 @@ fn rejected_arguments_exit_with_2_and_one_line_on_standard_error() {
         (&["--prot", "1"][..], "--prot"),
         (&["tour"], "tour"),
         (&["demo", "--duckdbs", "off"], "--duckdbs"),
+        (&["console"], "--stack"),
         (&["--auth", "jwt", "--lambda-endpoint", "http://127.0.0.1:9000"], "--lambda-endpoint"),
         // Port 1 is privileged and unassigned: no server listens on it.
         (&["task", "verify", "--port", "1"], "nothing listens on port 1"),

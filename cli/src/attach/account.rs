@@ -55,7 +55,7 @@ pub(crate) enum ConnectionError {
 
 /// Clients of an account in one Region.
 pub(crate) struct AccountConnection {
-    sdk: SdkConfig,
+    pub(crate) sdk: SdkConfig,
     pub(crate) region: String,
     pub(crate) credentials: Credentials,
     /// The URL that all requests are sent to, of the options or of the AWS configuration.

@@ -1,4 +1,4 @@
-//! Client of the account that `doctor` judges: [`read_account`].
+//! Client of the account that `doctor` judges and the console shows: [`read_account`], [`AccountClient`].
 //!
 //! The crate `millrace-doctor` decides which calls are made; this module makes them, one after the other. A call is a
 //! signed request to the service, and its response is JSON or is converted to JSON.
@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use millrace_doctor::account_call::{AccountCall, AccountService, CallAnswer, CallRefusal};
-use millrace_doctor::account_reader;
-use millrace_doctor::account_recording::{AccountRecording, AccountTarget};
+use millrace_doctor::account_recording::AccountTarget;
+use millrace_doctor::account_turns::read_in_turns;
 use millrace_doctor::template_reader::DeploymentReading;
 use millrace_shared::clock::Clock;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -20,8 +20,6 @@ use super::xml_document;
 use crate::attach::account::AccountConnection;
 use crate::signed_request::{RawResponse, RequestSender, SignedRequest};
 
-/// The maximum number of turns: in each one, calls are made that the answers of the former have shown to be needed.
-const MOST_TURNS: usize = 20;
 /// The maximum number of pages of a list.
 const MOST_PAGES: usize = 200;
 /// The number of attempts of a call that is throttled.
@@ -39,44 +37,40 @@ const SHORT_PERIOD: &str = "300";
 /// # Errors
 /// A line that names the call and its error, if the target cannot be read.
 pub(super) async fn read_account(
-    connection: AccountConnection,
+    connection: &AccountConnection,
     target: AccountTarget,
 ) -> Result<DeploymentReading, String> {
-    let AccountConnection { region, credentials, endpoint_url, .. } = connection;
-    let is_region = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
-    if region.is_empty() || !region.chars().all(is_region) {
-        return Err(format!("{region:?} is not a Region: set --region to a name such as eu-west-1"));
-    }
-    let clock = Clock::system();
-    let place = ServicePlace { region, endpoint_url, read_at: clock.now() };
-    let client = AccountClient { sender: RequestSender::new(credentials, clock), place };
-    client.read(target).await
+    AccountClient::new(connection)?.read(target).await
 }
 
-struct AccountClient {
+pub(crate) struct AccountClient {
     sender: RequestSender,
     place: ServicePlace,
 }
 
 impl AccountClient {
+    /// Returns a client of the account.
+    ///
+    /// # Errors
+    /// The Region, if it is none.
+    pub(crate) fn new(connection: &AccountConnection) -> Result<Self, String> {
+        let AccountConnection { region, credentials, endpoint_url, .. } = connection;
+        let is_region = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+        if region.is_empty() || !region.chars().all(is_region) {
+            return Err(format!("{region:?} is not a Region: set --region to a name such as eu-west-1"));
+        }
+        let clock = Clock::system();
+        let place = ServicePlace { region: region.clone(), endpoint_url: endpoint_url.clone(), read_at: clock.now() };
+        Ok(Self { sender: RequestSender::new(credentials.clone(), clock), place })
+    }
+
     /// Makes calls until no answer is missing.
     async fn read(&self, target: AccountTarget) -> Result<DeploymentReading, String> {
-        let mut recording = AccountRecording::new(target, self.place.read_at);
-        for _ in 0..MOST_TURNS {
-            let reading = account_reader::read(&recording)?;
-            if reading.missing.is_empty() {
-                return Ok(reading.reading);
-            }
-            for call in &reading.missing {
-                let answer = self.answer(call).await;
-                recording.add(call, answer);
-            }
-        }
-        Err(format!("{} needs more than {MOST_TURNS} turns of calls: is it nested too deeply?", recording.target))
+        read_in_turns(target, self.place.read_at, |call| async move { self.answer(&call).await }).await
     }
 
     /// Makes a call, with all pages of its list.
-    async fn answer(&self, call: &AccountCall) -> CallAnswer {
+    pub(crate) async fn answer(&self, call: &AccountCall) -> CallAnswer {
         let mut marker: Option<String> = None;
         let mut whole: Option<Value> = None;
         for _ in 0..MOST_PAGES {
@@ -175,6 +169,7 @@ impl ServicePlace {
             AccountService::S3 => (region.as_str(), host("s3")),
             AccountService::Sns => (region.as_str(), host("sns")),
             AccountService::Sqs => (region.as_str(), host("sqs")),
+            AccountService::StepFunctions => (region.as_str(), host("states")),
         };
         let url = self.endpoint_url.as_ref().map_or(url, |given| given.trim_end_matches('/').to_owned());
         (signed_in.to_owned(), url)
@@ -212,6 +207,7 @@ impl ServicePlace {
             AccountService::DynamoDbStreams => {
                 target("dynamodb", "application/x-amz-json-1.0", "DynamoDBStreams_20120810")
             }
+            AccountService::StepFunctions => target("states", "application/x-amz-json-1.0", "AWSStepFunctions"),
             AccountService::Kms => target("kms", "application/x-amz-json-1.1", "TrentService"),
             AccountService::CloudFormation => form("cloudformation", "2010-05-15"),
             AccountService::CloudWatch => form("monitoring", "2010-08-01"),
@@ -267,12 +263,38 @@ impl ServicePlace {
                 add("StartTime", &time(self.read_at - window));
                 add("EndTime", &time(self.read_at));
             }
+            "GetMetricData" => {
+                for (name, value) in &call.parameters {
+                    match serde_json::from_str(value) {
+                        Ok(list @ Value::Array(_)) => add_nested(&mut add, name, &list),
+                        _ => add(name, value),
+                    }
+                }
+            }
             _ => call.parameters.iter().for_each(|(name, value)| add(name, value)),
         }
         if let (Some(pages), Some(marker)) = (call.operation.pages, marker) {
             add(pages.parameter, marker);
         }
         body
+    }
+}
+
+/// Adds a nested parameter, as the query protocol flattens it.
+fn add_nested(add: &mut impl FnMut(&str, &str), name: &str, value: &Value) {
+    match value {
+        Value::Array(list) => {
+            for (number, own) in list.iter().enumerate() {
+                add_nested(add, &format!("{name}.member.{}", number + 1), own);
+            }
+        }
+        Value::Object(members) => {
+            for (member, own) in members {
+                add_nested(add, &format!("{name}.{member}"), own);
+            }
+        }
+        Value::String(text) => add(name, text),
+        other => add(name, &other.to_string()),
     }
 }
 
@@ -464,6 +486,27 @@ mod tests {
                     <value>{}</value></entry></Attributes></GetTopicAttributesResult></GetTopicAttributesResponse>";
         let read = response_of(&AccountCall::new(&GET_TOPIC, &[]), &response(200, None, body)).unwrap();
         assert_eq!(read, json!({"Attributes": {"entry": {"key": "Policy", "value": "{}"}}}));
+    }
+
+    #[test]
+    fn lists_of_metrics_are_flattened_and_executions_are_json() {
+        const fn operation(service: AccountService, name: &'static str) -> AccountOperation {
+            AccountOperation { service, name, action: "", resource: "", pages: None, absent: &[] }
+        }
+        static METRICS: AccountOperation = operation(AccountService::CloudWatch, "GetMetricData");
+        static START: AccountOperation = operation(AccountService::StepFunctions, "StartExecution");
+        let queries = r#"[{"Id":"m0","MetricStat":{"Metric":{"Dimensions":[{"Name":"stack"}]},"Period":"300"}}]"#;
+        let metrics = request(&METRICS, &[("MetricDataQueries", queries), ("StartTime", "2026-11-28T10:00:00Z")]);
+        assert_eq!(
+            metrics.body,
+            "Action=GetMetricData&Version=2010-08-01&MetricDataQueries.member.1.Id=m0&\
+             MetricDataQueries.member.1.MetricStat.Metric.Dimensions.member.1.Name=stack&\
+             MetricDataQueries.member.1.MetricStat.Period=300&StartTime=2026-11-28T10%3A00%3A00Z"
+        );
+        let start = request(&START, &[("input", "{\"task\":\"verify\"}")]);
+        assert_eq!((start.service, start.url.as_str()), ("states", "https://states.eu-west-1.amazonaws.com/"));
+        assert_eq!(start.headers[1], ("x-amz-target", "AWSStepFunctions.StartExecution".to_owned()));
+        assert_eq!(start.body, r#"{"input":"{\"task\":\"verify\"}"}"#);
     }
 
     #[test]

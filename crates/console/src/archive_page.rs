@@ -8,6 +8,7 @@ use http::StatusCode;
 use maud::{Markup, html};
 use millrace_archive::ArchiveDay;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::archive_reader::{ArchiveReader, OBJECTS, ObjectPage, ROWS, ROWS_MOST, RowPage};
 use crate::{ConsoleContext, archive_query, frame, key};
@@ -45,7 +46,7 @@ pub(crate) struct ArchiveQuery {
 /// The page that says why there is none, or why it cannot be read.
 pub(crate) async fn open(context: &ConsoleContext) -> Result<ArchiveReader, Box<Response>> {
     let failed = |status, reason: &str| Err(Box::new(frame::failed(status, "/", TITLE, reason)));
-    let maintenance = match context.origin.stores() {
+    let maintenance = match context.stores().await {
         Ok(stores) => stores.maintenance,
         Err(missing) => return Err(Box::new(missing.page(TITLE))),
     };
@@ -101,8 +102,11 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
         h2 { "Days" }
         @if days.is_empty() {
             p.box {
-                "The archive is empty. The page " a href="/break" { "Break it" }
-                " has “Expire an item now”, which archives an item."
+                "The archive is empty."
+                @if context.origin.is_local() {
+                    " The page " a href="/break" { "Break it" }
+                    " has “Expire an item now”, which archives an item."
+                } @else { " It gets the items that TTL removes." }
             }
         } @else if shown.is_empty() {
             p.box { "There are no more days. " a href=(PATH) { "Show the latest" } "." }
@@ -126,10 +130,18 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
             }
         }
         h2 #restore { "Restore" }
-        (restore(&context, &query))
+        @if context.allows_tasks() { (restore(&context, &query)) }
+        @else {
+            (context.start_command(&example_restore()).await)
+        }
         (archive_query::section(&context, &reader, shown.first().copied()).await)
     };
     frame::page(PATH, TITLE, &body).into_response()
+}
+
+/// Returns the request of a restore, for a console that does not start it.
+fn example_restore() -> Value {
+    json!({"task": "restore", "dry_run": true, "from": "2026-11-22T00:00:00Z", "to": "2026-11-23T00:00:00Z"})
 }
 
 /// Renders the form of a restore, which starts the task `restore` as a dry run.

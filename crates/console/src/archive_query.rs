@@ -39,7 +39,15 @@ pub(crate) struct QueryForm {
 pub(crate) async fn section(context: &ConsoleContext, reader: &ArchiveReader, day: Option<ArchiveDay>) -> Markup {
     let day = day.unwrap_or_else(|| ArchiveDay::of(context.clock.now()));
     let layouts = layouts(reader).await;
-    let StackOrigin::Local(local) = &context.origin;
+    let (access, place) = match &context.origin {
+        StackOrigin::Local(local) => (S3Access::of_endpoint(local.stack.s3_url()), "the S3 server of this machine"),
+        // The archive has just been opened with this connection.
+        StackOrigin::Deployed(stack) => {
+            let connection = stack.connect().await.ok();
+            let region = connection.map(|connection| connection.account.region.clone()).unwrap_or_default();
+            (S3Access::of_account(&region), "S3 with the credentials of the AWS CLI")
+        }
+    };
     html! {
         h2 { "Query" }
         @match context.duckdb().await {
@@ -47,15 +55,14 @@ pub(crate) async fn section(context: &ConsoleContext, reader: &ArchiveReader, da
             None => {
                 p.box {
                     "DuckDB is not installed here. With it (for example " code { "pip install duckdb" }
-                    "), this page runs queries after the next start of " code { "millrace up" }
-                    "."
+                    "), this page runs queries after the next start of the console."
                 }
             }
         }
         details.box open {
             summary { "SQL for DuckDB" }
-            p.note { "Reads the objects from the S3 server of this machine; needs DuckDB's extension httpfs." }
-            pre tabindex="0" data-copy="DuckDB" { (duckdb_sql(reader, local.stack.s3_url(), &layouts)) }
+            p.note { "Reads the objects from " (place) "; needs DuckDB's extension " code { (access.extensions) } "." }
+            pre tabindex="0" data-copy="DuckDB" { (duckdb_sql(reader, &access, &layouts)) }
         }
         details.box open {
             summary { "SQL for Athena" }
@@ -82,17 +89,38 @@ async fn layouts(reader: &ArchiveReader) -> Vec<&'static str> {
     if found.is_empty() { vec![ARCHIVE] } else { found }
 }
 
-fn duckdb_sql(reader: &ArchiveReader, s3_url: &str, layouts: &[&str]) -> String {
-    let endpoint = s3_url.trim_start_matches("http://");
+/// How DuckDB reads the bucket.
+struct S3Access {
+    extensions: &'static str,
+    /// The members of the secret.
+    secret: String,
+}
+
+impl S3Access {
+    fn of_endpoint(url: &str) -> Self {
+        let [key_id, key, region, endpoint] =
+            [ACCESS_KEY_ID, SECRET_ACCESS_KEY, REGION, url.trim_start_matches("http://")].map(sql_text);
+        let secret = format!(
+            "TYPE s3, KEY_ID {key_id}, SECRET {key}, REGION {region},\n  ENDPOINT {endpoint}, URL_STYLE 'path', \
+             USE_SSL false"
+        );
+        Self { extensions: "httpfs", secret }
+    }
+
+    /// No credential is written to the page.
+    fn of_account(region: &str) -> Self {
+        let secret = format!("TYPE s3, PROVIDER credential_chain, REGION {}", sql_text(region));
+        Self { extensions: "aws", secret }
+    }
+}
+
+fn duckdb_sql(reader: &ArchiveReader, access: &S3Access, layouts: &[&str]) -> String {
     let path = |root: &&str| format!("s3://{}/{root}{}/**/*.ndjson.*", reader.store.bucket(), reader.table);
     let paths: Vec<String> = layouts.iter().map(path).collect();
     format!(
-        "INSTALL httpfs;\nLOAD httpfs;\nCREATE SECRET (\n  TYPE s3, KEY_ID {}, SECRET {}, REGION {},\n  ENDPOINT {}, \
-         URL_STYLE 'path', USE_SSL false\n);\nCREATE VIEW {TABLE} AS\n{};\n\n{};",
-        sql_text(ACCESS_KEY_ID),
-        sql_text(SECRET_ACCESS_KEY),
-        sql_text(REGION),
-        sql_text(endpoint),
+        "INSTALL {0};\nLOAD {0};\nCREATE SECRET (\n  {1}\n);\nCREATE VIEW {TABLE} AS\n{2};\n\n{3};",
+        access.extensions,
+        access.secret,
         rows_sql(&paths, &reader.key_names),
         example(reader)
     )
@@ -168,7 +196,7 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Form(form): Form<
             StatusCode::CONFLICT,
             PATH,
             TITLE,
-            "DuckDB is not installed: install it, and start millrace up again.",
+            "DuckDB is not installed: install it, and start millrace again.",
         );
     };
     let outcome = match ArchiveDay::parse(&form.day) {

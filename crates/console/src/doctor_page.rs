@@ -1,9 +1,14 @@
 //! The page Doctor: the settings of the running template that lose records, each with its fix and its explanation.
 //!
-//! The findings are those of `millrace doctor` for the template's file, with the parameters of `--parameter`.
+//! The findings are those of `millrace doctor` for the template's file, with the parameters of `--parameter`; of a
+//! deployed stack, those of `millrace doctor --stack`.
 
-use axum::extract::{Path, State};
-use axum::response::{IntoResponse as _, Response};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::{Form, Path, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use http::StatusCode;
 use maud::{Markup, html};
 use millrace_doctor::deployment::SourceLocation;
@@ -12,12 +17,18 @@ use millrace_doctor::diagnosis::{DeploymentDiagnosis, RuleFinding, diagnose};
 use millrace_doctor::explanation::explain;
 use millrace_doctor::rule_table::{self, DoctorRule, RULES, RuleSeverity};
 use millrace_local::stack::StackOptions;
+use serde::Deserialize;
+use tokio::time::Instant;
 
+use crate::account_doctor::{AccountDoctor, DiagnosisState, StackDiagnosis};
+use crate::deployed_stack::DeployedStack;
 use crate::stack_stores::StackOrigin;
-use crate::{ConsoleContext, frame};
+use crate::{ConsoleContext, DeployedContext, frame};
 
 pub(crate) const PATH: &str = "/doctor";
 const TITLE: &str = "Doctor";
+/// The time after which the page of a deployed stack shows the progress of the reading.
+const SHOWN_AFTER: Duration = Duration::from_secs(5);
 
 /// The diagnosis of a template, and the parts that could not be read.
 struct TemplateDiagnosis {
@@ -38,8 +49,10 @@ fn judge(options: &StackOptions) -> Result<TemplateDiagnosis, String> {
 
 /// Shows the findings.
 pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
-    let StackOrigin::Local(local) = &context.origin;
-    let options = local.stack.options().clone();
+    let options = match &context.origin {
+        StackOrigin::Local(local) => local.stack.options().clone(),
+        StackOrigin::Deployed(stack) => return show_stack(&context, stack).await,
+    };
     let template = options.template.display().to_string();
     let judged = tokio::task::spawn_blocking(move || judge(&options)).await;
     let judged = judged.map_err(|panic| panic.to_string()).and_then(|judged| judged);
@@ -53,9 +66,18 @@ pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
             " that lose records, or weaken their protection. " code { "millrace doctor " (template) }
             " prints the same."
         }
-        (summary(&diagnosis))
-        @for problem in &problems { (frame::problem(problem)) }
-        @for severity in RuleSeverity::ALL { (findings(&diagnosis, severity)) }
+        (summary(&diagnosis, "Correct the template, and start millrace up again."))
+        (judged_parts(&diagnosis, &problems))
+        (all_rules())
+    };
+    frame::page(PATH, TITLE, &body).into_response()
+}
+
+/// Renders a diagnosis after its summary.
+fn judged_parts(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> Markup {
+    html! {
+        @for problem in problems { (frame::problem(problem)) }
+        @for severity in RuleSeverity::ALL { (findings(diagnosis, severity)) }
         @if !diagnosis.ignored.is_empty() {
             h2 { "Intended" }
             p.note { "Findings that the template declares as intended, with the reason." }
@@ -65,26 +87,89 @@ pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
                 ": " (reason)
             } } }
         }
-        (unchecked(&diagnosis))
+        (unchecked(diagnosis))
+    }
+}
+
+fn all_rules() -> Markup {
+    html! {
         h2 { "All rules" }
         ul.columns {
             @for rule in RULES { li { a href=(address(rule)) { (rule.title) } " " span.note { (rule.severity) } } }
         }
+    }
+}
+
+/// Shows the findings of a deployed stack. They take up to some minutes, so the page shows the progress until then.
+async fn show_stack(context: &ConsoleContext, stack: &Arc<DeployedStack>) -> Response {
+    let read_until = Instant::now() + SHOWN_AFTER;
+    let state = loop {
+        match AccountDoctor::get(stack, false, context.clock.now()) {
+            DiagnosisState::Reading(_) if Instant::now() < read_until => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            state => break state,
+        }
+    };
+    let is_reading = matches!(state, DiagnosisState::Reading(_));
+    let body = html! {
+        p.note {
+            "Settings of the stack " code { (stack.name()) } " that lose records, or weaken their protection. "
+            code { "millrace doctor --stack " (stack.name()) } " prints the same."
+        }
+        // The script replaces the content until it is complete.
+        div #run role="status" data-running=(is_reading) {
+            @match &state {
+                DiagnosisState::None => {}
+                DiagnosisState::Reading(calls) => {
+                    p.box.warn { "Reading the account: " (calls.load(Ordering::Relaxed)) " calls so far." }
+                    noscript { p.note { "Reload the page to see the progress." } }
+                }
+                DiagnosisState::Done(read) => {
+                    @match &**read {
+                        Err(reason) => { (frame::problem(reason)) }
+                        Ok(StackDiagnosis { diagnosis, problems, read_at }) => {
+                            p.note { "Read at " (frame::clock_time(*read_at)) " UTC." }
+                            (summary(diagnosis, "Correct the template, and deploy it."))
+                            (judged_parts(diagnosis, problems))
+                        }
+                    }
+                    form method="post" action=(PATH) {
+                        (frame::token_field(context))
+                        button type="submit" { "Read the account again" }
+                    }
+                }
+            }
+        }
+        (all_rules())
     };
     frame::page(PATH, TITLE, &body).into_response()
 }
 
-fn summary(diagnosis: &DeploymentDiagnosis) -> Markup {
+/// The form that reads the account again.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct AgainForm {
+    token: Option<String>,
+}
+
+/// Reads the account of a deployed stack again.
+pub(crate) async fn again(State(context): State<DeployedContext>, Form(form): Form<AgainForm>) -> Response {
+    if let Err(rejected) = context.guard.check_token(form.token.as_deref()) {
+        return rejected.into_response();
+    }
+    AccountDoctor::get(&context.stack, true, context.clock.now());
+    Redirect::to(PATH).into_response()
+}
+
+fn summary(diagnosis: &DeploymentDiagnosis, fix: &str) -> Markup {
     let (found, mappings) = (diagnosis.findings.len(), diagnosis.mappings);
     html! {
         @if found == 0 {
             p.box.good role="status" { "No finding in " (frame::count(mappings, "event source mapping")) "." }
         } @else {
             p.box.bad role="status" {
-                (frame::count(found, "finding")) " in " (frame::count(mappings, "event source mapping")) ". Correct the template, and start " code {
-                    "millrace up"
-                }
-                " again."
+                (frame::count(found, "finding")) " in " (frame::count(mappings, "event source mapping")) ". " (fix)
             }
         }
     }
@@ -200,7 +285,7 @@ mod tests {
             assert!(page.contains(text), "{text} is missing: {page}");
         }
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
-        assert!(summary(&judged.diagnosis).into_string().contains(" in 1 event source mapping."));
+        assert!(summary(&judged.diagnosis, "").into_string().contains(" in 1 event source mapping."));
         std::fs::write(&template, "a: [\n").unwrap();
         assert!(judge(&options).is_err_and(|reason| reason.contains("t.yaml:2: invalid YAML")));
     }

@@ -98,7 +98,16 @@ pub(crate) fn failed(status: StatusCode, path: &str, title: &str, reason: &str) 
 
 /// Renders a problem; screen readers announce it.
 pub(crate) fn problem(reason: &str) -> Markup {
-    html! { p.box.bad role="alert" { (reason) } }
+    html! { p.box.bad role="alert" { (reason) @if let Some(advice) = advice(reason) { ". " (advice) } } }
+}
+
+/// Returns what to do about an error of an account, of which an adapter reports what AWS says.
+fn advice(reason: &str) -> Option<&'static str> {
+    if reason.contains("ExpiredToken") && !reason.contains("log in again") {
+        return Some("Log in again, and reload the page after a minute.");
+    }
+    let is_denied = reason.contains("AccessDenied");
+    is_denied.then_some("`millrace console --print-policy` prints the permissions that the pages need.")
 }
 
 /// Renders the hidden field with the token of a form.
@@ -155,4 +164,21 @@ pub(crate) fn address(path: &str, fields: &[(&str, &str)]) -> String {
         |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
     format!("{path}?{}", fields.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_of_an_account_has_its_fix() {
+        for (reason, fix) in [
+            ("Users: BatchGetItem: AccessDeniedException: not authorized", "millrace console --print-policy"),
+            ("ListObjectsV2: ExpiredToken: The provided token has expired", "Log in again, and reload the page"),
+        ] {
+            assert!(problem(reason).into_string().contains(fix), "{reason}");
+        }
+        let said = "ListStackResources failed: ExpiredToken: expired: log in again, or set --profile";
+        assert!(problem(said).into_string().ends_with("set --profile</p>"));
+    }
 }

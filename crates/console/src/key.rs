@@ -1,9 +1,12 @@
 //! The page Key: one key in every store, side by side, with the differences marked, and its changes.
 
+use std::sync::Arc;
+
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use maud::{Markup, html};
+use millrace_local::observer::ObservedChange;
 use millrace_shared::item::VERSION;
 use millrace_shared::raw_item::RawItem;
 use serde::Deserialize;
@@ -32,7 +35,7 @@ pub(crate) fn address(key: &str) -> String {
 
 /// Shows the page.
 pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Query<KeyQuery>) -> Response {
-    let own = match context.origin.stores() {
+    let own = match context.stores().await {
         Ok(own) => own,
         Err(missing) => return missing.page(TITLE),
     };
@@ -45,7 +48,11 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
     if text.is_empty() {
         let body = html! {
             (search(text, &key_stores::example(&description)))
-            p.box { "Enter a key to see it in every store, or choose one on the page " a href="/" { "Live" } "." }
+            p.box {
+                "Enter a key to see it in every store"
+                @if context.origin.is_local() { ", or choose one on the page " a href="/" { "Live" } }
+                "."
+            }
         };
         return frame::page(PATH, TITLE, &body).into_response();
     }
@@ -56,7 +63,7 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
             return (StatusCode::BAD_REQUEST, frame::page(PATH, TITLE, &body)).into_response();
         }
     };
-    let stores = key_stores::read(maintenance, own.cache.as_ref(), &key, context.clock.now()).await;
+    let stores = key_stores::read(maintenance, &own.cache, &key, context.clock.now()).await;
     let history = context.origin.changes().map(|observer| observer.of_key(key.as_str(), HISTORY)).unwrap_or_default();
     let body = html! {
         (search(key.as_str(), &key_stores::example(&description)))
@@ -71,24 +78,33 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
                     Err(error) => { (frame::problem(error)) }
                 }
             }
-            @for replica in &stores.replicas { (of_replica(&stores, replica)) }
+            @for replica in &stores.replicas { (of_replica(replica)) }
             (cache(&stores))
             (archive(&stores))
             (failures(&stores))
         }
-        h2 { "History" }
+        @if context.origin.is_local() {
+            h2 { "History" }
+            (changes(&history))
+        }
+    };
+    frame::page(PATH, TITLE, &body).into_response()
+}
+
+/// Renders the changes of the key.
+fn changes(history: &[Arc<ObservedChange>]) -> Markup {
+    html! {
         @if history.is_empty() { p.note { "No retained change has this key." } }
         @else {
             div.scroll tabindex="0" role="region" aria-label="History" {
                 table {
                     caption { "The newest change is at the top. Only changes since the start are shown." }
                     thead { (live::head()) }
-                    tbody { @for change in &history { (live::row(change)) } }
+                    tbody { @for change in history { (live::row(change)) } }
                 }
             }
         }
-    };
-    frame::page(PATH, TITLE, &body).into_response()
+    }
 }
 
 fn search(key: &str, example: &str) -> Markup {
@@ -102,7 +118,7 @@ fn search(key: &str, example: &str) -> Markup {
 }
 
 fn summary(stores: &KeyStores) -> Markup {
-    let equal: Vec<Option<bool>> = stores.replicas.iter().map(|replica| stores.is_equal(replica)).collect();
+    let equal: Vec<Option<bool>> = stores.replicas.iter().map(StoredReplica::is_equal).collect();
     html! {
         @if equal.contains(&Some(false)) { p.box.bad role="status" { "A replica differs from the source." } }
         @else if equal.contains(&None) { p.box.warn role="status" { "Not every store could be read." } }
@@ -110,10 +126,12 @@ fn summary(stores: &KeyStores) -> Markup {
     }
 }
 
-fn of_replica(stores: &KeyStores, replica: &StoredReplica) -> Markup {
-    let source = stores.source.as_ref().ok().and_then(Option::as_ref);
-    let is_equal = stores.is_equal(replica);
-    let different = if is_equal == Some(false) { differences(source, replica.item()) } else { Vec::new() };
+fn of_replica(replica: &StoredReplica) -> Markup {
+    let is_equal = replica.is_equal();
+    let different = match &replica.expected {
+        Ok(expected) if is_equal == Some(false) => differences(expected.as_ref(), replica.item()),
+        _ => Vec::new(),
+    };
     html! {
         section.box aria-label=(format!("replica {}", replica.name)) {
             h3 { "replica: " (replica.name) " "
@@ -122,6 +140,10 @@ fn of_replica(stores: &KeyStores, replica: &StoredReplica) -> Markup {
                     Some(false) => { span.verdict.bad { "different" } }
                     None => { span.verdict.warn { "not read" } }
                 }
+            }
+            @if replica.has_rules {
+                p.note { "Compared with what the rules of the replica make of the source's item." }
+                @if let Err(error) = &replica.expected { (frame::problem(error)) }
             }
             @match &replica.state {
                 Err(error) => { (frame::problem(error)) }
@@ -150,6 +172,9 @@ fn cache(stores: &KeyStores) -> Markup {
             } }
             @match &stores.cache {
                 CacheState::Off => { p { "The cache tier is off. " code { "millrace up --cache auto" } " starts it." } }
+                CacheState::InNetwork => {
+                    p { "The cache of a deployed stack, if it has one, can be reached only from its network: it is not read." }
+                }
                 CacheState::NotCached => { p { "The cache contains only records of the users service, and this key is not one." } }
                 CacheState::Unreadable(error) => { (frame::problem(error)) }
                 CacheState::Miss => { p { "No entry: the next read of the API writes one." } }

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
+use futures::{StreamExt as _, stream as futures_stream};
 use millrace_archive::store::ArchiveStore;
 use millrace_archive::{ARCHIVE, ArchiveDay, ArchivedRow, KeyNames};
 use millrace_maintenance::MaintenanceHandler;
@@ -16,9 +18,16 @@ use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::{ReplicaItem, ReplicaState};
 use millrace_shared::stream;
 use millrace_shared::table_reader::SourceDescription;
+use millrace_sinks::Replica;
 use time::{Duration, OffsetDateTime};
 use tokio::runtime::Handle;
 
+use crate::stack_stores::StackCache;
+
+/// The time limit of the read of a store.
+const STORE_WITHIN: std::time::Duration = std::time::Duration::from_secs(12);
+/// The number of failure objects that are read at once.
+const IN_FLIGHT: usize = 8;
 /// The time limit of a lookup in the cache.
 const CACHE_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 /// The maximum number of archive objects that are searched for a key.
@@ -33,6 +42,10 @@ pub(crate) const FAILURE_BYTES: u64 = 1024 * 1024;
 /// The item that a replica stores under a key.
 pub(crate) struct StoredReplica {
     pub(crate) name: String,
+    /// Whether the replica stores a part of the items or of their attributes.
+    pub(crate) has_rules: bool,
+    /// The item that the replica has to store; or why it is not known.
+    pub(crate) expected: Result<Option<RawItem>, String>,
     pub(crate) state: Result<Option<ReplicaItem>, String>,
 }
 
@@ -40,6 +53,18 @@ impl StoredReplica {
     /// Returns the item; a tombstone counts as absent.
     pub(crate) fn item(&self) -> Option<&RawItem> {
         self.state.as_ref().ok()?.as_ref()?.item()
+    }
+
+    /// Returns whether the replica stores the item that it has to store, or none if it has to store none; `None` if one
+    /// of them is not known.
+    pub(crate) fn is_equal(&self) -> Option<bool> {
+        let expected = self.expected.as_ref().ok()?;
+        self.state.as_ref().ok()?;
+        Some(match (expected, self.item()) {
+            (None, None) => true,
+            (Some(expected), Some(copy)) => expected.eq_by_value(copy),
+            _ => false,
+        })
     }
 }
 
@@ -55,6 +80,8 @@ pub(crate) struct FailureOfKey {
 pub(crate) enum CacheState {
     /// The stack has no cache.
     Off,
+    /// See [`StackCache::InNetwork`].
+    InNetwork,
     /// The key is not that of a record of the users service, and therefore not cached.
     NotCached,
     Unreadable(String),
@@ -76,20 +103,6 @@ pub(crate) struct KeyStores {
     pub(crate) archive: Option<Result<Vec<ArchivedRow>, String>>,
     pub(crate) failures: Result<Vec<FailureOfKey>, String>,
     pub(crate) cache: CacheState,
-}
-
-impl KeyStores {
-    /// Returns whether a replica stores the same item as the source, or both have none; `None` if one of them could not be
-    /// read.
-    pub(crate) fn is_equal(&self, replica: &StoredReplica) -> Option<bool> {
-        let source = self.source.as_ref().ok()?;
-        replica.state.as_ref().ok()?;
-        Some(match (source, replica.item()) {
-            (None, None) => true,
-            (Some(source), Some(copy)) => source.eq_by_value(copy),
-            _ => false,
-        })
-    }
 }
 
 /// Returns the names of the attributes that differ between two items.
@@ -138,28 +151,56 @@ pub(crate) fn example(description: &SourceDescription) -> String {
 /// Reads a key from every store.
 pub(crate) async fn read(
     maintenance: &MaintenanceHandler,
-    cache: Option<&Cache>,
+    cache: &StackCache,
     key: &CanonicalKey,
     now: OffsetDateTime,
 ) -> KeyStores {
     let keys = std::slice::from_ref(key);
-    let source = maintenance.source.read(keys).await.map(|mut found| found.items.pop().flatten());
-    let mut replicas = Vec::new();
+    let source = async {
+        let read = within("the source", maintenance.source.read(keys)).await?;
+        Ok(read.map_err(|error| error.to_string())?.items.pop().flatten())
+    };
+    let mut states = Vec::new();
     for replica in &maintenance.replicas {
-        let state = replica.read(keys).await.map(|mut found| found.held.pop().flatten());
-        let state = state.map_err(|error| error.to_string());
-        replicas.push(StoredReplica { name: replica.name().to_owned(), state });
+        states.push(replica_state(replica.as_ref(), keys));
     }
-    let archive = match &maintenance.archive {
-        Some(archive) => Some(archived(maintenance, archive, key, now).await),
-        None => None,
+    let archive = async {
+        let archive = maintenance.archive.as_ref()?;
+        Some(within("the archive", archived(maintenance, archive, key, now)).await.and_then(|rows| rows))
     };
-    let failures = failures(maintenance, key).await;
-    let cache = match cache {
-        Some(cache) => cached(cache, maintenance.source.name(), key).await,
-        None => CacheState::Off,
+    let failures = async { within("the failure bucket", failures(maintenance, key)).await.and_then(|own| own) };
+    let cache = async {
+        match cache {
+            StackCache::Reachable(cache) => cached(cache, maintenance.source.name(), key).await,
+            StackCache::Off => CacheState::Off,
+            StackCache::InNetwork => CacheState::InNetwork,
+        }
     };
-    KeyStores { source: source.map_err(|error| error.to_string()), replicas, archive, failures, cache }
+    let (source, states, archive, failures, cache) =
+        futures::join!(Box::pin(source), join_all(states), Box::pin(archive), Box::pin(failures), Box::pin(cache));
+    let replicas = maintenance.replicas.iter().zip(states).map(|(replica, state)| {
+        let expected = match &source {
+            Ok(Some(item)) => replica.expected(key, item.clone()).map_err(|error| error.to_string()),
+            Ok(None) => Ok(None),
+            Err(_) => Err("the source could not be read".to_owned()),
+        };
+        let (name, has_rules) = (replica.name().to_owned(), replica.transform().is_some());
+        StoredReplica { name, has_rules, expected, state }
+    });
+    let replicas = replicas.collect();
+    KeyStores { source, replicas, archive, failures, cache }
+}
+
+/// Reads what a replica stores under a key.
+async fn replica_state(replica: &dyn Replica, keys: &[CanonicalKey]) -> Result<Option<ReplicaItem>, String> {
+    let read = within(&format!("the replica {}", replica.name()), replica.read(keys)).await?;
+    Ok(read.map_err(|error| error.to_string())?.held.pop().flatten())
+}
+
+/// Awaits the read of a store for at most [`STORE_WITHIN`].
+async fn within<T>(store: &str, read: impl Future<Output = T>) -> Result<T, String> {
+    let reason = || format!("{store} has not responded within {} s: try again", STORE_WITHIN.as_secs());
+    tokio::time::timeout(STORE_WITHIN, read).await.map_err(|_| reason())
 }
 
 /// Looks a key up in the cache, for at most [`CACHE_WITHIN`].
@@ -246,15 +287,13 @@ pub(crate) fn keys_of(failure: &FailureRecord) -> Vec<CanonicalKey> {
 
 async fn failures(maintenance: &MaintenanceHandler, key: &CanonicalKey) -> Result<Vec<FailureOfKey>, String> {
     let objects = maintenance.failures.list(QUARANTINE, None, FAILURES).await.map_err(|error| error.to_string())?;
-    let mut own = Vec::new();
-    for object in objects {
+    let read = futures_stream::iter(objects).map(|object| async move {
         // An object that cannot be read is shown on the page of the failure bucket.
-        let Ok(Some(failure)) = failure(maintenance, &object.key, object.size_bytes).await else { continue };
-        if keys_of(&failure).contains(key) {
-            own.push(FailureOfKey { object: object.key, reason: failure.reason, sink: failure.sink });
-        }
-    }
-    Ok(own)
+        let failure = failure(maintenance, &object.key, object.size_bytes).await.ok().flatten()?;
+        let is_own = keys_of(&failure).contains(key);
+        is_own.then_some(FailureOfKey { object: object.key, reason: failure.reason, sink: failure.sink })
+    });
+    Ok(read.buffered(IN_FLIGHT).filter_map(std::future::ready).collect().await)
 }
 
 /// Returns a short description of the state in a replica.

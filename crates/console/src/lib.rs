@@ -1,4 +1,5 @@
-//! The console: web pages that show a running stack of this machine. [`ConsoleServer::start`]
+//! The console: web pages that show a stack, of this machine ([`ConsoleServer::start`]) or of an account
+//! ([`ConsoleServer::start_deployed`]).
 //!
 //! The pages read through the same adapters as the maintenance tasks, and through the observer of the stack
 //! ([`millrace_local::observer`]), whose ring is the only state in addition to the last task runs. `router` lists the
@@ -19,33 +20,41 @@ use tokio::sync::OnceCell;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+mod account_doctor;
 mod api_page;
 mod archive_page;
 mod archive_query;
 mod archive_reader;
 mod assets;
 mod break_it;
+pub mod deployed_stack;
 mod doctor_page;
 mod duckdb;
+mod executions;
 mod frame;
 mod item_page;
 mod item_text;
 mod key;
 mod key_stores;
 mod live;
+mod metrics_page;
 mod quarantine;
 mod router;
 mod sample_item;
 mod security;
+pub mod stack_calls;
+mod stack_metrics;
 mod stack_stores;
 mod table_items;
 mod tables;
+mod task_access;
 mod task_runs;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod verify_light;
 
+use deployed_stack::DeployedStack;
 use duckdb::DuckDbProgram;
 pub use router::router;
 use security::RequestGuard;
@@ -81,6 +90,21 @@ impl LocalContext {
     }
 }
 
+/// The state of the pages that only a deployed stack has.
+#[derive(Clone)]
+struct DeployedContext {
+    stack: Arc<DeployedStack>,
+    console: ConsoleContext,
+}
+
+impl Deref for DeployedContext {
+    type Target = ConsoleContext;
+
+    fn deref(&self) -> &ConsoleContext {
+        &self.console
+    }
+}
+
 impl Deref for LocalContext {
     type Target = ConsoleContext;
 
@@ -95,6 +119,12 @@ impl ConsoleContext {
     #[must_use]
     pub fn new(stack: Arc<LocalStack>, address: &str, stopped: watch::Receiver<bool>, clock: Clock) -> Self {
         Self::of(StackOrigin::Local(LocalOrigin::new(stack)), address, stopped, clock)
+    }
+
+    /// Creates the context of a console of a deployed stack, like [`ConsoleContext::new`].
+    #[must_use]
+    pub fn deployed(stack: Arc<DeployedStack>, address: &str, stopped: watch::Receiver<bool>, clock: Clock) -> Self {
+        Self::of(StackOrigin::Deployed(stack), address, stopped, clock)
     }
 
     fn of(origin: StackOrigin, address: &str, stopped: watch::Receiver<bool>, clock: Clock) -> Self {
@@ -134,9 +164,21 @@ impl ConsoleServer {
     /// # Errors
     /// Fails if the listener's address cannot be determined.
     pub fn start(listener: TcpListener, stack: Arc<LocalStack>, clock: Clock) -> std::io::Result<Self> {
+        Self::serve(listener, StackOrigin::Local(LocalOrigin::new(stack)), clock)
+    }
+
+    /// Serves the console of a deployed stack on a listener of the loopback interface.
+    ///
+    /// # Errors
+    /// Fails if the listener's address cannot be determined.
+    pub fn start_deployed(listener: TcpListener, stack: DeployedStack, clock: Clock) -> std::io::Result<Self> {
+        Self::serve(listener, StackOrigin::Deployed(Arc::new(stack)), clock)
+    }
+
+    fn serve(listener: TcpListener, origin: StackOrigin, clock: Clock) -> std::io::Result<Self> {
         let address = listener.local_addr()?.to_string();
         let (stop, stopped) = watch::channel(false);
-        let context = ConsoleContext::new(stack, &address, stopped.clone(), clock);
+        let context = ConsoleContext::of(origin, &address, stopped.clone(), clock);
         let server = tokio::spawn(async move {
             let mut stopped = stopped;
             let served = axum::serve(listener, router(context)).with_graceful_shutdown(async move {

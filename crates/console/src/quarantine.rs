@@ -1,15 +1,18 @@
 //! The page Quarantine: the objects of the failure bucket with their reason, their record and what the source stores now;
 //! and the redrive, as a dry run and for real.
 
+use std::time::Duration;
+
 use axum::extract::{Form, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use futures::{StreamExt as _, stream};
 use http::StatusCode;
 use maud::{Markup, html};
 use millrace_maintenance::MaintenanceHandler;
 use millrace_maintenance::failure_bucket::FailureObject;
 use millrace_maintenance::failure_record::{FailureRecord, ON_FAILURE_PREFIX, QUARANTINE};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::key_stores::{failure, keys_of};
 use crate::{ConsoleContext, frame, key, tasks};
@@ -18,6 +21,9 @@ const PATH: &str = "/quarantine";
 const TITLE: &str = "Quarantine";
 /// The number of objects that the page shows.
 const SHOWN: i32 = 50;
+/// The number of objects that are read at once, and the time limit of the page.
+const IN_FLIGHT: usize = 8;
+const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 /// The maximum length of a shown record, in bytes.
 const RECORD_BYTES: usize = 4 * 1024;
 
@@ -34,31 +40,34 @@ pub(crate) struct RedriveForm {
 
 /// Shows the page.
 pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
-    let maintenance = match context.origin.stores() {
+    let maintenance = match context.stores().await {
         Ok(stores) => stores.maintenance,
         Err(missing) => return missing.page(TITLE),
     };
-    let mut objects = Vec::new();
-    for prefix in [QUARANTINE, ON_FAILURE_PREFIX] {
-        match maintenance.failures.list(prefix, None, SHOWN).await {
-            Ok(listed) => objects.extend(listed),
-            Err(error) => return frame::failed(StatusCode::BAD_GATEWAY, PATH, TITLE, &error.to_string()),
-        }
-    }
-    let mut shown = Vec::new();
-    for object in &objects {
-        shown.push(section(&context, &maintenance, object).await);
-    }
+    let sections = tokio::time::timeout(SHOWN_WITHIN, Box::pin(sections(&context, &maintenance))).await;
+    let late = || Err(format!("the failure bucket has not responded within {} s: try again", SHOWN_WITHIN.as_secs()));
+    let shown = match sections.unwrap_or_else(|_| late()) {
+        Ok(shown) => shown,
+        Err(reason) => return frame::failed(StatusCode::BAD_GATEWAY, PATH, TITLE, &reason),
+    };
     let body = html! {
         p.note { "Records that a function could not process, with the reason. A redrive reconciles their items: it writes what the source stores now, not the old record." }
-        @if objects.is_empty() {
-            p.box.good { "The failure bucket is empty. To see a record here, write a poison record on the page " a href="/break" { "Break it" } "." }
+        @if shown.is_empty() {
+            p.box.good {
+                "The failure bucket is empty."
+                @if context.origin.is_local() {
+                    " To see a record here, write a poison record on the page " a href="/break" { "Break it" } "."
+                }
+            }
         } @else {
-            @if objects.len() >= usize::try_from(SHOWN).unwrap_or_default() { p.note { "Only the first " (SHOWN) " objects of each kind are shown." } }
+            @if shown.len() >= usize::try_from(SHOWN).unwrap_or_default() { p.note { "Only the first " (SHOWN) " objects of each kind are shown." } }
             h2 { "Failure objects" }
             section.box aria-label="All objects" {
                 h3 { "All objects" }
                 (redrive(&context, ""))
+                @if !context.allows_tasks() {
+                    (context.start_command(&json!({"task": "redrive", "dry_run": true})).await)
+                }
             }
             @for own in &shown { (own) }
         }
@@ -66,9 +75,22 @@ pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
     frame::page(PATH, TITLE, &body).into_response()
 }
 
+/// Renders the first objects of each kind.
+///
+/// # Errors
+/// The error of the bucket, as text.
+async fn sections(context: &ConsoleContext, maintenance: &MaintenanceHandler) -> Result<Vec<Markup>, String> {
+    let mut objects = Vec::new();
+    for prefix in [QUARANTINE, ON_FAILURE_PREFIX] {
+        objects.extend(maintenance.failures.list(prefix, None, SHOWN).await.map_err(|error| error.to_string())?);
+    }
+    let sections = stream::iter(objects).map(|object| async move { section(context, maintenance, &object).await });
+    Ok(sections.buffered(IN_FLIGHT).collect().await)
+}
+
 fn redrive(context: &ConsoleContext, prefix: &str) -> Markup {
     html! {
-        div.row {
+        @if context.allows_tasks() { div.row {
             @for (apply, label) in [("false", "Dry run"), ("true", "Redrive")] {
                 form method="post" action=(PATH) {
                     (frame::token_field(context))
@@ -77,7 +99,7 @@ fn redrive(context: &ConsoleContext, prefix: &str) -> Markup {
                     button type="submit" aria-label=(format!("{label}: {}", if prefix.is_empty() { "all objects" } else { prefix })) { (label) }
                 }
             }
-        }
+        } }
     }
 }
 
@@ -128,16 +150,12 @@ pub(crate) async fn start(State(context): State<ConsoleContext>, Form(form): For
     if let Err(rejected) = context.guard.check_token(form.token.as_deref()) {
         return rejected.into_response();
     }
-    let maintenance = match context.origin.stores() {
-        Ok(stores) => stores.maintenance,
-        Err(missing) => return missing.page(TITLE),
-    };
     let mut request = Map::from_iter([("dry_run".to_owned(), Value::from(form.apply != "true"))]);
     if !form.prefix.is_empty() {
         request.insert("prefix".to_owned(), form.prefix.into());
     }
-    match context.runs.start(maintenance, "redrive", request, &context.clock) {
+    match context.start_task("redrive", request).await {
         Ok(id) => Redirect::to(&tasks::address(&id)).into_response(),
-        Err(reason) => frame::failed(StatusCode::CONFLICT, PATH, TITLE, &reason),
+        Err(refused) => refused.page(TITLE),
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use http::StatusCode;
 
 use crate::stack_stores::StackOrigin;
 use crate::{
-    ConsoleContext, LocalContext, api_page, archive_page, archive_query, assets, break_it, doctor_page, frame,
-    item_page, key, live, quarantine, security, tables, tasks,
+    ConsoleContext, DeployedContext, LocalContext, api_page, archive_page, archive_query, assets, break_it,
+    doctor_page, frame, item_page, key, live, metrics_page, quarantine, security, tables, tasks,
 };
 
 /// The pages of a stack of this machine, in the order of the navigation.
@@ -27,18 +27,54 @@ const LOCAL_PAGES: frame::Navigation = &[
     (api_page::PATH, "API"),
 ];
 
+/// The pages of a deployed stack.
+const DEPLOYED_PAGES: frame::Navigation = &[
+    ("/", "Metrics"),
+    ("/key", "Key"),
+    ("/archive", "Archive"),
+    ("/quarantine", "Quarantine"),
+    ("/tasks", "Tasks"),
+    (doctor_page::PATH, "Doctor"),
+];
+
+/// The paths that a deployed stack does not have, each with the reason.
+const LOCAL_PATHS: [(&str, &str); 9] = [
+    ("/events", NO_TIMELINE),
+    ("/lag.json", NO_TIMELINE),
+    (tables::PATH, NO_EDITOR),
+    ("/tables/import", NO_EDITOR),
+    (item_page::PATH, NO_EDITOR),
+    ("/tables/item/delete", NO_EDITOR),
+    ("/break", NO_FAULTS),
+    ("/light", NO_FAULTS),
+    (api_page::PATH, NO_API),
+];
+const NO_TIMELINE: &str = "The timeline needs a stack of this machine, whose functions this process observes: the page \
+                           Metrics has what CloudWatch records of a deployed stack.";
+const NO_EDITOR: &str = "The page Tables needs a stack of this machine: the console only reads a deployed stack. The \
+                         page Key shows an item in every store.";
+const NO_API: &str = "The page API needs a stack of this machine: the documentation of a deployed API is below /docs of \
+                      its own address.";
+const NO_FAULTS: &str = "The page Break it needs a stack of this machine: nothing of a deployed stack is broken on \
+                         purpose. Start one with millrace up.";
+
 /// Returns the console as a router.
 pub fn router(context: ConsoleContext) -> Router {
     let guard = Arc::clone(&context.guard);
-    let StackOrigin::Local(local) = &context.origin;
-    let pages = local_pages(LocalContext::new(local, &context)).merge(shared_pages().with_state(context));
-    pages
+    let (own, navigation) = match &context.origin {
+        StackOrigin::Local(local) => (local_pages(LocalContext::new(local, &context)), LOCAL_PAGES),
+        StackOrigin::Deployed(stack) => {
+            let deployed = DeployedContext { stack: Arc::clone(stack), console: context.clone() };
+            (deployed_pages(deployed), DEPLOYED_PAGES)
+        }
+    };
+    own.merge(shared_pages().with_state(context))
         .route("/assets/{name}", get(assets::serve))
         .fallback(|| async {
             frame::failed(StatusCode::NOT_FOUND, "/", "Not found", "There is no page at this address.")
         })
         .layer(DefaultBodyLimit::max(item_page::FORM_BYTES))
-        .layer(from_fn_with_state(LOCAL_PAGES, frame::add_frame))
+        .layer(from_fn_with_state(navigation, frame::add_frame))
         .layer(from_fn_with_state(guard, security::guard))
 }
 
@@ -58,6 +94,17 @@ fn shared_pages() -> Router<ConsoleContext> {
         .route("/tasks/runs/{id}/apply", post(tasks::apply))
         .route(doctor_page::PATH, get(doctor_page::show))
         .route("/doctor/{rule}", get(doctor_page::show_rule))
+}
+
+/// Returns the pages that only a deployed stack has, and the reason in place of those that it lacks.
+fn deployed_pages(context: DeployedContext) -> Router {
+    let pages = Router::new()
+        .route("/", get(metrics_page::show))
+        .route(doctor_page::PATH, post(doctor_page::again))
+        .with_state(context);
+    LOCAL_PATHS.into_iter().fold(pages, |pages, (path, reason)| {
+        pages.route(path, any(move || async move { frame::failed(StatusCode::NOT_FOUND, "/", "Not found", reason) }))
+    })
 }
 
 /// Returns the pages that need a stack of this machine.

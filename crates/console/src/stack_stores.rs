@@ -1,4 +1,4 @@
-//! What the pages of every stack read: [`StackStores`]. Where it comes from is the business of a [`StackOrigin`].
+//! What the pages of every stack read: [`StackStores`]. A [`StackOrigin`] is where it comes from.
 
 use std::sync::Arc;
 
@@ -9,24 +9,40 @@ use millrace_local::stack::LocalStack;
 use millrace_maintenance::MaintenanceHandler;
 use millrace_shared::cache::{Cache, CacheSettings};
 
-use crate::frame;
+use crate::deployed_stack::DeployedStack;
+use crate::{ConsoleContext, frame};
 
 /// The tables, replicas, archive and failure bucket of a stack, as its maintenance function reads them, and its cache.
 #[derive(Clone)]
 pub(crate) struct StackStores {
     pub(crate) maintenance: Arc<MaintenanceHandler>,
-    /// The cache; `None` if the stack has none.
-    pub(crate) cache: Option<Cache>,
+    pub(crate) cache: StackCache,
 }
 
-/// Why there are no stores.
+/// The cache of a stack.
+#[derive(Clone)]
+pub(crate) enum StackCache {
+    /// The stack has none.
+    Off,
+    /// It can be read.
+    Reachable(Cache),
+    /// It can be reached only from the network of the stack, if it has one.
+    InNetwork,
+}
+
+/// Why a part of a stack cannot be read or started, and the status of the page that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StoresUnavailable {
+pub(crate) struct StackUnavailable {
     pub(crate) status: StatusCode,
     pub(crate) reason: String,
 }
 
-impl StoresUnavailable {
+impl StackUnavailable {
+    /// Returns the reason of a call that failed.
+    pub(crate) fn unreadable(reason: String) -> Self {
+        Self { status: StatusCode::BAD_GATEWAY, reason }
+    }
+
     /// Renders the page that says so.
     pub(crate) fn page(&self, title: &str) -> Response {
         frame::failed(self.status, "/", title, &self.reason)
@@ -38,6 +54,8 @@ impl StoresUnavailable {
 pub(crate) enum StackOrigin {
     /// On this machine.
     Local(LocalOrigin),
+    /// In an account.
+    Deployed(Arc<DeployedStack>),
 }
 
 /// A stack of this machine with its stores.
@@ -54,28 +72,43 @@ impl LocalOrigin {
         let settings = stack
             .cache_url()
             .and_then(|url| CacheSettings::parse(|name| (name == "CACHE_URL").then_some(url)).ok().flatten());
-        let cache = settings.map(|settings| Cache::new(settings, None));
+        let cache = settings.map_or(StackCache::Off, |settings| StackCache::Reachable(Cache::new(settings, None)));
         let stores = stack.maintenance().map(|maintenance| StackStores { maintenance: Arc::new(maintenance), cache });
         Self { stack, stores }
     }
 }
 
 impl StackOrigin {
+    /// Returns the observer of the changes, if the stack has one.
+    pub(crate) fn changes(&self) -> Option<&Arc<ChangeObserver>> {
+        match self {
+            Self::Local(LocalOrigin { stack, .. }) => stack.observer(),
+            Self::Deployed(_) => None,
+        }
+    }
+
+    /// Returns whether the stack runs on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+}
+
+impl ConsoleContext {
     /// Returns the stores.
     ///
     /// # Errors
-    /// [`StoresUnavailable`], with what to do.
-    pub(crate) fn stores(&self) -> Result<StackStores, StoresUnavailable> {
-        let Self::Local(LocalOrigin { stores, .. }) = self;
-        stores.clone().ok_or_else(|| StoresUnavailable {
-            status: StatusCode::CONFLICT,
-            reason: "The template has no maintenance function, which names the tables and the buckets.".to_owned(),
-        })
-    }
-
-    /// Returns the observer of the changes, if the stack has one.
-    pub(crate) fn changes(&self) -> Option<&Arc<ChangeObserver>> {
-        let Self::Local(LocalOrigin { stack, .. }) = self;
-        stack.observer()
+    /// [`StackUnavailable`], with what to do.
+    pub(crate) async fn stores(&self) -> Result<StackStores, StackUnavailable> {
+        match &self.origin {
+            StackOrigin::Local(LocalOrigin { stores, .. }) => stores.clone().ok_or_else(|| StackUnavailable {
+                status: StatusCode::CONFLICT,
+                reason: "The template has no maintenance function, which names the tables and the buckets.".to_owned(),
+            }),
+            StackOrigin::Deployed(stack) => {
+                let connection = stack.connect().await.map_err(StackUnavailable::unreadable)?;
+                let maintenance = connection.maintenance.clone().map_err(StackUnavailable::unreadable)?;
+                Ok(StackStores { maintenance, cache: StackCache::InNetwork })
+            }
+        }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) enum RunState {
 #[derive(Debug, Clone)]
 pub(crate) struct TaskRunView {
     pub(crate) id: String,
-    pub(crate) task: &'static str,
+    pub(crate) task: String,
     pub(crate) request: String,
     pub(crate) started: OffsetDateTime,
     pub(crate) state: RunState,
@@ -55,7 +55,7 @@ pub(crate) struct TaskRunView {
     pub(crate) differences: u64,
     pub(crate) problems: u64,
     pub(crate) report: Vec<String>,
-    cancelled: bool,
+    pub(crate) cancelled: bool,
 }
 
 impl TaskRunView {
@@ -140,7 +140,7 @@ impl TaskRuns {
         }
         runs.push_back(TaskRunView {
             id: id.clone(),
-            task,
+            task: task.to_owned(),
             request,
             started: now,
             state: RunState::Running,
@@ -234,7 +234,7 @@ impl TaskRuns {
 }
 
 /// Returns the first lines of a run's report; a report that cannot be read is one line that says why.
-async fn report(maintenance: &MaintenanceHandler, id: &str) -> Vec<String> {
+pub(crate) async fn report(maintenance: &MaintenanceHandler, id: &str) -> Vec<String> {
     let objects = match maintenance.failures.list(&format!("reports/{id}/"), None, REPORT_OBJECTS).await {
         Ok(objects) => objects,
         Err(error) => return vec![format!("the report cannot be read: {error}")],

@@ -1,4 +1,6 @@
 //! The page Tasks: a form per maintenance task, made from the registry, and the runs with their progress and reports.
+//!
+//! On a deployed stack the runs are the executions of its state machine (`task_access`).
 
 use axum::extract::{Form, Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -7,14 +9,18 @@ use http::StatusCode;
 use maud::{Markup, html};
 use millrace_maintenance::task::options::TaskOptions;
 use millrace_maintenance::task::registry::{TASK_OPTIONS, TASKS, TaskDefinition};
+use serde_json::json;
 
 use crate::task_runs::{RunState, TaskRunView};
-use crate::{ConsoleContext, frame};
+use crate::{ConsoleContext, executions, frame};
 
 const PATH: &str = "/tasks";
 const TITLE: &str = "Tasks";
 /// The field with the token of a form.
 const TOKEN: &str = "token";
+/// The field with the number of segments on a deployed stack, and its maximum.
+const SEGMENTS: &str = "segments";
+const MOST_SEGMENTS: u32 = 1_000;
 
 /// Returns the tasks that a person runs, each with its options.
 fn tasks() -> impl Iterator<Item = (&'static TaskDefinition, &'static TaskOptions)> {
@@ -28,27 +34,44 @@ fn command(options: &TaskOptions) -> Command {
 
 /// Shows the page.
 pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
-    if let Err(missing) = context.origin.stores() {
+    if context.origin.is_local()
+        && let Err(missing) = context.stores().await
+    {
         return missing.page(TITLE);
     }
+    let own = match context.task_runs().await {
+        Ok(own) => own,
+        Err(missing) => return missing.page(TITLE),
+    };
     let body = html! {
         h2 { "Runs" }
-        (runs(&context.runs.all()))
+        (runs(&own, &context))
+        @if !context.origin.is_local() {
+            p.note { "The last " (executions::SHOWN) " executions of the stack's state machine. Times are in UTC." }
+        }
         h2 { "Start a task" }
-        p.note { "A task that writes is a dry run unless " code { "apply" } " is set." }
-        @for (task, options) in tasks() { (form(&context, task, options)) }
+        @if context.allows_tasks() {
+            p.note { "A task that writes is a dry run unless " code { "apply" } " is set." }
+            @for (task, options) in tasks() { (form(&context, task, options)) }
+        } @else { (context.start_command(&json!({"task": "verify", "segments": 1})).await) }
     };
     frame::page(PATH, TITLE, &body).into_response()
 }
 
-fn runs(runs: &[TaskRunView]) -> Markup {
+fn runs(runs: &[TaskRunView], context: &ConsoleContext) -> Markup {
     html! {
-        @if runs.is_empty() { p.box { "No task has been started here yet. " code { "verify" } " changes nothing and is a good first one." } }
+        @if runs.is_empty() {
+            p.box {
+                "No task has been started "
+                @if context.origin.is_local() { "here" } @else { "on this stack" }
+                " yet. " code { "verify" } " changes nothing and is a good first one."
+            }
+        }
         @else {
             div.scroll tabindex="0" role="region" aria-label="Runs" { table {
                 thead { tr { th scope="col" { "Started" } th scope="col" { "Task" } th scope="col" { "State" } th scope="col" { "Counts" } } }
                 tbody { @for run in runs { tr {
-                    td { time datetime=(frame::machine_time(run.started)) { (frame::clock_time(run.started)) } }
+                    td { time datetime=(frame::machine_time(run.started)) { (started(run, context)) } }
                     td { a href=(address(&run.id)) { (run.task) } }
                     td { (state(run)) }
                     td { (run.progress) }
@@ -56,6 +79,14 @@ fn runs(runs: &[TaskRunView]) -> Markup {
             } }
         }
     }
+}
+
+/// Returns the time of the start, with its date if the stack is older than this console.
+fn started(run: &TaskRunView, context: &ConsoleContext) -> String {
+    if context.origin.is_local() {
+        return frame::clock_time(run.started);
+    }
+    format!("{} {}", run.started.date(), frame::clock_time(run.started))
 }
 
 fn state(run: &TaskRunView) -> Markup {
@@ -78,6 +109,7 @@ fn form(context: &ConsoleContext, task: &TaskDefinition, options: &TaskOptions) 
             form method="post" action=(format!("{PATH}/{}", task.name)) {
                 (frame::token_field(context))
                 @for argument in command.get_arguments() { (field(task.name, argument)) }
+                @if !context.origin.is_local() { (segments_field(task.name)) }
                 button type="submit" { "Run " (task.name) }
             }
         }
@@ -98,6 +130,30 @@ fn field(task: &str, argument: &Arg) -> Markup {
     }
 }
 
+/// Renders the field of the number of segments, which the state machine processes concurrently.
+fn segments_field(task: &str) -> Markup {
+    let id = format!("{task}-{SEGMENTS}");
+    html! {
+        div {
+            label for=(id) { (SEGMENTS) }
+            input id=(id) type="text" name=(SEGMENTS) aria-describedby=(format!("{id}-help"));
+            p.note id=(format!("{id}-help")) {
+                "Number of segments of the table, 1 to " (MOST_SEGMENTS) "; at most ten run concurrently (default: 1)"
+            }
+        }
+    }
+}
+
+/// Parses the number of segments; an empty text is the default.
+fn segments(fields: &[(String, String)]) -> Result<Option<u32>, String> {
+    let text = fields.iter().find(|(name, _)| name == SEGMENTS).map_or("", |(_, text)| text.trim());
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let number = text.parse().ok().filter(|number| (1..=MOST_SEGMENTS).contains(number));
+    number.map(Some).ok_or_else(|| format!("{SEGMENTS}: {text:?} is not a number from 1 to {MOST_SEGMENTS}"))
+}
+
 /// Returns the address of the page of a run.
 pub(crate) fn address(run: &str) -> String {
     format!("{PATH}/runs/{run}")
@@ -114,20 +170,27 @@ pub(crate) async fn start(
         return rejected.into_response();
     }
     let refused = |status, reason: &str| frame::failed(status, PATH, TITLE, reason);
-    let maintenance = match context.origin.stores() {
-        Ok(stores) => stores.maintenance,
-        Err(missing) => return missing.page(TITLE),
-    };
     let Some((task, options)) = tasks().find(|(task, _)| task.name == name) else {
         return refused(StatusCode::NOT_FOUND, &format!("unknown task {name:?}: choose one of the list"));
     };
-    let request = match request(options, &fields) {
+    let (segments, fields) = if context.origin.is_local() {
+        (Ok(None), fields)
+    } else {
+        let segments = segments(&fields);
+        (segments, fields.into_iter().filter(|(name, _)| name != SEGMENTS).collect())
+    };
+    let request = segments.and_then(|segments| {
+        let mut request = request(options, &fields)?;
+        request.extend(segments.map(|segments| (SEGMENTS.to_owned(), segments.into())));
+        Ok(request)
+    });
+    let request = match request {
         Ok(request) => request,
         Err(reason) => return refused(StatusCode::BAD_REQUEST, &reason),
     };
-    match context.runs.start(maintenance, task.name, request, &context.clock) {
+    match context.start_task(task.name, request).await {
         Ok(id) => Redirect::to(&address(&id)).into_response(),
-        Err(reason) => refused(StatusCode::CONFLICT, &reason),
+        Err(refused) => refused.page(TITLE),
     }
 }
 
@@ -157,14 +220,22 @@ fn message(error: &clap::Error) -> String {
 
 /// Shows a run.
 pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<String>) -> Response {
-    let Some(run) = context.runs.get(&id) else {
-        let reason = "There is no run of this ID: only the last 20 since the start are shown. Reports are in the failure bucket.";
-        return frame::failed(StatusCode::NOT_FOUND, PATH, "Run", reason);
+    let run = match context.task_run(&id).await {
+        Ok(Some(run)) => run,
+        Ok(None) => {
+            let reason = if context.origin.is_local() {
+                "There is no run of this ID: only the last 20 since the start are shown. Reports are in the failure bucket."
+            } else {
+                "The state machine has no execution of this name: choose one of the list."
+            };
+            return frame::failed(StatusCode::NOT_FOUND, PATH, "Run", reason);
+        }
+        Err(missing) => return missing.page("Run"),
     };
     let is_running = run.state == RunState::Running;
     let body = html! {
         div #run role="status" data-running=(is_running) {
-            p { strong { (run.task) } " " (state(&run)) " started at " (frame::clock_time(run.started)) " UTC" }
+            p { strong { (run.task) } " " (state(&run)) " started at " (started(&run, &context)) " UTC" }
             p.mono { (run.request) }
             @if let RunState::Failed(reason) = &run.state { (frame::problem(reason)) }
             h2 { "Counts" }
@@ -174,7 +245,7 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<St
             @if is_running {
                 noscript { p.note { "Reload the page to see the progress." } }
             } @else {
-                @if run.for_real().is_some() {
+                @if run.for_real().is_some() && context.allows_tasks() {
                     form.box.warn method="post" action=(format!("{}/apply", address(&run.id))) {
                         (frame::token_field(&context))
                         p { "This was a dry run: nothing was written. Read the report, then make the changes." }
@@ -187,7 +258,11 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<St
             }
         }
         // Outside of the part that is updated, so that the button keeps the focus.
-        @if is_running {
+        @if is_running && !context.origin.is_local() {
+            p.note {
+                "To end it, stop the execution " code { (run.id) } " of the state machine. What it has done remains."
+            }
+        } @else if is_running {
             form #cancel method="post" action=(format!("{}/cancel", address(&run.id))) {
                 (frame::token_field(&context))
                 button type="submit" { "Cancel" }
@@ -209,15 +284,20 @@ pub(crate) async fn apply(
         return rejected.into_response();
     }
     let refused = |status, reason: &str| frame::failed(status, PATH, TITLE, reason);
-    let (Some(run), Ok(stores)) = (context.runs.get(&id), context.origin.stores()) else {
-        return refused(StatusCode::NOT_FOUND, "There is no run of this ID: start the dry run again.");
+    let run = match context.task_run(&id).await {
+        Ok(Some(run)) => run,
+        Ok(None) => return refused(StatusCode::NOT_FOUND, "There is no run of this ID: start the dry run again."),
+        Err(missing) => return missing.page(TITLE),
     };
     let Some(request) = run.for_real() else {
         return refused(StatusCode::CONFLICT, "The run is not a dry run that has ended: start a dry run first.");
     };
-    match context.runs.start(stores.maintenance, run.task, request, &context.clock) {
+    let Some((task, _)) = tasks().find(|(task, _)| task.name == run.task) else {
+        return refused(StatusCode::NOT_FOUND, &format!("unknown task {:?}: choose one of the list", run.task));
+    };
+    match context.start_task(task.name, request).await {
         Ok(id) => Redirect::to(&address(&id)).into_response(),
-        Err(reason) => refused(StatusCode::CONFLICT, &reason),
+        Err(refused) => refused.page(TITLE),
     }
 }
 
@@ -230,6 +310,10 @@ pub(crate) async fn cancel(
     let token = fields.iter().find(|(name, _)| name == TOKEN).map(|(_, token)| token.as_str());
     if let Err(rejected) = context.guard.check_token(token) {
         return rejected.into_response();
+    }
+    if !context.origin.is_local() {
+        let reason = "The console does not stop executions: stop it in Step Functions.";
+        return frame::failed(StatusCode::CONFLICT, PATH, TITLE, reason);
     }
     context.runs.cancel(&id);
     Redirect::to(&address(&id)).into_response()
@@ -250,6 +334,15 @@ mod tests {
         assert_eq!(parsed("redrive", &[("token", "t"), ("prefix", " ")]), Ok(r#"{"dry_run":true}"#.to_owned()));
         let applied = parsed("redrive", &[("apply", "true"), ("prefix", "quarantine/")]).unwrap();
         assert!(applied.contains(r#""dry_run":false"#) && applied.contains(r#""prefix":"quarantine/""#), "{applied}");
+    }
+
+    #[test]
+    fn number_of_segments_has_limits() {
+        let parsed = |text: &str| segments(&[(SEGMENTS.to_owned(), text.to_owned())]);
+        assert_eq!((parsed(" 4 "), parsed(""), segments(&[])), (Ok(Some(4)), Ok(None), Ok(None)));
+        for text in ["0", "1001", "two", "-1"] {
+            assert!(parsed(text).unwrap_err().contains("is not a number from 1 to 1000"), "{text}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tower::ServiceExt as _;
 use super::*;
 
 mod archive;
+mod deployed;
 mod doctor;
 mod tables;
 

@@ -34,6 +34,8 @@ pub enum AccountService {
     Sns,
     /// SQS.
     Sqs,
+    /// Step Functions.
+    StepFunctions,
 }
 
 /// The members by which an operation's response continues on further pages, as JSON pointers.

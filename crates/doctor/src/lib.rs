@@ -34,6 +34,7 @@ pub mod account_call;
 mod account_observation;
 pub mod account_reader;
 pub mod account_recording;
+pub mod account_turns;
 mod api_document;
 pub mod deployment;
 pub mod deployment_builder;

@@ -1,0 +1,34 @@
+//! The loop that reads an account: [`read_in_turns`].
+
+use time::OffsetDateTime;
+
+use crate::account_call::{AccountCall, CallAnswer};
+use crate::account_reader;
+use crate::account_recording::{AccountRecording, AccountTarget};
+use crate::template_reader::DeploymentReading;
+
+/// The maximum number of turns: in each one, calls are made that the answers of the former have shown to be needed.
+const MOST_TURNS: usize = 20;
+
+/// Reads a deployment with a function that makes a call, one after the other, until no answer is missing.
+///
+/// # Errors
+/// A line that names the call and its error, if the target cannot be read.
+pub async fn read_in_turns<F: Future<Output = CallAnswer>>(
+    target: AccountTarget,
+    read_at: OffsetDateTime,
+    mut answer: impl FnMut(AccountCall) -> F,
+) -> Result<DeploymentReading, String> {
+    let mut recording = AccountRecording::new(target, read_at);
+    for _ in 0..MOST_TURNS {
+        let reading = account_reader::read(&recording)?;
+        if reading.missing.is_empty() {
+            return Ok(reading.reading);
+        }
+        for call in reading.missing {
+            let answered = answer(call.clone()).await;
+            recording.add(&call, answered);
+        }
+    }
+    Err(format!("{} needs more than {MOST_TURNS} turns of calls: is it nested too deeply?", recording.target))
+}
