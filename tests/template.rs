@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use axum::Router;
 use axum::body::Body;
@@ -30,8 +31,11 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn template() -> SamTemplate {
-    SamTemplate::load(&workspace().join("template.yaml")).unwrap()
+/// The users service as deployed with the default parameters. The process parses it once.
+pub(crate) fn template() -> SamTemplate {
+    static TEMPLATE: LazyLock<SamTemplate> =
+        LazyLock::new(|| SamTemplate::load(&workspace().join("template.yaml")).unwrap());
+    TEMPLATE.clone()
 }
 
 fn function(name: &str) -> FunctionResource {

@@ -1,7 +1,6 @@
 //! The API over an embedded DynamoDB engine, with a clock that the test sets.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -13,7 +12,6 @@ use millrace_api::cache::{CacheAside, CacheTimeouts};
 use millrace_api::config::ApiConfig;
 use millrace_local::clients;
 use millrace_local::dynamodb::DynamoDbEngine;
-use millrace_local::template::SamTemplate;
 use millrace_shared::cache::Cache;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
@@ -25,6 +23,7 @@ use tokio::net::TcpListener;
 use tower::ServiceExt;
 
 use crate::cache::api_suite;
+use crate::template::template;
 
 /// The time of a test, unless it sets another one.
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123456 UTC);
@@ -45,8 +44,7 @@ pub(crate) struct UsersService {
 impl UsersService {
     pub(crate) async fn start() -> Self {
         let engine = DynamoDbEngine::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), None).await.unwrap();
-        let template = SamTemplate::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml")).unwrap();
-        engine.create_tables(&template.tables).unwrap();
+        engine.create_tables(&template().tables).unwrap();
         let dynamodb = clients::dynamodb(engine.endpoint());
         let (cache, stream) = api_suite::cache().await.unzip();
         Self { engine, dynamodb, cache, stream }
