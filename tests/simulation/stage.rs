@@ -4,9 +4,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use aws_config::SdkConfig;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
+use millrace_maintenance::lambda_client::LambdaClient;
 use millrace_shared::replica_item::ReplicaState;
 use millrace_sinks::Replica;
 
@@ -17,7 +20,7 @@ use super::memory_replica::{MemoryItems, MemoryReplica};
 use super::table::SimTable;
 
 /// The clients of the source, of the buckets and of Lambda.
-pub(super) type SimClients = (aws_sdk_dynamodb::Client, aws_sdk_s3::Client, aws_sdk_lambda::Client);
+pub(super) type SimClients = (aws_sdk_dynamodb::Client, aws_sdk_s3::Client, LambdaClient);
 
 /// The stores of one scenario.
 pub(super) trait SimStage {
@@ -102,11 +105,11 @@ pub(super) fn clients(line: &SimHttpConnector, dynamodb: &str, s3: &str) -> SimC
         .force_path_style(true)
         .http_client(line.clone())
         .build();
-    let of_lambda = aws_sdk_lambda::Config::builder()
+    let of_lambda = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("us-east-1"))
-        .credentials_provider(credentials())
-        .identity_cache(aws_sdk_lambda::config::IdentityCache::no_cache())
+        .credentials_provider(SharedCredentialsProvider::new(credentials()))
+        .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -116,7 +119,7 @@ pub(super) fn clients(line: &SimHttpConnector, dynamodb: &str, s3: &str) -> SimC
     (
         aws_sdk_dynamodb::Client::from_conf(of_dynamodb),
         aws_sdk_s3::Client::from_conf(of_s3),
-        aws_sdk_lambda::Client::from_conf(of_lambda),
+        LambdaClient::new(&of_lambda),
     )
 }
 

@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{PointInTimeRecoveryStatus, TimeToLiveStatus};
 use millrace_local::table_description::{TableArn, TableDescription, TimeToLive};
 use millrace_maintenance::circle::{FeedUnknownError, FeedingFunction, feeding_functions};
+use millrace_maintenance::lambda_client::LambdaClient;
 use millrace_shared::aws;
 use millrace_shared::clock::Clock;
 use millrace_shared::error_chain::error_chain;
@@ -110,7 +111,7 @@ impl AccountConnection {
             }
             CheckResult::NotChecked(call) => Some(call),
         };
-        let lambda = aws_sdk_lambda::Client::new(&self.sdk);
+        let lambda = LambdaClient::new(&self.sdk);
         let stream = description.stream.as_ref().map(|stream| stream.arn.as_str());
         let readers = match stream {
             Some(stream) => readers(&lambda, "ListEventSourceMappings", stream).await,
@@ -240,7 +241,7 @@ impl AccountConnection {
         stream_arn: &str,
         source: &TableArn,
     ) -> CheckResult<Vec<FeedingFunction>> {
-        let lambda = aws_sdk_lambda::Client::new(sdk);
+        let lambda = LambdaClient::new(sdk);
         let config = aws_sdk_s3::config::Builder::from(sdk).force_path_style(self.endpoint_url.is_some());
         let s3 = aws_sdk_s3::Client::from_conf(config.build());
         let Ok(source) = TableAddress::parse(&source.to_string()) else { return CheckResult::Known(Vec::new()) };
@@ -318,22 +319,18 @@ async fn described(
         .map_err(|error| format!("DescribeTable of {table}: {error}: use --from with a corrected description")))
 }
 
-async fn readers(
-    client: &aws_sdk_lambda::Client,
-    call: &'static str,
-    stream_arn: &str,
-) -> CheckResult<Vec<StreamReader>> {
-    let mut pages = client.list_event_source_mappings().event_source_arn(stream_arn).into_paginator().send();
+async fn readers(client: &LambdaClient, call: &'static str, stream_arn: &str) -> CheckResult<Vec<StreamReader>> {
+    let mut pages = client.mappings_of_stream(stream_arn);
     let mut readers = Vec::new();
     while let Some(page) = pages.next().await {
         let page = match page {
             Ok(page) => page,
             Err(error) => return checked(call, LIST_MAPPINGS, Err(CallError::new(&error))),
         };
-        readers.extend(page.event_source_mappings().iter().map(|mapping| {
-            let function = mapping.function_arn().unwrap_or("a function without an ARN");
+        readers.extend(page.iter().map(|mapping| {
+            let function = mapping.function_arn.as_deref().unwrap_or("a function without an ARN");
             let function = function.split_once(":function:").map_or(function, |(_, name)| name);
-            let state = mapping.state().unwrap_or("in an unknown state");
+            let state = mapping.state.as_deref().unwrap_or("in an unknown state");
             StreamReader { function: function.to_owned(), state: state.to_owned() }
         }));
     }

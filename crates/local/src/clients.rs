@@ -4,7 +4,10 @@
 //! it. They are constants instead of environment variables so that a profile of a real account on this machine is
 //! neither needed nor used by mistake.
 
+use aws_config::SdkConfig;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use millrace_maintenance::lambda_client::LambdaClient;
 
 /// The region that the clients sign for; the DynamoDB engine writes `dynoxide` into its ARNs regardless of the region.
 pub const REGION: &str = "us-east-1";
@@ -60,12 +63,12 @@ pub fn s3(endpoint: &str) -> aws_sdk_s3::Client {
 /// Returns a Lambda client for the part of the Lambda API that is served at the API's `endpoint`: see
 /// [`crate::lambda`].
 #[must_use]
-pub fn lambda(endpoint: &str) -> aws_sdk_lambda::Client {
-    let config = aws_sdk_lambda::Config::builder()
+pub fn lambda(endpoint: &str) -> LambdaClient {
+    let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
-        .credentials_provider(credentials())
+        .credentials_provider(SharedCredentialsProvider::new(credentials()))
         .endpoint_url(endpoint)
         .build();
-    aws_sdk_lambda::Client::from_conf(config)
+    LambdaClient::new(&config)
 }

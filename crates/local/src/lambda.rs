@@ -128,6 +128,8 @@ fn identifier(name: &str) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
+
     use super::*;
 
     #[test]
@@ -149,15 +151,14 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = clients::lambda(&format!("http://{}", listener.local_addr().unwrap()));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let configuration = |name: String| client.get_function_configuration().function_name(name).send();
         for name in
             ["replicator".to_owned(), function_arn("replicator"), format!("{}:live", function_arn("replicator"))]
         {
-            let told = configuration(name).await.unwrap();
-            let variables = told.environment().unwrap().variables().unwrap();
+            let told = client.function_configuration(&name).await.unwrap();
+            let variables = told.environment.unwrap().variables.unwrap();
             assert_eq!(variables["POSTGRES_URL"], "postgres://a:PASSWORD@c/d");
         }
-        let refusal = configuration("nobody".to_owned()).await.unwrap_err().into_service_error();
-        assert!(refusal.is_resource_not_found_exception(), "{refusal:?}");
+        let refusal = client.function_configuration("nobody").await.unwrap_err();
+        assert_eq!(refusal.code(), Some("ResourceNotFoundException"), "{refusal:?}");
     }
 }

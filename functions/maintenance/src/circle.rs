@@ -1,11 +1,12 @@
 //! Replication circles: functions that read the stream of a replica and replicate to the source
 //! ([`feeding_functions`]).
 
-use aws_sdk_lambda::Client;
-use aws_sdk_lambda::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use millrace_shared::error_chain::error_chain;
 use millrace_sinks::document::{DocumentLocation, REPLICATION, ReplicationDocument, ReplicatorPlace, TableAddress};
 use millrace_sinks::document_object::read_document;
+
+use crate::lambda_client::{LambdaCallError, LambdaClient};
 
 /// A function that replicates a replica back to the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +32,7 @@ pub struct FeedUnknownError {
 }
 
 impl FeedUnknownError {
-    fn of_call<E>(call: &'static str, action: &'static str, error: &SdkError<E>) -> Self
-    where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
-    {
+    fn of_call(call: &'static str, action: &'static str, error: &LambdaCallError) -> Self {
         Self { call, action, code: error.code().map(str::to_owned), reason: error_chain(error) }
     }
 
@@ -78,26 +76,25 @@ pub fn delete_mapping_command(stream_arn: &str, uuid: &str) -> String {
 /// # Errors
 /// [`FeedUnknownError`] if none is found and a call fails.
 pub async fn feeding_functions(
-    lambda: &Client,
+    lambda: &LambdaClient,
     s3: &aws_sdk_s3::Client,
     stream_arn: &str,
     source: &TableAddress,
 ) -> Result<Vec<FeedingFunction>, FeedUnknownError> {
-    let mut pages = lambda.list_event_source_mappings().event_source_arn(stream_arn).into_paginator().send();
+    let mut pages = lambda.mappings_of_stream(stream_arn);
     let mut readers = Vec::new();
     while let Some(page) = pages.next().await {
         let call = "ListEventSourceMappings of the replica's stream";
         let action = "lambda:ListEventSourceMappings";
-        let page = page.map_err(|error| FeedUnknownError::of_call(call, action, &error))?;
-        readers.extend(page.event_source_mappings.unwrap_or_default());
+        readers.extend(page.map_err(|error| FeedUnknownError::of_call(call, action, &error))?);
     }
     let (mut feeding, mut failed) = (Vec::new(), None);
     for mapping in readers {
-        let arn = mapping.function_arn().unwrap_or_default();
+        let arn = mapping.function_arn.as_deref().unwrap_or_default();
         let name = arn.split_once(":function:").map_or(arn, |(_, name)| name);
         match Box::pin(replicates_to(lambda, s3, name, stream_arn, source)).await {
             Ok(true) => {
-                let mapping_uuid = mapping.uuid().unwrap_or_default().to_owned();
+                let mapping_uuid = mapping.uuid.clone().unwrap_or_default();
                 feeding.push(FeedingFunction { name: name.to_owned(), mapping_uuid });
             }
             Ok(false) => {}
@@ -112,19 +109,19 @@ pub async fn feeding_functions(
 
 /// Returns whether a function that reads this stream is a replicator with this table as a replica.
 async fn replicates_to(
-    lambda: &Client,
+    lambda: &LambdaClient,
     s3: &aws_sdk_s3::Client,
     function: &str,
     stream_arn: &str,
     table: &TableAddress,
 ) -> Result<bool, FeedUnknownError> {
     let call = "GetFunctionConfiguration of a function that reads the replica's stream";
-    let configuration = lambda.get_function_configuration().function_name(function).send().await;
+    let configuration = lambda.function_configuration(function).await;
     let configuration =
         configuration.map_err(|error| FeedUnknownError::of_call(call, "lambda:GetFunctionConfiguration", &error))?;
-    let place = ReplicatorPlace::new(configuration.function_arn(), stream_arn);
-    let variables = configuration.environment().and_then(|environment| environment.variables());
-    let Some(variables) = variables else { return Ok(false) };
+    let place = ReplicatorPlace::new(configuration.function_arn.as_deref(), stream_arn);
+    let variables = configuration.environment.and_then(|environment| environment.variables);
+    let Some(variables) = &variables else { return Ok(false) };
     let Some(text) = variables.get(REPLICATION).filter(|text| !text.is_empty()) else {
         return Ok(place.names_as_replica(variables, table));
     };

@@ -17,6 +17,7 @@ use crate::deployment::DeployedReplicator;
 use crate::failure_bucket::FailureBucket;
 use crate::failure_record::FunctionNames;
 use crate::handler::MaintenanceHandler;
+use crate::lambda_client::LambdaClient;
 use crate::mapping::ReplicatorMappings;
 use crate::parquet::ColumnDefinition;
 
@@ -49,7 +50,7 @@ pub struct AwsClients {
     /// Client of the failure bucket and the archive bucket.
     pub s3: aws_sdk_s3::Client,
     /// Client of Lambda, for the event source mappings and the replicator's configuration.
-    pub lambda: aws_sdk_lambda::Client,
+    pub lambda: LambdaClient,
 }
 
 impl MaintenanceConfig {

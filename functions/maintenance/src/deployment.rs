@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aws_sdk_lambda::Client;
-use aws_sdk_lambda::config::Region;
-use aws_sdk_lambda::error::ProvideErrorMetadata as _;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use millrace_shared::error_chain::error_chain;
 use millrace_sinks::document::{
     DocumentLocation, REPLICATION, ReplicaEntry, ReplicationDocument, SinkSettings, TableAddress,
@@ -16,6 +14,7 @@ use millrace_sinks::{SinkName, SinkSetting, postgres};
 use tokio::time::timeout;
 
 use crate::circle::{ReplicationCircleError, feeding_functions};
+use crate::lambda_client::LambdaClient;
 
 /// The time limit of the search for functions that feed the source.
 const CIRCLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,7 +109,7 @@ fn option(setting: &SinkSetting) -> String {
 /// The deployed replicator function.
 #[derive(Debug, Clone)]
 pub struct DeployedReplicator {
-    client: Client,
+    client: LambdaClient,
     function: String,
     settings: Vec<SinkSetting>,
     /// The client that reads a replication document from S3.
@@ -120,7 +119,7 @@ pub struct DeployedReplicator {
 impl DeployedReplicator {
     /// Creates a client for the replicator of this name. `settings` are the variables that enable sinks.
     #[must_use]
-    pub fn new(client: Client, function: String, settings: Vec<SinkSetting>) -> Self {
+    pub fn new(client: LambdaClient, function: String, settings: Vec<SinkSetting>) -> Self {
         Self { client, function, settings, s3: None }
     }
 
@@ -169,7 +168,7 @@ impl DeployedReplicator {
     /// Returns the replicator's environment variables that are set and not empty.
     async fn variables(&self) -> Result<BTreeMap<String, String>, SinksUnknownError> {
         let function = || self.function.clone();
-        let asked = self.client.get_function_configuration().function_name(&self.function).send().await;
+        let asked = self.client.function_configuration(&self.function).await;
         let configuration = asked.map_err(|error| {
             let reason = error_chain(&error);
             match error.code() {
@@ -178,14 +177,12 @@ impl DeployedReplicator {
                 _ => SinksUnknownError::Unavailable { function: function(), reason },
             }
         })?;
-        let environment = configuration.environment();
-        if let Some(error) = environment.and_then(|environment| environment.error()) {
-            let reason = error.message().or(error.error_code()).unwrap_or("unknown error").to_owned();
+        let environment = configuration.environment.unwrap_or_default();
+        if let Some(error) = environment.error {
+            let reason = error.message.or(error.error_code).unwrap_or_else(|| "unknown error".to_owned());
             return Err(SinksUnknownError::Encrypted { function: function(), reason });
         }
-        let variables = environment.and_then(|environment| environment.variables()).into_iter().flatten();
-        let set = variables.filter(|(_, value)| !value.is_empty());
-        Ok(set.map(|(name, value)| (name.clone(), value.clone())).collect())
+        Ok(environment.variables.into_iter().flatten().filter(|(_, value)| !value.is_empty()).collect())
     }
 
     /// Verifies that no function writes the changes of a replica with this stream back to the source. The answer is not
@@ -201,7 +198,7 @@ impl DeployedReplicator {
     ) -> Result<(), ReplicationCircleError> {
         let (Some(s3), Ok(source)) = (&self.s3, TableAddress::parse(source_arn)) else { return Ok(()) };
         let region = stream_arn.split(':').nth(3).unwrap_or_default().to_owned();
-        let lambda = Client::from_conf(self.client.config().to_builder().region(Region::new(region)).build());
+        let lambda = self.client.in_region(region);
         let search = Box::pin(feeding_functions(&lambda, s3, stream_arn, &source));
         let unknown = match timeout(CIRCLE_TIMEOUT, search).await {
             Ok(Ok(feeding)) => {

@@ -22,6 +22,7 @@ pub mod failure_bucket;
 pub mod failure_index;
 pub mod failure_record;
 pub mod handler;
+pub mod lambda_client;
 pub mod mapping;
 pub mod parquet;
 pub mod progress;

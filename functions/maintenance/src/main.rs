@@ -2,6 +2,7 @@
 
 use lambda_runtime::Error;
 use millrace_maintenance::config::{self, MaintenanceConfig};
+use millrace_maintenance::lambda_client::LambdaClient;
 use millrace_maintenance::{AwsClients, TaskError};
 use millrace_shared::clock::Clock;
 use millrace_shared::iam_token::TokenSigner;
@@ -26,7 +27,7 @@ async fn main() -> Result<(), Error> {
         replicas: process.config.sinks().replica_clients(sdk).await,
         signer: Some(TokenSigner::new(sdk, Clock::system())),
         s3: process.s3(),
-        lambda: aws_sdk_lambda::Client::new(sdk),
+        lambda: LambdaClient::new(sdk),
     };
     let maintenance = millrace_maintenance::connect(&process.config, clients);
     let handle = async |event: &RawValue, invocation: &Invocation| maintenance.handle(event, invocation).await;

@@ -1,9 +1,9 @@
 //! The event source mapping that feeds the replicator, as Lambda reports it.
 
-use aws_sdk_lambda::Client;
-use aws_sdk_lambda::types::EventSourcePosition;
 use millrace_shared::change::latest_stream_command;
 use millrace_shared::error_chain::error_chain;
+
+use crate::lambda_client::LambdaClient;
 
 /// A precondition of a backfill that the event source mapping does not meet.
 #[derive(Debug, thiserror::Error)]
@@ -101,14 +101,14 @@ impl MappingNotReady {
 /// The replicator's event source mappings.
 #[derive(Debug, Clone)]
 pub struct ReplicatorMappings {
-    client: Client,
+    client: LambdaClient,
     function: String,
 }
 
 impl ReplicatorMappings {
     /// Creates a client for the mappings of the function with this name.
     #[must_use]
-    pub fn new(client: Client, function: String) -> Self {
+    pub fn new(client: LambdaClient, function: String) -> Self {
         Self { client, function }
     }
 
@@ -118,23 +118,23 @@ impl ReplicatorMappings {
     /// # Errors
     /// [`MappingNotReady`], whose message says what to do.
     pub async fn ensure_delivers_all(&self, stream_arn: &str) -> Result<(), MappingNotReady> {
-        let mut pages = self.client.list_event_source_mappings().event_source_arn(stream_arn).into_paginator().send();
+        let mut pages = self.client.mappings_of_stream(stream_arn);
         while let Some(page) = pages.next().await {
             let unknown = |reason| MappingNotReady::Unknown { stream: stream_arn.to_owned(), reason };
             let page = page.map_err(|error| unknown(error_chain(&error)))?;
-            for mapping in page.event_source_mappings() {
-                if mapping.function_arn().is_none_or(|arn| !is_of(arn, &self.function)) {
+            for mapping in &page {
+                if mapping.function_arn.as_deref().is_none_or(|arn| !is_of(arn, &self.function)) {
                     continue;
                 }
-                let (uuid, function) = (mapping.uuid().unwrap_or_default().to_owned(), self.function.clone());
-                let state = mapping.state().unwrap_or("in an unknown state");
+                let (uuid, function) = (mapping.uuid.clone().unwrap_or_default(), self.function.clone());
+                let state = mapping.state.as_deref().unwrap_or("in an unknown state");
                 if state != "Enabled" {
                     return Err(MappingNotReady::NotEnabled { uuid, function, state: state.to_owned() });
                 }
-                return match mapping.starting_position() {
-                    Some(EventSourcePosition::TrimHorizon) => Ok(()),
+                return match mapping.starting_position.as_deref() {
+                    Some("TRIM_HORIZON") => Ok(()),
                     other => {
-                        let position = other.map_or("an unknown position", EventSourcePosition::as_str).to_owned();
+                        let position = other.unwrap_or("an unknown position").to_owned();
                         Err(MappingNotReady::NotTrimHorizon { uuid, function, position })
                     }
                 };
@@ -159,18 +159,19 @@ impl ReplicatorMappings {
         let table = |arn: &str| arn.split_once("/stream/").map(|(table, _)| table.to_owned());
         let unknown = |reason| MappingNotReady::Unknown { stream: stream_arn.to_owned(), reason };
         let mut elsewhere = None;
-        let mut pages = self.client.list_event_source_mappings().function_name(&self.function).into_paginator().send();
+        let mut pages = self.client.mappings_of_function(&self.function);
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| unknown(error_chain(&error)))?;
-            for mapping in page.event_source_mappings() {
-                let is_ours = mapping.function_arn().is_some_and(|arn| is_of(arn, &self.function));
-                let Some(reads) = mapping.event_source_arn().filter(|arn| is_ours && arn.contains("/stream/")) else {
+            for mapping in &page {
+                let is_ours = mapping.function_arn.as_deref().is_some_and(|arn| is_of(arn, &self.function));
+                let Some(reads) = mapping.event_source_arn.as_deref().filter(|arn| is_ours && arn.contains("/stream/"))
+                else {
                     continue;
                 };
                 if reads == stream_arn {
                     return Ok(None);
                 }
-                let (uuid, function) = (mapping.uuid().unwrap_or_default().to_owned(), self.function.clone());
+                let (uuid, function) = (mapping.uuid.clone().unwrap_or_default(), self.function.clone());
                 let (reads, stream) = (reads.to_owned(), stream_arn.to_owned());
                 if table(&reads) == table(stream_arn) {
                     elsewhere = Some(MappingNotReady::FormerStream { uuid, function, reads, stream });

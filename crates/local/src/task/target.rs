@@ -2,8 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use aws_sdk_lambda::error::ProvideErrorMetadata as _;
+use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
 use millrace_maintenance::config::{FUNCTION, MaintenanceConfig};
+use millrace_maintenance::lambda_client::LambdaClient;
 use millrace_maintenance::{AwsClients, MaintenanceHandler};
 use millrace_shared::environment::Environment;
 use millrace_shared::error_chain::error_chain;
@@ -104,11 +105,11 @@ impl ConnectedTarget {
 /// Returns the environment of the maintenance function that a running stack reports. It reports the URL of PostgreSQL
 /// without the password, so the URL is the given one, and the tier is off without it.
 async fn reported_environment(
-    lambda: &aws_sdk_lambda::Client,
+    lambda: &LambdaClient,
     port: u16,
     postgres: Option<String>,
 ) -> Result<Environment, RunTaskError> {
-    let reported = lambda.get_function_configuration().function_name(FUNCTION).send().await;
+    let reported = lambda.function_configuration(FUNCTION).await;
     let reported = reported.map_err(|error| match error.code() {
         Some("ResourceNotFoundException") => RunTaskError::NoFunction,
         _ => RunTaskError::NotMillrace { port, reason: error_chain(&error) },
