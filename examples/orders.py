@@ -36,7 +36,10 @@ def order(number, chance):
 
 
 def main():
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    arguments = sys.argv[1:] or ["10000"]
+    if len(arguments) != 1 or not arguments[0].isdecimal():
+        sys.exit(f"usage: orders.py [NUMBER]: the number of orders is a whole number, not {' '.join(arguments)}")
+    count = int(arguments[0])
     chance = random.Random(14)
     for number in range(count):
         print(json.dumps({"Item": order(number, chance)}, ensure_ascii=False))

@@ -11,7 +11,7 @@ use millrace_maintenance::parquet::{AthenaTable, ColumnDefinition, ParquetSchema
 use millrace_shared::item::restored::SourceSchema;
 use millrace_sinks::document::ReplicationDocument;
 
-use crate::options::refuse;
+use crate::options::{read_document, refuse};
 use crate::standard_output::write_output;
 
 /// The arguments of `millrace athena`.
@@ -78,8 +78,7 @@ impl AthenaCommand {
 
     fn statement(&self) -> Result<String, String> {
         let path = self.document.display();
-        let text = std::fs::read_to_string(&self.document)
-            .map_err(|error| format!("--document: cannot read {path}: {error}"))?;
+        let text = read_document(&self.document)?;
         let document = ReplicationDocument::parse(&text).map_err(|invalid| invalid.to_string())?;
         let declared = document.columns().clone();
         if declared.definitions().is_empty() {
@@ -141,7 +140,11 @@ mod tests {
         for (document, more, part) in [
             (r#"{"version":1,"replicas":[]}"#, &[][..], "REPLICATION /replicas is empty"),
             (&DOCUMENT.replace("amount", "Amount"), &[], "REPLICATION /columns/Amount is not a name"),
-            (&DOCUMENT.replace("\"columns\":{", "\"columns\":{\"x\":"), &[], "is not valid JSON"),
+            (
+                &DOCUMENT.replace("\"columns\":{", "\"columns\":{\"x\":"),
+                &[],
+                " is not JSON (expected `,` or `}` at line 2",
+            ),
             (
                 r#"{"version":1,"replicas":[{"name":"copy","sink":"dynamodb","table":"Copy"}]}"#,
                 &[],

@@ -463,7 +463,7 @@ fn quarantine_text(summary: &QuarantineSummary) -> String {
 }
 
 /// Reads a replication document.
-fn read_document(path: &Path) -> Result<String, String> {
+pub(crate) fn read_document(path: &Path) -> Result<String, String> {
     let fault = |problem: &str, fix: &str| format!("--document: {} {problem}: {fix}", path.display());
     let text = std::fs::read_to_string(path)
         .map_err(|error| fault(&format!("cannot be read: {error}"), "pass a file with a replication document"))?;

@@ -29,16 +29,16 @@ const SECONDS_PER_DAY: f64 = 86_400.0;
 #[derive(Debug, clap::Args)]
 pub(crate) struct PlanCommand {
     /// Number of items in the table, up to 1e12
-    #[arg(long, value_name = "NUMBER", value_parser = items)]
+    #[arg(long, value_name = "NUMBER", value_parser = items, allow_negative_numbers = true)]
     items: f64,
     /// Average size of an item in bytes, 1 to 409600
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=MOST_ITEM_BYTES))]
     item_bytes: u64,
     /// Creates, updates and deletes per second, up to 1e6; may be a fraction
-    #[arg(long, value_name = "NUMBER", value_parser = writes)]
+    #[arg(long, value_name = "NUMBER", value_parser = writes, allow_negative_numbers = true)]
     writes_per_second: f64,
     /// Items that TTL removes per day, up to 1e12; 0 without TTL or without an archive
-    #[arg(long, value_name = "NUMBER", value_parser = items, default_value = "0")]
+    #[arg(long, value_name = "NUMBER", value_parser = items, default_value = "0", allow_negative_numbers = true)]
     expired_per_day: f64,
     /// Number of DynamoDB replicas
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]

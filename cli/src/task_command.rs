@@ -252,6 +252,17 @@ fn in_options(task: &TaskDefinition, error: &RunTaskError) -> String {
         let quoted = format!("\"{field}\"");
         text = text.split(&quoted).map(|part| part.replace(field, &option)).collect::<Vec<_>>().join(&quoted);
     }
+    // Only a list of the fields of which one is required can contain fields that are English words.
+    if let Some((before, (list, after))) =
+        text.split_once(" needs ").and_then(|(before, rest)| Some((before, rest.split_at_checked(rest.find(" (")?)?)))
+    {
+        let option = |word: &str| {
+            let name = word.trim_end_matches(',');
+            if task.fields().contains(&name) { format!("--{word}") } else { word.to_owned() }
+        };
+        let list: Vec<String> = list.split(' ').map(option).collect();
+        text = format!("{before} needs {}{after}", list.join(" "));
+    }
     let is_named = |field: &&&str| text.strip_prefix(**field).is_some_and(|rest| rest.starts_with(" is "));
     match task.fields().iter().chain(&COMMON_FIELDS).find(is_named) {
         Some(field) => format!("--{}{}", field.replace('_', "-"), &text[field.len()..]),
@@ -396,6 +407,9 @@ mod tests {
         let missing = RunTaskError::from(InvalidRequest::MissingField("restore", needs));
         let said = "restore needs either --expires-in-seconds or --never-expires, not {\"user_id\":{\"S\":\"ada\"}}";
         assert_eq!(in_options(restore, &missing), said);
+        let missing =
+            RunTaskError::from(InvalidRequest::MissingField("restore", "key, user_id, from or to (the items)"));
+        assert_eq!(in_options(restore, &missing), "restore needs --key, --user-id, --from or --to (the items)");
     }
 
     #[tokio::test(flavor = "multi_thread")]

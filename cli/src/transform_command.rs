@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use millrace_local::import::{ImportSource, sample_items};
@@ -17,7 +17,7 @@ use millrace_transform::{HashKey, ItemTransform, RuleProblem};
 use serde_json::value::RawValue;
 
 use crate::attach::{AccountConnection, AccountOptions, TableReference, TableSample};
-use crate::options::refuse;
+use crate::options::{read_document, refuse};
 use crate::standard_output::write_output;
 
 /// The maximum number of items that are read.
@@ -67,7 +67,7 @@ impl TransformCommand {
     }
 
     async fn report(&self) -> Result<String, String> {
-        let document = read(&self.document)?;
+        let document = read_document(&self.document)?;
         let TableSample { key, items } = self.sample_items().await?;
         report(&document, &items, &key, self.show)
     }
@@ -89,10 +89,6 @@ impl TransformCommand {
         }
         Ok(TableSample { key: self.key.clone(), items })
     }
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path).map_err(|error| format!("--document: cannot read {}: {error}", path.display()))
 }
 
 /// Returns the report about sample items, or the problems of the document.
@@ -287,6 +283,7 @@ mod tests {
     async fn invalid_files_are_rejected_with_the_fix() {
         for (document, items, key, part) in [
             ("{}", ITEMS, "pk", "REPLICATION /version is missing"),
+            ("# Replicas", ITEMS, "pk", "document.json is not JSON (expected value at line 1 column 1): correct it"),
             (DOCUMENT, "", "pk", "no item found"),
             (DOCUMENT, "{\"pk\":1}", "pk", "items.ndjson:1: attribute \"pk\" is plain JSON"),
             (DOCUMENT, "x", "pk", "items.ndjson:1: not JSON"),

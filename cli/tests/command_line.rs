@@ -188,6 +188,7 @@ fn plan_names_the_option_of_a_value_that_it_rejects() {
         ("--item-bytes", "0", "1..=409600"),
         ("--item-bytes", "409601", "1..=409600"),
         ("--writes-per-second", "1e7", "expected a number from 0 to 1e6, such as 0.5, 1000 or 1e3"),
+        ("--writes-per-second", "-1", "expected a number from 0 to 1e6, such as 0.5, 1000 or 1e3"),
         ("--expired-per-day", "-1", "expected"),
         ("--replicas", "21", "1..=20"),
         ("--output", "xml", "text, json"),

@@ -51,7 +51,16 @@ pub(super) fn source_table(
     let ttl_attribute = match chosen.map_err(|problem| document.node.fault(format!("--ttl-attribute: {problem}")))? {
         None | Some(TimeToLive::Unknown) => table.ttl_attribute,
         Some(TimeToLive::Disabled) => None,
-        Some(TimeToLive::Enabled { attribute }) => Some(attribute),
+        Some(TimeToLive::Enabled { attribute }) => {
+            let typed = table.attributes.iter().find(|declared| declared.name == attribute);
+            if let Some(kind) = typed.map(|declared| &declared.kind).filter(|kind| *kind != "N") {
+                return Err(document.node.fault(format!(
+                    "--ttl-attribute: {attribute:?} is of type {kind} in the table's keys, and a TTL attribute is a \
+                     number: name another attribute, or none if TTL is off"
+                )));
+            }
+            Some(attribute)
+        }
     };
     Ok(Some(TableResource { ttl_attribute, ..table }))
 }

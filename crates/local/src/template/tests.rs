@@ -563,6 +563,16 @@ fn described_source_table_has_its_keys_indexes_and_ttl_attribute() {
     described.ttl_attribute = Some(String::new());
     let refused = load_for(&described, &[]).unwrap_err();
     assert!(refused.contains("--ttl-attribute: expected the name") && refused.contains("none if TTL"), "{refused}");
+    for (attribute, expected) in [(":", Ok(())), ("urn:order", Err("\"urn:order\" is of type S"))] {
+        described.ttl_attribute = Some(attribute.to_owned());
+        match (load_for(&described, &[]), expected) {
+            (Ok(template), Ok(())) => assert_eq!(template.tables[0].ttl_attribute.as_deref(), Some(attribute)),
+            (Err(refused), Err(part)) => {
+                assert!(refused.contains(part) && refused.contains("none if TTL"), "{refused}");
+            }
+            (loaded, _) => panic!("{attribute}: {:?}", loaded.map(drop)),
+        }
+    }
 }
 
 #[test]
