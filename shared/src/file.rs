@@ -5,11 +5,12 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Returns the path of the regular file that `path` names, or `path` if nothing exists there. Symbolic links are followed.
+/// Returns the path of the regular file that `path` names, or `path` if nothing exists there. Symbolic links are
+/// followed.
 ///
 /// # Errors
-/// Names what is there instead of a regular file: a folder, a device, a pipe, a socket, or a link to nothing. Only such a
-/// file may be read to its end, and be replaced.
+/// Names what is there instead of a regular file: a folder, a device, a pipe, a socket, or a link to nothing. Only a
+/// regular file may be read to its end, and be replaced.
 pub fn regular_file(path: &Path) -> io::Result<PathBuf> {
     let is_link = match fs::symlink_metadata(path) {
         Ok(found) => found.is_symlink(),
