@@ -10,10 +10,13 @@ use super::*;
 
 const STREAM: &str = "arn:aws:dynamodb:eu-west-1:111122223333:table/Users/stream/2026-11-22T10:00:00.000";
 
+/// Status, header `x-amzn-errortype` and body.
+type ScriptedResponse = (u16, Option<&'static str>, String);
+
 /// Returns the responses in their order, and records the requests.
 #[derive(Debug, Clone, Default)]
 struct ScriptedConnector {
-    responses: Arc<Mutex<Vec<(u16, Option<&'static str>, String)>>>,
+    responses: Arc<Mutex<Vec<ScriptedResponse>>>,
     requests: Arc<Mutex<Vec<HttpRequest>>>,
 }
 
