@@ -11,6 +11,7 @@ use millrace_console::ConsoleServer;
 use millrace_console::deployed_stack::{AccountOpener, DeployedStack, StackAccount};
 use millrace_console::stack_calls::console_policy;
 use millrace_maintenance::config::MaintenanceConfig;
+use millrace_maintenance::lambda_client::LambdaClient;
 use millrace_maintenance::{AwsClients, MaintenanceHandler};
 use millrace_shared::aws;
 use millrace_shared::clock::Clock;
@@ -127,7 +128,7 @@ async fn connect(
         replicas: Box::pin(config.sinks().replica_clients(sdk)).await,
         signer: Some(TokenSigner::new(sdk, Clock::system())),
         s3,
-        lambda: aws_sdk_lambda::Client::new(sdk),
+        lambda: LambdaClient::new(sdk),
     };
     Ok(millrace_maintenance::connect(&config, clients))
 }
