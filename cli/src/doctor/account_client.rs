@@ -43,6 +43,7 @@ pub(super) async fn read_account(
     AccountClient::new(connection)?.read(target).await
 }
 
+/// Makes the calls, as signed requests.
 pub(crate) struct AccountClient {
     sender: RequestSender,
     place: ServicePlace,

@@ -1,7 +1,7 @@
 //! The calls that the pages of a deployed stack make in addition to those of `millrace doctor`, and the policy that
 //! allows all of them: [`console_policy`].
 //!
-//! All of them read, except [`START_EXECUTION`], which is made only if the console may start tasks.
+//! All of them read, except the start of an execution, which is made only if the console may start tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -133,13 +133,11 @@ struct MetricCall<'s> {
 impl MetricCall<'_> {
     /// Returns the values of a query; before the call, adds the query.
     fn series(&mut self, query: MetricQuery) -> MetricSeries {
-        match self.values.get(&query) {
-            Some(series) => series.clone(),
-            None => {
-                self.queries.push(query);
-                MetricSeries::default()
-            }
+        if let Some(series) = self.values.get(&query) {
+            return series.clone();
         }
+        self.queries.push(query);
+        MetricSeries::default()
     }
 
     fn own(&mut self, name: &'static str, statistic: &'static str, function: &str, sink: Option<&str>) -> MetricSeries {
