@@ -1,8 +1,8 @@
 //! User records as DynamoDB items. No other module names the table's attributes.
 //!
-//! The scalar attributes are converted by `serde_dynamo`. `attributes` is not, because there a number would be rounded
-//! to an f64; [`attributes`] converts it value by value. Attributes that another program added to an item are not read,
-//! and they are preserved, because writes name the attributes that they change.
+//! The scalar attributes of an item are read by `serde_dynamo`. `attributes` is not, because there a number would be
+//! rounded to an f64; [`attributes`] converts it value by value. Attributes that another program added to an item are
+//! not read, and they are preserved, because writes name the attributes that they change.
 
 pub mod attributes;
 pub mod columns;
@@ -14,7 +14,7 @@ pub mod stored;
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_dynamo::from_attribute_value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -81,46 +81,22 @@ pub fn key(key: &UserKey) -> AttributeMap {
     HashMap::from([(USER_ID.to_owned(), text(key.id.as_str())), (TIMESTAMP.to_owned(), whole(key.timestamp.seconds()))])
 }
 
-/// The scalar attributes of an item. The field names are the names of the attributes above.
-#[derive(Serialize)]
-struct StoredUser<'a> {
-    user_id: &'a str,
-    timestamp: i64,
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    email: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<i64>,
-    version: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    created_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_at: Option<String>,
-}
-
 /// Encodes a record as an item.
-///
-/// # Errors
-/// `serde_dynamo` rejects the scalar attributes, which does not happen for a valid [`User`].
-pub fn encode(user: &User) -> Result<AttributeMap, serde_dynamo::Error> {
-    let profile = &user.profile;
-    let mut item: AttributeMap = serde_dynamo::to_item(StoredUser {
-        user_id: user.key.id.as_str(),
-        timestamp: user.key.timestamp.seconds(),
-        name: profile.name.as_str(),
-        email: profile.email.as_ref().map(Email::as_str),
-        status: profile.status.as_ref().map(UserStatus::as_str),
-        expires_at: profile.expires_at.map(ExpiresAt::seconds),
-        version: user.version,
-        created_at: user.created_at.map(format_rfc3339_millis),
-        updated_at: user.updated_at.map(format_rfc3339_millis),
-    })?;
-    if let Some(members) = &profile.attributes {
-        item.insert(ATTRIBUTES.to_owned(), attributes::encode(members));
-    }
-    Ok(item)
+#[must_use]
+pub fn encode(user: &User) -> AttributeMap {
+    let (profile, mut item) = (&user.profile, key(&user.key));
+    let optional = [
+        (EMAIL, profile.email.as_ref().map(|email| text(email.as_str()))),
+        (STATUS, profile.status.as_ref().map(|status| text(status.as_str()))),
+        (EXPIRES_AT, profile.expires_at.map(|ends| whole(ends.seconds()))),
+        (CREATED_AT, user.created_at.map(format_rfc3339_millis).map(text)),
+        (UPDATED_AT, user.updated_at.map(format_rfc3339_millis).map(text)),
+        (ATTRIBUTES, profile.attributes.as_ref().map(attributes::encode)),
+    ];
+    let present = optional.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let required = [(NAME, text(profile.name.as_str())), (VERSION, whole(user.version))];
+    item.extend(required.into_iter().chain(present).map(|(name, value)| (name.to_owned(), value)));
+    item
 }
 
 /// Returns the expiry of a stored record as DynamoDB's TTL interprets it, or `None` if TTL never removes the record.

@@ -121,7 +121,7 @@ fn record_client(client: &Client, table: &str) -> TableClient {
 
 /// Encodes a record as an item, with room for the attributes that replication adds to a replica item.
 fn encode(user: &User) -> Result<AttributeMap, TableError> {
-    let item = item::encode(user).map_err(TableError::refused)?;
+    let item = item::encode(user);
     item.get(item::ATTRIBUTES).map_or(Ok(()), check_size)?;
     Ok(item)
 }

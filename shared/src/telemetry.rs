@@ -5,7 +5,7 @@
 //! INFO. Therefore each line here has `level` and an RFC 3339 `timestamp` at the top level. Log fields are identifiers
 //! and counts; a name, an email or an item is never logged.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use metrics_cloudwatch_embedded::Collector;
 use tracing::level_filters::LevelFilter;
@@ -23,6 +23,8 @@ pub const DIMENSIONS: [&str; 2] = ["function", "stack"];
 pub const LOG_LEVEL: &str = "LOG_LEVEL";
 /// The variable that names the stack. It distinguishes the metrics of several stacks in one account.
 pub const STACK_NAME: &str = "STACK_NAME";
+/// The initial size of the buffer of metrics, in which those of a request fit.
+const DOCUMENT_BYTES: usize = 1_024;
 /// The stack name if the variable is not set.
 const NO_STACK: &str = "default";
 
@@ -113,7 +115,10 @@ pub fn stack(text: &str) -> Result<String, String> {
 impl Telemetry {
     /// Writes the metrics since the last flush. Call it at the end of every invocation, including failed ones.
     pub fn flush(self, request_id: &str) {
-        if let Err(error) = self.write(request_id, io::stdout()) {
+        // The collector writes each token separately, and standard output takes a lock for each.
+        let mut documents = Vec::with_capacity(DOCUMENT_BYTES);
+        let written = self.write(request_id, &mut documents).and_then(|()| io::stdout().write_all(&documents));
+        if let Err(error) = written {
             tracing::warn!(error = %error, "metrics not written");
         }
     }

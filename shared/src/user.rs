@@ -13,8 +13,6 @@ pub mod json;
 pub mod precondition;
 
 use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
 use attributes::UserAttributes;
 use email::Email;
@@ -229,20 +227,37 @@ impl AttributesPatch {
     }
 }
 
-const MOMENT: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-
-/// Formats a time as records contain it: RFC 3339 in UTC with milliseconds.
+/// Formats a time as records contain it: RFC 3339 in UTC with milliseconds. A year that RFC 3339 cannot represent,
+/// which no clock returns, results in an empty text.
+///
+/// The result is that of the formatter of `time`, whose interpretation of the format a request would pay several times.
 #[must_use]
 pub fn format_rfc3339_millis(moment: OffsetDateTime) -> String {
-    // Formatting fails only for years that RFC 3339 cannot represent, which no clock returns.
-    moment.to_offset(time::UtcOffset::UTC).format(MOMENT).unwrap_or_default()
+    let moment = moment.to_offset(time::UtcOffset::UTC);
+    let Some(year) = u32::try_from(moment.year()).ok().filter(|year| *year < 10_000) else { return String::new() };
+    let parts = [
+        (year, 4, '-'),
+        (u8::from(moment.month()).into(), 2, '-'),
+        (moment.day().into(), 2, 'T'),
+        (moment.hour().into(), 2, ':'),
+        (moment.minute().into(), 2, ':'),
+        (moment.second().into(), 2, '.'),
+        (moment.millisecond().into(), 3, 'Z'),
+    ];
+    let mut text = String::with_capacity("2026-11-22T10:00:00.123Z".len());
+    for (number, digits, separator) in parts {
+        for place in (0..digits).rev() {
+            text.push(char::from(b'0' + u8::try_from(number / 10_u32.pow(place) % 10).unwrap_or_default()));
+        }
+        text.push(separator);
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::macros::datetime;
+    use time::macros::{datetime, format_description};
 
     fn user() -> User {
         User::created(
@@ -266,6 +281,22 @@ mod tests {
                 .to_owned()
                 + r#""version":1795341600123456,"created_at":"2026-11-22T10:00:00.123Z","updated_at":"2026-11-22T10:00:00.123Z"}"#
         );
+    }
+
+    #[test]
+    fn time_is_formatted_as_by_its_crate() {
+        let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+        let utc = |time: OffsetDateTime| time.to_offset(time::UtcOffset::UTC).format(format).unwrap();
+        for time in [
+            datetime!(2026-11-22 10:00:00.123456 UTC),
+            datetime!(1970-01-01 0:00 UTC),
+            datetime!(0000-01-01 0:00 UTC),
+            datetime!(9999-12-31 23:59:59.999999 UTC),
+            datetime!(2024-02-29 23:59:09.009 -1:30),
+        ] {
+            assert_eq!(format_rfc3339_millis(time), utc(time));
+        }
+        assert_eq!(format_rfc3339_millis(datetime!(-0001-01-01 0:00 UTC)), "");
     }
 
     #[test]

@@ -42,7 +42,7 @@ mod tests {
         let key = UserKey { id, timestamp: Timestamp::parse(Timestamp::MAX_SECONDS).unwrap() };
         let mut user = User::created(key, profile, now);
         user.version = u64::MAX;
-        let item: AttributeMap = encode(&user).unwrap();
+        let item: AttributeMap = encode(&user);
         let rest: usize = item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum();
         // `rest` includes three bytes for the empty map, which `MAX_ATTRIBUTES_BYTES` includes too.
         assert!(rest - 3 + REVISION_BYTES + MAX_ATTRIBUTES_BYTES <= ITEM_BYTES_MOST, "{rest}");

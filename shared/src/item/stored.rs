@@ -270,7 +270,7 @@ mod tests {
     }
 
     fn json_of(user: &User) -> Value {
-        serde_json::from_str(&RawItem::new(encode(user).unwrap()).encode()).unwrap()
+        serde_json::from_str(&RawItem::new(encode(user)).encode()).unwrap()
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! The response with a record: its JSON, its entity tag and its path.
 
-use std::borrow::Cow;
-
 use axum::http::header::{CONTENT_LENGTH, CONTENT_LOCATION, ETAG};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +13,9 @@ use serde::Serialize;
 use super::ApiResult;
 use crate::cache::CachedRead;
 use crate::precondition;
+
+/// The initial size of the buffer of a body, in which most bodies fit.
+const BODY_BYTES: usize = 1_024;
 
 #[derive(Serialize)]
 struct RecordBody<'a> {
@@ -48,16 +49,22 @@ pub(super) fn read_response(
 
 /// Returns the body of a read: the record with these members, and its source.
 fn read_body(record: &CachedRead, fields: FieldMask) -> Result<Vec<u8>, Problem> {
-    let (user, source) = match record {
-        CachedRead::Cached(entry) if fields == FieldMask::ALL => (Cow::Borrowed(&entry.json), "cache"),
-        CachedRead::Cached(entry) => (Cow::Owned(fields.mask_json(&entry.json).map_err(serialization_error)?), "cache"),
+    let mut text = Vec::with_capacity(BODY_BYTES);
+    text.extend(br#"{"user":"#);
+    let source = match record {
+        CachedRead::Cached(entry) if fields == FieldMask::ALL => {
+            text.extend(&entry.json);
+            "cache"
+        }
+        CachedRead::Cached(entry) => {
+            text.extend(fields.mask_json(&entry.json).map_err(serialization_error)?);
+            "cache"
+        }
         CachedRead::FromTable(user) => {
-            (Cow::Owned(serde_json::to_vec(&user.only(fields)).map_err(serialization_error)?), "database")
+            serde_json::to_writer(&mut text, &user.only(fields)).map_err(serialization_error)?;
+            "database"
         }
     };
-    let mut text = Vec::with_capacity(user.len() + 32);
-    text.extend(br#"{"user":"#);
-    text.extend(&*user);
     text.extend(br#","source":""#);
     text.extend(source.as_bytes());
     text.extend(br#""}"#);
