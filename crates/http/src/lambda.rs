@@ -29,8 +29,11 @@ pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), Error> {
     run_events(telemetry, async |event: LambdaEvent<LambdaRequest>| answer(app.clone(), clock.now(), event).await).await
 }
 
-/// Returns the router's response to a payload, in the form that Lambda expects.
-async fn answer(
+/// Returns the router's response to a payload at the time `now`, in the form that Lambda expects.
+///
+/// # Errors
+/// None: an error of the router is a response.
+pub async fn answer(
     app: Router,
     now: OffsetDateTime,
     LambdaEvent { mut payload, context }: LambdaEvent<LambdaRequest>,
