@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Uses the console of `millrace up` in a browser, as a person does: the first visit, a change that arrives, a poison record
 that is redriven, a replica that is broken and repaired, old deliveries, and a key that expires and is restored; with the
-keyboard, without JavaScript, with bad input, from other sites, and with markup in every text of the data.
+keyboard, without JavaScript, with bad input, from other sites, with markup in all data, and while servers are down.
 
 Screenshots of every page at two widths are written to target/screenshots. An argument selects stories by a part of their names.
 """
 
+import contextlib
 import html
 import http.server
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -434,6 +436,53 @@ def bad_input(browser, local):
         visitor.check_unharmed("nothing went wrong in the browser")
 
 
+def engines_of(pid):
+    """Returns the process IDs of the servers that a stack has started, by name, as Linux shows them."""
+    children = {}
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
+            name, rest = file.read().split("(", 1)[1].rsplit(")", 1)
+            children.setdefault(int(rest.split()[1]), []).append((int(process), name))
+    found, waiting = {}, [pid]
+    while waiting:
+        for child, name in children.get(waiting.pop(), []):
+            if name in ("postgres", "valkey-server", "redis-server"):
+                found[name] = child
+            else:
+                waiting.append(child)
+    return found
+
+
+def engine_down(browser, local):
+    """Stops the servers of the tiers. This is the last story of a stack."""
+    put(local, user("down"))
+    with Visitor(browser, local.console) as visitor:
+        visitor.open("/break")
+        shows(visitor, "the light is green", "Verify: green", "#light")
+        visitor.click("button", "Take S3 down")
+        for path in ("/archive", "/quarantine"):
+            visitor.open(path, 502)
+            check(f"{path} names the bucket that cannot be read", "users-" in visitor.alert())
+            check("with a way on", visitor.page.locator("main a").count() > 0)
+        visitor.open("/break")
+        visitor.click("button", "Repair S3")
+        engines = engines_of(local.process.pid)
+        check(f"the stack has started two servers ({', '.join(engines)})", len(engines) == 2)
+        for engine in engines.values():
+            os.kill(engine, signal.SIGKILL)
+        started = time.monotonic()
+        visitor.open(key_address(key_of("down", 1)))
+        check("the page Key is shown while they are down", time.monotonic() - started < 15)
+        check("with the item of the table and the replica", '"down"' in visitor.region("replica dynamodb").inner_text())
+        for store, setting in (("replica postgres", "POSTGRES_URL"), ("cache", "CACHE_URL")):
+            said = visitor.region(store).get_by_role("alert").inner_text()
+            check(f"{store}: the page names what is unreachable", "unreachable" in said and setting in said)
+        check("and without a verdict on all replicas", "Not every store could be read." in visitor.text())
+        visitor.open("/break")
+        shows(visitor, "the light is neither green nor red", "Verify: unknown", "#light")
+        visitor.check_unharmed("nothing went wrong in the browser")
+
+
 def without_script(browser, local):
     with Visitor(browser, local.console, java_script_enabled=False) as visitor:
         for name, path in {**PAGES, **deep_pages(local)}.items():
@@ -672,6 +721,7 @@ STORIES = [
     without_script,
     keyboard,
     accessible,
+    engine_down,
 ]
 
 
