@@ -262,6 +262,13 @@ fn check_of_a_drill_proves_its_end_and_changes_nothing() {
 }
 
 #[test]
+fn manual_of_search_contains_the_document_of_its_table() {
+    let manual = read("docs/search.md");
+    let block = format!("```json\n{}```\n", read("functions/search/replication.json"));
+    assert!(section(&manual, "## The table that search queries").contains(&block));
+}
+
+#[test]
 fn sections_and_rows_are_found() {
     let text =
         "# T\n\n## A\n\n| N | D |\n| --- | --- |\n| `a` | `1` | x |\n\n### B\n\n| `b` | 2 |\n\n## C\n\n| `c` | 3 |\n";

@@ -5,16 +5,19 @@ use futures::future::BoxFuture;
 use millrace_shared::revision::Revision;
 use tokio::runtime::Runtime;
 
-use super::store::RelationalStore;
+use super::store::{RelationalStore, is_key};
 use crate::replication::events::user;
 use crate::sink_contract::{ContractItem, ContractReplica, ContractState, assert_sink_contract};
 
 impl ContractReplica for RelationalStore {
     fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<ContractItem>> {
         async move {
-            let sql = r#"select revision, name, deleted_at is not null, num_nonnulls(name, name_folded, email, email_domain, status, attributes,
-                expires_at, version, created_at, updated_at, item) from users where user_id = $1 and "timestamp" = 1"#;
-            let row = self.client.query_opt(sql, &[&user_id]).await.unwrap()?;
+            let sql = format!(
+                "select revision, name, deleted_at is not null, num_nonnulls(name, name_folded, email, email_domain, status, \
+                 attributes, expires_at, version, created_at, updated_at, item) from users where {}",
+                is_key(user_id)
+            );
+            let row = self.client.query_opt(&sql, &[]).await.unwrap()?;
             let (name, gone, told): (Option<String>, bool, i32) = (row.get(1), row.get(2), row.get(3));
             assert_eq!(gone, told == 0, "a tombstone holds nothing else");
             let state = name.map_or(ContractState::Gone, ContractState::Named);

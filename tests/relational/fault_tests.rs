@@ -74,7 +74,7 @@ async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_mi
     let mut server = server().await;
     let sink = sink(&server.url());
     millrace_sinks::postgres::migrate(sink.database(), soon()).await.unwrap();
-    let filled = "insert into users (user_id, \"timestamp\", revision, item) select 'filling' || n, 1, '\\x01', \
+    let filled = "insert into users (key, revision, item) select 'filling' || n, '\\x01', \
                   jsonb_build_object('x', repeat(md5(n::text), 40)) from generate_series(1, 11000) as n";
     connect(&server.url()).await.batch_execute(filled).await.unwrap();
     fill_the_disk(&server).await;

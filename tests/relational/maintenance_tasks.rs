@@ -8,7 +8,7 @@ use millrace_sinks::Sink as _;
 use millrace_sinks::postgres::{PostgresSchema, grant_app_role};
 use serde_json::{Value, json};
 
-use super::store::{RelationalStore, empty, sink, soon};
+use super::store::{RelationalStore, empty, is_key, sink, soon};
 use crate::maintenance::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, text, to_its_end, user};
 use crate::postgres::connect;
 use crate::replication::events::EventBuilder;
@@ -74,8 +74,8 @@ async fn differences_in_postgres_are_found_by_verify_and_fixed_by_repair() {
     scene.stack.wait_until_drained().await;
     let mess = r#"delete from users where user_id = 'missing';
         update users set item = jsonb_set(item, '{name,S}', '"Confidential"') where user_id = 'different';
-        insert into users (user_id, "timestamp", revision, item)
-            select 'extra', 1, revision, item from users where user_id = 'same'"#;
+        insert into users (key, revision, item)
+            select replace(key, 'same', 'extra'), revision, item from users where user_id = 'same'"#;
     store.client.batch_execute(mess).await.unwrap();
     let answer = task(&maintenance, json!({"task": "verify", "run_id": "found", "recheck_after_seconds": 0})).await;
     assert_eq!(counted(&answer, "postgres"), "different 1, equal 1, items 4, missing 1, resurrected 2");
@@ -105,7 +105,11 @@ async fn redrive_of_old_records_reconciles_both_replicas_with_the_source() {
     assert!(answer.done);
     assert!(scene.objects("aws/").await.is_empty(), "it is retired");
     assert_eq!(store.users().await, ["kept"]);
-    assert_eq!(store.count("deleted_at is not null and user_id = 'deleted'").await, 1, "its age is remembered");
+    assert_eq!(
+        store.count(&format!("deleted_at is not null and {}", is_key("deleted"))).await,
+        1,
+        "its age is remembered"
+    );
     let row = store.client.query_one("select name from users where user_id = 'kept'", &[]).await.unwrap();
     assert_eq!(row.get::<_, &str>(0), "Now");
     assert_eq!(scene.item(REPLICA, "kept").await.unwrap()["name"], text("Now"));
@@ -122,7 +126,7 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
 
     // The owner is a different role than the one that the functions log in as.
     let owner = sink(&url.replace("millrace@", "postgres@"));
-    maintenance.postgres_schema = PostgresSchema { has_users: true, tables: Vec::new() };
+    maintenance.postgres_schema = PostgresSchema::of_users();
     maintenance.admin_database = Some(settings(&url.replace("millrace@", "postgres@")).owned(None));
     let answer = task(&maintenance, json!({"task": "migrate", "run_id": "first"})).await;
     assert!(answer.progress.to_string().contains("postgres.migrations_applied"), "{}", answer.progress);

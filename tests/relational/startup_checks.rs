@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use millrace_local::postgres::PostgresServer;
 use millrace_sinks::Sink;
-use millrace_sinks::postgres::{PostgresSink, migrate, pending};
+use millrace_sinks::document::{PostgresTable, ReplicationDocument, USERS_DOCUMENT};
+use millrace_sinks::postgres::{PostgresSchema, PostgresSink, migrate, pending};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::store::{RelationalStore, apply, empty, sink, soon};
@@ -43,12 +45,38 @@ async fn two_migrations_at_once_apply_each_step_once() {
     let one = async |url: &str| migrate(sink(url).database(), soon()).await.unwrap().len();
     let (first, second) = tokio::join!(one(&url), one(&url));
     assert!(first == 0 || second == 0, "{first} {second}");
-    assert_eq!(first + second, migrated_steps(&url).await);
+    assert_eq!(first + second, pending(sink(&empty().await).database(), soon()).await.unwrap().len());
 }
 
-async fn migrated_steps(url: &str) -> usize {
-    let sql = "select count(*) from refinery_schema_history";
-    usize::try_from(connect(url).await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)).unwrap()
+/// The document of the users service with another column.
+fn users_with_plan() -> PostgresTable {
+    let mut document: serde_json::Value = serde_json::from_str(USERS_DOCUMENT).unwrap();
+    document["replicas"][0]["columns"]["plan"] = json!({"path": "attributes.plan", "type": "text"});
+    ReplicationDocument::parse(&document.to_string()).unwrap().replicas()[0].postgres_table().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn column_that_a_document_adds_to_the_users_table_is_created_and_search_still_serves_it() {
+    let store = RelationalStore::start().await;
+    assert_eq!(apply(&store.sink, &[EventBuilder::named("ada", 1, "Ada")]).await.applied, 1);
+    let wider = sink(&store.url).with_users_table(users_with_plan());
+    let said = broken(&wider).await;
+    assert!(said.contains("add the column plan") && said.contains("task migrate"), "{said}");
+    let schema = PostgresSchema { users: Some(users_with_plan()), tables: Vec::new() };
+    let applied = schema.migrate(wider.database(), soon()).await.unwrap();
+    assert_eq!(
+        applied,
+        ["users: add the column plan, which a repair fills", "users: create the view users_live"],
+        "and nothing of search"
+    );
+    wider.check().await.unwrap();
+    let mut bob = crate::replication::events::user("bob", "1", "Bob");
+    bob["attributes"] = json!({"M": {"plan": {"S": "pro"}}});
+    assert_eq!(apply(&wider, &[EventBuilder::image("bob", 2, &bob.to_string())]).await.applied, 1);
+    let sql = "select user_id from users_live where plan = 'pro'";
+    assert_eq!(store.client.query_one(sql, &[]).await.unwrap().get::<_, &str>(0), "bob");
+    let answer = over(&[("POSTGRES_URL", &store.url)]).get("/search/users?sort=user_id").await;
+    assert_eq!((answer.status, ids(&answer)), (200, vec!["ada".to_owned(), "bob".to_owned()]), "{}", answer.text);
 }
 
 #[tokio::test]

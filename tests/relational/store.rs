@@ -51,6 +51,11 @@ impl RelationalStore {
     }
 }
 
+/// The condition that a row, which may be a tombstone, has the key of this user with the timestamp 1.
+pub(crate) fn is_key(user_id: &str) -> String {
+    format!(r#"key = '{{"timestamp":{{"N":"1"}},"user_id":{{"S":"{user_id}"}}}}'"#)
+}
+
 /// Creates an empty database; returns its URL.
 pub(crate) async fn empty() -> String {
     let server = SERVER.get_or_init(server).await;

@@ -7,7 +7,7 @@ use millrace_shared::raw_item::RawItem;
 use millrace_sinks::{FailureKind, Replica as _};
 use serde_json::{Value, json};
 
-use super::store::{RelationalStore, apply, apply_within};
+use super::store::{RelationalStore, apply, apply_within, is_key};
 use crate::replication::events::{EventBuilder, event, event_of, user};
 
 /// The image of a user with this attribute added.
@@ -47,6 +47,39 @@ async fn an_item_is_held_whole_beside_its_columns() {
     assert_eq!(row.get::<_, &str>(4), "Ada \u{1F600} \"quoted\" \\ line\nbreak");
     assert!(row.get::<_, &str>(5).starts_with("2026-11-22 08:00:00"));
     assert!(row.get::<_, &str>(6).starts_with("2027-01-15 07:59:59"), "the stream's clock");
+}
+
+#[tokio::test]
+async fn an_expiry_that_is_no_number_is_none_as_it_is_for_ttl() {
+    let store = RelationalStore::start().await;
+    let digits = "12345678901234567890123456789012345678";
+    let cases = [
+        (json!({"M": {}}), None),
+        (json!({"S": "tomorrow"}), None),
+        (json!({"S": "1900000000"}), None),
+        (json!({"NULL": true}), None),
+        (json!({"N": "s3cret"}), None),
+        (json!({"N": "1900000000.5"}), Some("1900000001")),
+        (json!({"N": "1.9E+9"}), Some("1900000000")),
+        (json!({"N": digits}), Some(digits)),
+        (json!({"N": "5e-1"}), Some("1")),
+        (json!({"N": "0"}), None),
+        (json!({"N": "0.0"}), None),
+        (json!({"N": "-1"}), None),
+        (json!({"N": "-0.5"}), None),
+    ];
+    let told: Vec<_> = (1..)
+        .zip(&cases)
+        .map(|(n, (value, _))| {
+            let user_id = format!("u{n:02}");
+            EventBuilder::image(&user_id, n, &with(&user_id, "expires_at", value.clone()))
+        })
+        .collect();
+    assert_eq!(apply(&store.sink, &told).await.applied, cases.len());
+    let rows = store.client.query("select expires_at::text, name from users order by user_id", &[]).await.unwrap();
+    for (row, (value, expected)) in rows.iter().zip(&cases) {
+        assert_eq!((row.get::<_, Option<&str>>(0), row.get::<_, &str>(1)), (*expected, "Ada"), "{value}");
+    }
 }
 
 #[tokio::test]
@@ -90,7 +123,7 @@ async fn rows_rejected_only_by_the_server_are_isolated() {
         .map(|n| {
             let user_id = format!("u{n:04}");
             let huge = [17, 500, 1_000].contains(&n);
-            let image = with(&user_id, "version", json!({"N": if huge { "1e200000" } else { "1" }}));
+            let image = with(&user_id, "expires_at", json!({"N": if huge { "1e200000" } else { "1" }}));
             EventBuilder::image(&user_id, n, &image)
         })
         .collect();
@@ -157,8 +190,8 @@ async fn a_tombstone_has_its_time_and_is_taken_away_after_it() {
     assert_eq!(store.count("deleted_at is not null and num_nonnulls(name, item) = 0").await, 2);
     assert_eq!(store.count("expired").await, 1);
     // Let nine days pass for one of them.
-    let earlier = "update users set deleted_at = deleted_at - interval '9 days' where user_id = 'buried'";
-    store.client.batch_execute(earlier).await.unwrap();
+    let earlier = "update users set deleted_at = deleted_at - interval '9 days'";
+    store.client.batch_execute(&format!("{earlier} where {}", is_key("buried"))).await.unwrap();
     let again = super::store::sink(&store.url);
     assert_eq!(apply(&again, &[EventBuilder::named("ada", 3, "Ada")]).await.applied, 1);
     assert_eq!((store.count("deleted_at is not null").await, store.count("expired").await), (1, 1));

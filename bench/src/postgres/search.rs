@@ -106,9 +106,12 @@ pub(super) async fn measure() -> Result<(), BenchError> {
 /// of a given and a family name.
 async fn fill(client: &Client) -> Result<(), BenchError> {
     let taken = format!(
-        "insert into users (user_id, \"timestamp\", revision, name, email, status, attributes, expires_at, version, \
-        created_at, updated_at, changed_at, name_folded, email_domain, item) select user_id, \"timestamp\", '\\x01', name, email, status, attributes, \
-        expires_at, 1, at, at, at, lower(name), split_part(email, '@', 2), jsonb_build_object('user_id', jsonb_build_object('S', user_id), 'timestamp', \
+        "insert into users (key, user_id, \"timestamp\", revision, name, email, status, attributes, version, created_at, \
+        updated_at, changed_at, name_folded, email_folded, item) select jsonb_build_object('timestamp', \
+        jsonb_build_object('N', \"timestamp\"::text), 'user_id', jsonb_build_object('S', user_id))::text, user_id, \
+        \"timestamp\", '\\x01', name, email, status, attributes, 1, at, at, at, lower(name), email, \
+        jsonb_strip_nulls(jsonb_build_object('expires_at', case when expires_at is not null then \
+        jsonb_build_object('N', expires_at::text) end)) || jsonb_build_object('user_id', jsonb_build_object('S', user_id), 'timestamp', \
         jsonb_build_object('N', \"timestamp\"::text), 'name', jsonb_build_object('S', name), 'email', \
         jsonb_build_object('S', email), 'status', jsonb_build_object('S', status), 'version', \
         jsonb_build_object('N', '1')) from (select 'u' || lpad(n::text, 7, '0') as user_id, n::numeric as \"timestamp\", \

@@ -21,8 +21,8 @@ use time::Duration;
 use crate::archive::{self, ArchiveSink};
 use crate::cache::CacheSink;
 use crate::document::{
-    ArchivedRecords, DEFAULT_CONCURRENCY, DocumentLocation, MAX_CONCURRENCY, PostgresTable, REPLICATION,
-    ReplicationDocument, RoleArn, SinkSettings, TableAddress, TableSettings,
+    ArchivedRecords, DEFAULT_CONCURRENCY, DocumentLocation, MAX_CONCURRENCY, PostgresTable, REPLICATION, ReplicaEntry,
+    ReplicationDocument, RoleArn, SinkSettings, TableAddress, TableSettings, USERS_TABLE, users_table,
 };
 use crate::document_object::read_document;
 use crate::dynamodb::{self, AssumedRole, DynamoDbSink};
@@ -44,8 +44,6 @@ const REPLICA_TABLE: &str = "REPLICA_TABLE";
 /// What to do after the problems of a document.
 const CHECK_DOCUMENT: &str = "correct the document, and check it with millrace transform --document FILE --items PATH \
                               --key NAMES before it is deployed (parameter Replication)";
-/// The table of the users service in PostgreSQL, which a document must not name for that service's table.
-const USERS_TABLE: &str = "users";
 /// The variables that configure the only replica if there is no document.
 const REPLICA_VARIABLES: [&str; 4] = [REPLICA_TABLE, "REPLICA_REGION", "REPLICA_ROLE_ARN", "REPLICA_MAX_CONCURRENCY"];
 
@@ -62,9 +60,9 @@ pub struct SinksConfig {
     cache: Option<CacheSettings>,
     /// The PostgreSQL database, if configured.
     postgres: Option<PostgresSettings>,
-    /// Whether the database has the table of the users service.
-    has_users_table: bool,
-    /// The tables of the document in that database.
+    /// The table of the users service in that database, if the source is the table of that service.
+    users_table: Option<PostgresTable>,
+    /// The other tables of the document in that database.
     tables: Vec<RelationalTable>,
     /// The columns that the document declares for all stores.
     columns: TableColumns,
@@ -105,6 +103,8 @@ struct SinkRules {
 struct ConfiguredReplicas {
     dynamodb: Vec<ReplicaTable>,
     postgres: Vec<RelationalTable>,
+    /// The table of the users service, if the document declares it, with its place in the document.
+    users: Option<(String, ReplicaEntry)>,
     /// The columns of all stores.
     columns: TableColumns,
 }
@@ -159,7 +159,8 @@ impl SinksConfig {
         let archive = environment.get(archive::SETTING).and_then(|_| read.collect(ArchiveConfig::parse(environment)));
         let schema = read.optional("SOURCE_SCHEMA", SourceSchema::parse).unwrap_or_default();
         let is_users = schema == SourceSchema::Users;
-        let has_tables = replicas.as_ref().is_none_or(|replicas| !replicas.postgres.is_empty());
+        let has_tables =
+            replicas.as_ref().is_none_or(|replicas| !replicas.postgres.is_empty() || replicas.users.is_some());
         if environment.get(postgres::SETTING).is_some() && !is_users && !has_tables {
             read.add_error(format!(
                 "{} is set, but the table of PostgreSQL is not declared: add a replica with \"sink\": \"postgres\" and \
@@ -182,24 +183,28 @@ impl SinksConfig {
                 ));
             }
         }
+        for (setting, users) in replicas.iter().filter_map(|replicas| replicas.users.as_ref()) {
+            if !is_users {
+                read.add_error(format!(
+                    "{setting}/name is {:?}, the name of the table of the users service: choose another name, or set \
+                     SOURCE_SCHEMA to users if the source is the table of that service",
+                    users.name.as_str()
+                ));
+                continue;
+            }
+            for (member, reason) in users.users_table_problems() {
+                read.add_error(format!("{setting}/{member} {reason}"));
+            }
+        }
         let problems = read.problems();
         let (Some(replicas), true) = (replicas, problems.is_empty()) else {
             return Err(problems);
         };
-        let ConfiguredReplicas { dynamodb: replicas, postgres: tables, columns } = replicas;
-        let (tombstone, has_users_table) = (Duration::days(days.into()), is_users && postgres.is_some());
-        Ok(Self {
-            replicas,
-            source_arn,
-            reserved,
-            tombstone,
-            cache,
-            postgres,
-            has_users_table,
-            tables,
-            columns,
-            archive,
-        })
+        let ConfiguredReplicas { dynamodb: replicas, postgres: tables, users, columns } = replicas;
+        let tombstone = Duration::days(days.into());
+        let declared = users.and_then(|(_, users)| users.postgres_table().cloned());
+        let users_table = (is_users && postgres.is_some()).then(|| declared.unwrap_or_else(users_table));
+        Ok(Self { replicas, source_arn, reserved, tombstone, cache, postgres, users_table, tables, columns, archive })
     }
 
     /// Creates the clients of the replicas. A replica without a Region and a role of its own uses the function's.
@@ -280,11 +285,11 @@ impl SinksConfig {
     pub fn postgres(&self, signer: Option<&TokenSigner>) -> Vec<PostgresSink> {
         let Some(settings) = &self.postgres else { return Vec::new() };
         let sink = || PostgresSink::new(settings, signer.cloned(), self.tombstone);
-        let users = self.has_users_table.then(sink);
+        let users = self.users_table.iter().map(|table| sink().with_users_table(table.clone()));
         let tables = self.tables.iter().map(|RelationalTable { name, setting, table, .. }| {
             sink().of_table(name.clone(), setting.clone(), table.clone())
         });
-        users.into_iter().chain(tables).collect()
+        users.chain(tables).collect()
     }
 
     /// Returns the settings of the PostgreSQL database, if configured. Creating its tables requires them; the
@@ -298,7 +303,7 @@ impl SinksConfig {
     #[must_use]
     pub fn postgres_schema(&self) -> PostgresSchema {
         let tables = self.tables.iter().map(|replica| replica.table.clone()).collect();
-        PostgresSchema { has_users: self.has_users_table, tables }
+        PostgresSchema { users: self.users_table.clone(), tables }
     }
 
     /// Returns the cache in front of the source, if configured; not yet connected.
@@ -492,7 +497,11 @@ fn document(
                     ));
                 }
                 let setting = format!("{REPLICATION} {pointer}");
-                replicas.postgres.push(RelationalTable { name, setting, table: table.clone(), transform });
+                if entry.is_users_table() {
+                    replicas.users = Some((setting, entry.clone()));
+                } else {
+                    replicas.postgres.push(RelationalTable { name, setting, table: table.clone(), transform });
+                }
             }
             SinkSettings::Archive { records: ArchivedRecords::Expired } => {
                 if environment.get(archive::SETTING).is_none() {
@@ -567,6 +576,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::USERS_DOCUMENT;
 
     fn parse(variables: &[(&str, &str)]) -> Result<SinksConfig, EnvironmentError> {
         SinksConfig::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
@@ -695,6 +705,44 @@ mod tests {
         assert!(said.contains("/replicas/1/table is \"users\", the table of the users service"), "{said}");
         let orders = ("REPLICATION", r#"{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"orders"}]}"#);
         assert_eq!(names(&[orders, url, users]), ["postgres", "sql"]);
+    }
+
+    #[test]
+    fn table_of_the_users_service_may_have_more_columns_and_none_less() {
+        let declared = |edit: &dyn Fn(&mut serde_json::Value)| {
+            let mut document: serde_json::Value = serde_json::from_str(USERS_DOCUMENT).unwrap();
+            edit(&mut document["replicas"][0]);
+            document.to_string()
+        };
+        let url = ("POSTGRES_URL", "postgres://millrace@db:5432/users");
+        let parse = |document: &str, schema| parse(&[("REPLICATION", document), url, ("SOURCE_SCHEMA", schema)]);
+        let plan = |replica: &mut serde_json::Value| {
+            replica["columns"]["plan"] = serde_json::json!({"path": "attributes.plan", "type": "text"});
+        };
+        let config = parse(&declared(&plan), "users").unwrap();
+        let names: Vec<String> = config.postgres(None).iter().map(|sink| sink.name().to_owned()).collect();
+        assert_eq!(names, ["postgres"]);
+        let schema = config.postgres_schema();
+        assert_eq!((schema.users.unwrap().columns.definitions().len(), schema.tables.len()), (12, 0));
+        let said = parse(&declared(&|_| {}), "any").unwrap_err().to_string();
+        assert!(
+            said.contains("1 problem:") && said.contains("/replicas/0/name is \"postgres\", the name of"),
+            "{said}"
+        );
+        let wrong = |replica: &mut serde_json::Value| {
+            replica["columns"]["name_folded"] = serde_json::json!({"path": "name", "type": "text"});
+            replica["otherwise"] = "null".into();
+            replica["attributes"] = serde_json::json!({"exclude": ["email"]});
+        };
+        let said = parse(&declared(&wrong), "users").unwrap_err().to_string();
+        for part in [
+            "3 problems:",
+            r#"/replicas/0/columns/name_folded must be {"path": "name", "type": "text", "format": "case_folded"}"#,
+            r#"/replicas/0/otherwise must be "quarantine""#,
+            "/replicas/0/table has rules (where, attributes)",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod postgres_table;
 mod replicator_place;
 mod shared_columns;
 mod transform;
+mod users;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,12 +38,15 @@ use serde::Serialize;
 use crate::name::SinkName;
 use json::{JsonValue, member_pointer};
 use postgres_table::POSTGRES_MEMBERS;
+use users::USERS_REPLICA;
 
 pub use identifier::SqlIdentifier;
 pub use millrace_shared::address::{RoleArn, TableAddress, region};
 pub use postgres_table::PostgresTable;
 pub use replicator_place::ReplicatorPlace;
 pub use transform::SecretArn;
+pub(crate) use users::USERS_TABLE;
+pub use users::{USERS_DOCUMENT, users_table};
 
 /// The settings and the parameters of the templates that contain them.
 const PARAMETERS: [(&str, &str); 5] = [
@@ -72,7 +76,8 @@ pub const DEFAULT_CONCURRENCY: usize = 128;
 pub const MAX_CONCURRENCY: usize = 900;
 /// The maximum number of replicas.
 const MAX_REPLICAS: usize = 32;
-/// Names that are part of counters, quarantine keys or default configurations with another meaning.
+/// Names that are part of counters, quarantine keys or default configurations with another meaning. One of them is that of
+/// the table of the users service.
 const RESERVED_NAMES: [&str; 7] = ["read", "source", "redrive", "audit", "contradicting", "postgres", "cache"];
 /// The name of the archive: a deployment has one, and failure objects and tasks know it by this name.
 const ARCHIVE_NAME: &str = "archive";
@@ -418,14 +423,14 @@ impl DocumentReader {
         match kind {
             "dynamodb" => {
                 let members = self.members(pointer, value, &DYNAMODB_MEMBERS, "a dynamodb replica")?;
-                let name = self.name(pointer, &members, false);
+                let name = self.name(pointer, &members, None);
                 let settings = self.table(pointer, &members);
                 let transform = self.transform(pointer, &members, shared.hash_keys);
                 Some(ReplicaEntry { name: name?, sink: SinkSettings::DynamoDb(settings?), transform })
             }
             "archive" => {
                 let members = self.members(pointer, value, &ARCHIVE_MEMBERS, "an archive")?;
-                let name = self.name(pointer, &members, true);
+                let name = self.name(pointer, &members, Some(ARCHIVE_NAME));
                 let records = self.records(pointer, &members);
                 // The archive stays in the source's account, and stores items as they were.
                 let transform = TransformSettings::default();
@@ -433,7 +438,8 @@ impl DocumentReader {
             }
             "postgres" => {
                 let members = self.members(pointer, value, &POSTGRES_MEMBERS, "a postgres replica")?;
-                let name = self.name(pointer, &members, false);
+                let is_users = matches!(members.get("table"), Some(JsonValue::Text(table)) if table == USERS_TABLE);
+                let name = self.name(pointer, &members, is_users.then_some(USERS_REPLICA));
                 let table = self.postgres_table(pointer, &members, shared.columns);
                 let transform = self.transform(pointer, &members, shared.hash_keys);
                 Some(ReplicaEntry { name: name?, sink: SinkSettings::Postgres(table?), transform })
@@ -441,23 +447,25 @@ impl DocumentReader {
             _ => {
                 let members = self.members(pointer, value, &REPLICA_MEMBERS, "a replica")?;
                 let is_archive = matches!(members.get("name"), Some(JsonValue::Text(name)) if name == ARCHIVE_NAME);
-                self.name(pointer, &members, is_archive);
+                self.name(pointer, &members, is_archive.then_some(ARCHIVE_NAME));
                 self.transform(pointer, &members, shared.hash_keys);
                 None
             }
         }
     }
 
-    fn name(&mut self, pointer: &str, members: &Members<'_>, is_archive: bool) -> Option<SinkName> {
+    /// Reads the name of a replica; `own` is the reserved name that it may have.
+    fn name(&mut self, pointer: &str, members: &Members<'_>, own: Option<&str>) -> Option<SinkName> {
         let place = member_pointer(pointer, "name");
         let text = self.text(&place, members.get("name").copied(), "a name such as \"staging\"")?;
         let name = SinkName::parse(text);
         match name {
-            Ok(name) if RESERVED_NAMES.contains(&name.as_str()) || (name.as_str() == ARCHIVE_NAME && !is_archive) => {
+            Ok(name) if own == Some(name.as_str()) => Some(name),
+            Ok(name) if RESERVED_NAMES.contains(&name.as_str()) || name.as_str() == ARCHIVE_NAME => {
                 self.add(place, format!("is {text:?}, which is reserved: choose another name"));
                 None
             }
-            Ok(name) if is_archive && name.as_str() != ARCHIVE_NAME => {
+            Ok(_) if own == Some(ARCHIVE_NAME) => {
                 self.add(place, format!("is {text:?}: set it to {ARCHIVE_NAME:?}, the name of every archive"));
                 None
             }

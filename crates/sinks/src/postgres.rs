@@ -1,8 +1,8 @@
 //! The PostgreSQL replica: one row for each item, written by one conditional statement per batch.
 //!
-//! A replication document gives a table its name and its typed columns ([`PostgresSink::of_table`]); without one, the
-//! table is that of the users service ([`PostgresSink::new`]). The form of a table (`form`) converts an item to the
-//! values of its columns; everything else is the same for every table.
+//! A replication document gives a table its name and its typed columns ([`PostgresSink::of_table`]). The table of the
+//! users service is declared by the document of that service ([`PostgresSink::new`]); it accepts only users, and search
+//! adds its indexes to it. The form of a table (`form`) converts an item to the values of its columns.
 //!
 //! The statement (`statement`) writes every row whose key has no row or one with a lower revision, and counts the
 //! results, in one round trip. A removed item leaves a tombstone: its row with `deleted_at`, its key and its
@@ -37,6 +37,7 @@ use millrace_shared::change::Change;
 use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::item::columns::RowError;
+use millrace_shared::item::restored::SourceSchema;
 use millrace_shared::metric;
 use millrace_shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind, PostgresSettings};
 use time::OffsetDateTime;
@@ -44,13 +45,12 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
 
 use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome};
-use crate::document::PostgresTable;
+use crate::document::{PostgresTable, users_table};
 use form::{RowEncodeError, TableForm};
 use row::TableRow;
 use write::{RowFailure, UpsertCounts, UpsertMode, UpsertOutput, is_row_error};
 
-pub use migrations::{MigrationError, grant_app_role, migrate, pending};
-pub use table_migration::{PostgresSchema, migrate_table};
+pub use migrations::{MigrationError, PostgresSchema, grant_app_role, migrate, migrate_table, pending};
 
 /// The name of the sink of the users service.
 pub const NAME: &str = "postgres";
@@ -70,9 +70,10 @@ const PURGE_ROWS: i64 = 1_000;
 #[derive(Debug)]
 pub struct PostgresSink {
     name: SinkName,
+    /// The setting that declares the table, for errors.
+    setting: String,
+    table: PostgresTable,
     form: TableForm,
-    /// The table of a replication document.
-    declared: Option<DeclaredTable>,
     database: PostgresDatabase,
     tombstone: time::Duration,
     /// The time of the next purge, in epoch seconds.
@@ -81,23 +82,18 @@ pub struct PostgresSink {
     fitting: Mutex<Option<Box<str>>>,
 }
 
-/// The table of a replication document, and its place in the document.
-#[derive(Debug)]
-struct DeclaredTable {
-    setting: String,
-    table: PostgresTable,
-}
-
 impl PostgresSink {
     /// Creates the sink of the users service for the database in `settings`, with tombstones that are retained for
     /// `tombstone`; no I/O.
     #[must_use]
     pub fn new(settings: &PostgresSettings, signer: Option<TokenSigner>, tombstone: time::Duration) -> Self {
         let database = settings.database(signer, statement::SETUP);
+        let table = users_table();
         Self {
             name: SinkName::of_default(NAME),
-            form: TableForm::users(),
-            declared: None,
+            setting: SETTING.to_owned(),
+            form: TableForm::of_users(&table),
+            table,
             database,
             tombstone,
             purge_at: AtomicI64::new(i64::MIN),
@@ -105,11 +101,17 @@ impl PostgresSink {
         }
     }
 
-    /// Replaces the table of the users service by one of a replication document. `name` is the replica's name, and
-    /// `setting` its place in the document, for errors.
+    /// Replaces the table of the users service by that of another source. `name` is the replica's name, and `setting` its
+    /// place in the replication document, for errors.
     #[must_use]
     pub fn of_table(self, name: SinkName, setting: String, table: PostgresTable) -> Self {
-        Self { name, form: TableForm::of_document(&table), declared: Some(DeclaredTable { setting, table }), ..self }
+        Self { name, setting, form: TableForm::of_document(&table), table, ..self }
+    }
+
+    /// Replaces the columns of the users service by those of this table, which has them and may have others.
+    #[must_use]
+    pub fn with_users_table(self, table: PostgresTable) -> Self {
+        Self { form: TableForm::of_users(&table), table, ..self }
     }
 
     /// Returns the database client.
@@ -162,9 +164,9 @@ impl PostgresSink {
     /// Returns whether these rows show that the source fits the table: any key of a user, or any item that fits the
     /// typed columns.
     fn is_fit(&self, rows: &[TableRow<'_>]) -> bool {
-        match self.declared {
-            None => !rows.is_empty(),
-            Some(_) => rows.iter().any(TableRow::has_item),
+        match self.form.source {
+            SourceSchema::Users => !rows.is_empty(),
+            SourceSchema::Any => rows.iter().any(TableRow::has_item),
         }
     }
 
@@ -178,16 +180,17 @@ impl PostgresSink {
         until: Instant,
     ) -> Option<String> {
         let (_, first) = refused.first()?;
-        let is_unfit = |(_, refused): &(usize, RowEncodeError)| match self.declared {
-            None => *refused == RowEncodeError::NoRow(RowError::Key),
-            Some(_) => matches!(refused, RowEncodeError::Column(_)),
+        let is_unfit = |(_, refused): &(usize, RowEncodeError)| match self.form.source {
+            SourceSchema::Users => *refused == RowEncodeError::NoRow(RowError::Key),
+            SourceSchema::Any => matches!(refused, RowEncodeError::Column(_)),
         };
         if self.is_fit(rows) || !refused.iter().all(is_unfit) || self.has_fitted(change) {
             return None;
         }
-        let Some(DeclaredTable { setting, .. }) = &self.declared else {
-            return Some(format!("{SETTING} accepts only user records, but {}: leave it unset", RowError::Key));
-        };
+        let setting = &self.setting;
+        if self.form.source == SourceSchema::Users {
+            return Some(format!("{setting} accepts only user records, but {}: leave it unset", RowError::Key));
+        }
         // An execution environment that has just started has seen nothing, but the table shows what has fitted.
         let sql = self.form.statements.any_item.as_str();
         let asked = self.database.run(until, |session| async move { session.client().query_one(sql, &[]).await });
@@ -203,7 +206,6 @@ impl PostgresSink {
 
     /// Counts the values that are null because their columns cannot store them.
     fn count_replaced(&self, rows: &[TableRow<'_>]) {
-        let Some(columns) = self.form.declared_columns() else { return };
         let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
         for column in rows.iter().flat_map(TableRow::replaced_by_null) {
             *counts.entry(*column).or_default() += 1;
@@ -213,7 +215,8 @@ impl PostgresSink {
             return;
         }
         metric::UNFIT_VALUES.increment([&*self.name], count as u64);
-        let name = |column: usize| columns.definitions().get(column).map_or("", |column| column.name.as_str());
+        let columns = self.form.columns.definitions();
+        let name = |column: usize| columns.get(column).map_or("", |column| column.name.as_str());
         let columns: Vec<String> = counts.iter().map(|(column, count)| format!("{}: {count}", name(*column))).collect();
         tracing::warn!(
             sink = &*self.name,
@@ -272,19 +275,18 @@ impl PostgresSink {
             let reason = "is read-only: it is a replica, not the writer; set the URL to the writer's endpoint";
             return Err(ServingError::Broken(format!("{SETTING} {} {reason}", self.database.address())));
         }
-        let pending = match &self.declared {
-            None => pending(&self.database, until).await?,
-            Some(DeclaredTable { table, .. }) => {
-                let encoding: &str = server.try_get(1).unwrap_or_default();
-                if encoding != "UTF8" {
-                    let address = self.database.address();
-                    let reason =
-                        format!("{SETTING} {address} has the encoding {encoding}: create a database with UTF8");
-                    return Err(ServingError::Broken(reason));
-                }
-                table_migration::pending(&self.database, table, until).await?
-            }
+        let encoding: &str = server.try_get(1).unwrap_or_default();
+        if encoding != "UTF8" {
+            let address = self.database.address();
+            let reason = format!("{SETTING} {address} has the encoding {encoding}: create a database with UTF8");
+            return Err(ServingError::Broken(reason));
+        }
+        let table = self.table.clone();
+        let schema = match self.form.source {
+            SourceSchema::Users => PostgresSchema { users: Some(table), tables: Vec::new() },
+            SourceSchema::Any => PostgresSchema { users: None, tables: vec![table] },
         };
+        let pending = schema.required(&self.database, until).await?;
         if !pending.is_empty() {
             let (address, steps) = (self.database.address(), pending.join(", "));
             let reason = format!("{SETTING} {address} is not migrated ({steps}): run the maintenance task migrate");

@@ -3,11 +3,11 @@
 use crate::filter::SearchFilter;
 use crate::sort::{KeysetPosition, SortDirection, SortField};
 
-/// The condition of a visible record: not a tombstone, and not expired at the second `$1`. As with DynamoDB's TTL, an
-/// expiry time more than five years in the past is ignored.
+/// The condition of a visible record of the view `users_search`: it is not expired at the second `$1`. As with DynamoDB's
+/// TTL, an expiry time more than five years in the past is ignored.
 macro_rules! live {
     () => {
-        "deleted_at is null and (expires_at is null or expires_at > $1::text::numeric \
+        "(expires_at is null or expires_at > $1::text::numeric \
          or expires_at <= $1::text::numeric - 157788000)"
     };
 }
@@ -29,9 +29,9 @@ pub(crate) const SUMMARY: &str = concat!(
     ", ",
     moment!("counted.updated"),
     " from (select count(*) as records, min(\"timestamp\") as first, max(\"timestamp\") as last, ",
-    "min(created_at) as created, max(updated_at) as updated from users where user_id = $2::text and ",
+    "min(created_at) as created, max(updated_at) as updated from users_search where user_id = $2::text and ",
     live!(),
-    ") as counted cross join (select item from users where user_id = $2::text and ",
+    ") as counted cross join (select item from users_search where user_id = $2::text and ",
     live!(),
     " order by \"timestamp\" desc limit 1) as latest"
 );
@@ -40,18 +40,18 @@ pub(crate) const SUMMARY: &str = concat!(
 /// the second `$1`, and for the `$3` most frequent domains. It is one statement, so that all numbers are from one
 /// snapshot.
 pub(crate) const STATS: &str = concat!(
-    "select (select count(*) from users where ",
+    "select (select count(*) from users_search where ",
     live!(),
-    "), (select coalesce(json_agg(each), '[]')::text from (select status, count(*) as records from users where ",
+    "), (select coalesce(json_agg(each), '[]')::text from (select status, count(*) as records from users_search where ",
     live!(),
     " group by status order by records desc, status) as each), ",
     "(select coalesce(json_agg(each), '[]')::text from (select to_char(day, 'YYYY-MM-DD') as day, records from (",
-    "select (created_at at time zone 'UTC')::date as day, count(*) as records from users where ",
+    "select (created_at at time zone 'UTC')::date as day, count(*) as records from users_search where ",
     live!(),
     " and created_at >= (date_trunc('day', to_timestamp($1::text::float8), 'UTC') - ($2::text || ' days')::interval)",
     " group by 1) as days order by day) as each), ",
     "(select coalesce(json_agg(each), '[]')::text from (select email_domain as domain, ",
-    "count(*) as records from users where email_domain is not null and ",
+    "count(*) as records from users_search where email_domain is not null and ",
     live!(),
     " group by 1 order by records desc, domain limit $3::text::int8) as each)"
 );
@@ -84,14 +84,14 @@ impl SearchQuery<'_> {
         // PostgreSQL would walk the index of the sort order and compare each name on the way, which scans the complete
         // index if there are few matches.
         let is_looked_up = self.filter.like().is_some() && self.sort != SortField::Similarity;
-        sql.push(if is_looked_up { " from (select * from users where " } else { " from users where " });
+        sql.push(if is_looked_up { " from (select * from users_search where " } else { " from users_search where " });
         sql.push(live!());
         self.filter.push(&mut sql);
         if let Some(after) = self.after {
             self.sort.follow(&mut sql, after, stretch, self.order, &similar_to);
         }
         if is_looked_up {
-            sql.push(" offset 0) as users");
+            sql.push(" offset 0) as found");
         }
         sql.push(" order by ");
         sql.push(&self.sort.order_by(self.order, &similar_to));

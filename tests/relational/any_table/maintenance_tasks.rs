@@ -132,7 +132,7 @@ async fn a_repair_fills_a_column_that_the_document_adds() {
         (name == "POSTGRES_URL").then_some(url.as_str())
     });
     maintenance.admin_database = Some(settings.unwrap().unwrap().owned(None));
-    maintenance.postgres_schema = PostgresSchema { has_users: false, tables: vec![wider] };
+    maintenance.postgres_schema = PostgresSchema { users: None, tables: vec![wider] };
     let response = task(&maintenance, json!({"task": "migrate", "run_id": "again"})).await;
     assert_eq!(response.progress.get("postgres.migrations_applied"), 0);
 }

@@ -1,13 +1,13 @@
-//! The form of a table: its key, its columns, and the conversion of an item to their values. [`TableForm`]
+//! The form of a table: its columns, and the conversion of an item to their values. [`TableForm`]
 //!
-//! Every table has the same columns of replication (`revision`, `item`, `deleted_at`, `expired`, `changed_at`), and is
-//! written by the same statements. The form adds the key and the typed columns: those of a user's record, or those that
-//! a replication document declares.
-
-use std::borrow::Cow;
+//! Every table has the same columns of replication (`key`, `revision`, `item`, `deleted_at`, `expired`, `changed_at`),
+//! and is written by the same statements. The form adds the typed columns that the replication document declares, and
+//! what a row must be in addition: that of the users service contains a user's record whose texts fit search's indexes.
 
 use millrace_shared::change::CanonicalKey;
-use millrace_shared::item::columns::{self, RowError, UserColumns, first_attribute_with_nul};
+use millrace_shared::item::columns::{self, RowError, TEXT_BYTES, first_attribute_with_nul, first_reserved_attribute};
+use millrace_shared::item::restored::SourceSchema;
+use millrace_shared::item::{ATTRIBUTES, EMAIL, NAME, STATUS};
 use millrace_transform::columns::{ColumnError, ColumnType, ColumnValue, ColumnValues, TableColumns};
 
 use super::statement::TableStatements;
@@ -61,70 +61,41 @@ impl FormColumn {
     }
 }
 
-/// The typed columns of the table `users`.
-const USER_COLUMNS: [(&str, ColumnType); 10] = [
-    ("name", ColumnType::Text),
-    ("email", ColumnType::Text),
-    ("status", ColumnType::Text),
-    ("attributes", ColumnType::Json),
-    ("expires_at", ColumnType::Numeric),
-    ("version", ColumnType::Numeric),
-    ("created_at", ColumnType::Timestamp(millrace_transform::columns::TimestampFormat::Rfc3339)),
-    ("updated_at", ColumnType::Timestamp(millrace_transform::columns::TimestampFormat::Rfc3339)),
-    ("name_folded", ColumnType::Text),
-    ("email_domain", ColumnType::Text),
-];
-
 /// The form of a table, and the statements for it.
 #[derive(Debug)]
 pub(super) struct TableForm {
     /// The table's name, for errors.
     pub(super) table: SqlIdentifier,
     pub(super) statements: TableStatements,
-    /// The number of columns of the key.
-    pub(super) key_columns: usize,
-    /// The types of the typed columns.
-    pub(super) kinds: Vec<ColumnType>,
-    content: FormContent,
+    /// The typed columns.
+    pub(super) columns: TableColumns,
+    /// The kind of items that the table contains.
+    pub(super) source: SourceSchema,
+    /// What search requires of the values of some columns, by the columns' indexes.
+    rules: Vec<(usize, UserRule)>,
 }
 
-#[derive(Debug)]
-enum FormContent {
-    /// The records of users.
-    Users,
-    /// The items of any table.
-    Document(TableColumns),
-}
-
-/// The values of a key's columns; a key has one or two.
-#[derive(Debug)]
-pub(super) struct KeyValues<'a>(Cow<'a, str>, Option<Cow<'a, str>>);
-
-impl KeyValues<'_> {
-    pub(super) fn get(&self, column: usize) -> &str {
-        if column == 0 { &self.0 } else { self.1.as_deref().unwrap_or_default() }
-    }
+/// What search requires of the value of a column.
+#[derive(Debug, Clone, Copy)]
+enum UserRule {
+    /// An index stores the text.
+    Indexed(&'static str),
+    /// The attributes are a map.
+    Map,
 }
 
 impl TableForm {
-    /// The table of the users service, with the columns that search queries.
-    pub(super) fn users() -> Self {
-        let table = SqlIdentifier::constant("users");
-        let column = |name: &'static str, kind| FormColumn::new(&SqlIdentifier::constant(name), kind);
-        let keys = [column("user_id", ColumnType::Text), column("timestamp", ColumnType::Numeric)];
-        let columns: Vec<_> = USER_COLUMNS.iter().map(|(name, kind)| column(name, *kind)).collect();
-        Self {
-            statements: TableStatements::new(&table, &keys, &columns),
-            key_columns: keys.len(),
-            kinds: USER_COLUMNS.iter().map(|(_, kind)| *kind).collect(),
-            table,
-            content: FormContent::Users,
-        }
+    /// The table of any source.
+    pub(super) fn of_document(settings: &PostgresTable) -> Self {
+        Self::new(settings, SourceSchema::Any)
     }
 
-    /// The table of a replication document.
-    pub(super) fn of_document(settings: &PostgresTable) -> Self {
-        let keys = [FormColumn::new(&SqlIdentifier::constant("key"), ColumnType::Text)];
+    /// The table of the users service, which search queries.
+    pub(super) fn of_users(settings: &PostgresTable) -> Self {
+        Self::new(settings, SourceSchema::Users)
+    }
+
+    fn new(settings: &PostgresTable, source: SourceSchema) -> Self {
         let definitions = settings.columns.definitions();
         let columns: Vec<_> = definitions
             .iter()
@@ -133,79 +104,138 @@ impl TableForm {
                 Some(FormColumn::new(&SqlIdentifier::parse(&column.name, usize::MAX).ok()?, column.kind))
             })
             .collect();
+        let rules = definitions.iter().enumerate().filter_map(|(index, column)| {
+            let path = column.path.to_string();
+            let indexed = [NAME, EMAIL, STATUS].into_iter().find(|name| *name == path).map(UserRule::Indexed);
+            Some((index, indexed.or_else(|| (path == ATTRIBUTES).then_some(UserRule::Map))?))
+        });
         Self {
-            statements: TableStatements::new(&settings.table, &keys, &columns),
-            key_columns: keys.len(),
-            kinds: definitions.iter().map(|column| column.kind).collect(),
+            statements: TableStatements::new(&settings.table, &columns),
+            rules: if source == SourceSchema::Users { rules.collect() } else { Vec::new() },
             table: settings.table.clone(),
-            content: FormContent::Document(settings.columns.clone()),
+            columns: settings.columns.clone(),
+            source,
         }
     }
 
-    /// Returns the typed columns if a document declares them.
-    pub(super) fn declared_columns(&self) -> Option<&TableColumns> {
-        match &self.content {
-            FormContent::Users => None,
-            FormContent::Document(columns) => Some(columns),
+    /// Checks whether the table can contain this key.
+    pub(super) fn check_key(&self, key: &CanonicalKey) -> Result<(), RowEncodeError> {
+        if self.source == SourceSchema::Users {
+            columns::key(key)?;
         }
-    }
-
-    /// Returns the values of the key's columns.
-    pub(super) fn key_values<'k>(&self, key: &'k CanonicalKey) -> Result<KeyValues<'k>, RowEncodeError> {
-        match self.content {
-            FormContent::Users => {
-                let (user_id, second) = columns::key(key)?;
-                Ok(KeyValues(user_id, Some(second)))
-            }
-            FormContent::Document(_) if key.as_str().len() > KEY_BYTES => {
-                Err(RowEncodeError::LongKey(key.as_str().len()))
-            }
-            FormContent::Document(_) => Ok(KeyValues(Cow::Borrowed(key.as_str()), None)),
-        }
-    }
-
-    /// Returns the key whose columns have these texts; `None` if they are not the texts of a key.
-    pub(super) fn key_of(&self, texts: &[&str]) -> Option<CanonicalKey> {
-        match (&self.content, texts) {
-            (FormContent::Users, [user, second]) => {
-                let json = serde_json::json!({"user_id": {"S": user}, "timestamp": {"N": second}});
-                CanonicalKey::parse(&json.to_string()).ok()
-            }
-            (FormContent::Document(_), [key]) => CanonicalKey::parse(key).ok(),
-            _ => None,
+        match key.as_str().len() {
+            bytes if bytes > KEY_BYTES => Err(RowEncodeError::LongKey(bytes)),
+            _ => Ok(()),
         }
     }
 
     /// Returns the values of the typed columns of an item.
     pub(super) fn values<'i>(&self, item: &'i str) -> Result<ColumnValues<'i>, RowEncodeError> {
-        match &self.content {
-            FormContent::Users => user_values(UserColumns::read(item)?),
-            FormContent::Document(columns) => {
-                if let Some(name) = first_attribute_with_nul(item)? {
-                    return Err(RowError::Zero(name).into());
+        if let Some(name) = first_attribute_with_nul(item)? {
+            return Err(RowError::Zero(name).into());
+        }
+        let found = self.columns.read(item)?;
+        if self.source == SourceSchema::Users {
+            self.check_user(item, &found)?;
+        }
+        Ok(found)
+    }
+
+    fn check_user(&self, item: &str, found: &ColumnValues<'_>) -> Result<(), RowEncodeError> {
+        if let Some(name) = first_reserved_attribute(item)? {
+            return Err(RowEncodeError::Reserved(name));
+        }
+        for (index, rule) in &self.rules {
+            match (rule, found.values.get(*index).and_then(Option::as_ref)) {
+                (UserRule::Indexed(name), Some(ColumnValue::Text(text))) if text.len() > TEXT_BYTES => {
+                    return Err(RowError::Long(name).into());
                 }
-                Ok(columns.read(item)?)
+                (UserRule::Map, Some(ColumnValue::Json(json))) if !json.starts_with('{') => {
+                    return Err(RowError::Type { attribute: ATTRIBUTES, wanted: "a map (M)" }.into());
+                }
+                _ => {}
             }
         }
+        Ok(())
     }
 }
 
-/// Returns the values of [`USER_COLUMNS`].
-fn user_values(columns: UserColumns<'_>) -> Result<ColumnValues<'_>, RowEncodeError> {
-    if let Some(name) = columns.reserved {
-        return Err(RowEncodeError::Reserved(name));
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::document::users_table;
+
+    const ADA: &str = r#"{"user_id":{"S":"ada"},"timestamp":{"N":"7"},"name":{"S":"Ada \u00e9"},"email":{"S":"Ada@Example.com"},
+        "status":{"NULL":true},"expires_at":{"N":"1.5e9"},"version":{"N":"12345678901234567890123456789012345678"},
+        "created_at":{"S":"2026-11-22T10:00:00.123Z"},"attributes":{"M":{"n":{"N":"1.50"},"l":{"L":[]}}},"more":{"BOOL":true}}"#;
+
+    fn users() -> TableForm {
+        TableForm::of_users(&users_table())
     }
-    let values = vec![
-        columns.name.map(ColumnValue::Text),
-        columns.email.map(ColumnValue::Text),
-        columns.status.map(ColumnValue::Text),
-        columns.attributes.map(ColumnValue::Json),
-        columns.expires_at.map(ColumnValue::Numeric),
-        columns.version.map(ColumnValue::Numeric),
-        columns.created_at.map(ColumnValue::Timestamp),
-        columns.updated_at.map(ColumnValue::Timestamp),
-        columns.name_folded.map(ColumnValue::Text),
-        columns.email_domain.map(ColumnValue::Text),
-    ];
-    Ok(ColumnValues { values, replaced_by_null: Vec::new() })
+
+    fn refused(item: &str) -> String {
+        users().values(item).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn columns_of_a_user_are_read_without_rounding_numbers() {
+        let form = users();
+        let found = form.values(ADA).unwrap();
+        let value = |name: &str| {
+            let index = form.columns.definitions().iter().position(|column| column.name == name).unwrap();
+            found.values[index].clone()
+        };
+        let text = |text: &str| Some(ColumnValue::Text(text.to_owned().into()));
+        assert_eq!(
+            (value("user_id"), value("name"), value("name_folded")),
+            (text("ada"), text("Ada é"), text("ada é"))
+        );
+        assert_eq!((value("email"), value("status")), (text("Ada@Example.com"), None));
+        assert_eq!(value("email_folded"), text("ada@example.com"));
+        let digits = "12345678901234567890123456789012345678";
+        assert_eq!(value("version"), Some(ColumnValue::Numeric(digits.into())));
+        assert_eq!(value("timestamp"), Some(ColumnValue::Numeric("7".into())));
+        assert_eq!(value("created_at"), Some(ColumnValue::Timestamp(datetime!(2026-11-22 10:00:00.123 UTC))));
+        assert_eq!(value("attributes"), Some(ColumnValue::Json(r#"{"n":1.50,"l":[]}"#.to_owned())));
+        assert!(form.values("{}").unwrap().values.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn another_type_under_a_column_s_name_is_refused_by_name_and_not_shown() {
+        for (name, value) in [
+            ("name", r#"{"N":"52"}"#),
+            ("email", r#"{"SS":["s3cret"]}"#),
+            ("status", r#"{"BOOL":true}"#),
+            ("version", r#"{"S":"s3cret"}"#),
+            ("version", r#"{"N":"s3cret"}"#),
+            ("created_at", r#"{"S":"s3cret"}"#),
+            ("updated_at", r#"{"N":"1"}"#),
+            ("attributes", r#"{"S":"s3cret"}"#),
+            ("attributes", r#"{"L":[]}"#),
+            ("attributes", r#"{"M":{"a":{"N":"s3cret"}}}"#),
+        ] {
+            let said = refused(&format!(r#"{{"user_id":{{"S":"ada"}},"{name}":{value}}}"#));
+            assert!(said.contains(name) && !said.contains("s3cret"), "{said}");
+        }
+        assert!(refused("[]").contains("not a map"));
+    }
+
+    #[test]
+    fn text_that_no_index_stores_is_refused() {
+        let item = |length: usize| format!(r#"{{"email":{{"S":"{}"}}}}"#, "x".repeat(length));
+        assert!(users().values(&item(TEXT_BYTES)).is_ok());
+        assert!(refused(&item(TEXT_BYTES + 1)).contains("email"));
+        assert!(TableForm::of_document(&users_table()).values(&item(TEXT_BYTES + 1)).is_ok(), "of any source");
+    }
+
+    #[test]
+    fn reserved_attribute_and_key_of_another_table_are_refused() {
+        assert!(refused(r#"{"a":{"S":"_rev"},"\u005frev":{"S":"a"}}"#).contains("_rev"));
+        assert!(users().values(r#"{"a":{"M":{"_rev":{"S":"x"}}}}"#).is_ok());
+        let key = CanonicalKey::parse(r#"{"order_id":{"S":"7"}}"#).unwrap();
+        assert_eq!(users().check_key(&key), Err(RowEncodeError::NoRow(RowError::Key)));
+        assert_eq!(TableForm::of_document(&users_table()).check_key(&key), Ok(()));
+    }
 }

@@ -15,7 +15,6 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::PostgresSink;
-use super::form::KeyValues;
 use super::row::{RowArrays, TableRow};
 use super::write::{RowFailure, UpsertMode};
 use crate::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult};
@@ -29,19 +28,12 @@ impl Replica for PostgresSink {
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async move {
             // A key that this table cannot store is not in it.
-            let known: Vec<(usize, KeyValues<'_>)> = keys
-                .iter()
-                .enumerate()
-                .filter_map(|(index, key)| self.form.key_values(key).ok().map(|values| (index, values)))
-                .collect();
-            let lists: Vec<Vec<&str>> = (0..self.form.key_columns)
-                .map(|column| known.iter().map(|(_, values)| values.get(column)).collect())
-                .collect();
-            let lists = &lists;
+            let known: Vec<(usize, &CanonicalKey)> =
+                keys.iter().enumerate().filter(|(_, key)| self.form.check_key(key).is_ok()).collect();
+            let texts: &Vec<&str> = &known.iter().map(|(_, key)| key.as_str()).collect();
             let asked = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
                 let statement = session.statement(&self.form.statements.read).await?;
-                let parameters: Vec<&(dyn ToSql + Sync)> = lists.iter().map(|list| list as _).collect();
-                session.client().query(&statement, &parameters).await
+                session.client().query(&statement, &[texts]).await
             });
             let rows = asked.await.map_err(|fault| self.unread_fault(fault))?;
             let mut held = Vec::with_capacity(rows.len());
@@ -49,9 +41,9 @@ impl Replica for PostgresSink {
             for row in &rows {
                 let place: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
                 let place = usize::try_from(place - 1).ok().and_then(|place| known.get(place));
-                if let Some((index, _)) = place {
+                if let Some((index, key)) = place {
                     places.push(*index);
-                    held.push((keys[*index].clone(), self.held(row, 1)?));
+                    held.push(((*key).clone(), self.held(row, 1)?));
                 }
             }
             self.mark_differing(&mut held, &rows, 2).await?;
@@ -71,15 +63,12 @@ impl Replica for PostgresSink {
     ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
         async move {
             let (from, to) = hashes(segment);
-            let after = after.and_then(|key| self.form.key_values(key).ok());
-            let after: Option<Vec<&str>> =
-                after.as_ref().map(|values| (0..self.form.key_columns).map(|column| values.get(column)).collect());
-            let after = &after;
+            let after = &after.map(CanonicalKey::as_str);
             let asked = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
                 let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&from, &to, &PAGE_ROWS];
                 let statement = match after {
-                    Some(values) => {
-                        parameters.extend(values.iter().map(|value| value as &(dyn ToSql + Sync)));
+                    Some(key) => {
+                        parameters.push(key);
                         session.statement(&self.form.statements.scan_next_page).await?
                     }
                     None => session.statement(&self.form.statements.scan).await?,
@@ -87,12 +76,11 @@ impl Replica for PostgresSink {
                 session.client().query(&statement, &parameters).await
             });
             let rows = asked.await.map_err(|fault| self.unread_fault(fault))?;
-            let keys = self.form.key_columns;
             let mut held = Vec::with_capacity(rows.len());
             for row in &rows {
-                held.push((self.key_of(row)?, self.held(row, keys)?));
+                held.push((self.key_of(row)?, self.held(row, 1)?));
             }
-            self.mark_differing(&mut held, &rows, keys + 1).await?;
+            self.mark_differing(&mut held, &rows, 2).await?;
             let full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= PAGE_ROWS);
             let next = if full { held.last().map(|(key, _)| key.clone()) } else { None };
             Ok(ReplicaPage { held, next, units: 0.0 })
@@ -156,11 +144,10 @@ impl PostgresSink {
         Ok(ReplicaItem { revision: Some(Revision::decode(revision)), state, columns_differ: false })
     }
 
-    /// Reads the key in the first columns of a row.
+    /// Reads the key in the first column of a row.
     pub(super) fn key_of(&self, row: &Row) -> Result<CanonicalKey, ReplicaReadError> {
-        let texts: Result<Vec<&str>, _> = (0..self.form.key_columns).map(|column| row.try_get(column)).collect();
-        let key = self.form.key_of(&texts.map_err(|error| self.unread(&error))?);
-        key.ok_or_else(|| self.malformed("a key that is not valid"))
+        let key: &str = row.try_get(0).map_err(|error| self.unread(&error))?;
+        CanonicalKey::parse(key).map_err(|_| self.malformed("a key that is not valid"))
     }
 
     /// Marks the items whose typed columns do not have the values that the item gives, such as a column that was added
@@ -173,9 +160,7 @@ impl PostgresSink {
         rows: &[Row],
         item: usize,
     ) -> Result<(), ReplicaReadError> {
-        let (Some(sql), Some(_)) = (&self.form.statements.differing, self.form.declared_columns()) else {
-            return Ok(());
-        };
+        let Some(sql) = &self.form.statements.differing else { return Ok(()) };
         let (mut differing, mut compared) = (Vec::new(), Vec::new());
         for (index, ((key, held), row)) in held.iter().zip(rows).enumerate() {
             let (Some(Ok(revision)), Some(_)) = (&held.revision, held.item()) else { continue };

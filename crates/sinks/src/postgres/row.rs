@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use millrace_shared::change::{CanonicalKey, Change, ChangeKind};
 use millrace_shared::revision::{Revision, RevisionBytes};
-use millrace_transform::columns::{ColumnType, ColumnValue, ColumnValues};
+use millrace_transform::columns::{ColumnDefinition, ColumnType, ColumnValue, ColumnValues};
 use time::{Date, OffsetDateTime};
 use tokio_postgres::types::ToSql;
 
-use super::form::{KeyValues, RowEncodeError, TableForm};
+use super::form::{RowEncodeError, TableForm};
 use crate::{ReplicaCondition, ReplicaWrite, WriteTarget};
 
 /// A row to be written.
@@ -17,7 +17,6 @@ pub(super) struct TableRow<'a> {
     /// The index of the change or write that the row was encoded from.
     pub(super) index: usize,
     pub(super) key: &'a CanonicalKey,
-    names: KeyValues<'a>,
     revision: RevisionBytes,
     /// The typed columns; empty for a tombstone.
     columns: ColumnValues<'a>,
@@ -81,10 +80,10 @@ impl<'a> TableRow<'a> {
         revision: Revision,
         changed_at: Option<OffsetDateTime>,
     ) -> Result<Self, RowEncodeError> {
+        form.check_key(key)?;
         Ok(Self {
             index,
             key,
-            names: form.key_values(key)?,
             revision: revision.encode(),
             columns: ColumnValues::default(),
             item: None,
@@ -128,7 +127,7 @@ impl<'a> TableRow<'a> {
 
 /// Many rows, as one list per column, in the order of the statements' parameters.
 pub(super) struct RowArrays<'r> {
-    keys: Vec<Vec<&'r str>>,
+    keys: Vec<&'r str>,
     revision: Vec<&'r [u8]>,
     item: Vec<Option<&'r str>>,
     deleted_at: Vec<Option<OffsetDateTime>>,
@@ -233,8 +232,8 @@ impl<'r> RowArrays<'r> {
         fn list<'r, T>(rows: &'r [TableRow<'r>], part: impl Fn(&'r TableRow<'r>) -> T) -> Vec<T> {
             rows.iter().map(part).collect()
         }
-        let column = |(place, kind): (usize, &ColumnType)| {
-            let mut array = ColumnArray::with_capacity(*kind, rows.len());
+        let column = |(place, column): (usize, &ColumnDefinition)| {
+            let mut array = ColumnArray::with_capacity(column.kind, rows.len());
             // A tombstone has no values.
             for row in rows {
                 array.push(row.columns.values.get(place).and_then(Option::as_ref));
@@ -242,23 +241,22 @@ impl<'r> RowArrays<'r> {
             array
         };
         Self {
-            keys: (0..form.key_columns).map(|column| list(rows, |row| row.names.get(column))).collect(),
+            keys: list(rows, |row| row.key.as_str()),
             revision: list(rows, |row| row.revision.as_ref()),
             item: list(rows, |row| row.item.as_deref()),
             deleted_at: list(rows, |row| row.gone),
             expired: list(rows, |row| row.expired),
             changed_at: list(rows, |row| row.changed_at),
-            columns: form.kinds.iter().enumerate().map(column).collect(),
+            columns: form.columns.definitions().iter().enumerate().map(column).collect(),
             expected: list(rows, |row| row.expected.as_ref().map(AsRef::as_ref)),
         }
     }
 
     /// Returns the parameters of a statement without expected revisions.
     pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
-        let keys = self.keys.iter().map(|list| list as &(dyn ToSql + Sync));
-        let own: [&(dyn ToSql + Sync); 5] =
-            [&self.revision, &self.item, &self.deleted_at, &self.expired, &self.changed_at];
-        keys.chain(own).chain(self.columns.iter().map(ColumnArray::as_parameter)).collect()
+        let own: [&(dyn ToSql + Sync); 6] =
+            [&self.keys, &self.revision, &self.item, &self.deleted_at, &self.expired, &self.changed_at];
+        own.into_iter().chain(self.columns.iter().map(ColumnArray::as_parameter)).collect()
     }
 
     /// Returns the parameters of a statement with expected revisions.
@@ -270,9 +268,8 @@ impl<'r> RowArrays<'r> {
 
     /// Returns the parameters of a comparison of the typed columns.
     pub(super) fn comparing(&self) -> Vec<&(dyn ToSql + Sync)> {
-        let keys = self.keys.iter().map(|list| list as &(dyn ToSql + Sync));
-        let revision: &(dyn ToSql + Sync) = &self.revision;
-        keys.chain([revision]).chain(self.columns.iter().map(ColumnArray::as_parameter)).collect()
+        let own: [&(dyn ToSql + Sync); 2] = [&self.keys, &self.revision];
+        own.into_iter().chain(self.columns.iter().map(ColumnArray::as_parameter)).collect()
     }
 }
 

@@ -1,4 +1,5 @@
-//! The schema of a table that a replication document declares: [`migrate_table`] creates it, and adds what it lacks.
+//! The schema of a table that a replication document declares: [`plan`] has the steps that create it, or add what it
+//! lacks.
 //!
 //! A migration is additive: it creates the table, its columns, its view and its reader role, and it changes comments.
 //! It drops and renames nothing. A column whose type is another one, or that the document no longer declares, is an
@@ -10,13 +11,9 @@
 
 use std::fmt;
 
-use millrace_shared::error_chain::error_chain;
-use millrace_shared::postgres::PostgresDatabase;
 use millrace_transform::columns::{ColumnDefinition, ColumnType};
-use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Row};
 
-use super::migrations::{MigrationError, ONE_AT_A_TIME, migrate};
 use crate::document::{PostgresTable, SqlIdentifier};
 
 /// The beginning of the comment on a typed column.
@@ -49,7 +46,7 @@ struct StoredColumn {
 
 /// A table as the catalog describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct StoredTable {
+pub(super) struct StoredTable {
     /// The columns; empty if the table does not exist.
     columns: Vec<StoredColumn>,
     /// The names of the view's columns; empty if the view does not exist.
@@ -58,16 +55,16 @@ struct StoredTable {
 
 /// A step of a migration: its name, and its SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct TableStep {
-    name: String,
-    sql: String,
+pub(super) struct TableStep {
+    pub(super) name: String,
+    pub(super) sql: String,
     /// Whether the replica can be written without it.
-    is_optional: bool,
+    pub(super) is_optional: bool,
 }
 
 /// A table that cannot be brought to the declared form; the text has the problem and the fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct TableConflict(String);
+pub(super) struct TableConflict(String);
 
 impl fmt::Display for TableConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,87 +72,8 @@ impl fmt::Display for TableConflict {
     }
 }
 
-/// The tables that a database has.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PostgresSchema {
-    /// Whether it has the table of the users service.
-    pub has_users: bool,
-    /// The tables of the replication document.
-    pub tables: Vec<PostgresTable>,
-}
-
-impl PostgresSchema {
-    /// Creates the tables, or adds what they lack; returns the names of the steps.
-    ///
-    /// # Errors
-    /// [`MigrationError`], which names the step and the fix. The steps before it stay applied.
-    pub async fn migrate(&self, database: &PostgresDatabase, until: Instant) -> Result<Vec<String>, MigrationError> {
-        let mut applied = if self.has_users { migrate(database, until).await? } else { Vec::new() };
-        for table in &self.tables {
-            applied.extend(migrate_table(database, table, until).await?);
-        }
-        Ok(applied)
-    }
-}
-
-/// Creates the table, its view and its reader role, or adds what they lack; returns the names of the steps.
-///
-/// # Errors
-/// [`MigrationError`], which names the table and the fix. Nothing is changed then.
-pub async fn migrate_table(
-    database: &PostgresDatabase,
-    table: &PostgresTable,
-    until: Instant,
-) -> Result<Vec<String>, MigrationError> {
-    let client = database.dedicated_connection(until).await?;
-    let failed = |cause: String| {
-        let (setting, address) = (database.setting(), database.address().to_string());
-        MigrationError::Step { setting, address, cause }
-    };
-    let rejected = |error: tokio_postgres::Error| {
-        let fault = database.fault(&error);
-        // The message of the server names the object, and no value of a row.
-        let message = error.as_db_error().map_or_else(|| error_chain(&error), |error| error.message().to_owned());
-        if fault.is_connection_fatal() { MigrationError::from(fault) } else { failed(message) }
-    };
-    let applying = async {
-        client.batch_execute(ONE_AT_A_TIME).await.map_err(rejected)?;
-        let stored = stored_table(&client, table).await.map_err(rejected)?;
-        let steps = plan(table, &stored).map_err(|conflict| failed(conflict.to_string()))?;
-        let mut sql = "begin; set local standard_conforming_strings = on; ".to_owned();
-        for step in &steps {
-            sql.extend([step.sql.as_str(), "; "]);
-        }
-        // The role may exist already, or may not be this user's to create; the grants are repeated.
-        sql.push_str(&reader_role(table));
-        sql.push_str("; commit");
-        client.batch_execute(&sql).await.map_err(rejected)?;
-        Ok::<Vec<String>, MigrationError>(steps.into_iter().map(|step| step.name).collect())
-    };
-    let late = || failed("the deadline has passed: run the task again".to_owned());
-    timeout_at(until, applying).await.unwrap_or_else(|_| Err(late()))
-}
-
-/// Returns the names of the pending steps without which the replica cannot be written.
-///
-/// # Errors
-/// [`MigrationError`] if the database does not respond, or if the table cannot be brought to the declared form.
-pub(super) async fn pending(
-    database: &PostgresDatabase,
-    table: &PostgresTable,
-    until: Instant,
-) -> Result<Vec<String>, MigrationError> {
-    let asked = database.run(until, |session| async move { stored_table(session.client(), table).await });
-    let stored = asked.await?;
-    let steps = plan(table, &stored).map_err(|conflict| MigrationError::Step {
-        setting: database.setting(),
-        address: database.address().to_string(),
-        cause: conflict.to_string(),
-    })?;
-    Ok(steps.into_iter().filter(|step| !step.is_optional).map(|step| step.name).collect())
-}
-
-async fn stored_table(client: &Client, table: &PostgresTable) -> Result<StoredTable, tokio_postgres::Error> {
+/// Reads the table and its view from the catalog.
+pub(super) async fn stored_table(client: &Client, table: &PostgresTable) -> Result<StoredTable, tokio_postgres::Error> {
     let column = |row: &Row| -> Result<StoredColumn, tokio_postgres::Error> {
         Ok(StoredColumn { name: row.try_get(0)?, kind: row.try_get(1)?, comment: row.try_get(2)? })
     };
@@ -169,7 +87,7 @@ async fn stored_table(client: &Client, table: &PostgresTable) -> Result<StoredTa
 }
 
 /// Plans the steps from the stored table to the declared one.
-fn plan(declared: &PostgresTable, stored: &StoredTable) -> Result<Vec<TableStep>, TableConflict> {
+pub(super) fn plan(declared: &PostgresTable, stored: &StoredTable) -> Result<Vec<TableStep>, TableConflict> {
     let name = &declared.table;
     let table = format!("public.{}", name.quoted());
     let definitions = declared.columns.definitions();
@@ -310,7 +228,7 @@ fn create_view(declared: &PostgresTable, table: &str, columns: &[&str], is_new: 
 }
 
 /// Creates the role that may read the view, if the user may create roles, and grants it access.
-fn reader_role(declared: &PostgresTable) -> String {
+pub(super) fn reader_role(declared: &PostgresTable) -> String {
     let (role, view) = (declared.reader_role(), declared.view().quoted());
     let (name, quoted) = (literal(role.as_str()), role.quoted());
     // No name is long enough to contain the tag.

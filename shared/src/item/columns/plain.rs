@@ -10,24 +10,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{RowError, attributes_wanted};
 use crate::change::BorrowedText;
 use crate::number;
-
-/// Converts a map to a JSON object, and a NULL to `None`.
-///
-/// # Errors
-/// [`RowError`] if the value is neither, contains an unknown type, or contains a number that DynamoDB cannot store.
-pub fn object(map: &RawValue) -> Result<Option<String>, RowError> {
-    let mut json = String::with_capacity(map.get().len());
-    let mut read = serde_json::Deserializer::from_str(map.get());
-    PlainJson(&mut json).deserialize(&mut read).map_err(|_| attributes_wanted())?;
-    match json.as_bytes().first() {
-        Some(b'{') => Ok(Some(json)),
-        Some(b'n') => Ok(None),
-        _ => Err(attributes_wanted()),
-    }
-}
 
 /// Converts a value of any type to JSON. A NULL is `Some(None)`; the result is `None` if the value contains an unknown
 /// type or a number that DynamoDB cannot store.

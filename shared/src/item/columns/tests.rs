@@ -1,72 +1,14 @@
 use aws_sdk_dynamodb::types::AttributeValue;
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
-use time::macros::datetime;
+use serde_json::value::RawValue;
 
 use super::*;
-use crate::item::attributes;
+use crate::item::{ATTRIBUTES, attributes};
 use crate::raw_item::RawItem;
+use crate::replica_item::RESERVED;
 use crate::user::json::any_json;
-
-const ADA: &str = r#"{"user_id":{"S":"ada"},"timestamp":{"N":"7"},"name":{"S":"Ada \u00e9"},"email":{"S":"ada@example.com"},
-    "status":{"NULL":true},"expires_at":{"N":"1.5e9"},"version":{"N":"12345678901234567890123456789012345678"},
-    "created_at":{"S":"2026-11-22T10:00:00.123Z"},"attributes":{"M":{"n":{"N":"1.50"},"l":{"L":[]}}},"more":{"BOOL":true}}"#;
-
-fn refused(item: &str) -> String {
-    UserColumns::read(item).unwrap_err().to_string()
-}
-
-#[test]
-fn column_attributes_are_extracted_without_rounding_numbers() {
-    let columns = UserColumns::read(ADA).unwrap();
-    assert_eq!(columns.name.as_deref(), Some("Ada é"));
-    assert_eq!((columns.email.as_deref(), columns.status.as_deref()), (Some("ada@example.com"), None));
-    assert_eq!(columns.expires_at.as_deref(), Some("1.5e9"));
-    assert_eq!(columns.version.as_deref(), Some("12345678901234567890123456789012345678"));
-    assert_eq!(columns.created_at, Some(datetime!(2026-11-22 10:00:00.123 UTC)));
-    assert_eq!(columns.attributes.as_deref(), Some(r#"{"n":1.50,"l":[]}"#));
-    assert_eq!(UserColumns::read("{}").unwrap(), UserColumns::default());
-}
-
-#[test]
-fn an_expiry_that_is_no_number_is_none_as_it_is_for_ttl() {
-    for value in [r#"{"M":{}}"#, r#"{"S":"tomorrow"}"#, r#"{"S":"1900000000"}"#, r#"{"NULL":true}"#] {
-        let item = format!(r#"{{"name":{{"S":"Ada"}},"expires_at":{value}}}"#);
-        let columns = UserColumns::read(&item).unwrap();
-        assert_eq!((columns.name.as_deref(), columns.expires_at), (Some("Ada"), None), "{value}");
-    }
-    for (number, expected) in [
-        ("1900000000.5", Some("1900000001")),
-        ("1.9E+9", Some("1.9E+9")),
-        ("12345678901234567890123456789012345678", Some("12345678901234567890123456789012345678")),
-        ("0", None),
-        ("0.0", None),
-        ("-1", None),
-        ("-0.5", None),
-    ] {
-        let item = format!(r#"{{"expires_at":{{"N":"{number}"}}}}"#);
-        assert_eq!(UserColumns::read(&item).unwrap().expires_at.as_deref(), expected, "{number}");
-    }
-}
-
-#[test]
-fn another_type_under_a_column_s_name_is_refused_by_name_and_not_shown() {
-    for (name, value) in [
-        ("name", r#"{"N":"52"}"#),
-        ("email", r#"{"SS":["s3cret"]}"#),
-        ("status", r#"{"BOOL":true}"#),
-        ("version", r#"{"S":"s3cret"}"#),
-        ("version", r#"{"N":"s3cret"}"#),
-        ("created_at", r#"{"S":"s3cret"}"#),
-        ("updated_at", r#"{"N":"1"}"#),
-        ("attributes", r#"{"S":"s3cret"}"#),
-        ("attributes", r#"{"L":[]}"#),
-        ("attributes", r#"{"M":{"a":{"N":"s3cret"}}}"#),
-    ] {
-        let said = refused(&format!(r#"{{"user_id":{{"S":"ada"}},"{name}":{value}}}"#));
-        assert!(said.contains(name) && !said.contains("s3cret"), "{said}");
-    }
-    assert!(refused("[]").contains("not a map"));
-}
 
 #[test]
 fn a_zero_character_is_found_wherever_it_is() {
@@ -76,25 +18,25 @@ fn a_zero_character_is_found_wherever_it_is() {
         r#"{"name":{"SS":["a","\u0000"]}}"#,
     ] {
         let other = item.replace("name", "other");
-        assert_eq!(refused(&other), RowError::Zero("other".to_owned()).to_string());
-        assert!(refused(item).contains("name"));
+        assert_eq!(first_attribute_with_nul(&other), Ok(Some("other".to_owned())));
+        assert_eq!(first_attribute_with_nul(item), Ok(Some("name".to_owned())));
     }
     // An unpaired surrogate is not valid text. A pair is, and an escaped backslash does not begin an escape.
-    assert!(matches!(UserColumns::read(r#"{"a":{"S":"\ud83d"}}"#), Err(RowError::Malformed(_))));
-    assert!(UserColumns::read(r#"{"a":{"S":"\ud83d\ude00"},"b":{"S":"\\u0000"}}"#).is_ok());
-}
-
-#[test]
-fn a_text_that_no_index_holds_is_refused() {
-    let item = |length: usize| format!(r#"{{"email":{{"S":"{}"}}}}"#, "x".repeat(length));
-    assert!(UserColumns::read(&item(TEXT_BYTES)).is_ok());
-    assert!(refused(&item(TEXT_BYTES + 1)).contains("email"));
+    assert!(matches!(first_attribute_with_nul(r#"{"a":{"S":"\ud83d"}}"#), Err(RowError::Malformed(_))));
+    assert_eq!(first_attribute_with_nul(r#"{"a":{"S":"\ud83d\ude00"},"b":{"S":"\\u0000"}}"#), Ok(None));
 }
 
 #[test]
 fn top_level_reserved_attribute_is_reported() {
-    assert_eq!(UserColumns::read(r#"{"a":{"S":"_rev"},"\u005frev":{"S":"a"}}"#).unwrap().reserved, Some("_rev"));
-    assert_eq!(UserColumns::read(r#"{"a":{"M":{"_rev":{"S":"x"}}}}"#).unwrap().reserved, None);
+    let reserved = first_reserved_attribute;
+    for item in [r#"{"a":{"S":"_rev"},"\u005frev":{"S":"a"}}"#, r#"{"a":{"S":""}, "_rev":{"S":"a"}}"#] {
+        assert_eq!(reserved(item), Ok(Some("_rev")), "{item}");
+    }
+    for item in [r#"{"a":{"M":{"_rev":{"S":"x"}}}}"#, r#"{"a":{"S":"_rev"}}"#, r#"{"a_rev":{"S":"x"}}"#, "{}"] {
+        assert_eq!(reserved(item), Ok(None), "{item}");
+    }
+    assert!(RESERVED.into_iter().all(|name| name.starts_with('_')));
+    assert!(matches!(reserved(r#"["_rev"]"#), Err(RowError::Malformed(_))));
 }
 
 #[test]
@@ -114,16 +56,21 @@ fn a_key_is_a_user_s_or_none() {
     assert!(matches!(of(r#"{"user_id":{"S":"\u0000"},"timestamp":{"N":"7"}}"#), Err(RowError::Zero(_))));
 }
 
+/// Returns the attributes of an item as the column stores them.
+fn plain_attributes(item: &str) -> String {
+    let item: BTreeMap<String, &RawValue> = serde_json::from_str(item).unwrap();
+    plain::any(item[ATTRIBUTES]).unwrap().unwrap()
+}
+
 proptest! {
     #[test]
     fn attributes_are_spelled_as_the_api_shows_them(json in any_json()) {
         let members = [("v".to_owned(), attributes::encode_json(&json))].into();
         let item = RawItem::new([(ATTRIBUTES.to_owned(), AttributeValue::M(members))].into());
         let (text, value) = (item.encode(), item.get(ATTRIBUTES).unwrap().clone());
-        let read = UserColumns::read(&text);
         // Items that contain U+0000 are rejected; `a_zero_character_is_found_wherever_it_is` covers them.
-        prop_assume!(!matches!(read, Err(RowError::Zero(_))));
-        let plain = read.unwrap().attributes.unwrap();
+        prop_assume!(first_attribute_with_nul(&text) == Ok(None));
+        let plain = plain_attributes(&text);
         let shown = serde_json::to_string(&attributes::decode(value).unwrap()).unwrap();
         let read = |json: &str| crate::user::json::JsonValue::parse(json).unwrap();
         prop_assert_eq!(read(&plain), read(&shown));
@@ -134,7 +81,7 @@ proptest! {
 fn sets_and_binary_are_spelled_as_the_api_shows_them() {
     let item = r#"{"attributes":{"M":{"s":{"SS":["b","a\n"]},"n":{"NS":["2","10"]},"b":{"B":"AQ=="},
         "c":{"BS":["/w==","AQ=="]},"p":{"N":"+1"},"f":{"BOOL":false}}}}"#;
-    let plain = UserColumns::read(item).unwrap().attributes.unwrap();
+    let plain = plain_attributes(item);
     let value = RawItem::parse(item).unwrap().take(ATTRIBUTES).unwrap();
     let shown = serde_json::to_value(attributes::decode(value).unwrap()).unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&plain).unwrap(), shown);
