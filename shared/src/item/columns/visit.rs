@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::RowError;
 use crate::replica_item::RESERVED;
@@ -40,7 +40,7 @@ pub fn first_reserved_attribute(item: &str) -> Result<Option<&'static str>, RowE
     if !["\"_", "\"\\u005"].iter().any(|start| item.contains(start)) {
         return Ok(None);
     }
-    let attributes: BTreeMap<String, IgnoredAny> = serde_json::from_str(item).map_err(|error| malformed(&error))?;
+    let attributes: BTreeMap<String, &RawValue> = serde_json::from_str(item).map_err(|error| malformed(&error))?;
     Ok(RESERVED.into_iter().find(|reserved| attributes.contains_key(*reserved)))
 }
 
