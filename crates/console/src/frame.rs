@@ -17,7 +17,7 @@ use crate::ConsoleContext;
 const TIME: &[BorrowedFormatItem<'_>] = format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
 
 /// The links of the navigation, each with its path and its name.
-pub(crate) type Navigation = &'static [(&'static str, &'static str)];
+pub(crate) type PageLinks = &'static [(&'static str, &'static str)];
 
 /// The content of a page. [`add_frame`] renders it with the navigation, which depends on the stack and not on the page.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub(crate) fn page(path: &str, title: &str, body: &Markup) -> PageContent {
 }
 
 /// Renders the pages among the responses in their frame.
-pub(crate) async fn add_frame(State(navigation): State<Navigation>, request: Request, next: Next) -> Response {
+pub(crate) async fn add_frame(State(navigation): State<PageLinks>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(content) = response.extensions_mut().remove::<PageContent>() {
         // The length of the empty body.
@@ -51,7 +51,7 @@ pub(crate) async fn add_frame(State(navigation): State<Navigation>, request: Req
     response
 }
 
-fn framed(PageContent { path, title, body }: &PageContent, navigation: Navigation) -> String {
+fn framed(PageContent { path, title, body }: &PageContent, navigation: PageLinks) -> String {
     html! {
             (DOCTYPE)
             html lang="en" {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The pages of a stack of this machine, in the order of the navigation.
-const LOCAL_PAGES: frame::Navigation = &[
+const LOCAL_PAGES: frame::PageLinks = &[
     ("/", "Live"),
     ("/key", "Key"),
     ("/tables", "Tables"),
@@ -28,7 +28,7 @@ const LOCAL_PAGES: frame::Navigation = &[
 ];
 
 /// The pages of a deployed stack.
-const DEPLOYED_PAGES: frame::Navigation = &[
+const DEPLOYED_PAGES: frame::PageLinks = &[
     ("/", "Metrics"),
     ("/key", "Key"),
     ("/archive", "Archive"),
