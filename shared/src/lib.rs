@@ -7,7 +7,7 @@
 //! - Codecs, which convert external formats to domain types and back, without network access: [`stream`], [`item`],
 //!   [`raw_item`] and [`replica_item`].
 //! - Pure computation of the position from which Lambda retries a batch: [`checkpoint`].
-//! - Adapters, which do I/O: [`table`], [`table_reader`], [`cache`], [`s3`], [`file`], [`quarantine`], [`postgres`]
+//! - Adapters, which do I/O: [`table`], [`table_reader`], [`cache`], [`s3`], [`file`](mod@file), [`quarantine`], [`postgres`]
 //!   (a database connection) and [`iam_token`] (the password of a database or of the cache).
 //! - Process setup, for a function's `main` and `config` only: [`environment`], [`telemetry`], [`aws`] and
 //!   [`runtime`].

@@ -23,7 +23,7 @@ const FIXES: [(&str, &str); 5] = [
     ("could not access directory", "set TMPDIR to a folder that every user may enter"),
     ("invalid locale", "install the locale C.UTF-8"),
     ("No space left on device", "free space on the disk that contains the folder of TMPDIR, or set TMPDIR to another"),
-    ("ddress already in use", "stop the other program, or start again"),
+    ("already in use", "stop the other program, or start again"),
 ];
 
 /// A program that did not start, failed, or did not become ready.

@@ -1,7 +1,7 @@
 //! A user's item as a response contains it: [`StoredUser`], parsed from DynamoDB JSON in one pass.
 //!
 //! An item of this service becomes a user without a map of attribute values in between. Any other item, such as one with
-//! an attribute of an unexpected type, is parsed as a map, so that [`decode`](super::decode) defines the result and the
+//! an attribute of an unexpected type, is parsed as a map, so that [`decode`] defines the result and the
 //! errors of both.
 
 use std::borrow::Cow;
@@ -37,7 +37,7 @@ enum StoredForm {
 }
 
 impl StoredUser {
-    /// Returns whether the record is visible at `now`, as [`is_live`](super::is_live) does.
+    /// Returns whether the record is visible at `now`, as [`is_live`] does.
     #[must_use]
     pub fn is_live(&self, now: OffsetDateTime) -> bool {
         match &self.0 {
@@ -48,7 +48,7 @@ impl StoredUser {
         }
     }
 
-    /// Decodes the record, as [`decode`](super::decode) does.
+    /// Decodes the record, as [`decode`] does.
     ///
     /// # Errors
     /// A required attribute is missing, or an attribute has another type or an invalid value.
