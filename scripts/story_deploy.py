@@ -550,7 +550,7 @@ class DoctorStory:
         return findings
 
     def follow(self):
-        """No finding in the stack as it is deployed; then faults, each of which is found and mended."""
+        """Expects no finding in the deployed stack, then makes faults, each of which is found and repaired."""
         for name, reason in [(rule, reason) for rule, _, reason in DOCTOR_GAPS] + list(DENIED_TO_DOCTOR.items()):
             print(f"          doctor gap: {name}: {reason}")
         code, document = self.diagnosis()

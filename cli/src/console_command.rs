@@ -73,8 +73,8 @@ impl ConsoleCommand {
             Ok(listener) => listener,
             Err(problem) => return refuse(&problem),
         };
-        let tasks = if self.allow_tasks { "it starts tasks if you do" } else { "it only reads" };
-        let shown = format!("the stack {stack}; {tasks}");
+        let access = if self.allow_tasks { "tasks can be started" } else { "read-only" };
+        let shown = format!("the stack {stack} ({access})");
         let open: AccountOpener = Box::new(move || Box::pin(open(options.clone())));
         let deployed = DeployedStack::new(stack, self.allow_tasks, open);
         let console = match ConsoleServer::start_deployed(listener, deployed, Clock::system()) {

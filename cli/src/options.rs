@@ -186,8 +186,8 @@ enum MillraceCommand {
     /// Report the settings of a deployment that lose the records of a DynamoDB stream, for a function in any language,
     /// in its files or in an account; only reads
     Doctor(DoctorCommand),
-    /// Show a deployed stack on web pages of this machine: its metrics, one key in all stores, quarantined records, task
-    /// runs, the archive and the findings of doctor; only reads, unless --allow-tasks is set
+    /// Serve web pages about a deployed stack on this machine: its metrics, one key in all stores, quarantined records,
+    /// task runs, the archive and the findings of doctor; only reads, unless --allow-tasks is set
     Console(ConsoleCommand),
     /// Show what each replica of a replication document would store of sample items, of a file or a table; only reads
     Transform(TransformCommand),

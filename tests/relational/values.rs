@@ -50,7 +50,7 @@ async fn an_item_is_held_whole_beside_its_columns() {
 }
 
 #[tokio::test]
-async fn an_expiry_that_is_no_number_is_none_as_it_is_for_ttl() {
+async fn expires_at_column_is_null_if_ttl_ignores_the_attribute() {
     let store = RelationalStore::start().await;
     let digits = "12345678901234567890123456789012345678";
     let cases = [

@@ -257,9 +257,9 @@ async fn a_role_that_sts_does_not_serve_at_present_stops_no_start() {
     assert!(log.contains("role/replication was not assumed") && log.contains("a route to STS"), "{log}");
 }
 
-/// In a network without a route, no packet is answered.
+/// A network without a route drops every packet.
 #[tokio::test]
-async fn replica_or_role_out_of_reach_stops_no_start_and_is_named_with_the_route_that_it_needs() {
+async fn unreachable_replica_or_role_does_not_fail_the_start_and_is_logged_with_the_missing_route() {
     for (role, parts) in [
         (Some(ROLE), ["role/replication was not assumed", "a route to STS"]),
         (None, ["did not respond to DescribeTable in time", "reaches another Region only through a NAT gateway"]),

@@ -191,7 +191,7 @@ fn label(fault: SinkFault) -> &'static str {
         SinkFault::Refuse => "refuses every write",
         SinkFault::Slow => "is slow",
         SinkFault::CutOff => "is cut off",
-        SinkFault::AnswerLost => "loses its answers",
+        SinkFault::AnswerLost => "loses its responses",
     }
 }
 

@@ -162,7 +162,7 @@ impl StackResources {
             let listed = listed.map_err(|error| {
                 let region = &account.region;
                 let fix = if error.reason.contains("does not exist") {
-                    format!(": set --stack, --profile or --region, now {region}")
+                    format!(" in {region}: set --stack, --profile or --region")
                 } else {
                     String::new()
                 };

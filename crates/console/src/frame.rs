@@ -101,7 +101,7 @@ pub(crate) fn problem(reason: &str) -> Markup {
     html! { p.box.bad role="alert" { (reason) @if let Some(advice) = advice(reason) { ". " (advice) } } }
 }
 
-/// Returns what to do about an error of an account, of which an adapter reports what AWS says.
+/// Returns the fix of an AWS error that an adapter reports with the message of AWS only.
 fn advice(reason: &str) -> Option<&'static str> {
     if reason.contains("ExpiredToken") && !reason.contains("log in again") {
         return Some("Log in again, and reload the page after a minute.");

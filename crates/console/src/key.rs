@@ -142,7 +142,7 @@ fn of_replica(replica: &StoredReplica) -> Markup {
                 }
             }
             @if replica.has_rules {
-                p.note { "Compared with what the rules of the replica make of the source's item." }
+                p.note { "Compared with the source's item as the rules of the replica transform it." }
                 @if let Err(error) = &replica.expected { (frame::problem(error)) }
             }
             @match &replica.state {

@@ -44,7 +44,7 @@ pub(crate) struct StoredReplica {
     pub(crate) name: String,
     /// Whether the replica stores a part of the items or of their attributes.
     pub(crate) has_rules: bool,
-    /// The item that the replica has to store; or why it is not known.
+    /// The item that the replica is expected to store; an error if it is not known.
     pub(crate) expected: Result<Option<RawItem>, String>,
     pub(crate) state: Result<Option<ReplicaItem>, String>,
 }
@@ -55,8 +55,8 @@ impl StoredReplica {
         self.state.as_ref().ok()?.as_ref()?.item()
     }
 
-    /// Returns whether the replica stores the item that it has to store, or none if it has to store none; `None` if one
-    /// of them is not known.
+    /// Returns whether the replica stores the expected item, or no item if none is expected; `None` if either is not
+    /// known.
     pub(crate) fn is_equal(&self) -> Option<bool> {
         let expected = self.expected.as_ref().ok()?;
         self.state.as_ref().ok()?;

@@ -38,7 +38,7 @@ pub(crate) async fn show(State(context): State<DeployedContext>, Query(query): Q
     };
     let body = html! {
         p.note {
-            "What CloudWatch has of the stack " code { (context.stack.name()) } " in " (connection.account.region)
+            "CloudWatch metrics of the stack " code { (context.stack.name()) } " in " (connection.account.region)
             ", in steps of " (window.minutes) " min. The last minutes may be incomplete. Reload the page to update it."
         }
         @if let Err(reason) = &connection.maintenance { (frame::problem(reason)) }
@@ -87,11 +87,11 @@ fn sinks(sinks: &[SinkMetrics]) -> Markup {
         @if sinks.is_empty() { p.box { "The replicas are not known." } }
         @else {
             div.scroll tabindex="0" role="region" aria-label="Metrics of the replicas" { table {
-                caption { "The lag is the largest of a period; “–” means that nothing was recorded." }
+                caption { "The lag is the maximum of a period; “–” means that nothing was recorded." }
                 thead { tr {
                     th scope="col" { "Replica" }
                     th.number scope="col" { "Last lag" } th.number scope="col" { "Largest lag" }
-                    th.number scope="col" { "applied" } th.number scope="col" { "of them tombstones" }
+                    th.number scope="col" { "applied" } th.number scope="col" { "tombstones (of applied)" }
                     th.number scope="col" { "duplicate" } th.number scope="col" { "stale" }
                 } }
                 tbody { @for sink in sinks { tr {

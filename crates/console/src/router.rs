@@ -49,14 +49,13 @@ const LOCAL_PATHS: [(&str, &str); 9] = [
     ("/light", NO_FAULTS),
     (api_page::PATH, NO_API),
 ];
-const NO_TIMELINE: &str = "The timeline needs a stack of this machine, whose functions this process observes: the page \
-                           Metrics has what CloudWatch records of a deployed stack.";
-const NO_EDITOR: &str = "The page Tables needs a stack of this machine: the console only reads a deployed stack. The \
-                         page Key shows an item in every store.";
-const NO_API: &str = "The page API needs a stack of this machine: the documentation of a deployed API is below /docs of \
-                      its own address.";
-const NO_FAULTS: &str = "The page Break it needs a stack of this machine: nothing of a deployed stack is broken on \
-                         purpose. Start one with millrace up.";
+const NO_TIMELINE: &str = "The timeline needs a local stack, whose functions this process observes. The page Metrics \
+                           shows the CloudWatch metrics of a deployed stack.";
+const NO_EDITOR: &str = "The page Tables needs a local stack: the console only reads a deployed stack. The page Key \
+                         shows an item in every store.";
+const NO_API: &str = "The page API needs a local stack. A deployed API serves its documentation at /docs.";
+const NO_FAULTS: &str = "The page Break it needs a local stack: nothing of a deployed stack is broken on purpose. \
+                         Start one with millrace up.";
 
 /// Returns the console as a router.
 pub fn router(context: ConsoleContext) -> Router {
@@ -96,7 +95,7 @@ fn shared_pages() -> Router<ConsoleContext> {
         .route("/doctor/{rule}", get(doctor_page::show_rule))
 }
 
-/// Returns the pages that only a deployed stack has, and the reason in place of those that it lacks.
+/// Returns the pages that only a deployed stack has. The paths of local pages return 404 with the reason.
 fn deployed_pages(context: DeployedContext) -> Router {
     let pages = Router::new()
         .route("/", get(metrics_page::show))

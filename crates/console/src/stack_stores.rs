@@ -1,4 +1,4 @@
-//! What the pages of every stack read: [`StackStores`]. A [`StackOrigin`] is where it comes from.
+//! The stores that the pages of every stack read: [`StackStores`]. A [`StackOrigin`] is local or deployed.
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use crate::account_reader;
 use crate::account_recording::{AccountRecording, AccountTarget};
 use crate::template_reader::DeploymentReading;
 
-/// The maximum number of turns: in each one, calls are made that the answers of the former have shown to be needed.
+/// The maximum number of turns. Each turn makes the calls that the responses of the previous turn require.
 const MOST_TURNS: usize = 20;
 
 /// Reads a deployment with a function that makes a call, one after the other, until no answer is missing.

@@ -55,7 +55,7 @@ fn own_authorizer(operation: &ResolvedNode, of_all: Option<&ResolvedNode>) -> Se
     match operation.get("security").or(of_all).map(|security| &security.value) {
         None => SettingValue::Absent,
         Some(ResolvedValue::Unresolved(reason)) => SettingValue::Unresolved(reason.clone()),
-        // `{}` is the choice to authorize nobody.
+        // The choice `{}` requires no authorization.
         Some(ResolvedValue::List(choices)) => {
             SettingValue::Known(!choices.is_empty() && choices.iter().all(|choice| !choice.entries().is_empty()))
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
-/// A difference up to which a rejected signature has another reason; the service accepts 5 minutes.
+/// The largest difference that is not corrected: such a rejection has another cause. The service accepts 5 minutes.
 const TOLERATED: Duration = Duration::from_mins(4);
 
 /// The difference between the service's clock and the local one, in milliseconds; positive if the service is ahead.
@@ -62,7 +62,7 @@ mod tests {
             assert_eq!(skew.apply(at(off)), at(off));
             assert!(skew.correct(at(off), Some(DATE), at(off)), "{off}");
             assert_eq!(skew.apply(at(off + 5)), at(5));
-            // The corrected signature is as far from the service's time as the clocks are apart in truth.
+            // A signature with the corrected time is accepted by this check.
             assert!(!skew.correct(at(0), Some(DATE), at(off)));
         }
     }

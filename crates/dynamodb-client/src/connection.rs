@@ -1,9 +1,9 @@
 //! One HTTP/1.1 connection, with TLS or without: [`HttpConnection`].
 //!
 //! The future of a request drives its connection, so a request needs no other task, and a request that is dropped
-//! closes its connection. An idle connection is not driven; before it is used, [`HttpConnection::is_alive`] notices
-//! that the server has closed it. If the server closes it between that and the request, [`ExchangeError::is_unsent`]
-//! tells that the request can be sent over another connection.
+//! closes its connection. An idle connection is not driven; before it is used, [`HttpConnection::is_alive`] returns
+//! whether the server has closed it. If the server closes it after that check and before the request is written,
+//! [`ExchangeError::is_unsent`] is set, and the request can be sent over another connection.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -176,15 +176,15 @@ impl HttpConnection {
     }
 
     /// Returns whether another request can be sent: the server has not closed the connection, and the last response is
-    /// complete. It takes notice of what the runtime has received, and does not read from the socket otherwise.
+    /// complete. It processes the events that the runtime has received, and does not read from the socket otherwise.
     pub(crate) fn is_alive(&mut self) -> bool {
         drive(&mut self.driver, &mut Context::from_waker(Waker::noop()));
         self.driver.is_some() && self.sender.is_ready()
     }
 }
 
-/// Drives a connection, and drops one that has ended: a request that it has not taken is returned by that, which would
-/// wait forever otherwise.
+/// Drives a connection, and drops one that has ended. The drop fails a request that the connection has not accepted,
+/// which would wait forever otherwise.
 ///
 /// It is driven without the runtime's budget: a connection that is pending only because its task has used up the budget
 /// appears to be open.
@@ -295,7 +295,7 @@ mod tests {
         }
         assert!(connection.is_alive());
         drop(server);
-        // The runtime takes notice.
+        // The runtime receives the end of the stream.
         sleep(Duration::from_millis(20)).await;
         connection
     }
@@ -332,7 +332,7 @@ mod tests {
 
     #[tokio::test]
     async fn connection_that_the_server_does_not_accept_ends_with_the_default_timeout() {
-        // The kernel accepts the connection, but nobody takes part in the TLS handshake.
+        // The kernel accepts the connection, but no server responds to the TLS handshake.
         let (_listener, port) = listener().await;
         let tls = Some(crate::tls::config_with(rustls::RootCertStore::empty()).unwrap());
         let target = ConnectTarget { tls, connect_timeout: None, ..target(port) };

@@ -1,11 +1,11 @@
 //! The connections to one server: [`ConnectionPool`].
 //!
-//! A TLS handshake costs as much CPU as a hundred requests, so a pool opens one connection first, whose TLS session
-//! the others resume, and further ones while a request has waited for a connection longer than a handshake takes. With
-//! a server nearby they are opened one after another with pauses, so that handshakes take a quarter of the CPU time.
-//! With a server in another Region, where a handshake consists of waiting, as many are opened at once as are open, so
-//! that the number doubles; the CPU time remains limited. Idle connections are used in the order of their last use, so
-//! that unneeded ones become old, and are closed.
+//! A TLS handshake costs as much CPU time as a hundred requests. A pool therefore opens one connection first, whose TLS
+//! session the others resume, and opens another one if a request has waited longer than a handshake takes. If the
+//! server is nearby, connections are opened one at a time, with pauses, so that handshakes take at most a quarter of
+//! the CPU time. If it is in another Region, a handshake is mostly network latency, so the number of connections
+//! doubles with each round, within the same limit of CPU time. The most recently used idle connection is used first, so
+//! that surplus connections reach the idle timeout and are closed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -117,8 +117,8 @@ impl PoolState {
         self.open.min(parallel).max(1)
     }
 
-    /// Takes notice of a connection attempt that succeeded, unless it has taken longer than `limit`: the execution
-    /// environment was frozen in the meantime.
+    /// Records the duration of a successful connection attempt, unless it exceeds `limit`: the execution environment
+    /// was frozen in the meantime.
     fn record(&mut self, sample: HandshakeTime, limit: Duration, now: Instant) {
         if sample.total > limit {
             return;
@@ -234,7 +234,7 @@ impl ConnectionPool {
         Some(now + wait)
     }
 
-    /// Adds a connection that was opened, or passes its error on to those who wait, if no connection is left for them.
+    /// Adds a connection that was opened, or returns its error to the waiting requests if no connection is left.
     fn add(&self, connected: Result<(HttpConnection, HandshakeTime), ConnectError>) {
         let mut state = self.state();
         state.connecting -= 1;
@@ -330,7 +330,7 @@ fn close_old(pool: &SharedPool) -> bool {
     state.is_swept
 }
 
-/// Opens a connection, with repetitions after errors other than a timeout.
+/// Opens a connection, with retries after errors other than a timeout.
 async fn connect(target: &ConnectTarget) -> Result<(HttpConnection, HandshakeTime), ConnectError> {
     for pause in RECONNECT_PAUSES {
         match connect_once(target).await {
@@ -380,7 +380,7 @@ impl Drop for PendingConnection {
     }
 }
 
-/// A background task, of which a flag of the pool says that it runs.
+/// A background task with a flag in the pool's state that is set while the task runs.
 struct FlaggedTask {
     pool: Weak<SharedPool>,
     flag: fn(&mut PoolState) -> &mut bool,
@@ -563,7 +563,7 @@ mod tests {
     #[test]
     fn connection_attempt_that_ends_with_its_runtime_is_an_error() {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        // The kernel accepts the connection, but nobody takes part in the TLS handshake.
+        // The kernel accepts the connection, but no server responds to the TLS handshake.
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let tls = Some(config_with(RootCertStore::empty()).unwrap());
@@ -597,14 +597,14 @@ mod tests {
         assert_eq!(sample(1, 900), (1, 2, Some(2)));
         assert_eq!(sample(15, 900), (1, 15, Some(2)));
         assert_eq!(sample(150, 900), (32, 20, Some(2)));
-        // A small share of a core: the handshake's CPU time takes long itself.
+        // With a small share of a vCPU, the CPU time of a handshake is long and limits the parallel handshakes.
         assert_eq!(sample(200, 25_000), (2, 20, Some(50)));
         assert_eq!(sample(150, 0), (32, 20, Some(0)));
         assert_eq!(PoolState::default().connecting_limit(), 1);
     }
 
     #[test]
-    fn handshake_during_which_the_environment_was_frozen_is_no_measurement() {
+    fn handshake_of_a_frozen_environment_is_not_recorded() {
         let mut state = PoolState { open: 8, ..PoolState::default() };
         let (limit, now) = (Duration::from_secs(1), Instant::now());
         let sample = |total| HandshakeTime { total, busy: total };

@@ -113,13 +113,13 @@ pub(crate) fn credentials(identity: &Identity) -> Result<&Credentials, BoxError>
     identity.data::<Credentials>().ok_or_else(|| "the identity of the client is not AWS credentials".into())
 }
 
-/// Returns the time until which an identity can be used without another look into the cache: shorter than the time
-/// before the expiration at which the cache refreshes it.
+/// Returns the time until which an identity is used without reading the cache again: 1 second, which is less than the
+/// SDK's refresh margin before an expiration.
 pub(crate) fn usable_until(now: SystemTime) -> SystemTime {
     now + Duration::from_secs(1)
 }
 
-/// What [`KeepComponents`] keeps.
+/// The components that [`KeepComponents`] stores.
 #[derive(Debug)]
 struct KeptComponents {
     runtime: RuntimeComponents,

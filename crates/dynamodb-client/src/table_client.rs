@@ -99,7 +99,7 @@ struct SignedAccess {
     signer: Arc<RequestSigner>,
     uri: Uri,
     transport: Arc<HttpTransport>,
-    /// The time of the next look into the SDK's cache of credentials.
+    /// The time of the next read of the SDK's credentials cache.
     usable_until: SystemTime,
     /// The last access keys that the service has reported as expired, without that of these credentials.
     expired_keys: Vec<String>,
@@ -161,8 +161,8 @@ impl TableClient {
         }))
     }
 
-    /// Resolves credentials and the endpoint, and opens the first connection, so that the first request does not wait for
-    /// them. Errors are those of the first request.
+    /// Resolves credentials and the endpoint, and opens the first connection, so that the first request does not wait
+    /// for them. Errors are ignored here: the first request returns them.
     pub async fn warm(&self) {
         let Ok(sdk) = self.sdk().await else { return };
         if let Ok(access) = self.access(sdk).await {

@@ -440,7 +440,7 @@ async fn body_that_differs_from_its_checksum_is_retried_and_then_an_error() {
 
 #[tokio::test]
 async fn connection_that_the_server_has_closed_while_idle_is_not_an_error() {
-    // Once noticed at once, and once only when the connection is needed, as after a frozen execution environment.
+    // The end of a connection is detected at once, or only at its next use, as after the environment was frozen.
     for pause in [0, 50, 700] {
         let server = FaultyServer::start(|_, _| PlannedReaction::Last).await;
         let table = table(config(&server.url).retry_config(RetryConfig::disabled()));
@@ -510,7 +510,7 @@ async fn request_that_was_not_sent_costs_no_attempt() {
 }
 
 #[tokio::test]
-async fn wait_for_a_connection_does_not_count_to_the_attempt() {
+async fn wait_for_a_connection_does_not_count_toward_the_attempt_timeout() {
     let server = FaultyServer::start(|_, _| PlannedReaction::Late(Duration::from_millis(60))).await;
     let short = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(200)).build();
     let once = config(&server.url).retry_config(RetryConfig::disabled()).timeout_config(short);
@@ -520,7 +520,7 @@ async fn wait_for_a_connection_does_not_count_to_the_attempt() {
 }
 
 #[tokio::test]
-async fn response_that_is_not_of_the_operation_is_no_success() {
+async fn success_status_with_a_body_of_another_format_is_retried_and_then_an_error() {
     let with = |body: &str| PlannedReaction::Response(200, Vec::new(), body.to_owned());
     for body in ["<html>Welcome</html>", "OK", r#"{"Attributes":{"order_id":"#, r#"{"Attributes":7}"#, "[]"] {
         let other = with(body);

@@ -1,4 +1,4 @@
-//! The way of a signed request to the endpoint and back: [`HttpTransport`].
+//! The HTTP transport of signed requests and their responses: [`HttpTransport`].
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(crate) struct ChecksumError {
     expected: String,
 }
 
-/// A way to send requests.
+/// The HTTP client that sends the requests.
 #[derive(Debug)]
 pub(crate) enum HttpTransport {
     /// The connections of this crate.

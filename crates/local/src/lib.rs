@@ -4,8 +4,9 @@
 //! [`template`] reads the deployment template that describes the stack, and [`table_description`] the description of a
 //! table that exists. [`dynamodb`] and [`s3`] are embedded engines, and [`clients`] contains the official SDK clients that
 //! are configured for them. [`postgres`] and [`cache`] start the servers of the optional [`tier`]s, each on a [`port`] of
-//! its own; [`child_program`] reports why one did not start. [`millrace_event_source_mapping`] simulates Lambda's event source mappings, and [`ttl_sweeper`] simulates
-//! DynamoDB's TTL. [`http`] serves the API together with [`metrics`] and [`lambda`], behind the authorizer in [`token`].
+//! its own; [`child_program`] reports why one did not start. [`millrace_event_source_mapping`] simulates Lambda's event
+//! source mappings, and [`ttl_sweeper`] simulates DynamoDB's TTL. [`http`] serves the API together with [`metrics`] and
+//! [`lambda`], behind the authorizer in [`token`].
 //! [`observer`] records what each change did in each replica, and [`fault_switches`] breaks parts on demand.
 //! [`import`] fills a table from files, [`task`] runs a maintenance task to its end, and [`env_file`] writes the functions'
 //! environment for `cargo lambda watch`.

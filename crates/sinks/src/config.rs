@@ -708,7 +708,7 @@ mod tests {
     }
 
     #[test]
-    fn table_of_the_users_service_may_have_more_columns_and_none_less() {
+    fn users_table_accepts_more_columns_and_rejects_fewer() {
         let declared = |edit: &dyn Fn(&mut serde_json::Value)| {
             let mut document: serde_json::Value = serde_json::from_str(USERS_DOCUMENT).unwrap();
             edit(&mut document["replicas"][0]);

@@ -1,7 +1,7 @@
 //! Client of the two calls of Lambda's API that maintenance makes: [`LambdaClient`].
 //!
-//! The SDK's crate for Lambda has more than 80 operations and takes a tenth of the time in which everything here
-//! compiles. These two run in the SDK's own runtime: its signatures, credentials, retries, timeouts and HTTP client.
+//! The SDK's crate for Lambda has more than 80 operations and takes a tenth of the compile time of the workspace. These
+//! two run in the SDK's own runtime: its signatures, credentials, retries, timeouts and HTTP client.
 
 use std::collections::HashMap;
 
@@ -119,7 +119,7 @@ pub struct FunctionVariables {
     /// The variables; `None` if they cannot be decrypted.
     pub variables: Option<HashMap<String, String>>,
     /// The reason why they cannot be decrypted.
-    pub error: Option<VariablesFault>,
+    pub error: Option<VariablesError>,
 }
 
 /// Without the values, which may be secrets.
@@ -133,7 +133,7 @@ impl std::fmt::Debug for FunctionVariables {
 /// The reason why Lambda cannot decrypt the environment variables of a function.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct VariablesFault {
+pub struct VariablesError {
     /// The code of the error.
     pub error_code: Option<String>,
     /// The message.

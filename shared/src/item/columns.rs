@@ -1,7 +1,7 @@
-//! What a relational table can store of an item, and what it cannot: [`RowError`].
+//! Checks of the items that a relational table stores: [`RowError`].
 //!
-//! The item itself remains the text in which it was received. A value with a column is converted to plain JSON ([`plain`])
-//! if it is not a scalar.
+//! The item itself remains the text in which it was received. A value with a column is converted to plain JSON
+//! ([`plain`]) if it is not a scalar.
 
 pub mod plain;
 mod visit;

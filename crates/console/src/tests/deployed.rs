@@ -19,7 +19,7 @@ struct DeployedScene {
     calls: Arc<Mutex<Vec<AccountCall>>>,
 }
 
-/// What the account of a scene refuses.
+/// The failures of the account of a scene.
 #[derive(Clone, Default)]
 struct Refusals {
     /// The name of an operation, and the refusal of its calls.
@@ -145,9 +145,9 @@ async fn deployed_stack_has_its_pages_and_names_the_reason_for_the_others() {
         ("/light", "nothing of a deployed stack is broken on purpose"),
         ("/tables", "the console only reads a deployed stack"),
         ("/tables/item", "the console only reads a deployed stack"),
-        ("/events", "The timeline needs a stack of this machine"),
-        ("/lag.json", "The timeline needs a stack of this machine"),
-        ("/api", "The page API needs a stack of this machine"),
+        ("/events", "The timeline needs a local stack"),
+        ("/lag.json", "The timeline needs a local stack"),
+        ("/api", "The page API needs a local stack"),
         ("/no-such-page", "There is no page at this address."),
     ] {
         let (status, page) = deployed.scene.get(path).await;
@@ -293,14 +293,14 @@ async fn findings_of_the_account_are_read_in_the_background() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_account_refuses_is_named_with_the_permission() {
+async fn failed_call_is_shown_with_its_fix() {
     let call = |name, refusal| Refusals { call: Some((name, refusal)), ..Refusals::default() };
     let expired = CallRefusal {
         code: Some("ExpiredTokenException".to_owned()),
         description: "ExpiredTokenException: expired: log in again, or set --profile".to_owned(),
     };
     for (name, refusals, path, reason) in [
-        ("gone", Refusals::default(), "/key", "does not exist: set --stack, --profile or --region, now eu-west-1"),
+        ("gone", Refusals::default(), "/key", "does not exist in eu-west-1: set --stack, --profile or --region"),
         ("other", Refusals::default(), "/key", "has no resource MaintenanceFunction"),
         (
             "users",
