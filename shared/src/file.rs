@@ -1,7 +1,8 @@
 //! Files at paths that a user chose: [`replace_file`] and [`regular_file`].
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,7 +41,8 @@ fn refusal(problem: &str) -> io::Error {
 }
 
 /// Creates a file, or replaces the content of a regular file. The content is written to a temporary file in the same
-/// folder, which is then renamed, so that the file is complete at any time, even if the disk is full.
+/// folder, which is then renamed, so that the file is complete at any time, even if the disk is full. A new file is
+/// readable by its owner only; a replaced one keeps its permissions.
 ///
 /// # Errors
 /// As [`regular_file`]; or the error of the operating system. The file is then unchanged.
@@ -48,19 +50,32 @@ pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let target = regular_file(path)?;
     let Some(name) = target.file_name() else { return Err(refusal("has no file name")) };
-    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
-    let mut temporary_name = std::ffi::OsString::from(".");
-    temporary_name.push(name);
-    temporary_name.push(format!(".{}-{number}.tmp", std::process::id()));
-    let temporary = target.with_file_name(temporary_name);
-    let mut file = File::create_new(&temporary)?;
-    let written = file.write_all(content).and_then(|()| fs::rename(&temporary, &target));
+    let mut options = OpenOptions::new();
+    // The content may contain a password: a new file is readable by its owner only.
+    options.write(true).create_new(true).mode(0o600);
+    let (temporary, mut file) = loop {
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let mut temporary_name = std::ffi::OsString::from(".");
+        temporary_name.push(name);
+        temporary_name.push(format!(".{}-{number}.tmp", std::process::id()));
+        let temporary = target.with_file_name(temporary_name);
+        match options.open(&temporary) {
+            // Of a process with the same ID that was killed, such as a former one in the same container.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            opened => break (temporary, opened?),
+        }
+    };
+    let permissions = fs::metadata(&target).ok().map(|former| former.permissions());
+    let written = permissions
+        .map_or(Ok(()), |permissions| file.set_permissions(permissions))
+        .and_then(|()| file.write_all(content))
+        .and_then(|()| fs::rename(&temporary, &target));
     written.inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{FileTypeExt as _, symlink};
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -75,6 +90,31 @@ mod tests {
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(replace_file(&folder.path().join("b/c"), b"").is_err());
+    }
+
+    #[test]
+    fn new_file_is_private_and_a_replaced_one_keeps_its_permissions() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        replace_file(&path, b"a").unwrap();
+        assert_eq!(mode(), 0o600);
+        for kept in [0o400, 0o640] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(kept)).unwrap();
+            replace_file(&path, b"b").unwrap();
+            assert_eq!(mode(), kept);
+        }
+    }
+
+    #[test]
+    fn temporary_file_of_a_killed_process_does_not_prevent_a_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        for number in 0..50 {
+            fs::write(folder.path().join(format!(".a.{}-{number}.tmp", std::process::id())), "left").unwrap();
+        }
+        replace_file(&path, b"content").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "content");
     }
 
     #[test]
