@@ -733,10 +733,12 @@ mod tests {
             replica["columns"]["name_folded"] = serde_json::json!({"path": "name", "type": "text"});
             replica["otherwise"] = "null".into();
             replica["attributes"] = serde_json::json!({"exclude": ["email"]});
+            replica["columns"]["expires_at"] = serde_json::json!({"path": "expires_at", "type": "numeric"});
         };
         let said = parse(&declared(&wrong), "users").unwrap_err().to_string();
         for part in [
-            "3 problems:",
+            "4 problems:",
+            "/replicas/0/columns/expires_at is the name of a column that search computes",
             r#"/replicas/0/columns/name_folded must be {"path": "name", "type": "text", "format": "case_folded"}"#,
             r#"/replicas/0/otherwise must be "quarantine""#,
             "/replicas/0/table has rules (where, attributes)",

@@ -13,6 +13,9 @@ pub(crate) const USERS_TABLE: &str = "users";
 /// The name of the replica, which no other replica has.
 pub(super) const USERS_REPLICA: &str = "postgres";
 
+/// The columns that the migration of search adds (`functions/search/migrations`): no document may declare them.
+const SEARCH_COLUMNS: [&str; 2] = ["expires_at", "email_domain"];
+
 /// Returns the table of the users service.
 #[must_use]
 pub fn users_table() -> PostgresTable {
@@ -49,6 +52,12 @@ impl ReplicaEntry {
                 );
                 let reason = format!("must be {expected} in the table that search queries");
                 problems.push((format!("columns/{}", column.name), reason));
+            }
+        }
+        for column in table.columns.definitions() {
+            if SEARCH_COLUMNS.contains(&column.name.as_str()) {
+                let reason = "is the name of a column that search computes: choose another name";
+                problems.push((format!("columns/{}", column.name), reason.to_owned()));
             }
         }
         if table.columns.otherwise() != OtherwiseRule::Quarantine {
