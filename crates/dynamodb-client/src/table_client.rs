@@ -280,7 +280,8 @@ impl TableClient {
     {
         let limit = sdk.timeouts.operation_attempt_timeout();
         let access = within(limit, self.access(sdk)).await.map_err(FailedAttempt::late)?;
-        let access = access.map_err(FailedAttempt::final_error)?;
+        // As with the SDK, this is a failure to send: the provider of the credentials may respond a moment later.
+        let access = access.map_err(|error| unanswered(ConnectorError::other(error, None)))?;
         loop {
             let channel = access.transport.reserve().await.map_err(FailedAttempt::unconnected)?;
             let exchange = self.exchange(sdk, operation, body.clone(), &access, channel);
@@ -349,7 +350,7 @@ impl TableClient {
         if error.code().is_some_and(is_expired_token)
             && let Err(error) = self.renew(sdk, access).await
         {
-            return FailedAttempt::final_error(error);
+            return unanswered(ConnectorError::other(error, None));
         }
         Box::new(FailedAttempt { error: SdkError::service_error(error, raw), kind, retry_after, charge: None })
     }
