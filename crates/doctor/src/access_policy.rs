@@ -15,6 +15,8 @@ pub enum PolicyDecision {
     Denied,
     /// No statement concerns it.
     Silent,
+    /// A statement allows it under conditions that cannot be evaluated, for this reason.
+    MayAllow(String),
     /// It cannot be determined, for this reason.
     Unknown(String),
 }
@@ -61,7 +63,8 @@ impl AccessStatement {
     /// Parses a statement; `None` for one that denies only calls without TLS.
     #[must_use]
     pub fn parse(node: &ResolvedNode) -> Option<Self> {
-        let denies = node.get("Effect").and_then(ResolvedNode::text) == Some("Deny");
+        // A statement whose effect is not resolved may deny.
+        let denies = node.get("Effect").and_then(ResolvedNode::text) != Some("Allow");
         let mut conditions = Vec::new();
         let mut opaque = node.unresolved().map(str::to_owned);
         if let Some(condition) = node.get("Condition") {
@@ -205,7 +208,8 @@ impl AccessPolicy {
         match (may_deny, may_allow) {
             (None, _) if is_allowed => PolicyDecision::Allowed,
             (None, _) if is_delegated => PolicyDecision::Delegated,
-            (Some(reason), _) | (None, Some(reason)) => PolicyDecision::Unknown(reason),
+            (Some(reason), _) => PolicyDecision::Unknown(reason),
+            (None, Some(reason)) => PolicyDecision::MayAllow(reason),
             (None, None) => PolicyDecision::Silent,
         }
     }
@@ -261,7 +265,7 @@ mod tests {
         assert_eq!(reason, "a statement denies s3:PutObject under conditions on aws:SourceVpce");
         let mut allows = statement("Allow", json!("*"));
         allows["Condition"] = json!({"StringEquals": {"aws:PrincipalOrgID": "o-1"}});
-        assert!(matches!(decide(json!([allows.clone()])), PolicyDecision::Unknown(_)));
+        assert!(matches!(decide(json!([allows.clone()])), PolicyDecision::MayAllow(_)));
         // Another statement allows it in any case.
         assert_eq!(decide(json!([allows, statement("Allow", json!("*"))])), PolicyDecision::Allowed);
     }

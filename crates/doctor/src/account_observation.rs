@@ -23,6 +23,8 @@ use crate::setting::SettingValue;
 const LEAST_MILLISECONDS: f64 = 100_000_000_000.0;
 /// The namespace of Lambda's metrics.
 const AWS_LAMBDA: &str = "AWS/Lambda";
+/// The largest age of a period of a metric that shows the present state.
+const LATEST_WITHIN: time::Duration = time::Duration::minutes(15);
 /// The members of a function's configuration that a published version has a copy of.
 const VERSIONED: [&str; 7] = ["CodeSha256", "Environment", "Handler", "LoggingConfig", "MemorySize", "Role", "Timeout"];
 
@@ -157,7 +159,9 @@ fn statistics(
     })
 }
 
-/// Returns the maximum of a metric of Lambda in its latest period of the last hour; absent without an invocation in it.
+/// Returns the smaller maximum of a metric of Lambda in its latest two periods of the last hour; absent if the function was
+/// not invoked in two periods, or not in the last 15 minutes. One period with a high age is no proof of a lag: all that is
+/// old may have been delivered in it.
 fn latest(book: &AnswerBook<'_>, dimensions: &str, metric: &str) -> SettingValue<i64> {
     let parameters = [
         ("Namespace", AWS_LAMBDA),
@@ -167,11 +171,17 @@ fn latest(book: &AnswerBook<'_>, dimensions: &str, metric: &str) -> SettingValue
         ("Hours", "1"),
     ];
     book.ask(&GET_STATISTICS, &parameters).and_then(|response| {
-        let points = one_or_many(&response["Datapoints"]);
+        let mut points = one_or_many(&response["Datapoints"]);
         // Times in UTC and in one form are ordered as text.
-        let last = points.into_iter().max_by_key(|point| point["Timestamp"].as_str().unwrap_or_default());
-        let value = last.and_then(|point| value_of(point, "Maximum"));
-        value.map_or(SettingValue::Absent, |value| SettingValue::Known(whole(value)))
+        points.sort_by_key(|point| point["Timestamp"].as_str().unwrap_or_default());
+        let [.., former, last] = points.as_slice() else { return SettingValue::Absent };
+        let at = text_of(&last["Timestamp"]).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+        if at.is_none_or(|at| book.recording.read_at - at > LATEST_WITHIN) {
+            return SettingValue::Absent;
+        }
+        let both = value_of(former, "Maximum").zip(value_of(last, "Maximum"));
+        both.map(|(earlier, later)| earlier.min(later))
+            .map_or(SettingValue::Absent, |value| SettingValue::Known(whole(value)))
     })
 }
 

@@ -241,8 +241,13 @@ fn function(entry: &ResourceEntry, is_sam: bool) -> FunctionSettings {
         Some("archiver") => Some(FunctionPurpose::Archiver),
         _ => own,
     };
-    // Millrace's own functions always report the records that failed.
-    let reports_failures = if own.is_some() { SettingValue::Known(true) } else { entry.reports_failures.clone() };
+    // Millrace's own functions always report the records that failed. Code that was read decides for a function that only
+    // has variables of the same names.
+    let reports_failures = match &entry.reports_failures {
+        SettingValue::Known(reports) => SettingValue::Known(*reports),
+        _ if own.is_some() => SettingValue::Known(true),
+        unknown => unknown.clone(),
+    };
     let replicas = replicas_of(&entry.arn, &environment);
     FunctionSettings {
         location: entry.location.clone(),

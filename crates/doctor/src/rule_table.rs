@@ -455,7 +455,7 @@ pub const RULES: &[DoctorRule] = &[
         loss: "The copy lacks the changes that are not delivered yet. A mapping that falls behind by 24 hours loses \
                records.",
         offline: "The age of the records that are delivered: not part of a template.",
-        live: "The metric IteratorAge in its latest 5 minutes of the last hour: an hour or more.",
+        live: "The metric IteratorAge in its latest two periods of 5 minutes, of the last hour: an hour or more in both.",
         needs_account: true,
         fix: "ParallelizationFactor: 10",
         fix_hcl: "parallelization_factor = 10",

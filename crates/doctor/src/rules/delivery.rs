@@ -170,8 +170,12 @@ pub fn records_were_trimmed(_: &StreamDeployment, mapping: &StreamMapping) -> Ru
 /// The reason why the rule cannot be judged.
 pub fn is_behind(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Some(lag) = mapping.observed.lag_s.get()?.copied() else { return Ok(None) };
-    Ok((lag >= LAG_S)
-        .then(|| format!("the records that were delivered last were {} minutes old (IteratorAge)", lag / 60)))
+    Ok((lag >= LAG_S).then(|| {
+        format!(
+            "the records that the function received last, from any of its mappings, were {} minutes old (IteratorAge)",
+            lag / 60
+        )
+    }))
 }
 
 /// Alarms on the metrics that show a loss.

@@ -147,7 +147,11 @@ pub(crate) fn may(of_role: GrantResult, of_resource: PolicyDecision, is_key: boo
         (GrantResult::Denied, _) | (_, PolicyDecision::Denied) => GrantResult::Denied,
         (GrantResult::Missing, PolicyDecision::Silent) => GrantResult::Missing,
         (_, PolicyDecision::Silent) if is_key => GrantResult::Missing,
-        (GrantResult::Unknown(reason), _) | (_, PolicyDecision::Unknown(reason)) => GrantResult::Unknown(reason),
+        // What a statement may allow in addition takes nothing away from the role.
+        (GrantResult::Granted, PolicyDecision::MayAllow(_)) if !is_key => GrantResult::Granted,
+        (GrantResult::Unknown(reason), _) | (_, PolicyDecision::Unknown(reason) | PolicyDecision::MayAllow(reason)) => {
+            GrantResult::Unknown(reason)
+        }
         (_, PolicyDecision::Allowed) => GrantResult::Granted,
         (of_role, PolicyDecision::Delegated | PolicyDecision::Silent) => of_role,
     }
@@ -163,7 +167,8 @@ fn policies_of(deployment: &StreamDeployment, arn: &str, role: &str, action: &st
             None => PolicyDecision::Unknown("the resource of a policy is not resolved".to_owned()),
         };
         match (&result, &decision) {
-            (_, PolicyDecision::Silent) => {}
+            (_, PolicyDecision::Silent)
+            | (PolicyDecision::Allowed | PolicyDecision::Delegated, PolicyDecision::MayAllow(_)) => {}
             (PolicyDecision::Denied, _) => return result,
             (PolicyDecision::Unknown(_), decision) if *decision != PolicyDecision::Denied => {}
             _ => result = decision,
