@@ -132,16 +132,26 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
         h2 #restore { "Restore" }
         @if context.allows_tasks() { (restore(&context, &query)) }
         @else {
-            (context.start_command(&example_restore()).await)
+            (context.start_command(&restore_request(&query)).await)
         }
         (archive_query::section(&context, &reader, shown.first().copied()).await)
     };
     frame::page(PATH, TITLE, &body).into_response()
 }
 
-/// Returns the request of a restore, for a console that does not start it.
-fn example_restore() -> Value {
-    json!({"task": "restore", "dry_run": true, "from": "2026-11-22T00:00:00Z", "to": "2026-11-23T00:00:00Z"})
+/// Returns the request of a restore of the chosen key or times, or of an example's, for a console that does not start it.
+fn restore_request(query: &ArchiveQuery) -> Value {
+    let mut request = json!({"task": "restore", "dry_run": true, "never_expires": true});
+    let chosen = [("from", &query.since), ("to", &query.until)].into_iter().filter(|(_, text)| !text.is_empty());
+    let mut chosen: Vec<(&str, Value)> = chosen.map(|(name, text)| (name, text.as_str().into())).collect();
+    chosen.extend(serde_json::from_str(&query.key).ok().map(|key| ("key", key)));
+    if chosen.is_empty() {
+        chosen = vec![("from", "2026-11-22T00:00:00Z".into()), ("to", "2026-11-23T00:00:00Z".into())];
+    }
+    for (name, value) in chosen {
+        request[name] = value;
+    }
+    request
 }
 
 /// Renders the form of a restore, which starts the task `restore` as a dry run.

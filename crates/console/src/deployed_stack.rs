@@ -237,7 +237,9 @@ impl DeployedStack {
         };
         let environment = environment(&account, function).await;
         let metric_stack = environment.as_ref().ok().and_then(|environment| environment.get("STACK_NAME").cloned());
-        let metric_stack = metric_stack.unwrap_or_else(|| self.name.clone());
+        // The name in the ARN of a stack: arn:aws:cloudformation:REGION:ACCOUNT:stack/NAME/ID.
+        let own_name = || self.name.split('/').nth(1).unwrap_or(&self.name).to_owned();
+        let metric_stack = metric_stack.unwrap_or_else(own_name);
         let maintenance = match environment {
             Ok(environment) => (account.connector)(environment.into_iter().collect()).await.map(Arc::new),
             Err(reason) => Err(reason),

@@ -66,7 +66,7 @@ pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
             " that lose records, or weaken their protection. " code { "millrace doctor " (template) }
             " prints the same."
         }
-        (summary(&diagnosis, "Correct the template, and start millrace up again."))
+        (summary(&diagnosis, problems.is_empty(), "Correct the template, and start millrace up again."))
         (judged_parts(&diagnosis, &problems))
         (all_rules())
     };
@@ -130,7 +130,8 @@ async fn show_stack(context: &ConsoleContext, stack: &Arc<DeployedStack>) -> Res
                         Err(reason) => { (frame::problem(reason)) }
                         Ok(StackDiagnosis { diagnosis, problems, read_at }) => {
                             p.note { "Read at " (frame::clock_time(*read_at)) " UTC." }
-                            (summary(diagnosis, "Correct the template, and deploy it."))
+                            @let is_complete = problems.is_empty() && diagnosis.unchecked.is_empty() && diagnosis.unread.is_empty();
+                            (summary(diagnosis, is_complete, "Correct the template, and deploy it."))
                             (judged_parts(diagnosis, problems))
                         }
                     }
@@ -162,10 +163,15 @@ pub(crate) async fn again(State(context): State<DeployedContext>, Form(form): Fo
     Redirect::to(PATH).into_response()
 }
 
-fn summary(diagnosis: &DeploymentDiagnosis, fix: &str) -> Markup {
+/// Renders the number of findings. `is_complete` is whether everything that the rules need was read.
+fn summary(diagnosis: &DeploymentDiagnosis, is_complete: bool, fix: &str) -> Markup {
     let (found, mappings) = (diagnosis.findings.len(), diagnosis.mappings);
     html! {
-        @if found == 0 {
+        @if found == 0 && !is_complete {
+            p.box.warn role="status" {
+                "No finding in " (frame::count(mappings, "event source mapping")) ", but not everything could be checked."
+            }
+        } @else if found == 0 {
             p.box.good role="status" { "No finding in " (frame::count(mappings, "event source mapping")) "." }
         } @else {
             p.box.bad role="status" {
@@ -285,7 +291,7 @@ mod tests {
             assert!(page.contains(text), "{text} is missing: {page}");
         }
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
-        assert!(summary(&judged.diagnosis, "").into_string().contains(" in 1 event source mapping."));
+        assert!(summary(&judged.diagnosis, true, "").into_string().contains(" in 1 event source mapping."));
         std::fs::write(&template, "a: [\n").unwrap();
         assert!(judge(&options).is_err_and(|reason| reason.contains("t.yaml:2: invalid YAML")));
     }

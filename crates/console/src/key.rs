@@ -223,7 +223,7 @@ fn failures(stores: &KeyStores) -> Markup {
             h3 { "failure bucket" }
             @match &stores.failures {
                 Err(error) => { (frame::problem(error)) }
-                Ok(own) if own.is_empty() => { p { "No record among the first " (key_stores::FAILURES) " objects." } }
+                Ok(own) if own.is_empty() => { p { "No record among the first " (key_stores::FAILURES) " objects of each kind." } }
                 Ok(own) => {
                     ul { @for failure in own {
                         li { code { (failure.object) } br; (failure.sink.as_deref().unwrap_or("every replica")) ": " (failure.reason) }

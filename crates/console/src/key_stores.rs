@@ -10,7 +10,7 @@ use millrace_archive::store::ArchiveStore;
 use millrace_archive::{ARCHIVE, ArchiveDay, ArchivedRow, KeyNames};
 use millrace_maintenance::MaintenanceHandler;
 use millrace_maintenance::archive_objects::{ArchiveRowError, ChainedReader};
-use millrace_maintenance::failure_record::{self, FailureRecord, QUARANTINE};
+use millrace_maintenance::failure_record::{self, FailureRecord, ON_FAILURE_PREFIX, QUARANTINE};
 use millrace_shared::cache::{self, Cache, CacheSlot};
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::item::image_key;
@@ -286,14 +286,24 @@ pub(crate) fn keys_of(failure: &FailureRecord) -> Vec<CanonicalKey> {
 }
 
 async fn failures(maintenance: &MaintenanceHandler, key: &CanonicalKey) -> Result<Vec<FailureOfKey>, String> {
-    let objects = maintenance.failures.list(QUARANTINE, None, FAILURES).await.map_err(|error| error.to_string())?;
+    let mut objects = Vec::new();
+    for prefix in [QUARANTINE, ON_FAILURE_PREFIX] {
+        let listed = maintenance.failures.list(prefix, None, FAILURES).await;
+        objects.extend(listed.map_err(|error| error.to_string())?);
+    }
     let read = futures_stream::iter(objects).map(|object| async move {
-        // An object that cannot be read is shown on the page of the failure bucket.
-        let failure = failure(maintenance, &object.key, object.size_bytes).await.ok().flatten()?;
-        let is_own = keys_of(&failure).contains(key);
-        is_own.then_some(FailureOfKey { object: object.key, reason: failure.reason, sink: failure.sink })
+        let found = failure(maintenance, &object.key, object.size_bytes).await?;
+        let own = found.filter(|failure| keys_of(failure).contains(key));
+        Ok(own.map(|failure| FailureOfKey { object: object.key, reason: failure.reason, sink: failure.sink }))
     });
-    Ok(read.buffered(IN_FLIGHT).filter_map(std::future::ready).collect().await)
+    let read: Vec<Result<Option<FailureOfKey>, String>> = read.buffered(IN_FLIGHT).collect().await;
+    let unread = read.iter().find_map(|object| object.as_ref().err().cloned());
+    let own: Vec<FailureOfKey> = read.into_iter().filter_map(Result::ok).flatten().collect();
+    match unread {
+        // A record of the key may be in an object that was not read.
+        Some(reason) if own.is_empty() => Err(format!("not every object could be read: {reason}")),
+        _ => Ok(own),
+    }
 }
 
 /// Returns a short description of the state in a replica.

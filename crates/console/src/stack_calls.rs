@@ -49,10 +49,11 @@ pub(crate) static START_EXECUTION: AccountOperation = AccountOperation {
 };
 
 /// What the adapters of the maintenance tasks call to read the stores: resource and action.
-const STORE_READS: [(&str, &str); 5] = [
+const STORE_READS: [(&str, &str); 6] = [
     ("arn:aws:dynamodb:*:*:table/*", "dynamodb:BatchGetItem"),
     ("arn:aws:iam::*:role/*", "sts:AssumeRole"),
     ("arn:aws:kms:*:*:key/*", "kms:Decrypt"),
+    ("arn:aws:rds-db:*:*:dbuser:*/*", "rds-db:connect"),
     ("arn:aws:s3:::*/*", "s3:GetObject"),
     ("arn:aws:secretsmanager:*:*:secret:*", "secretsmanager:GetSecretValue"),
 ];
@@ -91,7 +92,8 @@ mod tests {
         }
         let is_read = |action: &str| {
             let name = action.rsplit(':').next().unwrap();
-            let reads = ["Get", "List", "Describe", "BatchGet", "Scan", "Simulate", "Decrypt", "AssumeRole", "GET"];
+            let reads =
+                ["Get", "List", "Describe", "BatchGet", "Scan", "Simulate", "Decrypt", "AssumeRole", "GET", "connect"];
             reads.iter().any(|read| name.starts_with(read))
         };
         let document: Value = serde_json::from_str(&policy).unwrap();

@@ -82,6 +82,8 @@ impl ConsoleContext {
             }
         };
         let machine = machine.unwrap_or_else(|| "MaintenanceStateMachineArn".to_owned());
+        // The default Region of the AWS CLI may be a different one.
+        let region = machine.split(':').nth(3).map(|region| format!(" --region {region}")).unwrap_or_default();
         // A quote in the JSON ends the argument of the shell.
         let input = request.to_string().replace('\'', "'\\''");
         html! {
@@ -90,7 +92,7 @@ impl ConsoleContext {
                 ", it starts tasks here; the AWS CLI starts them, too:"
             }
             pre tabindex="0" data-copy="start of the task" {
-                "aws stepfunctions start-execution --state-machine-arn " (machine) " \\\n  --input '" (input) "'"
+                "aws stepfunctions start-execution --state-machine-arn " (machine) (region) " \\\n  --input '" (input) "'"
             }
         }
     }

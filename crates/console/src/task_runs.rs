@@ -62,6 +62,8 @@ impl TaskRunView {
     /// Returns the request of the same run for real, if this was a dry run that has ended without an error.
     pub(crate) fn for_real(&self) -> Option<Map<String, Value>> {
         let mut request: Map<String, Value> = serde_json::from_str(&self.request).ok()?;
+        // The reports of two runs with one ID would overwrite each other.
+        request.remove("run_id");
         let is_dry_run = request.insert(DRY_RUN.to_owned(), false.into()) == Some(true.into());
         (is_dry_run && self.state == RunState::Done).then_some(request)
     }

@@ -239,9 +239,14 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<St
             p.mono { (run.request) }
             @if let RunState::Failed(reason) = &run.state { (frame::problem(reason)) }
             h2 { "Counts" }
-            @if run.progress.is_empty() { p.note { @if is_running { "Nothing is counted yet." } @else { "No items processed." } } }
-            @else { ul { @for count in run.progress.split(", ") { li { (count) } } } }
-            p { (run.differences) " differences, " (run.problems) " problems" }
+            // An execution returns its counts with its output, which it has only if it succeeds.
+            @if !context.origin.is_local() && run.state != RunState::Done {
+                p.note { "The counts of an execution are known after it has succeeded." }
+            } @else {
+                @if run.progress.is_empty() { p.note { @if is_running { "Nothing is counted yet." } @else { "No items processed." } } }
+                @else { ul { @for count in run.progress.split(", ") { li { (count) } } } }
+                p { (run.differences) " differences, " (run.problems) " problems" }
+            }
             @if is_running {
                 noscript { p.note { "Reload the page to see the progress." } }
             } @else {

@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use super::tables::link;
 use super::*;
 use crate::deployed_stack::{AccountOpener, StackAccount};
+use crate::frame;
 
 const KEY: &str = r#"{"timestamp":{"N":"1"},"user_id":{"S":"ada"}}"#;
 
@@ -210,6 +211,17 @@ async fn key_quarantine_and_archive_are_read_from_the_stores() {
         assert!(page.contains(text), "{text} is missing: {page}");
     }
     assert!(!page.contains("action=\"/tasks/restore\""), "{page}");
+    for text in [" --region ", "&quot;never_expires&quot;:true", "&quot;from&quot;:&quot;2026-11-22T00:00:00Z&quot;"] {
+        assert!(page.contains(text), "{text} is missing: {page}");
+    }
+    let chosen = [("key", KEY), ("since", "2026-11-20T00:00:00Z")];
+    let page = deployed.page(&frame::address("/archive", &chosen)).await;
+    assert!(page.contains("&quot;from&quot;:&quot;2026-11-20T00:00:00Z&quot;"), "{page}");
+    assert!(page.contains("&quot;key&quot;:{&quot;") && !page.contains("2026-11-22T00:00:00Z"), "{page}");
+    let failures = scene.stack.maintenance().unwrap().failures;
+    failures.put("quarantine/unreadable.json", "application/json", b"{".to_vec()).await.unwrap();
+    let page = deployed.page(&key::address(KEY)).await;
+    assert!(page.contains("not every object could be read: "), "{page}");
     for (path, fields) in [("/quarantine", "prefix=&apply=true"), ("/tasks/verify", ""), ("/tasks/runs/dry/apply", "")]
     {
         let (status, page) = scene.post(path, fields).await;
@@ -235,8 +247,10 @@ async fn past_runs_are_shown_with_their_reports() {
     assert!(page.contains("<li>would_repair 2</li>") && !page.contains("for real"), "{page}");
     let page = deployed.page("/tasks/runs/differs").await;
     assert!(page.contains("DifferencesFound: &lt;script&gt;"), "{page}");
+    assert!(page.contains("known after it has succeeded") && !page.contains("0 differences"), "{page}");
     let page = deployed.page("/tasks/runs/running").await;
     assert!(page.contains("stop the execution <code>running</code>") && !page.contains("Cancel"), "{page}");
+    assert!(page.contains("known after it has succeeded") && !page.contains("0 differences"), "{page}");
     for path in ["/tasks/runs/none", "/tasks/runs/%3Cscript%3E", "/tasks/runs/a:b"] {
         let (status, page) = deployed.scene.get(path).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
@@ -279,6 +293,7 @@ async fn findings_of_the_account_are_read_in_the_background() {
     assert_page(&page);
     assert!(page.contains("millrace doctor --stack users") && page.contains("Not possible: "), "{page}");
     assert!(page.contains("ListEventSourceMappings was denied: allow lambda:ListEventSourceMappings"), "{page}");
+    assert!(page.contains("but not everything could be checked.") && !page.contains("box good"), "{page}");
     let count = || {
         deployed.calls.lock().unwrap().iter().filter(|call| call.operation.name == "ListEventSourceMappings").count()
     };
