@@ -98,7 +98,7 @@ async fn nothing_is_left_of_a_server_whose_process_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "waits for its process to be killed by the test above"]
+#[ignore = "runs in a process of its own, which the test above starts and kills"]
 async fn a_server_that_waits_to_be_orphaned() {
     let server = server().await;
     println!("orphan {} {}", server.folder().display(), server.process().unwrap());

@@ -135,7 +135,7 @@ fn a_replica_lost_while_a_former_stream_is_read_is_repaired() {
 
 /// Entry point of `scripts/prove`: runs the number of scenarios that the environment specifies.
 #[test]
-#[ignore = "takes as long as it is told to: scripts/prove"]
+#[ignore = "runs the number of simulations that scripts/prove requests"]
 fn requested_number_of_simulations_passes() {
     let environment = Environment::from_env();
     let number = |name, otherwise: u64| environment.get(name).map_or(otherwise, |text| text.parse().unwrap());

@@ -68,14 +68,14 @@ async fn expires_at_column_is_null_if_ttl_ignores_the_attribute() {
         (json!({"N": "-1"}), None),
         (json!({"N": "-0.5"}), None),
     ];
-    let told: Vec<_> = (1..)
+    let changes: Vec<_> = (1..)
         .zip(&cases)
         .map(|(n, (value, _))| {
             let user_id = format!("u{n:02}");
             EventBuilder::image(&user_id, n, &with(&user_id, "expires_at", value.clone()))
         })
         .collect();
-    assert_eq!(apply(&store.sink, &told).await.applied, cases.len());
+    assert_eq!(apply(&store.sink, &changes).await.applied, cases.len());
     let rows = store.client.query("select expires_at::text, name from users order by user_id", &[]).await.unwrap();
     for (row, (value, expected)) in rows.iter().zip(&cases) {
         assert_eq!((row.get::<_, Option<&str>>(0), row.get::<_, &str>(1)), (*expected, "Ada"), "{value}");
@@ -96,16 +96,16 @@ async fn unstorable_value_is_named_and_neighbouring_rows_are_written() {
         ("own", json!({"L": [{"S": "zero \u{0}"}]})),
         ("_rev", json!({"B": "AA=="})),
     ];
-    let mut told = vec![EventBuilder::named("first", 1, "Ada")];
+    let mut changes = vec![EventBuilder::named("first", 1, "Ada")];
     for (n, (name, value)) in poison.iter().enumerate() {
-        told.push(EventBuilder::image(
+        changes.push(EventBuilder::image(
             &format!("poison-{n}"),
             2 + n as u64,
             &with(&format!("poison-{n}"), name, value.clone()),
         ));
     }
-    told.push(EventBuilder::named("last", 90, "Bob"));
-    let outcome = apply(&store.sink, &told).await;
+    changes.push(EventBuilder::named("last", 90, "Bob"));
+    let outcome = apply(&store.sink, &changes).await;
     assert_eq!((outcome.applied, outcome.failures.len()), (2, poison.len()), "{outcome:?}");
     for failure in &outcome.failures {
         let (name, _) = &poison[failure.index - 1];
@@ -119,7 +119,7 @@ async fn unstorable_value_is_named_and_neighbouring_rows_are_written() {
 async fn rows_rejected_only_by_the_server_are_isolated() {
     let store = RelationalStore::start().await;
     // DynamoDB numbers are never this large; the server reports the error, but not the row that caused it.
-    let told: Vec<_> = (1..=1_000)
+    let changes: Vec<_> = (1..=1_000)
         .map(|n| {
             let user_id = format!("u{n:04}");
             let huge = [17, 500, 1_000].contains(&n);
@@ -127,7 +127,7 @@ async fn rows_rejected_only_by_the_server_are_isolated() {
             EventBuilder::image(&user_id, n, &image)
         })
         .collect();
-    let outcome = apply(&store.sink, &told).await;
+    let outcome = apply(&store.sink, &changes).await;
     let mut found: Vec<_> = outcome.failures.iter().map(|failure| failure.index + 1).collect();
     found.sort_unstable();
     assert_eq!((outcome.applied, found), (997, vec![17, 500, 1_000]));
@@ -144,12 +144,12 @@ async fn rows_rejected_only_by_the_server_are_isolated() {
 async fn table_that_rejects_every_row_is_a_transient_failure() {
     let store = RelationalStore::start().await;
     store.client.batch_execute("alter table users add column team text not null").await.unwrap();
-    for told in [
+    for changes in [
         vec![EventBuilder::named("a", 1, "Ada")],
         vec![EventBuilder::named("a", 1, "Ada"), EventBuilder::named("b", 2, "Bob")],
     ] {
-        let outcome = apply(&store.sink, &told).await;
-        assert_eq!(outcome.failures.len(), told.len());
+        let outcome = apply(&store.sink, &changes).await;
+        assert_eq!(outcome.failures.len(), changes.len());
         for failure in outcome.failures {
             assert!(
                 matches!(&failure.kind, FailureKind::Transient(reason) if reason.contains("rejects every row")),
@@ -164,8 +164,8 @@ async fn table_that_rejects_every_row_is_a_transient_failure() {
 #[tokio::test]
 async fn batch_of_another_table_is_transient_and_stray_key_is_permanent() {
     let store = RelationalStore::start().await;
-    let told = [EventBuilder::named("a", 1, "Ada"), EventBuilder::named("b", 2, "Bob")];
-    let text = event(&told).get().replace("user_id", "order_id");
+    let changes = [EventBuilder::named("a", 1, "Ada"), EventBuilder::named("b", 2, "Bob")];
+    let text = event(&changes).get().replace("user_id", "order_id");
     let of_another = serde_json::value::RawValue::from_string(text).unwrap();
     let outcome = apply_within(&store.sink, &of_another, Duration::from_secs(30)).await;
     assert!(outcome.applied == 0 && !outcome.failures.is_empty());

@@ -48,7 +48,7 @@ pub(crate) static START_EXECUTION: AccountOperation = AccountOperation {
     absent: &[],
 };
 
-/// What the adapters of the maintenance tasks call to read the stores: resource and action.
+/// The calls by which the adapters of the maintenance tasks read the stores: resource and action.
 const STORE_READS: [(&str, &str); 6] = [
     ("arn:aws:dynamodb:*:*:table/*", "dynamodb:BatchGetItem"),
     ("arn:aws:iam::*:role/*", "sts:AssumeRole"),

@@ -154,11 +154,11 @@ mod tests {
         for name in
             ["replicator".to_owned(), function_arn("replicator"), format!("{}:live", function_arn("replicator"))]
         {
-            let told = client.function_configuration(&name).await.unwrap();
-            let variables = told.environment.unwrap().variables.unwrap();
+            let found = client.function_configuration(&name).await.unwrap();
+            let variables = found.environment.unwrap().variables.unwrap();
             assert_eq!(variables["POSTGRES_URL"], "postgres://a:PASSWORD@c/d");
         }
-        let refusal = client.function_configuration("nobody").await.unwrap_err();
+        let refusal = client.function_configuration("absent").await.unwrap_err();
         assert_eq!(refusal.code(), Some("ResourceNotFoundException"), "{refusal:?}");
     }
 }

@@ -71,8 +71,8 @@ async fn each_type_is_stored_exactly() {
 #[tokio::test]
 async fn a_value_that_does_not_fit_is_null_and_its_item_is_whole() {
     let store = TableStore::start(&json!({"amount": {"path": "total", "type": "bigint"}})).await;
-    let told = [change("a", 1, &json!({"total": {"N": "1.5"}})), change("b", 2, &json!({"total": {"N": "2"}}))];
-    assert_eq!(apply(&store.sink, &told).await.applied, 2);
+    let changes = [change("a", 1, &json!({"total": {"N": "1.5"}})), change("b", 2, &json!({"total": {"N": "2"}}))];
+    assert_eq!(apply(&store.sink, &changes).await.applied, 2);
     assert_eq!(store.count("orders where amount is null and item->'total'->>'N' = '1.5'").await, 1);
     // The value of a former image does not remain.
     assert_eq!(apply(&store.sink, &[change("b", 3, &json!({"total": {"S": "two"}}))]).await.applied, 1);
@@ -96,14 +96,14 @@ fn permanent(outcome: &SinkOutcome) -> Vec<(usize, &str)> {
 #[tokio::test]
 async fn an_item_that_does_not_fit_beside_others_is_quarantined_alone() {
     let store = TableStore::of(strict()).await;
-    let told = [
+    let changes = [
         change("a", 1, &json!({"total": {"N": "1"}})),
         change("b", 2, &json!({"total": {"S": "secret"}})),
         change("c", 3, &json!({"note": {"L": [{"S": "zero \u{0}"}]}})),
         EventBuilder::deleted("d", 4),
         change("e", 5, &json!({})),
     ];
-    let outcome = apply(&store.sink, &told).await;
+    let outcome = apply(&store.sink, &changes).await;
     let failures = permanent(&outcome);
     assert_eq!((outcome.applied, outcome.tombstones, failures.len()), (3, 1, 2), "{outcome:?}");
     let expected =
@@ -120,12 +120,12 @@ async fn an_item_that_does_not_fit_beside_others_is_quarantined_alone() {
 #[tokio::test]
 async fn columns_that_no_item_fits_are_misconfigured_and_nothing_is_quarantined() {
     let store = TableStore::of(strict()).await;
-    let told = [
+    let changes = [
         change("a", 1, &json!({"total": {"S": "1"}})),
         change("b", 2, &json!({"total": {"S": "2"}})),
         EventBuilder::deleted("c", 3),
     ];
-    let outcome = apply(&store.sink, &told).await;
+    let outcome = apply(&store.sink, &changes).await;
     assert_eq!((outcome.tombstones, outcome.failures.len()), (1, 2), "{outcome:?}");
     for failure in &outcome.failures {
         let FailureKind::Transient(reason) = &failure.kind else { panic!("{failure:?}") };
@@ -149,7 +149,7 @@ async fn a_row_that_only_the_server_refuses_is_found_alone() {
     })
     .take(8_000)
     .collect();
-    let told: Vec<_> = (1..=100_u64)
+    let changes: Vec<_> = (1..=100_u64)
         .map(|n| {
             let text = match n {
                 17 => long.as_str(),
@@ -159,7 +159,7 @@ async fn a_row_that_only_the_server_refuses_is_found_alone() {
             change(&format!("u{n:03}"), n, &json!({"t": {"S": text}}))
         })
         .collect();
-    let outcome = apply(&store.sink, &told).await;
+    let outcome = apply(&store.sink, &changes).await;
     let mut failures = permanent(&outcome);
     failures.sort_unstable();
     assert_eq!((outcome.applied, failures[0].0, failures[1].0, failures.len()), (98, 16, 59, 2), "{failures:?}");

@@ -147,7 +147,7 @@ pub(crate) fn may(of_role: GrantResult, of_resource: PolicyDecision, is_key: boo
         (GrantResult::Denied, _) | (_, PolicyDecision::Denied) => GrantResult::Denied,
         (GrantResult::Missing, PolicyDecision::Silent) => GrantResult::Missing,
         (_, PolicyDecision::Silent) if is_key => GrantResult::Missing,
-        // What a statement may allow in addition takes nothing away from the role.
+        // An uncertain statement that allows more does not restrict a role that has the permission.
         (GrantResult::Granted, PolicyDecision::MayAllow(_)) if !is_key => GrantResult::Granted,
         (GrantResult::Unknown(reason), _) | (_, PolicyDecision::Unknown(reason) | PolicyDecision::MayAllow(reason)) => {
             GrantResult::Unknown(reason)

@@ -2,7 +2,7 @@
 //!
 //! Every table has the same columns of replication (`key`, `revision`, `item`, `deleted_at`, `expired`, `changed_at`),
 //! and is written by the same statements. The form adds the typed columns that the replication document declares, and
-//! what a row must be in addition: that of the users service contains a user's record whose texts fit search's indexes.
+//! the further requirements on a row: in the users service it is a user's record whose texts fit the indexes of search.
 
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::item::columns::{self, RowError, TEXT_BYTES, first_attribute_with_nul, first_reserved_attribute};
@@ -71,11 +71,11 @@ pub(super) struct TableForm {
     pub(super) columns: TableColumns,
     /// The kind of items that the table contains.
     pub(super) source: SourceSchema,
-    /// What search requires of the values of some columns, by the columns' indexes.
+    /// The requirements of search on the values of some columns, by the columns' indexes.
     rules: Vec<(usize, UserRule)>,
 }
 
-/// What search requires of the value of a column.
+/// A requirement of search on the value of a column.
 #[derive(Debug, Clone, Copy)]
 enum UserRule {
     /// An index stores the text.

@@ -72,36 +72,36 @@ impl TableStatements {
         let names = lists.names();
         let stored_names = lists.stored_names();
         let all_types = lists.types();
-        let told = lists.told();
+        let incoming = lists.incoming_columns();
         let hash = "hashtextextended(key, 0)";
         let page = format!("select key, revision, item::text, expired from {table} where");
         let order = format!("order by {hash}, key limit $3");
         let expected = all_types.matches('$').count() + 1;
         Self {
             apply: format!(
-                "with told as materialized (select {told}, \
-                 (select stored.revision from {table} stored where stored.key = list.key) as standing \
+                "with incoming as materialized (select {incoming}, \
+                 (select stored.revision from {table} stored where stored.key = list.key) as stored_revision \
                  from unnest({all_types}) as list ({names})), \
-                 written as (insert into {table} as stored ({stored_names}) select {names} from told \
-                 where standing is null or standing < revision on conflict (key) do update set {} \
+                 written as (insert into {table} as stored ({stored_names}) select {names} from incoming \
+                 where stored_revision is null or stored_revision < revision on conflict (key) do update set {} \
                  where stored.revision < excluded.revision returning stored.deleted_at) \
                  select (select count(*) from written), (select count(deleted_at) from written), \
-                 (select count(*) from told where standing = revision)",
+                 (select count(*) from incoming where stored_revision = revision)",
                 lists.replaced_by_excluded(),
             ),
             insert: format!(
-                "insert into {table} as stored ({stored_names}) select {told} \
+                "insert into {table} as stored ({stored_names}) select {incoming} \
                  from unnest({all_types}) as list ({names}) \
                  on conflict (key) do nothing returning stored.key",
             ),
             replace: format!(
-                "with told as materialized (select {told}, list.expected, list.place \
-                 from unnest({all_types}, ${expected}::bytea[]) with ordinality as list ({names}, expected, place)), \
-                 locked as materialized (select told.place from told join {table} stored on stored.key = told.key \
-                 and stored.revision = told.expected order by told.place for update of stored) \
-                 update {table} as stored set {} from told join locked using (place) \
-                 where stored.key = told.key and stored.revision = told.expected returning stored.key",
-                lists.replaced_by_told(),
+                "with incoming as materialized (select {incoming}, list.expected, list.ordinal \
+                 from unnest({all_types}, ${expected}::bytea[]) with ordinality as list ({names}, expected, ordinal)), \
+                 locked as materialized (select incoming.ordinal from incoming join {table} stored on stored.key = incoming.key \
+                 and stored.revision = incoming.expected order by incoming.ordinal for update of stored) \
+                 update {table} as stored set {} from incoming join locked using (ordinal) \
+                 where stored.key = incoming.key and stored.revision = incoming.expected returning stored.key",
+                lists.replaced_by_incoming(),
             ),
             probe: format!(
                 "with probe as (insert into {table} (key, revision, item, changed_at) \
@@ -113,8 +113,8 @@ impl TableStatements {
             ),
             any_item: format!("select exists (select from {table} where item is not null)"),
             read: format!(
-                "select list.place, stored.revision, stored.item::text, stored.expired \
-                 from unnest($1::text[]) with ordinality as list (key, place) join {table} stored on stored.key = list.key"
+                "select list.ordinal, stored.revision, stored.item::text, stored.expired \
+                 from unnest($1::text[]) with ordinality as list (key, ordinal) join {table} stored on stored.key = list.key"
             ),
             scan: format!("{page} {hash} between $1 and $2 {order}"),
             scan_next_page: format!(
@@ -155,7 +155,7 @@ impl RowLists<'_> {
     }
 
     /// Returns the expressions that give the columns of a row of the lists.
-    fn told(&self) -> String {
+    fn incoming_columns(&self) -> String {
         joined(self.all().map(|(_, alias, _, cast)| format!("list.{alias}{cast} as {alias}")))
     }
 
@@ -164,8 +164,8 @@ impl RowLists<'_> {
         joined(self.all().skip(1).map(|(name, ..)| format!("{name} = excluded.{name}")))
     }
 
-    fn replaced_by_told(&self) -> String {
-        joined(self.all().skip(1).map(|(name, alias, ..)| format!("{name} = told.{alias}")))
+    fn replaced_by_incoming(&self) -> String {
+        joined(self.all().skip(1).map(|(name, alias, ..)| format!("{name} = incoming.{alias}")))
     }
 
     fn differing(&self, table: &str) -> Option<String> {
@@ -174,16 +174,16 @@ impl RowLists<'_> {
             // Writing to a string cannot fail.
             let _ = write!(stored, "{}stored.{name}", if stored.is_empty() { "" } else { ", " });
         }
-        let told = joined(self.typed().map(|(_, alias, _, cast)| format!("list.{alias}{cast}")));
+        let incoming = joined(self.typed().map(|(_, alias, _, cast)| format!("list.{alias}{cast}")));
         let own = OWN_COLUMNS[..2].iter().map(|(name, kind, _)| ((*name).to_owned(), *kind));
         let lists: Vec<_> = own.chain(self.typed().map(|(_, alias, kind, _)| (alias, kind))).collect();
         let types = joined(lists.iter().enumerate().map(|(n, (_, kind))| format!("${}::{kind}", n + 1)));
         let names = joined(lists.into_iter().map(|(alias, _)| alias));
         (!stored.is_empty()).then(|| {
             format!(
-                "select list.place from unnest({types}) with ordinality as list ({names}, place) \
+                "select list.ordinal from unnest({types}) with ordinality as list ({names}, ordinal) \
                  join {table} stored on stored.key = list.key and stored.revision = list.revision \
-                 where row({stored}) is distinct from row({told})"
+                 where row({stored}) is distinct from row({incoming})"
             )
         })
     }
