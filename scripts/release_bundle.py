@@ -229,7 +229,7 @@ def read_all(folder):
 
 
 def program(machine, size, seed):
-    """Returns a stand-in for a function: the header of a program for this machine, and reproducible bytes."""
+    """Returns a placeholder for a function: the header of a program for this machine, and reproducible bytes."""
     header = bytearray(b"\x7fELF\x02\x01" + bytes(58))
     header[18:20] = machine.to_bytes(2, "little")
     words = (hashlib.sha256(f"{seed} {number % 64}".encode()).digest() for number in range(size // 32))

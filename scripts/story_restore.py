@@ -2,7 +2,7 @@
 """Runs the commands of "The restore on one machine" in docs/operations.md, as they are written there: a system with a replica,
 an archive and PostgreSQL is backed up, damaged and lost, restored from the backup, and verified.
 
-Only the ports differ: the default ones may be in use. `millrace` is the one that cargo builds. `aws` is a stand-in for
+Only the ports differ: the default ones may be in use. `millrace` is the one that cargo builds. `aws` is a replacement for
 the AWS CLI, which calls boto3 with the options of the command.
 """
 

@@ -55,13 +55,13 @@ impl TableShape {
         RawItem::new(item.clone()).key(&self.key_names()).unwrap()
     }
 
-    /// Returns the key that stands for a user with this ID and timestamp. IDs have at most 12 characters.
+    /// Returns the key of a user with this ID and timestamp. IDs have at most 12 characters.
     pub(crate) fn key(&self, user_id: &str, timestamp: &str) -> ShapeItem {
         let values = self.key.iter().zip([user_id, timestamp]).enumerate();
         values.map(|(place, ((name, kind), text))| ((*name).to_owned(), value(kind, text, place == 0))).collect()
     }
 
-    /// Returns the ID of the user that a key stands for.
+    /// Returns the ID of the user of a key.
     pub(crate) fn user_id(&self, item: &ShapeItem) -> String {
         let (name, _) = self.key[0];
         match &item[name] {
@@ -76,8 +76,8 @@ impl TableShape {
         }
     }
 
-    /// Turns the stream record of a user, as Lambda delivers it, into that of the item of this table that stands for
-    /// the user.
+    /// Turns the stream record of a user, as Lambda delivers it, into that of the item of the user
+    /// in this table.
     pub(crate) fn translate(&self, record: &mut Value) {
         if *self == USERS {
             return;
@@ -108,7 +108,7 @@ impl TableShape {
     }
 }
 
-/// Returns a value of this type that stands for a text.
+/// Returns a value of this type for a text.
 fn value(kind: &str, text: &str, is_partition_key: bool) -> AttributeValue {
     match kind {
         // Each letter as three digits: another text is another number.

@@ -31,7 +31,7 @@ async fn backfill_writes_missing_items_below_every_stream_revision() {
     assert_eq!(bob["name"], text("Created"));
     assert_eq!(revision(&bob).sequence(), SequenceNumber::ZERO);
     assert_eq!(revision(&bob).label(), revision(&before).label(), "of the latest stream");
-    assert_eq!(scene.item(REPLICA, "ada").await.unwrap(), before, "what stood there stands there still");
+    assert_eq!(scene.item(REPLICA, "ada").await.unwrap(), before, "the replica is unchanged");
     assert!(scene.item(REPLICA, "cleo").await.unwrap().contains_key("_tombstone_expires_at"));
 
     scene.put(SOURCE, user("bob", "Renamed")).await;

@@ -49,7 +49,7 @@ async fn imported(scene: &MaintenanceScene, run: &str) -> Vec<SceneItem> {
             let put = scene.dynamodb.put_item().table_name(TABLE).set_item(Some(item));
             // If two lines have the same key, the service's import may keep either.
             let put = put.condition_expression("attribute_not_exists(user_id)").send().await;
-            put.expect("each key stands in the export once");
+            put.expect("each key is in the export once");
         }
     }
     scene.items(TABLE).await

@@ -153,12 +153,12 @@ impl MaintenanceScene {
         self.shape.table
     }
 
-    /// The key of the item that stands for a user.
+    /// The key of the item of a user.
     pub(crate) fn key(&self, user_id: &str) -> SceneItem {
         self.shape.key(user_id, "1")
     }
 
-    /// The item that stands for a user, with a name.
+    /// The item of a user, with a name.
     pub(crate) fn user(&self, user_id: &str, name: &str) -> SceneItem {
         let mut item = self.key(user_id);
         item.insert("name".to_owned(), text(name));
@@ -180,7 +180,7 @@ impl MaintenanceScene {
         record
     }
 
-    /// Returns whether DynamoDB JSON is the key of the item that stands for a user.
+    /// Returns whether DynamoDB JSON is the key of the item of a user.
     pub(crate) fn is_key(&self, key: &Value, user_id: &str) -> bool {
         let expected = self.shape.canonical_key(&self.key(user_id));
         CanonicalKey::parse(&key.to_string()).is_ok_and(|key| key == expected)

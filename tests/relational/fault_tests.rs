@@ -121,7 +121,7 @@ async fn cut_connection_is_reopened_and_a_lost_response_yields_duplicates() {
     let sink = sink(line.url());
     assert_eq!(apply(&sink, &users(1..=5)).await.applied, 5);
     line.cut();
-    assert_eq!(apply(&sink, &users(6..=9)).await.applied, 4, "what stood before is tried once more");
+    assert_eq!(apply(&sink, &users(6..=9)).await.applied, 4, "the sink tries the rows again");
     assert_eq!(line.connections(), 2);
     line.lose_the_answer();
     let outcome = apply(&sink, &users(10..=12)).await;

@@ -35,7 +35,7 @@ async fn values_of_a_poison_record_are_quarantined_and_never_logged() {
     assert!(keys.iter().all(|key| key.contains(LABEL) && log.contains(key.as_str())), "{keys:?} in {log}");
     assert!(!log.contains(SECRET), "{log}");
     let body = rig.quarantine_body(&keys[1]).await;
-    assert!(body["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "the reason stands there");
+    assert!(body["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "the entry has a reason");
 }
 
 #[tokio::test]

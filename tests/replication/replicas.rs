@@ -210,7 +210,7 @@ pub(super) async fn check_with_role(status: StatusCode, code: &'static str) -> R
     check_behind(Router::new().fallback(answer), Some(ROLE)).await
 }
 
-/// The check at start of a replica with this role, in which this server stands for DynamoDB and STS.
+/// The check at start of a replica with this role, in which this server takes the place of DynamoDB and STS.
 async fn check_behind(server: Router, role: Option<&str>) -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

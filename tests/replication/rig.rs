@@ -120,12 +120,12 @@ impl ReplicationRig {
         read.set_key(Some(self.shape.key(user_id, timestamp))).send().await.unwrap().item
     }
 
-    /// A batch with these changes of users, as changes of the items that stand for them.
+    /// A batch with these changes of users, as changes of the items of these users.
     pub(crate) fn event(&self, told: &[EventBuilder]) -> Box<RawValue> {
         self.translated(&event(told))
     }
 
-    /// One of the sample payloads, as changes of the items that stand for its users.
+    /// One of the sample payloads, as changes of the items of its users.
     pub(crate) fn sample(&self, name: &str) -> Box<RawValue> {
         self.translated(&sample(name))
     }

@@ -100,10 +100,10 @@ impl MemoryReplica {
         let effect = async move {
             let mut items = items.lock().unwrap();
             let there = items.get(&key);
-            let stands: Option<Revision> = there.and_then(|held| held.revision.clone()).and_then(Result::ok);
+            let stored: Option<Revision> = there.and_then(|held| held.revision.clone()).and_then(Result::ok);
             let may = match over {
                 ReplicaCondition::IfAbsent => there.is_none(),
-                ReplicaCondition::Revision(expected) => stands == expected,
+                ReplicaCondition::Revision(expected) => stored == expected,
             };
             if may {
                 items.insert(key, ReplicaItem { revision: Some(Ok(revision)), state, columns_differ: false });

@@ -1,8 +1,8 @@
 //! The source table of a scenario ([`SimTable`]): its key schema, the keys of its items, the names of its attributes, and
 //! the rules of its replicas.
 //!
-//! They are drawn from the number of the scenario and not together with its actions, so that a number stands for the
-//! same actions whatever the table is.
+//! They are drawn from the number of the scenario and not together with its actions, so that a number means the
+//! same actions for any table.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -67,7 +67,7 @@ variable "source_key_arn" {
 
 variable "partition_key" {
   type = string
-  description = "Name and type (S, N or B) of the source table's partition key, such as user_id:S. In the name, %3A stands for a colon and %25 for a percent sign."
+  description = "Name and type (S, N or B) of the source table's partition key, such as user_id:S. In the name, %3A means a colon and %25 for a percent sign."
   validation {
     condition = can(regex("^[^:]{1,765}:[SNB]$", var.partition_key))
     error_message = "partition_key must match ^[^:]{1,765}:[SNB]$."

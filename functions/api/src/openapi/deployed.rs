@@ -1,7 +1,7 @@
 //! The contract as one deployment keeps it: without the paths of a tier that is off, with the scheme by which callers are
 //! let in, the scopes as their tokens spell them and API Gateway's refusals, and with the base path.
 //!
-//! Texts of the whole document that do not change are taken over as they stand ([`RawValue`]), so that members keep
+//! Texts of the whole document that do not change are taken over unchanged ([`RawValue`]), so that members keep
 //! their order.
 
 use std::fmt;

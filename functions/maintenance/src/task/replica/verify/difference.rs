@@ -57,14 +57,14 @@ impl CandidateDifference {
     /// or if either side has changed.
     pub(super) fn confirm(self, held: Option<&ReplicaItem>, source: &ExpectedItem) -> Option<ConfirmedDifference> {
         let (kind, attributes) = difference(held, source)?;
-        let still = match (&self.source, source) {
+        let same_source = match (&self.source, source) {
             (Ok(Some(then)), Ok(Some(now))) => then.eq_by_value(now),
             (Ok(None), Ok(None)) => true,
             (Err(then), Err(now)) => then == now,
             _ => false,
         };
-        let stands = self.first_revision == held.and_then(|held| held.revision.clone());
-        (still && stands).then_some(ConfirmedDifference { key: self.key, kind, attributes })
+        let same_replica = self.first_revision == held.and_then(|held| held.revision.clone());
+        (same_source && same_replica).then_some(ConfirmedDifference { key: self.key, kind, attributes })
     }
 }
 
