@@ -124,8 +124,16 @@ impl SourceFile {
     /// Returns whether the file is part of a deployed function.
     pub(crate) fn is_deployed(&self) -> bool {
         self.folder.starts_with("functions/")
-            || ["shared", "crates/http", "crates/archive", "crates/sinks", "crates/transform", "crates/dynamodb-client"]
-                .contains(&self.folder.as_str())
+            || [
+                "shared",
+                "crates/http",
+                "crates/archive",
+                "crates/sinks",
+                "crates/transform",
+                "crates/dynamodb-client",
+                "crates/json-scanner",
+            ]
+            .contains(&self.folder.as_str())
     }
 
     /// Returns whether the file is in this module of this crate.

@@ -11,6 +11,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use millrace_json_scanner::JsonText;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -21,12 +22,17 @@ use crate::revision::{Revision, RevisionError, StreamLabel};
 
 /// An item's image as delivered by the stream: a DynamoDB JSON map, e.g. `{"name":{"S":"Ada"}}`.
 #[derive(Debug, Clone, Copy)]
-pub struct ItemImage<'a>(&'a RawValue);
+pub struct ItemImage<'a>(JsonText<'a>);
 
 impl<'a> ItemImage<'a> {
     /// Accepts the JSON as an item's image; returns `None` if it is not an object.
     #[must_use]
     pub fn parse(json: &'a RawValue) -> Option<Self> {
+        Self::of(json.into())
+    }
+
+    /// Like [`ItemImage::parse`], for the text of a JSON value.
+    pub(crate) fn of(json: JsonText<'a>) -> Option<Self> {
         json.get().starts_with('{').then_some(Self(json))
     }
 
@@ -34,12 +40,6 @@ impl<'a> ItemImage<'a> {
     #[must_use]
     pub fn get(self) -> &'a str {
         self.0.get()
-    }
-
-    /// Returns the image as raw JSON.
-    #[must_use]
-    pub fn raw(self) -> &'a RawValue {
-        self.0
     }
 }
 
@@ -77,7 +77,7 @@ pub enum ImageKeyError {
 /// An item's primary key: its text as delivered, and its canonical form.
 #[derive(Debug, Clone)]
 pub struct ItemKey<'a> {
-    raw: &'a RawValue,
+    json: JsonText<'a>,
     canonical: CanonicalKey,
 }
 
@@ -87,13 +87,29 @@ impl<'a> ItemKey<'a> {
     /// # Errors
     /// [`KeyError`], which names the attribute.
     pub fn parse(raw: &'a RawValue) -> Result<Self, KeyError> {
-        Ok(Self { raw, canonical: CanonicalKey::of(raw)? })
+        Self::of(raw.into())
+    }
+
+    /// Like [`ItemKey::parse`], for the text of a JSON value.
+    pub(crate) fn of(json: JsonText<'a>) -> Result<Self, KeyError> {
+        Ok(Self { json, canonical: CanonicalKey::parse(json.get())? })
+    }
+
+    /// Builds the key from its text and the canonical form of the same key.
+    pub(crate) fn with_canonical(json: JsonText<'a>, canonical: CanonicalKey) -> Self {
+        Self { json, canonical }
     }
 
     /// Returns the key as DynamoDB JSON, as delivered.
     #[must_use]
+    pub fn text(&self) -> &'a str {
+        self.json.get()
+    }
+
+    /// Returns the key as DynamoDB JSON, as delivered, in `serde_json`'s type, for which the text is parsed.
+    #[must_use]
     pub fn raw(&self) -> &'a RawValue {
-        self.raw
+        self.json.to_raw()
     }
 
     /// Returns the key's canonical form, by which keys are compared.
@@ -111,7 +127,7 @@ impl<'a> ItemKey<'a> {
     /// [`ImageKeyError`], which names the attribute and shows no value.
     pub fn check_image(&self, image: ItemImage<'_>) -> Result<(), ImageKeyError> {
         let malformed = |error: serde_json::Error| ImageKeyError::Malformed(error.to_string());
-        let attributes: KeyAttributes<'_> = serde_json::from_str(self.raw.get()).map_err(malformed)?;
+        let attributes: KeyAttributes<'_> = serde_json::from_str(self.text()).map_err(malformed)?;
         let mut json = serde_json::Deserializer::from_str(image.get());
         let found = KeySearch(&attributes).deserialize(&mut json).map_err(malformed)?;
         for (attribute, found) in attributes.0.iter().zip(found) {
@@ -220,13 +236,8 @@ impl CanonicalKey {
     /// # Errors
     /// [`KeyError`], which names the attribute.
     pub fn parse(json: &str) -> Result<Self, KeyError> {
-        Self::of(serde_json::from_str(json).map_err(|error| KeyError::Shape(error.to_string()))?)
-    }
-
-    fn of(raw: &RawValue) -> Result<Self, KeyError> {
         let shape = |error: serde_json::Error| KeyError::Shape(error.to_string());
-        let attributes: BTreeMap<BorrowedText<'_>, KeyAttribute<'_>> =
-            serde_json::from_str(raw.get()).map_err(shape)?;
+        let attributes: BTreeMap<BorrowedText<'_>, KeyAttribute<'_>> = serde_json::from_str(json).map_err(shape)?;
         Self::canonicalize(attributes)
     }
 

@@ -76,7 +76,7 @@ impl Quarantine {
         reason: &str,
     ) -> Result<(), QuarantineError> {
         let key = object_key(self.function, sink, record, naming);
-        let body = QuarantineBody { format: FORMAT, reason, record: record.raw };
+        let body = QuarantineBody { format: FORMAT, reason, record: record.raw.to_raw() };
         let body = serde_json::to_vec(&body)
             .map_err(|error| self.bucket.failure(S3Operation::Put, &key, error.to_string()))?;
         self.bucket.put(&key, "application/json", body).await?;
@@ -93,16 +93,16 @@ fn object_key(function: &str, sink: &str, record: &StreamRecord<'_>, naming: Obj
     let name = match (&record.source, record.number, naming) {
         (Some(source), Some(number), ObjectNaming::Position) => format!("{}-{number}", source.label()),
         (Some(source), Some(number), ObjectNaming::Content) => {
-            format!("{}-{number}-{}", source.label(), digest(record.raw))
+            format!("{}-{number}-{}", source.label(), digest(record.raw.get()))
         }
-        _ => digest(record.raw),
+        _ => digest(record.raw.get()),
     };
     format!("quarantine/{function}/{sink}/{table}/{name}.json")
 }
 
 /// Returns the first 32 hexadecimal digits of the SHA-256 digest of the record's text.
-fn digest(record: &RawValue) -> String {
-    to_hex(&Sha256::digest(record.get().as_bytes())[..16])
+fn digest(record: &str) -> String {
+    to_hex(&Sha256::digest(record.as_bytes())[..16])
 }
 
 #[cfg(test)]

@@ -1,15 +1,18 @@
 //! Conversion between Lambda's DynamoDB stream event and the domain types.
 //!
 //! Each record is parsed separately: a record that cannot be parsed becomes a value with the reason, never an error of
-//! its batch, which would block the shard until the records are trimmed. The borrowed structs of this module parse a
-//! record in a sixth of the time that the typed event of `aws_lambda_events` takes, and distinguish an absent image
-//! from an empty one; the response is that crate's type. The format:
-//! <https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html>.
+//! its batch, which would block the shard until the records are trimmed. A payload as DynamoDB sends it is scanned once
+//! (`scan.rs`); a record with anything unusual is parsed by `serde_json`, which decides whether it is valid and why not.
+//! Unlike the typed event of `aws_lambda_events`, both distinguish an absent image from an empty one; the response is
+//! that crate's type. The format: <https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html>.
+
+mod scan;
 
 use std::borrow::Cow;
 
 use aws_lambda_events::event::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
-use serde::{Deserialize, Serialize};
+use millrace_json_scanner::JsonText;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
@@ -49,7 +52,7 @@ pub struct StreamBatch<'a> {
 #[derive(Debug)]
 pub struct StreamRecord<'a> {
     /// The record's original text.
-    pub raw: &'a RawValue,
+    pub raw: JsonText<'a>,
     /// The sequence number as delivered: a response must repeat it exactly.
     pub sequence: Option<Cow<'a, str>>,
     /// The parsed sequence number, if it is valid.
@@ -77,31 +80,75 @@ impl StreamBatch<'_> {
     }
 }
 
+/// The most records of one invocation: <https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-params.html>.
+const MAX_RECORDS: usize = 10_000;
+
 /// Parses an invocation's payload.
 ///
 /// # Errors
 /// [`EventParseError`] if the payload contains no list of records; a record that cannot be parsed is a value in the
 /// batch.
 pub fn read(payload: &RawValue) -> Result<StreamBatch<'_>, EventParseError> {
+    read_bytes(payload.get().as_bytes())
+}
+
+/// Like [`read`], for the bytes of a payload, which need not be valid JSON: it is parsed nowhere before.
+///
+/// # Errors
+/// [`EventParseError`] if the payload is not valid JSON or contains no list of records.
+pub fn read_bytes(payload: &[u8]) -> Result<StreamBatch<'_>, EventParseError> {
+    let mut batch = BatchBuilder::default();
+    // The parser says why bytes are not valid UTF-8.
+    let text = str::from_utf8(payload).unwrap_or_default();
+    let scanned = scan::scan_records(text, |text, fields, bytes_left| {
+        if batch.records.is_empty() {
+            // The records of a batch are about equally long.
+            batch.records.reserve((bytes_left / text.get().len()).min(MAX_RECORDS) + 1);
+        }
+        batch.push(text, fields);
+    });
+    if scanned.is_none() {
+        batch = BatchBuilder::default();
+        parse_records(payload)?.into_iter().for_each(|raw| batch.push(raw.into(), None));
+    }
+    Ok(StreamBatch { records: batch.records })
+}
+
+fn parse_records(payload: &[u8]) -> Result<Vec<&RawValue>, EventParseError> {
     #[derive(Deserialize)]
     struct Event<'a> {
         #[serde(borrow, rename = "Records")]
         records: Vec<&'a RawValue>,
     }
-    let event: Event<'_> = serde_json::from_str(payload.get()).map_err(EventParseError)?;
-    // All records of an invocation come from one stream: its ARN is parsed once, and compared.
-    let mut last: Option<StreamSource<'_>> = None;
-    let records = event.records.into_iter().enumerate().map(|(index, raw)| {
-        let record = read_record(index, raw, last.as_ref());
-        if let Some(source) = &record.source {
-            last = Some(source.clone());
-        }
-        record
-    });
-    Ok(StreamBatch { records: records.collect() })
+    let event: Event<'_> = serde_json::from_slice(payload).map_err(EventParseError)?;
+    Ok(event.records)
 }
 
-#[derive(Deserialize)]
+/// The records read so far.
+#[derive(Default)]
+struct BatchBuilder<'a> {
+    records: Vec<StreamRecord<'a>>,
+    /// The source of the last record that has one. All records of an invocation come from one stream: its ARN is parsed
+    /// once, and compared.
+    last: Option<StreamSource<'a>>,
+}
+
+impl<'a> BatchBuilder<'a> {
+    /// Adds a record, whose fields are parsed unless they have been scanned.
+    fn push(&mut self, raw: JsonText<'a>, scanned: Option<RawRecord<'a>>) {
+        let fields = scanned.map_or_else(|| serde_json::from_str(raw.get()), Ok);
+        let record = match fields {
+            Ok(fields) => read_record(self.records.len(), raw, fields, self.last.as_ref()),
+            Err(error) => parse_position_only(raw, &error),
+        };
+        if record.source.is_some() {
+            self.last.clone_from(&record.source);
+        }
+        self.records.push(record);
+    }
+}
+
+#[derive(Default, Deserialize)]
 struct RawRecord<'a> {
     #[serde(borrow, rename = "eventID")]
     event_id: Option<BorrowedText<'a>>,
@@ -130,28 +177,54 @@ impl RawIdentity<'_> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct RawChange<'a> {
     #[serde(borrow)]
-    approximate_creation_date_time: Option<&'a RawValue>,
+    approximate_creation_date_time: Option<JsonText<'a>>,
     #[serde(borrow)]
-    keys: Option<&'a RawValue>,
+    keys: Option<RawKey<'a>>,
     #[serde(borrow)]
-    new_image: Option<&'a RawValue>,
+    new_image: Option<RawImage<'a>>,
     #[serde(borrow)]
-    old_image: Option<&'a RawValue>,
+    old_image: Option<RawImage<'a>>,
     #[serde(borrow)]
     sequence_number: Option<BorrowedText<'a>>,
     #[serde(borrow)]
     stream_view_type: Option<BorrowedText<'a>>,
 }
 
-fn read_record<'a>(index: usize, raw: &'a RawValue, last: Option<&StreamSource<'a>>) -> StreamRecord<'a> {
-    let mut wire: RawRecord<'a> = match serde_json::from_str(raw.get()) {
-        Ok(wire) => wire,
-        Err(error) => return parse_position_only(raw, &error),
-    };
+/// The member `Keys`.
+enum RawKey<'a> {
+    Text(JsonText<'a>),
+    Parsed(ItemKey<'a>),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawKey<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        JsonText::deserialize(deserializer).map(Self::Text)
+    }
+}
+
+/// The member `NewImage` or `OldImage`.
+struct RawImage<'a> {
+    text: JsonText<'a>,
+    /// Whether the image is an object that has been found to belong to the item of the key.
+    has_key: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawImage<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self { text: JsonText::deserialize(deserializer)?, has_key: false })
+    }
+}
+
+fn read_record<'a>(
+    index: usize,
+    raw: JsonText<'a>,
+    mut wire: RawRecord<'a>,
+    last: Option<&StreamSource<'a>>,
+) -> StreamRecord<'a> {
     let sequence = wire.dynamodb.as_mut().and_then(|change| change.sequence_number.take()).map(|text| text.0);
     let number = sequence.as_deref().map(SequenceNumber::parse);
     let source = wire.arn.take().map(|arn| match last {
@@ -175,11 +248,14 @@ fn read_change<'a>(
     number: SequenceNumber,
 ) -> Result<Change<'a>, RecordParseError> {
     let change = wire.dynamodb.ok_or_else(|| missing("dynamodb"))?;
-    let key = ItemKey::parse(change.keys.ok_or_else(|| missing("dynamodb.Keys"))?).map_err(unreadable)?;
+    let key = match change.keys.ok_or_else(|| missing("dynamodb.Keys"))? {
+        RawKey::Parsed(key) => key,
+        RawKey::Text(text) => ItemKey::of(text).map_err(unreadable)?,
+    };
     let name = wire.event_name.ok_or_else(|| missing("eventName"))?.0;
     let view = change.stream_view_type.map(|text| text.0);
     let shows_new = view.as_deref().is_none_or(|view| ["NEW_IMAGE", "NEW_AND_OLD_IMAGES"].contains(&view));
-    let old = old_image(&key, change.old_image)?;
+    let old = old_image(&key, change.old_image.as_ref())?;
     let before = match (&*name, &old) {
         ("INSERT", _) => OldImage::Nothing,
         (_, Ok(Some(image))) => OldImage::Image(*image),
@@ -187,11 +263,13 @@ fn read_change<'a>(
     };
     let effect = match &*name {
         "INSERT" | "MODIFY" => {
-            let image = image("dynamodb.NewImage", change.new_image)?;
+            let image = image("dynamodb.NewImage", change.new_image.as_ref())?;
             if image.is_none() && shows_new {
                 return Err(missing("dynamodb.NewImage"));
             }
-            if let Some(image) = image {
+            if let Some(image) = image
+                && !change.new_image.is_some_and(|image| image.has_key)
+            {
                 // Otherwise the item would be written under the image's own key, and acknowledged under another.
                 key.check_image(image).map_err(|error| RecordParseError(format!("dynamodb.NewImage {error}")))?;
             }
@@ -224,11 +302,14 @@ fn read_change<'a>(
 /// The outer error means that the old image belongs to another item; the inner error, that the field is not an image.
 fn old_image<'a>(
     key: &ItemKey<'_>,
-    json: Option<&'a RawValue>,
+    raw: Option<&RawImage<'a>>,
 ) -> Result<Result<Option<ItemImage<'a>>, RecordParseError>, RecordParseError> {
     const FIELD: &str = "dynamodb.OldImage";
-    let old = image(FIELD, json);
+    let old = image(FIELD, raw);
     let Ok(Some(image)) = old else { return Ok(old) };
+    if raw.is_some_and(|raw| raw.has_key) {
+        return Ok(old);
+    }
     match key.check_image(image) {
         Ok(()) => Ok(Ok(Some(image))),
         Err(error @ ImageKeyError::Different(_)) => Err(RecordParseError(format!("{FIELD} {error}"))),
@@ -236,9 +317,9 @@ fn old_image<'a>(
     }
 }
 
-fn image<'a>(field: &str, json: Option<&'a RawValue>) -> Result<Option<ItemImage<'a>>, RecordParseError> {
-    json.map(|json| ItemImage::parse(json).ok_or_else(|| RecordParseError(format!("{field} is not an object"))))
-        .transpose()
+fn image<'a>(field: &str, raw: Option<&RawImage<'a>>) -> Result<Option<ItemImage<'a>>, RecordParseError> {
+    let not_an_object = || RecordParseError(format!("{field} is not an object"));
+    raw.map(|raw| ItemImage::of(raw.text).ok_or_else(not_an_object)).transpose()
 }
 
 /// Parses epoch seconds in the form of an integer, a decimal fraction or a float.
@@ -256,7 +337,7 @@ fn time_of(json: &str) -> Option<OffsetDateTime> {
 }
 
 /// Reads the parts of a malformed record that are needed to report it: its sequence number and its source.
-fn parse_position_only<'a>(raw: &'a RawValue, error: &serde_json::Error) -> StreamRecord<'a> {
+fn parse_position_only<'a>(raw: JsonText<'a>, error: &serde_json::Error) -> StreamRecord<'a> {
     #[derive(Deserialize)]
     struct Parts<'a> {
         #[serde(borrow, rename = "eventSourceARN")]

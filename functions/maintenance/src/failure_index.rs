@@ -149,7 +149,7 @@ fn keys_of(object: &str, body: &[u8], sink: &str, functions: &FunctionNames) -> 
     };
     let Some(failure) = failure.filter(concerns) else { return Vec::new() };
     let Ok(batch) = read(&failure.event) else { return Vec::new() };
-    batch.records.iter().filter_map(|record| key_of(record.raw).ok()).collect()
+    batch.records.iter().filter_map(|record| key_of(record.raw.to_raw()).ok()).collect()
 }
 
 #[cfg(test)]

@@ -173,7 +173,7 @@ impl ChangeObserver {
         let failed_from = failed_from(result);
         let now = self.clock.now();
         let changes = batch.records.iter().enumerate().map(|(index, record)| {
-            let summary = summarize(record.raw);
+            let summary = summarize(record.raw.to_raw());
             let change = record.read.as_ref();
             let verdict = |sink: &Arc<str>| {
                 let own = reports.iter().filter(|report| report.sink == *sink);

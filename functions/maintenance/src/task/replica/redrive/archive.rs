@@ -27,7 +27,7 @@ fn own<'e>(event: &'e RawValue, context: &TaskContext<'_>) -> (Vec<StreamRecord<
 fn selected<'r>(records: &'r [StreamRecord<'_>], function: FailedFunction) -> (ArchiveBatch<'r>, Option<String>) {
     let is_other_change = |rejected: &RejectedRecord| {
         let record = records.get(rejected.index).filter(|record| record.read.is_err());
-        function == FailedFunction::Replicator && record.is_some_and(|record| !may_be_expiry(record.raw))
+        function == FailedFunction::Replicator && record.is_some_and(|record| !may_be_expiry(record.raw.to_raw()))
     };
     match millrace_archive::rows_from_removals(records) {
         Ok(mut selection) => {

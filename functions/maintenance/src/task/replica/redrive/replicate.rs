@@ -16,7 +16,7 @@ fn stale(record: &StreamRecord<'_>, context: &TaskContext<'_>) -> Result<StaleKe
     if let Some(reason) = wrong_table_reason(record, context.source) {
         return Err(reason);
     }
-    let key = key_of(record.raw).map_err(|reason| format!("cannot read the key: {reason}"))?;
+    let key = key_of(record.raw.to_raw()).map_err(|reason| format!("cannot read the key: {reason}"))?;
     let record_revision =
         record.source.as_ref().zip(record.number).map(|(source, number)| Revision::new(source.label(), number));
     Ok(StaleKey { key, record_revision })
