@@ -95,7 +95,19 @@ impl ArchiverHandler {
     /// # Errors
     /// [`ArchiverError`] if Lambda must redeliver the whole batch.
     pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ArchiverError> {
-        let handled = self.handle_batch(event, invocation).await;
+        self.handle_payload(event.get().as_bytes(), invocation).await
+    }
+
+    /// Like [`ArchiverHandler::handle`], for the bytes of a payload.
+    ///
+    /// # Errors
+    /// As [`ArchiverHandler::handle`].
+    pub async fn handle_payload(
+        &self,
+        payload: &[u8],
+        invocation: &Invocation,
+    ) -> Result<BatchResponse, ArchiverError> {
+        let handled = self.handle_batch(payload, invocation).await;
         handled.inspect_err(|fault| {
             tracing::error!(
                 request_id = invocation.request_id,
@@ -107,8 +119,8 @@ impl ArchiverHandler {
         })
     }
 
-    async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ArchiverError> {
-        let batch = millrace_shared::stream::read(event)?;
+    async fn handle_batch(&self, payload: &[u8], invocation: &Invocation) -> Result<BatchResponse, ArchiverError> {
+        let batch = millrace_shared::stream::read_bytes(payload)?;
         batch.check_table(self.source_arn.as_deref())?;
         let records = batch.records.as_slice();
         let ArchiveBatch { partitions, unarchivable, skipped } = millrace_archive::rows_from_removals(records)?;

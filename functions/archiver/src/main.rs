@@ -4,8 +4,7 @@ use lambda_runtime::Error;
 use millrace_archiver::ArchiverError;
 use millrace_archiver::config::{self, ArchiverConfig};
 use millrace_shared::invocation::Invocation;
-use millrace_shared::runtime::{run_lambda, start};
-use serde_json::value::RawValue;
+use millrace_shared::runtime::{run_stream_lambda, start};
 
 /// The reason is in [`millrace_shared::runtime`].
 #[global_allocator]
@@ -15,6 +14,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<(), Error> {
     let process = start(config::FUNCTION, ArchiverConfig::parse).await?;
     let archiver = millrace_archiver::connect(&process.config, process.s3());
-    let handle = async |event: &RawValue, invocation: &Invocation| archiver.handle(event, invocation).await;
-    run_lambda(process.telemetry, handle, ArchiverError::name).await
+    let handle = async |payload: &[u8], invocation: &Invocation| archiver.handle_payload(payload, invocation).await;
+    run_stream_lambda(process.telemetry, handle, ArchiverError::name).await
 }
