@@ -167,6 +167,14 @@ fn low(wide: u128) -> u64 {
 impl fmt::Display for SequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut limbs = self.limbs();
+        if limbs[2] == 0 {
+            // The common case: a number of up to 38 digits takes one division.
+            let value = u128::from(limbs[1]) << 64 | u128::from(limbs[0]);
+            if let Ok(middle @ ..LIMB_BASE) = u64::try_from(value / u128::from(LIMB_BASE)) {
+                let low = limbs[0].wrapping_sub(middle.wrapping_mul(LIMB_BASE));
+                return if middle == 0 { write!(f, "{low}") } else { write!(f, "{middle}{low:019}") };
+            }
+        }
         let mut chunks = [0_u64; 3];
         for chunk in &mut chunks {
             let mut remainder = 0_u64;

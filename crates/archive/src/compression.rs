@@ -4,11 +4,14 @@
 //! DuckDB read both and choose by the extension. zstd frames carry a checksum of their content, as gzip members do by
 //! definition.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
+use zstd::stream::raw::{self, Operation as _};
+use zstd::stream::zio::Writer;
 use zstd::zstd_safe::CParameter;
 
 const ZSTD_LEVEL: i32 = 3;
@@ -64,12 +67,8 @@ impl Compression {
     pub(super) fn encoder<W: Write>(self, sink: W) -> io::Result<RowEncoder<W>> {
         match self {
             Self::Zstd => {
-                let mut encoder = zstd::Encoder::new(sink, ZSTD_LEVEL)?;
-                encoder.include_checksum(true)?;
-                encoder.window_log(ZSTD_WINDOW_LOG)?;
-                encoder.set_parameter(CParameter::ChainLog(ZSTD_CHAIN_LOG))?;
-                encoder.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG))?;
-                Ok(RowEncoder::Zstd(encoder))
+                let context = CONTEXT.take().map_or_else(new_context, |mut used| used.reinit().map(|()| used))?;
+                Ok(RowEncoder::Zstd(Writer::new(sink, context)))
             }
             // The header contains neither a time nor a name, so the same rows produce the same bytes.
             Self::Gzip => Ok(RowEncoder::Gzip(GzEncoder::new(sink, flate2::Compression::new(6)))),
@@ -88,6 +87,21 @@ impl Compression {
     }
 }
 
+thread_local! {
+    /// The zstd context of the last object that was compressed on this thread. Its memory, more than a megabyte, is
+    /// used again; the bytes of an object do not depend on the objects before it.
+    static CONTEXT: Cell<Option<raw::Encoder<'static>>> = const { Cell::new(None) };
+}
+
+fn new_context() -> io::Result<raw::Encoder<'static>> {
+    let mut context = raw::Encoder::new(ZSTD_LEVEL)?;
+    context.set_parameter(CParameter::ChecksumFlag(true))?;
+    context.set_parameter(CParameter::WindowLog(ZSTD_WINDOW_LOG))?;
+    context.set_parameter(CParameter::ChainLog(ZSTD_CHAIN_LOG))?;
+    context.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG))?;
+    Ok(context)
+}
+
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -101,7 +115,7 @@ impl fmt::Display for Compression {
 /// (RFC 8878, section 3), but not every reader continues after the first, and such a reader does not report the data
 /// that it ignored.
 pub(super) enum RowEncoder<W: Write> {
-    Zstd(zstd::Encoder<'static, W>),
+    Zstd(Writer<W, raw::Encoder<'static>>),
     Gzip(GzEncoder<W>),
 }
 
@@ -116,7 +130,12 @@ impl<W: Write> RowEncoder<W> {
 
     pub(super) fn finish(self) -> io::Result<W> {
         match self {
-            Self::Zstd(encoder) => encoder.finish(),
+            Self::Zstd(mut encoder) => {
+                encoder.finish()?;
+                let (sink, context) = encoder.into_inner();
+                CONTEXT.set(Some(context));
+                Ok(sink)
+            }
             Self::Gzip(encoder) => encoder.finish(),
         }
     }
@@ -149,6 +168,8 @@ impl<R: BufRead> Read for RowDecoder<R> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -172,6 +193,36 @@ mod tests {
         let mut decoder = zstd::Decoder::with_buffer(bytes.as_slice()).unwrap();
         decoder.window_log_max(ZSTD_WINDOW_LOG).unwrap();
         assert_eq!(io::copy(&mut decoder, &mut io::sink()).unwrap(), 9 * CHUNK_BYTES as u64);
+    }
+
+    proptest! {
+        /// Every context compresses the same: the one of the encoder of the crate `zstd`, a new one, and one that was
+        /// used for other content. It also does not matter in which pieces the content is written.
+        #[test]
+        fn a_used_context_compresses_as_a_new_one(
+            contents in prop::collection::vec((0..400_000_usize, 1..2_000_usize, 0..7_u8), 1..4),
+            piece in 1..300_000_usize,
+        ) {
+            for (length, period, seed) in contents {
+                let mixed = |place: usize| (place % period * 31 + place / 1_000 * usize::from(seed)).to_le_bytes()[0];
+                let content: Vec<u8> = (0..length).map(mixed).collect();
+                let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL).unwrap();
+                encoder.include_checksum(true).unwrap();
+                encoder.window_log(ZSTD_WINDOW_LOG).unwrap();
+                encoder.set_parameter(CParameter::ChainLog(ZSTD_CHAIN_LOG)).unwrap();
+                encoder.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG)).unwrap();
+                encoder.write_all(&content).unwrap();
+                let expected = encoder.finish().unwrap();
+                let mut abandoned = Compression::Zstd.encoder(Vec::new()).unwrap();
+                abandoned.write_all(b"abandoned").unwrap();
+                drop(abandoned);
+                for _ in 0..2 {
+                    let mut encoder = Compression::Zstd.encoder(Vec::new()).unwrap();
+                    content.chunks(piece).for_each(|piece| encoder.write_all(piece).unwrap());
+                    prop_assert!(encoder.finish().unwrap() == expected, "{} bytes", length);
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Write as _};
 
 use millrace_shared::change::{CanonicalKey, ItemImage};
 use millrace_shared::revision::{Revision, StreamLabel};
@@ -114,7 +113,7 @@ impl NdjsonRowWriter {
         lines.extend_from_slice(b"{\"Item\":");
         push_compact_json(row.item, lines);
         lines.extend_from_slice(b",\"Metadata\":{\"Revision\":\"");
-        self.push_revision(row.revision, lines);
+        self.push_revision(row.revision, lines)?;
         lines.extend_from_slice(b"\",\"RemovedAt\":\"");
         self.push_time(row.removed_at, lines)?;
         lines.push(b'"');
@@ -126,20 +125,15 @@ impl NdjsonRowWriter {
         Ok(())
     }
 
-    fn push_revision(&mut self, revision: Revision, lines: &mut Vec<u8>) {
+    fn push_revision(&mut self, revision: Revision, lines: &mut Vec<u8>) -> io::Result<()> {
         let label = match self.label.take() {
             Some((label, text)) if label == revision.label() => (label, text),
             _ => (revision.label(), revision.label().to_string()),
         };
         lines.extend_from_slice(label.1.as_bytes());
         self.label = Some(label);
-        let mut number = String::with_capacity(48);
-        // Writing to a `String` never fails.
-        let _ = write!(number, "#{}", revision.sequence());
-        if let Some(count) = revision.reconciled() {
-            let _ = write!(number, "+{count}");
-        }
-        lines.extend_from_slice(number.as_bytes());
+        write!(lines, "#{}", revision.sequence())?;
+        revision.reconciled().map_or(Ok(()), |count| write!(lines, "+{count}"))
     }
 
     fn push_time(&mut self, at: OffsetDateTime, lines: &mut Vec<u8>) -> io::Result<()> {
