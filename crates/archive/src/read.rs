@@ -12,6 +12,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::LazyLock;
 
 use memchr::memmem::FinderRev;
+use millrace_json_scanner::JsonScanner;
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::revision::{Revision, StreamLabel};
 use serde::Deserialize;
@@ -45,6 +46,31 @@ impl KeyNames {
 
     /// Returns the key of an item. The item is parsed to its end, which also verifies that it is valid JSON.
     fn key_of(&self, item: &str) -> Result<CanonicalKey, CorruptionKind> {
+        self.scan_key(item).map_or_else(|| self.parse_key(item), Ok)
+    }
+
+    /// Returns the key of an item by a scan, unless the item is invalid, lacks a part of its key or has an attribute
+    /// name with escape sequences.
+    fn scan_key(&self, item: &str) -> Option<CanonicalKey> {
+        let mut values = [None; 2];
+        let values = values.get_mut(..self.0.len())?;
+        let mut scanner = JsonScanner::new(item);
+        let mut members = scanner.object()?;
+        while let Some(name) = scanner.plain_member(&mut members)? {
+            let value = scanner.value()?;
+            if let Some(place) = self.0.iter().position(|wanted| wanted == name) {
+                values[place] = Some(value.get());
+            }
+        }
+        if !scanner.is_at_end() || values.contains(&None) {
+            return None;
+        }
+        let named = self.0.iter().zip(&*values).filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
+        CanonicalKey::from_attributes(named).ok()
+    }
+
+    /// Returns the key of any item, or the reason why it has none.
+    fn parse_key(&self, item: &str) -> Result<CanonicalKey, CorruptionKind> {
         let mut json = serde_json::Deserializer::from_str(item);
         let found = KeyOf(&self.0).deserialize(&mut json).map_err(CorruptionKind::Row)?;
         json.end().map_err(CorruptionKind::Row)?;
@@ -358,6 +384,8 @@ impl<R: Read> Read for HashingReader<R> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(line: &str) -> Result<ArchivedRow, CorruptionKind> {
@@ -377,6 +405,38 @@ mod tests {
             assert_eq!((row.item.get(), row.key.as_str()), (item, r#"{"user_id":{"S":"ada"}}"#), "{line}");
             assert_eq!(row.revision.to_string(), "2026-11-01T08:00:00.000#7");
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_is_scanned_as_it_is_parsed(
+            members in proptest::collection::vec(
+                ("(id|at|i|i\\\\u0064|é)", "(\"x\"|7|null|[{]\"[SNB]\": ?\"[a1=\\\\]{0,4}\"[}])"),
+                0..5,
+            ),
+            sorted in "(id|at|x)", place: proptest::sample::Index, damage in "[{}\",:\\\\ ]{0,2}",
+        ) {
+            let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+            let item = format!("{{{}}}", members.join(","));
+            let place = place.index(item.len() + 1);
+            let place = (place..=item.len()).find(|place| item.is_char_boundary(*place)).unwrap();
+            let damaged = format!("{}{damage}{}", &item[..place], &item[place..]);
+            for names in [KeyNames::new(["id"]), KeyNames::new(["id", &sorted])] {
+                for item in [&item, &damaged] {
+                    if let Some(key) = names.scan_key(item) {
+                        prop_assert_eq!(Some(key), names.parse_key(item).ok(), "{}", item);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn scanned_key_needs_no_parser() {
+        let names = KeyNames::new(["user_id", "timestamp"]);
+        let item = r#"{"timestamp":{"N":"7"},"x":{"M":{"user_id":{"S":"b"}}},"user_id":{"S":"a"}}"#;
+        assert_eq!(names.scan_key(item), names.parse_key(item).ok());
+        assert!(names.scan_key(item).is_some());
     }
 
     #[test]
