@@ -1,15 +1,19 @@
 //! The metric registry: name, kind, unit and own dimensions of every metric that the functions emit.
 //!
-//! On Lambda the metrics are written in CloudWatch's embedded metric format (namespace `Millrace`); on a single machine
-//! they are served by `GET /metrics`. No other module uses the macros of the `metrics` crate, so a metric that is not
-//! in [`REGISTRY`] cannot be emitted. A test compares docs/metrics.md, which describes the same metrics, with the
-//! registry.
+//! On Lambda the metrics are written in CloudWatch's embedded metric format (namespace `Millrace`), from
+//! [`ProcessMetrics`]; on a single machine they are served by `GET /metrics`, from the recorder of the `metrics` crate.
+//! No other module uses the macros of that crate, so a metric that is not in [`REGISTRY`] cannot be emitted. A test
+//! compares docs/metrics.md, which describes the same metrics, with the registry.
 //!
 //! Dimensions have few values: the function and the stack, which every metric has
 //! ([`DIMENSIONS`](crate::telemetry::DIMENSIONS)), a sink's name, a route's template, a status class. A key, a user or
 //! a request id is never a dimension. Metrics are recorded once per batch or request, never once per record.
 
+mod process_metrics;
+
 use metrics::{Label, Unit};
+
+pub use process_metrics::{MetricSeries, ProcessMetrics, RecordedMetric};
 
 /// The kind of a metric, which determines how CloudWatch aggregates it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +56,10 @@ impl<const N: usize> CounterMetric<N> {
 
     /// Adds `count` to the counter with these values of its own dimensions.
     pub fn increment(&self, values: [&str; N], count: u64) {
-        metrics::counter!(self.0.name, labels(self.0.dimensions, values)).increment(count);
+        match ProcessMetrics::of_process() {
+            Some(mut metrics) => metrics.increment(&self.0, &values, count),
+            None => metrics::counter!(self.0.name, labels(self.0.dimensions, values)).increment(count),
+        }
     }
 }
 
@@ -65,7 +72,15 @@ impl<const N: usize> HistogramMetric<N> {
 
     /// Records a value with these values of its own dimensions.
     pub fn record(&self, values: [&str; N], value: f64) {
-        metrics::histogram!(self.0.name, labels(self.0.dimensions, values)).record(value);
+        let is_recorded = if let Some(mut metrics) = ProcessMetrics::of_process() {
+            metrics.record(&self.0, &values, value)
+        } else {
+            metrics::histogram!(self.0.name, labels(self.0.dimensions, values)).record(value);
+            true
+        };
+        if !is_recorded {
+            tracing::error!("a metric has more values than one document can contain: the value is omitted");
+        }
     }
 }
 

@@ -5,15 +5,18 @@
 //! INFO. Therefore each line here has `level` and an RFC 3339 `timestamp` at the top level. Log fields are identifiers
 //! and counts; a name, an email or an item is never logged.
 
-use std::io::{self, Write as _};
+mod log_lines;
+mod metric_documents;
 
-use metrics_cloudwatch_embedded::Collector;
+use std::io::{self, Write};
+
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
 
+use crate::clock::Clock;
 use crate::environment::Environment;
-use crate::metric;
+use crate::metric::ProcessMetrics;
+use log_lines::{LogOutput, LogSubscriber};
+use metric_documents::{MetricContext, write_documents};
 
 /// The CloudWatch namespace of all metrics.
 pub const NAMESPACE: &str = "Millrace";
@@ -23,15 +26,23 @@ pub const DIMENSIONS: [&str; 2] = ["function", "stack"];
 pub const LOG_LEVEL: &str = "LOG_LEVEL";
 /// The variable that names the stack. It distinguishes the metrics of several stacks in one account.
 pub const STACK_NAME: &str = "STACK_NAME";
-/// The initial size of the buffer of metrics, in which those of a request fit.
-const DOCUMENT_BYTES: usize = 1_024;
 /// The stack name if the variable is not set.
 const NO_STACK: &str = "default";
+
+/// The prefix of the log targets of all crates of the workspace, which begin with the name of the crate.
+const WORKSPACE: &str = "millrace_";
 
 /// The metrics of a process. Flush them at the end of each invocation.
 #[derive(Clone, Copy)]
 pub struct Telemetry {
-    collector: &'static Collector,
+    process: &'static TelemetryProcess,
+}
+
+struct TelemetryProcess {
+    function: &'static str,
+    stack: String,
+    clock: Clock,
+    output: &'static LogOutput,
 }
 
 /// The logs or the metrics of the process were initialized before.
@@ -51,40 +62,14 @@ pub struct TelemetryError {
 /// [`TelemetryError`] if a global logger or metrics recorder is already installed in this process.
 pub fn init(function: &'static str, environment: &Environment) -> Result<Telemetry, TelemetryError> {
     let level = environment.get(LOG_LEVEL).and_then(|text| level(text).ok()).unwrap_or(LevelFilter::INFO);
-    let lines = tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_current_span(true)
-        .with_span_list(false)
-        .with_max_level(level)
-        .finish();
-    let subscriber = lines.with(targets(level));
-    let taken = |part| move |cause: String| TelemetryError { part, cause };
-    tracing::subscriber::set_global_default(subscriber).map_err(|error| taken("logs")(error.to_string()))?;
-    let stack = environment.get(STACK_NAME).and_then(|text| stack(text).ok());
-    collect(function, stack).map_err(taken("metrics"))
-}
-
-/// Initializes the metrics of the process.
-fn collect(function: &'static str, stack: Option<String>) -> Result<Telemetry, String> {
-    let [of_function, of_stack] = DIMENSIONS;
-    let collector = metrics_cloudwatch_embedded::Builder::new()
-        .cloudwatch_namespace(NAMESPACE)
-        .with_dimension(of_function, function)
-        .with_dimension(of_stack, stack.unwrap_or_else(|| NO_STACK.to_owned()))
-        .init()
-        .map_err(|error| error.to_string())?;
-    metric::describe();
-    Ok(Telemetry { collector })
-}
-
-/// The prefix of the log targets of all crates of the workspace, which begin with the name of the crate.
-const WORKSPACE: &str = "millrace_";
-
-/// Returns the log level of each crate. Below `info` the SDKs log requests and responses with complete items. Therefore
-/// only the workspace's own crates log below `info`, whatever the level of the function.
-fn targets(level: LevelFilter) -> Targets {
-    Targets::new().with_default(level.min(LevelFilter::INFO)).with_target(WORKSPACE, level)
+    let (clock, output) = (Clock::system(), &*Box::leak(Box::<LogOutput>::default()));
+    let subscriber = LogSubscriber { level, clock: clock.clone(), output };
+    let taken = |part, cause: String| TelemetryError { part, cause };
+    tracing::subscriber::set_global_default(subscriber).map_err(|error| taken("logs", error.to_string()))?;
+    if !ProcessMetrics::start() {
+        return Err(taken("metrics", "they are recorded in this process".to_owned()));
+    }
+    Ok(Telemetry::new(function, environment, clock, output))
 }
 
 /// Parses a log level.
@@ -113,50 +98,68 @@ pub fn stack(text: &str) -> Result<String, String> {
 }
 
 impl Telemetry {
-    /// Writes the metrics since the last flush. Call it at the end of every invocation, including failed ones.
+    fn new(function: &'static str, environment: &Environment, clock: Clock, output: &'static LogOutput) -> Self {
+        let stack =
+            environment.get(STACK_NAME).and_then(|text| stack(text).ok()).unwrap_or_else(|| NO_STACK.to_owned());
+        Self { process: Box::leak(Box::new(TelemetryProcess { function, stack, clock, output })) }
+    }
+
+    /// Creates metrics that no subscriber writes lines to.
+    #[cfg(test)]
+    pub(crate) fn of_test() -> Self {
+        Self::new("test", &Environment::from_iter([]), Clock::system(), Box::leak(Box::default()))
+    }
+
+    /// Writes the log lines that wait for the end of the invocation, and the metrics since the last flush. Call it at
+    /// the end of every invocation, including failed ones.
     pub fn flush(self, request_id: &str) {
-        // The collector writes each token separately, and standard output takes a lock for each.
-        let mut documents = Vec::with_capacity(DOCUMENT_BYTES);
-        let written = self.write(request_id, &mut documents).and_then(|()| io::stdout().write_all(&documents));
-        if let Err(error) = written {
+        if let Err(error) = self.write(request_id, &mut io::stdout()) {
             tracing::warn!(error = %error, "metrics not written");
         }
     }
 
-    fn write(self, request_id: &str, to: impl io::Write) -> io::Result<()> {
-        self.collector.set_property("request_id", request_id).flush(to)
+    /// Writes all lines at once: Lambda reads standard output at each write.
+    fn write(self, request_id: &str, to: &mut impl Write) -> io::Result<()> {
+        let TelemetryProcess { function, stack, clock, output } = self.process;
+        let millis = clock.now().unix_timestamp_nanos() / 1_000_000;
+        let mut waiting = output.waiting();
+        if let Some(mut metrics) = ProcessMetrics::of_process() {
+            let context = MetricContext { function, stack, request_id, millis };
+            write_documents(&mut metrics, &context, &mut waiting);
+        }
+        written(&mut waiting, to)
     }
+}
+
+/// Writes and removes the lines, also if writing fails.
+fn written(lines: &mut Vec<u8>, to: &mut impl Write) -> io::Result<()> {
+    let result = to.write_all(lines);
+    lines.clear();
+    result
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_level_lets_another_crate_log_what_it_sends() {
-        use tracing::Level;
-        let trace = targets(LevelFilter::TRACE);
-        assert!(
-            trace.would_enable("millrace_api::users", &Level::TRACE)
-                && trace.would_enable("millrace_shared::table", &Level::TRACE)
-        );
-        for target in ["aws_smithy_runtime::client::orchestrator", "hyper_util::client", "lambda_runtime"] {
-            assert!(trace.would_enable(target, &Level::INFO) && !trace.would_enable(target, &Level::DEBUG), "{target}");
-        }
-        assert!(!targets(LevelFilter::WARN).would_enable("lambda_runtime", &Level::INFO));
-    }
+    use crate::metric;
 
     /// No other test may initialize the metrics of the process.
     #[test]
     fn every_metric_has_the_dimensions_function_and_stack() {
-        let telemetry = collect("replicator", stack("millrace-blue").ok()).unwrap();
+        let environment = Environment::from_iter([(STACK_NAME.to_owned(), "millrace-blue".to_owned())]);
+        let output: &LogOutput = Box::leak(Box::default());
+        let telemetry =
+            Telemetry::new("replicator", &environment, Clock::fixed(time::OffsetDateTime::UNIX_EPOCH), output);
+        assert!(ProcessMetrics::start());
+        output.waiting().extend_from_slice(b"a line that waits\n");
         metric::QUARANTINED.increment([], 1);
         metric::APPLIED_CHANGES.increment(["dynamodb"], 2);
         metric::REPLICATION_LAG.record(["dynamodb"], 3.0);
         let mut written = Vec::new();
         telemetry.write("request-1", &mut written).unwrap();
         let lines = String::from_utf8(written).unwrap();
-        let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let documents = lines.strip_prefix("a line that waits\n").unwrap();
+        let lines: Vec<serde_json::Value> = documents.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2, "a document for each set of dimensions");
         for (line, own) in lines.iter().zip([&[][..], &["sink"]]) {
             let documented = &line["_aws"]["CloudWatchMetrics"][0];
@@ -164,8 +167,13 @@ mod tests {
             let dimensions = [&DIMENSIONS[..], own].concat();
             assert_eq!(documented["Dimensions"], serde_json::json!([dimensions]));
             assert_eq!((&line["function"], &line["stack"]), (&"replicator".into(), &"millrace-blue".into()));
-            assert_eq!(line["request_id"], "request-1");
+            assert_eq!((&line["request_id"], &line["_aws"]["Timestamp"]), (&"request-1".into(), &0.into()));
         }
+        assert_eq!((&lines[0]["Quarantined"], &lines[1]["AppliedChanges"]), (&1.into(), &2.into()));
+        assert_eq!(lines[1]["ReplicationLag"], serde_json::json!([3.0]));
+        let mut written = Vec::new();
+        telemetry.write("request-2", &mut written).unwrap();
+        assert_eq!(written, b"", "nothing was recorded since the last flush");
     }
 
     #[test]
