@@ -136,8 +136,6 @@ fn every_variable_is_read(template: SamTemplate) {
             let read = match variable.as_str() {
                 "LOG_LEVEL" => config.contains("telemetry::LOG_LEVEL"),
                 "STACK_NAME" => config.contains("telemetry::STACK_NAME"),
-                // Read by the `lambda_http` crate.
-                "AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH" => name == "api" || name == "search",
                 own => config.contains(&format!("\"{own}\"")),
             };
             assert!(read, "{name} does not read {variable}");

@@ -8,7 +8,6 @@
 #[expect(dead_code, reason = "shared with the benchmarks, which have further events")]
 mod events;
 
-use std::convert::Infallible;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -19,7 +18,6 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
-use lambda_http::{Context, LambdaEvent};
 use millrace_api::config::ApiConfig;
 use millrace_archiver::ArchiverHandler;
 use millrace_archiver::config::ArchiverConfig;
@@ -28,6 +26,7 @@ use millrace_replicator::config::ReplicatorConfig;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
 use millrace_shared::invocation::Invocation;
+use millrace_shared::runtime::InvocationContext;
 use millrace_shared::telemetry::{self, Telemetry};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -137,10 +136,10 @@ fn request(runtime: &Runtime, now: OffsetDateTime, event: &str) -> Result<(), Ex
     let app = millrace_api::app(&config, dynamodb(), None, Clock::fixed(now));
     let handle = || {
         runtime.block_on(async {
-            let mut context = Context::default();
-            context.deadline = u64::try_from((NOW + 10) * 1_000)?;
-            let event = LambdaEvent { payload: serde_json::from_str(event)?, context };
-            let answered: Result<_, Infallible> = millrace_http::lambda::answer(app.clone(), now, event).await;
+            let deadline = now + Duration::from_secs(10);
+            let context = InvocationContext { request_id: "request".to_owned(), trace: None, deadline };
+            let event = serde_json::from_str(event)?;
+            let answered = millrace_http::lambda::answer(app.clone(), now, event, context).await;
             let response = serde_json::to_vec(&answered?)?;
             telemetry.flush("request");
             let is_success = response.starts_with(br#"{"statusCode":20"#);

@@ -1,23 +1,21 @@
 //! The process of a function on Lambda: its start, and its invocations one after the other.
 //!
 //! A `main` starts the process ([`start`]), creates the function's clients and handler, and passes the handler to
-//! [`run_lambda`] or [`run_stream_lambda`].
+//! [`run_lambda`], [`run_stream_lambda`] or [`run_requests`].
 //!
 //! Each `main` also sets mimalloc as the global allocator, which only a program can do. Compared with glibc's
 //! allocator, it saves a fifth of the archiver's CPU time per record and takes some megabytes more memory
 //! (docs/benchmarks.md).
 
 use std::cell::Cell;
-use std::fmt::Debug;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use bytes::Bytes;
 use lambda_runtime::layers::TracingLayer;
 use lambda_runtime::tower::util::MapRequestLayer;
-use lambda_runtime::{Diagnostic, Error, LambdaEvent, LambdaInvocation, Runtime, service_fn};
+use lambda_runtime::{Context, Diagnostic, Error, LambdaEvent, LambdaInvocation, Runtime, service_fn};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -27,6 +25,20 @@ use crate::clock::Clock;
 use crate::environment::{Environment, EnvironmentError};
 use crate::invocation::{Invocation, RequestBudget};
 use crate::telemetry::{self, Telemetry};
+
+/// The error that ends the process of a function.
+pub type ServeError = Error;
+
+/// The metadata of an invocation.
+#[derive(Debug, Clone)]
+pub struct InvocationContext {
+    /// Lambda's request ID.
+    pub request_id: String,
+    /// The X-Ray trace header, if the invocation has one.
+    pub trace: Option<String>,
+    /// The time at which Lambda ends the invocation.
+    pub deadline: OffsetDateTime,
+}
 
 /// A started process: the function's configuration, and what its clients need.
 pub struct FunctionProcess<C> {
@@ -99,19 +111,16 @@ pub async fn run_lambda<R: Serialize, E: std::error::Error>(
     handle: impl AsyncFn(&RawValue, &Invocation) -> Result<R, E>,
     name: impl Fn(&E) -> &'static str,
 ) -> Result<(), Error> {
-    let clock = Clock::system();
-    run_events(telemetry, async |event: LambdaEvent<Box<RawValue>>| {
-        let invocation = invocation(&clock, Instant::now(), &event.context);
-        let handled = handle(&event.payload, &invocation).await;
+    let (clock, handle, name) = (&Clock::system(), &handle, &name);
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
+        let handled = handle(&event.payload, &invocation(clock, Instant::now(), &event.context)).await;
+        telemetry.flush(&event.context.request_id);
         handled.map_err(|error| diagnostic(name(&error), &error))
-    })
+    }))
     .await
 }
 
 /// Like [`run_lambda`], for a function that reads the bytes of its payload itself.
-///
-/// A batch of a stream has up to six megabytes. `lambda_runtime` would parse it, to check that it is JSON, and copy it,
-/// before the function parses it.
 ///
 /// # Errors
 /// The Runtime API cannot be reached.
@@ -121,43 +130,50 @@ pub async fn run_stream_lambda<R: Serialize, E: std::error::Error>(
     name: impl Fn(&E) -> &'static str,
 ) -> Result<(), Error> {
     let clock = Clock::system();
+    run_payloads(telemetry, async |payload, context| {
+        let handled = handle(&payload, &invocation(&clock, Instant::now(), &context)).await;
+        handled.map_err(|error| diagnostic(name(&error), &error))
+    })
+    .await
+}
+
+/// Like [`run_stream_lambda`], for a function that handles one request in each invocation: with the metadata that its
+/// log entry and its time limit need.
+///
+/// # Errors
+/// The Runtime API cannot be reached.
+pub async fn run_requests<R: Serialize>(
+    telemetry: Telemetry,
+    handle: impl AsyncFn(&[u8], InvocationContext) -> Result<R, Diagnostic>,
+) -> Result<(), Error> {
+    run_payloads(telemetry, async |payload, context| {
+        let deadline = OffsetDateTime::from(context.deadline());
+        let Context { request_id, xray_trace_id: trace, .. } = context;
+        handle(&payload, InvocationContext { request_id, trace, deadline }).await
+    })
+    .await
+}
+
+/// Handles invocations, whose payloads are passed on as they arrived. `lambda_runtime` would parse a payload, to check
+/// that it is JSON, and copy it, before the function parses it; a batch of a stream has up to six megabytes.
+async fn run_payloads<R: Serialize>(
+    telemetry: Telemetry,
+    handle: impl AsyncFn(Bytes, Context) -> Result<R, Diagnostic>,
+) -> Result<(), Error> {
     // Invocations run one at a time, so this is the payload of the current one.
     let payload = Cell::new(Bytes::new());
-    let (clock, payload, handle, name) = (&clock, &payload, &handle, &name);
+    let (payload, handle) = (&payload, &handle);
     let handler = service_fn(move |LambdaEvent { context, .. }: LambdaEvent<()>| async move {
-        let payload = payload.take();
-        let handled = handle(&payload, &invocation(clock, Instant::now(), &context)).await;
-        telemetry.flush(&context.request_id);
-        handled.map_err(|error| diagnostic(name(&error), &error))
+        let request_id = context.request_id.clone();
+        let handled = handle(payload.take(), context).await;
+        telemetry.flush(&request_id);
+        handled
     });
     let take_payload = MapRequestLayer::new(move |mut invocation: LambdaInvocation| {
         payload.set(std::mem::replace(&mut invocation.body, Bytes::from_static(b"null")));
         invocation
     });
     Runtime::new(handler).layer(TracingLayer::new()).layer(take_payload).run().await
-}
-
-/// Like [`run_lambda`], but for a payload of any type, and with Lambda's context instead of an [`Invocation`].
-///
-/// # Errors
-/// The Runtime API cannot be reached.
-pub async fn run_events<A, R, E>(
-    telemetry: Telemetry,
-    handle: impl AsyncFn(LambdaEvent<A>) -> Result<R, E>,
-) -> Result<(), Error>
-where
-    A: DeserializeOwned,
-    R: Serialize,
-    E: Into<Diagnostic> + Debug,
-{
-    let handle = &handle;
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<A>| async move {
-        let request_id = event.context.request_id.clone();
-        let handled = handle(event).await;
-        telemetry.flush(&request_id);
-        handled
-    }))
-    .await
 }
 
 /// Returns the failure of an invocation with the error type `name`, which Lambda shows as `errorType`. By default it

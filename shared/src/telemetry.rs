@@ -11,11 +11,12 @@ mod metric_documents;
 use std::io::{self, Write};
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::metric::ProcessMetrics;
-use log_lines::{LogOutput, LogSubscriber};
+use log_lines::{LogLayer, LogOutput};
 use metric_documents::{MetricContext, write_documents};
 
 /// The CloudWatch namespace of all metrics.
@@ -63,7 +64,7 @@ pub struct TelemetryError {
 pub fn init(function: &'static str, environment: &Environment) -> Result<Telemetry, TelemetryError> {
     let level = environment.get(LOG_LEVEL).and_then(|text| level(text).ok()).unwrap_or(LevelFilter::INFO);
     let (clock, output) = (Clock::system(), &*Box::leak(Box::<LogOutput>::default()));
-    let subscriber = LogSubscriber { level, clock: clock.clone(), output };
+    let subscriber = tracing_subscriber::registry().with(LogLayer { level, clock: clock.clone(), output });
     let taken = |part, cause: String| TelemetryError { part, cause };
     tracing::subscriber::set_global_default(subscriber).map_err(|error| taken("logs", error.to_string()))?;
     if !ProcessMetrics::start() {
@@ -102,12 +103,6 @@ impl Telemetry {
         let stack =
             environment.get(STACK_NAME).and_then(|text| stack(text).ok()).unwrap_or_else(|| NO_STACK.to_owned());
         Self { process: Box::leak(Box::new(TelemetryProcess { function, stack, clock, output })) }
-    }
-
-    /// Creates metrics that no subscriber writes lines to.
-    #[cfg(test)]
-    pub(crate) fn of_test() -> Self {
-        Self::new("test", &Environment::from_iter([]), Clock::system(), Box::leak(Box::default()))
     }
 
     /// Writes the log lines that wait for the end of the invocation, and the metrics since the last flush. Call it at

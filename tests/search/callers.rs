@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use http::Request;
-use lambda_http::request::RequestContext;
+use millrace_http::gateway::GatewayContext;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -20,7 +20,7 @@ async fn ask(search: &ApiHandle, path: &str, caller: Option<(&str, &str)>) -> Se
         let context: Value = json!({"stage": "$default", "requestId": "r", "timeEpoch": 0,
             "authorizer": {"jwt": {"claims": claims, "scopes": null}},
             "http": {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "t"}});
-        request = request.extension(serde_json::from_value::<RequestContext>(context).unwrap());
+        request = request.extension(serde_json::from_value::<GatewayContext>(context).unwrap());
     }
     ServiceResponse::of(search.0.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()).await
 }

@@ -1,8 +1,13 @@
 //! API Gateway's payloads, as the functions receive them.
 
+use std::convert::Infallible;
 use std::path::Path;
 
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
+use axum::response::Response;
+use lambda_http::request::LambdaRequest;
+use lambda_http::{Adapter, Context, LambdaEvent, Service as _, service_fn};
+use millrace_http::gateway::GatewayResponse;
 use tower::ServiceExt;
 
 use super::service::{ApiHandle, FIRST, ServiceResponse, UsersService};
@@ -43,6 +48,50 @@ async fn every_sample_call_is_answered() {
     assert_eq!((replaced.status, replaced.json["user"]["name"].as_str()), (200, Some("Ada King")));
     assert_eq!(deliver_batch(&api, &payload("delete-user")).await.status, 204);
     assert_eq!(deliver_batch(&api, &payload("get-user")).await.status, 404);
+}
+
+/// The events of API Gateway, read by the functions' own parser and by AWS's crate.
+#[tokio::test]
+async fn requests_are_those_of_lambda_http() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events");
+    let mut events = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let Ok(theirs) = lambda_http::request::from_str(&text) else { continue };
+        events += 1;
+        let (ours, body) = millrace_http::lambda::request(serde_json::from_str(&text).unwrap()).into_parts();
+        assert_eq!((&ours.method, &ours.headers), (theirs.method(), theirs.headers()), "{path:?}");
+        assert_eq!((ours.uri.path(), ours.uri.query()), (theirs.uri().path(), theirs.uri().query()), "{path:?}");
+        assert_eq!(to_bytes(body, usize::MAX).await.unwrap(), theirs.body().as_ref(), "{path:?}");
+    }
+    assert!(events >= 12, "{events}");
+}
+
+#[tokio::test]
+async fn responses_are_those_of_lambda_http() {
+    for (status, kind, body) in [
+        (200, Some("application/json"), "{\"name\":\"\u{e9} \\\"quoted\\\" \u{1f600}\"}"),
+        (404, Some("application/problem+json"), "{\"title\":\"a\\nb\"}"),
+        (204, None, ""),
+    ] {
+        let response = || {
+            let response = Response::builder().status(status).header("etag", "\"7\"");
+            let response = kind.into_iter().fold(response, |response, kind| response.header("content-type", kind));
+            response.body(Body::from(body)).unwrap()
+        };
+        let mut adapter = Adapter::from(service_fn(|_| async { Ok::<_, Infallible>(response()) }));
+        let event: LambdaRequest = serde_json::from_str(&payload("health")).unwrap();
+        let answered = adapter.call(LambdaEvent { payload: event, context: Context::default() }).await.unwrap();
+        let theirs = serde_json::to_value(answered).unwrap();
+        let (parts, body) = response().into_parts();
+        let ours = GatewayResponse::new(parts, to_bytes(body, usize::MAX).await.unwrap());
+        let ours = serde_json::to_value(ours).unwrap();
+        for (name, value) in ours.as_object().unwrap() {
+            assert_eq!(value, &theirs[name], "{status} {name}");
+        }
+        assert_eq!(ours.as_object().unwrap().len(), 4, "{ours}");
+    }
 }
 
 #[tokio::test]

@@ -5,17 +5,14 @@
 //! API Gateway has verified the token or the signature before it invokes the function. Its result is in the request
 //! context only; no header is trusted.
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::Method;
 use axum::http::request::Parts;
-use axum::middleware::Next;
-use axum::response::Response;
-use lambda_http::RequestExt;
-use lambda_http::request::RequestContext;
 use millrace_shared::clock::Clock;
 use millrace_shared::http::caller::{AuthMode, Caller, Scope, ScopeMapping};
 use millrace_shared::user::id::UserId;
 
+use crate::gateway::GatewayContext;
 use crate::problem::Problem;
 
 /// A function that returns the scope that a request for a route template requires, or `None` if the response contains
@@ -35,39 +32,31 @@ pub struct AuthLayer {
     pub required_scope: RequiredScope,
 }
 
-/// Authorizes a request and attaches its [`Caller`], or rejects it.
-///
-/// # Errors
-/// The request has no valid credentials, or the caller's token lacks the scope.
-pub async fn authorize(
-    State(auth_layer): State<AuthLayer>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let Some(scope) = route.as_ref().and_then(|route| (auth_layer.required_scope)(route.as_str(), request.method()))
-    else {
-        return Ok(next.run(request).await);
-    };
-    let caller = auth_layer.caller(&request).ok_or(Problem::Unauthenticated { auth: auth_layer.auth })?;
-    if !caller.has_scope(scope) {
-        return Err(Problem::InsufficientScope { scope, scopes: auth_layer.scopes });
-    }
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
-}
-
 impl AuthLayer {
+    /// Authorizes a request and attaches its [`Caller`], or rejects it.
+    ///
+    /// # Errors
+    /// The request has no valid credentials, or the caller's token lacks the scope.
+    pub(crate) fn authorize(&self, request: &mut Request) -> Result<(), Problem> {
+        let route = request.extensions().get::<MatchedPath>();
+        let Some(scope) = route.and_then(|route| (self.required_scope)(route.as_str(), request.method())) else {
+            return Ok(());
+        };
+        let caller = self.caller(request).ok_or(Problem::Unauthenticated { auth: self.auth })?;
+        if !caller.has_scope(scope) {
+            return Err(Problem::InsufficientScope { scope, scopes: self.scopes.clone() });
+        }
+        request.extensions_mut().insert(caller);
+        Ok(())
+    }
+
     fn caller(&self, request: &Request) -> Option<Caller> {
         if self.auth == AuthMode::None {
             return Some(Caller::unrestricted("anybody".to_owned()));
         }
-        let Some(RequestContext::ApiGatewayV2(context)) = request.request_context_ref() else {
-            return None;
-        };
-        let authorizer = context.authorizer.as_ref()?;
+        let authorizer = request.extensions().get::<GatewayContext>()?.authorizer.as_ref()?;
         match self.auth {
-            AuthMode::Jwt => Caller::from_claims(&authorizer.jwt.as_ref()?.claims, &self.scopes, self.clock.now()),
+            AuthMode::Jwt => Caller::from_claims(authorizer.jwt.as_ref()?.claims()?, &self.scopes, self.clock.now()),
             AuthMode::Iam => {
                 let id = authorizer.iam.as_ref()?.caller_id.as_deref()?;
                 // The part after the colon is the name of a role's session. All sessions of a role are one caller.

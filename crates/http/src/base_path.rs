@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::Uri;
-use lambda_http::RequestExt;
-use lambda_http::request::RequestContext;
 
+use crate::gateway::GatewayContext;
 use crate::path::StagePrefix;
 
 /// The stage whose name never occurs in a path.
@@ -46,12 +45,12 @@ impl BasePath {
 
     /// Removes the stage and the base path from a request's path.
     pub(crate) fn take_off(&self, mut request: Request) -> Request {
-        let (stage, is_own) = match request.request_context_ref() {
-            Some(RequestContext::ApiGatewayV2(context)) => {
-                let is_own = is_own_host(context.domain_name.as_deref(), context.apiid.as_deref());
+        let (stage, is_own) = match request.extensions().get::<GatewayContext>() {
+            Some(context) => {
+                let is_own = is_own_host(context.domain_name.as_deref(), context.api_id.as_deref());
                 (stage(context.stage.as_deref(), is_own), is_own)
             }
-            _ => (None, None),
+            None => (None, None),
         };
         let Some(path) = request.uri().path_and_query() else { return request };
         // A request at the API's own host name does not pass through a mapping, so the base path is not removed: API
@@ -111,7 +110,7 @@ mod tests {
 
     /// Returns the prefix that is removed from a request, and the URI that the routes receive.
     fn taken(base: &str, stage: &str, domain: &str, path: &str) -> (String, String) {
-        let context: RequestContext = serde_json::from_value(json!({
+        let context: GatewayContext = serde_json::from_value(json!({
             "stage": stage, "apiId": "abc", "domainName": domain, "requestId": "r", "timeEpoch": 0,
             "http": {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "t"},
         }))

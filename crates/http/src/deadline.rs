@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::middleware::Next;
 use axum::response::Response;
 use millrace_shared::invocation::RequestBudget;
 use tokio::time::{Instant, timeout_at};
@@ -38,13 +37,20 @@ pub fn within(router: Router, time: Duration) -> Router {
     }))
 }
 
+/// Returns the request's time budget, which is the default if it has none.
+pub(crate) fn budget(request: &mut Request) -> RequestBudget {
+    let default = || RequestBudget::new(Instant::now(), RequestBudget::DEFAULT);
+    *request.extensions_mut().get_or_insert_with(default)
+}
+
 /// Responds before the request's deadline, even if the handler is not done.
 ///
 /// # Errors
 /// [`Problem::ServiceUnavailable`] if the handler is not done by then.
-pub async fn limit(mut request: Request, next: Next) -> Result<Response, Problem> {
-    let default = || RequestBudget::new(Instant::now(), RequestBudget::DEFAULT);
-    let budget = *request.extensions_mut().get_or_insert_with(default);
+pub(crate) async fn limit(
+    budget: RequestBudget,
+    handling: impl Future<Output = Result<Response, Problem>>,
+) -> Result<Response, Problem> {
     let late = |_| Problem::ServiceUnavailable { cause: "the request's deadline has passed".into() };
-    timeout_at(budget.answer_by(), next.run(request)).await.map_err(late)
+    timeout_at(budget.answer_by(), handling).await.map_err(late).flatten()
 }

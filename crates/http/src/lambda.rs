@@ -1,94 +1,56 @@
 //! Runs a router as a Lambda function: [`serve`].
-//!
-//! `lambda_http` parses a payload's path as a URL, although API Gateway has already decoded it: a `#` would truncate
-//! it, `..` would be resolved, `%` would be decoded again, and some characters cause a panic. Therefore path and query
-//! are removed from the payload before ([`request`]) and converted to the request's URI by [`crate::uri`].
-
-use std::convert::Infallible;
 
 use axum::Router;
-use axum::http::header::HOST;
-use axum::http::{HeaderValue, Uri};
-use lambda_http::request::{LambdaRequest, RequestContext};
-use lambda_http::{Adapter, Error, LambdaEvent, Request, Service as _, service_fn};
+use axum::body::to_bytes;
+use axum::extract::Request;
 use millrace_shared::clock::Clock;
-use millrace_shared::http::path::{PathError, RequestPath};
-use millrace_shared::runtime::{request_budget, run_events};
+use millrace_shared::runtime::{InvocationContext, ServeError, diagnostic, request_budget, run_requests};
 use millrace_shared::telemetry::Telemetry;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tower::ServiceExt;
+
+use crate::gateway::{GatewayEvent, GatewayResponse, InvocationIds};
 
 /// Handles the requests of API Gateway, one at a time, until Lambda ends the process. Metrics are flushed with each
 /// response.
 ///
 /// # Errors
 /// The Runtime API cannot be reached.
-pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), Error> {
+pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), ServeError> {
     let clock = Clock::system();
-    run_events(telemetry, async |event: LambdaEvent<LambdaRequest>| answer(app.clone(), clock.now(), event).await).await
+    run_requests(telemetry, async |payload, context| {
+        let event: GatewayEvent =
+            serde_json::from_slice(payload).map_err(|error| diagnostic("InvalidEvent", &error))?;
+        answer(app.clone(), clock.now(), event, context).await.map_err(|error| diagnostic("InvalidResponse", &error))
+    })
+    .await
 }
 
-/// Returns the router's response to a payload at the time `now`, in the form that Lambda expects.
+/// Returns the router's response to an event at the time `now`.
 ///
 /// # Errors
-/// None: an error of the router is a response.
+/// The body of the response cannot be read, which does not happen with the responses of this crate.
 pub async fn answer(
     app: Router,
     now: OffsetDateTime,
-    LambdaEvent { mut payload, context }: LambdaEvent<LambdaRequest>,
-) -> Result<impl serde::Serialize, Infallible> {
-    let budget = request_budget(Instant::now(), context.deadline().into(), now);
-    let taken = OriginalUri::from_payload(&mut payload);
-    let router = service_fn(move |mut request: Request| {
-        taken.clone().put_back(&mut request);
-        request.extensions_mut().insert(budget);
-        app.clone().oneshot(request)
-    });
-    Adapter::from(router).call(LambdaEvent { payload, context }).await
+    event: GatewayEvent,
+    context: InvocationContext,
+) -> Result<GatewayResponse, axum::Error> {
+    let budget = request_budget(Instant::now(), context.deadline, now);
+    let mut request = event.into_request();
+    let extensions = request.extensions_mut();
+    extensions.insert(budget);
+    extensions.insert(InvocationIds { request_id: context.request_id, trace: context.trace });
+    let Ok(response) = app.oneshot(request).await;
+    let (parts, body) = response.into_parts();
+    Ok(GatewayResponse::new(parts, to_bytes(body, usize::MAX).await?))
 }
 
-/// Converts a payload to a request.
+/// Converts an event to a request.
 #[must_use]
-pub fn request(mut payload: LambdaRequest) -> Request {
-    let taken = OriginalUri::from_payload(&mut payload);
-    let mut request = Request::from(payload);
-    taken.put_back(&mut request);
-    request
-}
-
-/// The values that `lambda_http` would parse as a URL: removed from a payload and restored in its request.
-#[derive(Clone, Default)]
-struct OriginalUri {
-    uri: Option<Result<Uri, PathError>>,
-    host: Option<HeaderValue>,
-    domain_name: Option<String>,
-}
-
-impl OriginalUri {
-    fn from_payload(payload: &mut LambdaRequest) -> Self {
-        let LambdaRequest::ApiGatewayV2(event) = payload else { return Self::default() };
-        let path = event.raw_path.replace("/".to_owned());
-        let query = event.raw_query_string.replace(String::new());
-        let path = RequestPath::from_decoded(path.as_deref().unwrap_or_default());
-        Self {
-            uri: Some(path.and_then(|path| crate::uri::uri(&path, query.as_deref()))),
-            host: event.headers.remove(HOST),
-            domain_name: event.request_context.domain_name.take(),
-        }
-    }
-
-    fn put_back(self, request: &mut Request) {
-        if let Some(uri) = self.uri {
-            crate::uri::put(request, uri);
-        }
-        if let Some(host) = self.host {
-            request.headers_mut().insert(HOST, host);
-        }
-        if let Some(RequestContext::ApiGatewayV2(context)) = request.extensions_mut().get_mut() {
-            context.domain_name = self.domain_name;
-        }
-    }
+pub fn request(event: GatewayEvent) -> Request {
+    event.into_request()
 }
 
 #[cfg(test)]
@@ -96,8 +58,8 @@ mod tests {
     use std::convert::identity;
     use std::time::Duration;
 
+    use axum::http::Uri;
     use axum::routing::get;
-    use lambda_http::Context;
     use millrace_shared::http::caller::{AuthMode, ScopeMapping};
     use serde_json::{Value, json};
     use time::macros::datetime;
@@ -126,13 +88,10 @@ mod tests {
                 "method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7", "userAgent": ""}},
             "isBase64Encoded": false,
         });
-        let mut context = Context::default();
-        context.deadline = u64::try_from((NOW + time).unix_timestamp_nanos() / 1_000_000).unwrap();
-        let event = LambdaEvent { payload: serde_json::from_value(payload).unwrap(), context };
-        serde_json::to_value(
-            answer(with_middleware(auth_layer, BasePath::default(), identity, routes, ()), NOW, event).await.unwrap(),
-        )
-        .unwrap()
+        let context = InvocationContext { request_id: "r".to_owned(), trace: None, deadline: NOW + time };
+        let app = with_middleware(auth_layer, BasePath::default(), identity, routes, ());
+        let answered = answer(app, NOW, serde_json::from_value(payload).unwrap(), context).await.unwrap();
+        serde_json::to_value(&answered).unwrap()
     }
 
     #[tokio::test]

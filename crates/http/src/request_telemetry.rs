@@ -5,21 +5,20 @@
 //! reported, and the ids of the request and its trace.
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, RETRY_AFTER,
     STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::Response;
-use lambda_http::RequestExt;
 use millrace_shared::clock::{Clock, new_uuid};
 use millrace_shared::http::caller::{AuthMode, Scope, ScopeMapping};
 use millrace_shared::metric;
 use millrace_shared::table::CapacityMeter;
 use tokio::time::Instant;
 
+use crate::gateway::InvocationIds;
 use crate::problem::{MERGE_PATCH, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -38,39 +37,59 @@ const SECURITY: [(HeaderName, HeaderValue); 5] = [
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
 
-/// Handles a request, adds the common headers to its response, and records the log entry and the metrics.
-pub async fn request_telemetry(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let request_id = match request.lambda_context_ref() {
-        Some(context) => context.request_id.clone(),
-        None => new_uuid(clock.now()).to_string(),
-    };
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let trace_id = trace_id(&request);
-    let meter = CapacityMeter::default();
-    request.extensions_mut().insert(meter.clone());
-    let mut response = next.run(request).await;
-    let problem = response.extensions_mut().remove::<Problem>();
-    if let Some(problem) = &problem {
-        render_problem(problem, &request_id, &mut response);
+/// A request that is being handled: what its log entry contains beside the response.
+pub(crate) struct RequestTelemetry {
+    started: Instant,
+    request_id: String,
+    route: Option<MatchedPath>,
+    trace_id: Option<String>,
+    meter: CapacityMeter,
+}
+
+impl RequestTelemetry {
+    /// Starts the measurement of a request, and attaches the meter of its capacity units.
+    pub(crate) fn start(request: &mut Request, clock: &Clock) -> Self {
+        let request_id = match request.extensions().get::<InvocationIds>() {
+            Some(ids) => ids.request_id.clone(),
+            None => new_uuid(clock.now()).to_string(),
+        };
+        let meter = CapacityMeter::default();
+        request.extensions_mut().insert(meter.clone());
+        Self {
+            started: Instant::now(),
+            request_id,
+            route: request.extensions().get::<MatchedPath>().cloned(),
+            trace_id: trace_id(request),
+            meter,
+        }
     }
-    let kept = if response.headers().contains_key(ETAG) { CACHE_CONTROL_REVALIDATE } else { CACHE_CONTROL_NO_STORE };
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, kept);
-    headers.extend(SECURITY);
-    if let Ok(request_id) = HeaderValue::from_str(&request_id) {
-        headers.insert(REQUEST_ID, request_id);
+
+    /// Adds the common headers to the response, and records the log entry and the metrics.
+    pub(crate) fn finish(self, mut response: Response) -> Response {
+        let Self { started, request_id, route, trace_id, meter } = self;
+        let problem = response.extensions_mut().remove::<Problem>();
+        if let Some(problem) = &problem {
+            render_problem(problem, &request_id, &mut response);
+        }
+        let headers = response.headers_mut();
+        let kept = if headers.contains_key(ETAG) { CACHE_CONTROL_REVALIDATE } else { CACHE_CONTROL_NO_STORE };
+        headers.reserve(SECURITY.len() + 2);
+        headers.insert(CACHE_CONTROL, kept);
+        headers.extend(SECURITY);
+        if let Ok(request_id) = HeaderValue::from_str(&request_id) {
+            headers.insert(REQUEST_ID, request_id);
+        }
+        let answered = RequestLog {
+            route: route.as_ref().map_or("unknown", MatchedPath::as_str),
+            status: response.status().as_u16(),
+            duration_ms: started.elapsed().as_secs_f64() * 1_000.0,
+            capacity_units: meter.consumed_units(),
+            request_id: &request_id,
+            trace_id: trace_id.as_deref().unwrap_or_default(),
+        };
+        answered.record(problem.as_ref());
+        response
     }
-    let answered = RequestLog {
-        route: route.as_ref().map_or("unknown", MatchedPath::as_str),
-        status: response.status().as_u16(),
-        duration_ms: started.elapsed().as_secs_f64() * 1_000.0,
-        capacity_units: meter.consumed_units(),
-        request_id: &request_id,
-        trace_id: trace_id.as_deref().unwrap_or_default(),
-    };
-    answered.record(problem.as_ref());
-    response
 }
 
 fn render_problem(problem: &Problem, request_id: &str, response: &mut Response) {
@@ -109,7 +128,7 @@ fn insufficient(scope: Scope, scopes: &ScopeMapping) -> Option<HeaderValue> {
 /// Returns the root of the request's trace (X-Ray's `Root=1-<8 hex>-<24 hex>`), from the Lambda context or else from
 /// API Gateway's header. A client can send this header itself, so a value of another form is not logged.
 fn trace_id(request: &Request) -> Option<String> {
-    let of_lambda = request.lambda_context_ref().and_then(|context| context.xray_trace_id.as_deref());
+    let of_lambda = request.extensions().get::<InvocationIds>().and_then(|ids| ids.trace.as_deref());
     let of_header = || request.headers().get("x-amzn-trace-id")?.to_str().ok();
     let root = of_lambda.or_else(of_header)?.split(';').find_map(|part| part.trim().strip_prefix("Root="))?;
     let is_hex = |text: &str, length| text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -3,12 +3,9 @@
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::Uri;
-use axum::middleware::Next;
-use axum::response::Response;
-use lambda_http::RequestExt;
-use lambda_http::request::RequestContext;
 use millrace_shared::http::path::{PathError, RequestPath, is_route};
 
+use crate::gateway::{CanonicalUri, GatewayContext};
 use crate::problem::Problem;
 
 /// Returns the URI of this path and this query.
@@ -21,10 +18,10 @@ pub fn uri(path: &RequestPath, query: Option<&str>) -> Result<Uri, PathError> {
 }
 
 /// Converts the path of a request from a connection to its canonical form. If the path has none, the request gets the
-/// root path and the [`PathError`], which [`refuse`] returns. Idempotent.
+/// root path and the [`PathError`], which [`refuse`] returns. Idempotent. The URI of an event is canonical already.
 pub fn canonical(mut request: Request) -> Request {
     let extensions = request.extensions();
-    if extensions.get::<PathError>().is_some() {
+    if extensions.get::<CanonicalUri>().is_some() || extensions.get::<PathError>().is_some() {
         return request;
     }
     let found = RequestPath::from_encoded(request.uri().path()).and_then(|path| uri(&path, request.uri().query()));
@@ -45,16 +42,16 @@ pub(crate) fn put<B>(request: &mut axum::http::Request<B>, found: Result<Uri, Pa
 ///
 /// # Errors
 /// [`Problem::InvalidPath`]
-pub async fn refuse(request: Request, next: Next) -> Result<Response, Problem> {
-    if let Some(error) = request.extensions().get::<PathError>() {
+pub(crate) fn refuse(request: &Request) -> Result<(), Problem> {
+    let extensions = request.extensions();
+    if let Some(error) = extensions.get::<PathError>() {
         return Err(Problem::InvalidPath { error: error.clone() });
     }
-    let matched = request.extensions().get::<MatchedPath>();
-    if let (Some(RequestContext::ApiGatewayV2(context)), Some(matched)) = (request.request_context_ref(), matched)
+    if let (Some(context), Some(matched)) = (extensions.get::<GatewayContext>(), extensions.get::<MatchedPath>())
         && let Some(authorized) = context.route_key.as_deref()
         && !is_route(authorized, matched.as_str())
     {
         return Err(Problem::InvalidPath { error: PathError::OtherRoute(authorized.to_owned()) });
     }
-    Ok(next.run(request).await)
+    Ok(())
 }

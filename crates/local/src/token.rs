@@ -17,7 +17,7 @@ use axum::middleware::{Next, from_fn};
 use http::header::AUTHORIZATION;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use lambda_http::request::RequestContext;
+use millrace_http::gateway::GatewayContext;
 use millrace_shared::http::caller::ScopeMapping;
 use serde_json::{Map, Value, json};
 
@@ -180,7 +180,7 @@ fn bearer(request: &Request) -> Option<&str> {
 }
 
 /// Returns the context of a request as API Gateway writes it for these claims.
-fn context(request: &Request, claims: &Map<String, Value>) -> Option<RequestContext> {
+fn context(request: &Request, claims: &Map<String, Value>) -> Option<GatewayContext> {
     let claims: Map<String, Value> = claims.iter().map(|(name, claim)| (name.clone(), as_text(claim).into())).collect();
     let context = json!({
         "stage": "$default",

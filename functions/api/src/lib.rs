@@ -1,6 +1,6 @@
 //! The HTTP API over the Users table.
 //!
-//! [`app`] is one axum router that runs both behind API Gateway (through `lambda_http`) and on a socket (through
+//! [`app`] is one axum router that runs both behind API Gateway ([`millrace_http::gateway`]) and on a socket (through
 //! hyper). Reads of single records use a cache first, if there is one ([`cache`]).
 
 mod body;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use lambda_http::Error;
 use millrace_api::config::{self, ApiConfig};
 use millrace_shared::clock::Clock;
 use millrace_shared::iam_token::TokenSigner;
-use millrace_shared::runtime::start;
+use millrace_shared::runtime::{ServeError, start};
 use tokio::time::timeout;
 
 /// The time limit for preparing the first call to the table at start; Lambda limits the whole start to 10 seconds.
@@ -17,7 +16,7 @@ const WARM_TIMEOUT: Duration = Duration::from_secs(1);
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), ServeError> {
     let process = start(config::FUNCTION, ApiConfig::parse).await?;
     let cache = process.config.cache(Some(TokenSigner::new(&process.sdk, Clock::system())));
     if let Some(cache) = &cache {

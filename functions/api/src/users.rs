@@ -122,6 +122,22 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestScope {
     }
 }
 
+/// Extractor of the parameters of a read of one record. It copies neither the headers nor the URI.
+#[derive(Debug)]
+pub(crate) struct ReadParameters {
+    fields: FieldMask,
+    precondition: Precondition,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ReadParameters {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let fields = fields(&parts.uri)?;
+        Ok(Self { fields, precondition: precondition::read(&parts.headers)? })
+    }
+}
+
 type ApiResult = Result<Response, Problem>;
 
 /// `GET /users/{user_id}/{timestamp}`
@@ -142,11 +158,8 @@ pub(crate) async fn read(
     State(users): State<AppState>,
     scope: RequestScope,
     UserKeyPath(key): UserKeyPath,
-    uri: Uri,
-    headers: HeaderMap,
+    ReadParameters { fields, precondition }: ReadParameters,
 ) -> ApiResult {
-    let fields = fields(&uri)?;
-    let precondition = precondition::read(&headers)?;
     let record = users.read(&scope, &key, users.clock.now()).await?.ok_or(Problem::NotFound)?;
     read_response(&record, fields, &precondition, None)
 }
@@ -171,11 +184,8 @@ pub(crate) async fn latest(
     scope: RequestScope,
     UserIdPath(id): UserIdPath,
     stage: StagePrefix,
-    uri: Uri,
-    headers: HeaderMap,
+    ReadParameters { fields, precondition }: ReadParameters,
 ) -> ApiResult {
-    let fields = fields(&uri)?;
-    let precondition = precondition::read(&headers)?;
     let listing = ListQuery::User { id: &id, from: None, to: None, order: ListOrder::NewestFirst };
     let now = users.clock.now();
     let table = users.table(&scope);

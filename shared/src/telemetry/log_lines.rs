@@ -1,4 +1,4 @@
-//! Log events as JSON lines: the subscriber of a function.
+//! Log events as JSON lines: [`LogLayer`], a layer of the subscriber of a function.
 //!
 //! An event is formatted once, into a buffer that its thread uses again. Of all spans only that of the invocation is
 //! recorded, as the member `span` of each line within it.
@@ -12,8 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use time::OffsetDateTime;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::span::{Attributes, Id, Record};
+use tracing::span::{Attributes, Id};
 use tracing::subscriber::{Interest, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
 
 use super::{WORKSPACE, written};
 use crate::clock::Clock;
@@ -47,50 +48,49 @@ impl LogOutput {
     }
 }
 
-/// The subscriber of a function's process.
-pub(super) struct LogSubscriber {
+/// Formats the events of a function's process.
+pub(super) struct LogLayer {
     /// The level of the workspace's own crates.
     pub(super) level: LevelFilter,
     pub(super) clock: Clock,
     pub(super) output: &'static LogOutput,
 }
 
-impl LogSubscriber {
+impl LogLayer {
     /// Returns the log level of a crate. Below `info` the SDKs log requests and responses with complete items.
     /// Therefore only the workspace's own crates log below `info`, whatever the level of the function.
     fn level_of(&self, target: &str) -> LevelFilter {
         if target.starts_with(WORKSPACE) { self.level } else { self.level.min(LevelFilter::INFO) }
     }
-}
 
-impl Subscriber for LogSubscriber {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+    fn records(&self, metadata: &tracing::Metadata<'_>) -> bool {
         *metadata.level() <= self.level_of(metadata.target())
             && (metadata.is_event() || metadata.name() == INVOCATION_SPAN)
     }
+}
+
+impl<S: Subscriber> Layer<S> for LogLayer {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.records(metadata)
+    }
 
     fn register_callsite(&self, metadata: &'static tracing::Metadata<'static>) -> Interest {
-        if self.enabled(metadata) { Interest::always() } else { Interest::never() }
+        if self.records(metadata) { Interest::always() } else { Interest::never() }
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(self.level)
     }
 
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
         let mut span = self.output.span();
         span.clear();
         span.extend_from_slice(br#","span":{"#);
         attributes.record(&mut FieldWriter { line: &mut span, is_first: true });
         span.extend_from_slice(br#","name":"Lambda runtime invoke"}"#);
-        Id::from_u64(1)
     }
 
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         // A value that logs while it is formatted gets an empty buffer.
         let mut line = LINE.take();
@@ -122,11 +122,11 @@ impl Subscriber for LogSubscriber {
         LINE.set(line);
     }
 
-    fn enter(&self, _: &Id) {
+    fn on_enter(&self, _: &Id, _: Context<'_, S>) {
         self.output.is_in_span.store(true, Ordering::Relaxed);
     }
 
-    fn exit(&self, _: &Id) {
+    fn on_exit(&self, _: &Id, _: Context<'_, S>) {
         self.output.is_in_span.store(false, Ordering::Relaxed);
     }
 }
@@ -219,19 +219,20 @@ impl fmt::Write for EscapedText<'_> {
 mod tests {
     use serde_json::{Value, json};
     use time::macros::datetime;
+    use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
 
-    fn subscriber(level: LevelFilter) -> LogSubscriber {
+    fn layer(level: LevelFilter) -> LogLayer {
         let clock = Clock::fixed(datetime!(2026-11-22 10:00:00.000_123_456 UTC));
-        LogSubscriber { level, clock, output: Box::leak(Box::default()) }
+        LogLayer { level, clock, output: Box::leak(Box::default()) }
     }
 
     /// Returns the lines that wait after the function has run.
     fn logged(log: impl FnOnce()) -> Vec<Value> {
-        let subscriber = subscriber(LevelFilter::INFO);
-        let output = subscriber.output;
-        tracing::subscriber::with_default(subscriber, log);
+        let layer = layer(LevelFilter::INFO);
+        let output = layer.output;
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         let lines = String::from_utf8(output.waiting().clone()).unwrap();
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -278,7 +279,7 @@ mod tests {
 
     #[test]
     fn no_level_lets_another_crate_log_what_it_sends() {
-        let trace = subscriber(LevelFilter::TRACE);
+        let trace = layer(LevelFilter::TRACE);
         let info = LevelFilter::INFO;
         for target in ["millrace_api::users", "millrace_shared::table"] {
             assert_eq!(trace.level_of(target), LevelFilter::TRACE, "{target}");
@@ -286,7 +287,7 @@ mod tests {
         for target in ["aws_smithy_runtime::client::orchestrator", "hyper_util::client", "lambda_runtime"] {
             assert_eq!(trace.level_of(target), info, "{target}");
         }
-        assert_eq!(subscriber(LevelFilter::WARN).level_of("lambda_runtime"), LevelFilter::WARN);
+        assert_eq!(layer(LevelFilter::WARN).level_of("lambda_runtime"), LevelFilter::WARN);
         assert_eq!(logged(|| tracing::debug!("hidden")), [] as [Value; 0]);
     }
 }

@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use http_body_util::BodyExt;
-use lambda_http::request::RequestContext;
+use millrace_http::gateway::GatewayContext;
 use millrace_shared::clock::Clock;
 use millrace_shared::http::caller::AuthMode;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ async fn ask(app: &Router, method: &str, path: &str, authorizer: &Value) -> (u16
     if !authorizer.is_null() {
         let context = json!({"stage": "$default", "requestId": "r", "timeEpoch": 0, "authorizer": authorizer, "http": {
             "method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "test"}});
-        request.extensions_mut().insert(serde_json::from_value::<RequestContext>(context).unwrap());
+        request.extensions_mut().insert(serde_json::from_value::<GatewayContext>(context).unwrap());
     }
     let response = app.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
