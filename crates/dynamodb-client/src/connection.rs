@@ -1,23 +1,19 @@
 //! One HTTP/1.1 connection, with TLS or without: [`HttpConnection`].
 //!
-//! The future of a request drives its connection, so a request needs no other task, and a request that is dropped
-//! closes its connection. An idle connection is not driven; before it is used, [`HttpConnection::is_alive`] returns
-//! whether the server has closed it. If the server closes it after that check and before the request is written,
-//! [`ExchangeError::is_unsent`] is set, and the request can be sent over another connection.
+//! A request is written as one piece, so that it is one TLS record and one system call, and its response is read into a
+//! buffer that the connection keeps. The future of a request drives its connection, so a request needs no other task,
+//! and a request that is dropped closes its connection. An idle connection is not driven; before it is used,
+//! [`HttpConnection::is_alive`] returns whether the server has closed it. If the server closes it after that check and
+//! before the request is written, [`ExchangeError::is_unsent`] is set, and the request can be sent over another
+//! connection.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http::response::Parts;
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,6 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::response::{ReceivedResponse, ResponseBuffer};
 use crate::retry::SharedCharge;
 
 /// The connect timeout if none is set.
@@ -62,21 +59,31 @@ pub(crate) struct ConnectError {
 /// A request without a complete response.
 #[derive(Debug)]
 pub(crate) struct ExchangeError {
-    pub(crate) error: hyper::Error,
+    pub(crate) error: io::Error,
     /// Whether the connection had been used before or kept for later, and was closed before any part of the request was
     /// written.
     pub(crate) is_unsent: bool,
 }
 
-type ConnectionDriver = http1::Connection<TokioIo<SocketStream>, Full<Bytes>>;
+/// An established connection, which is cheap to move.
+pub(crate) struct HttpConnection(Box<ConnectionState>);
 
-/// An established connection.
-pub(crate) struct HttpConnection {
-    sender: SendRequest<Full<Bytes>>,
-    /// The connection's state machine; `None` after the connection has ended.
-    driver: Option<Pin<Box<ConnectionDriver>>>,
+struct ConnectionState {
+    stream: SocketStream,
+    buffer: ResponseBuffer,
+    /// Whether a request can be sent.
+    is_open: bool,
     /// Whether the connection has served a request or was kept for later.
     is_reused: bool,
+}
+
+/// The progress of a request.
+#[derive(Debug, Default)]
+struct WriteProgress {
+    /// The number of bytes that the connection has accepted.
+    written: usize,
+    /// Whether the socket has accepted all of them.
+    is_flushed: bool,
 }
 
 impl ConnectTarget {
@@ -112,9 +119,8 @@ impl ConnectTarget {
             }
             None => SocketStream::Plain(tcp),
         };
-        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        let mut connection = HttpConnection { sender, driver: Some(Box::pin(driver)), is_reused: false };
-        // The first poll makes the connection ready for a request.
+        let state = ConnectionState { stream, buffer: ResponseBuffer::new(), is_open: true, is_reused: false };
+        let mut connection = HttpConnection(Box::new(state));
         if connection.is_alive() {
             Ok(connection)
         } else {
@@ -145,54 +151,94 @@ fn address_timeout(limit: Duration, addresses: usize) -> Duration {
 }
 
 impl HttpConnection {
-    /// Sends a request and receives the response with its body.
-    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<(Parts, Bytes), ExchangeError> {
-        let is_reused = self.is_reused;
-        let Self { sender, driver, .. } = self;
-        let sent = sender.try_send_request(request);
-        let mut exchange = pin!(async move {
-            let response = sent.await.map_err(|mut failed| {
-                let is_unsent = is_reused && failed.take_message().is_some();
-                ExchangeError { error: failed.into_error(), is_unsent }
-            })?;
-            let (parts, body) = response.into_parts();
-            let body = body.collect().await.map_err(|error| ExchangeError { error, is_unsent: false })?;
-            Ok((parts, body.to_bytes()))
+    /// Sends a request, which consists of its head and its body, and receives the response.
+    pub(crate) async fn send(&mut self, request: Vec<u8>) -> Result<ReceivedResponse, ExchangeError> {
+        let (state, mut progress) = (&mut *self.0, WriteProgress::default());
+        // Until the response is complete, the connection cannot serve another request.
+        let is_open = std::mem::replace(&mut state.is_open, false);
+        let exchange = poll_fn(|context| {
+            if progress.written == 0 && (!is_open || state.poll_end(context).is_ready()) {
+                let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the server has closed the connection");
+                return Poll::Ready(Err(ExchangeError { error, is_unsent: state.is_reused }));
+            }
+            let polled = state.poll_exchange(&request, &mut progress, context);
+            polled.map_err(|error| ExchangeError { error, is_unsent: false })
         });
-        let received = poll_fn(|context| {
-            drive(driver, context);
-            // The exchange receives the reason of a connection that ends.
-            exchange.as_mut().poll(context)
-        })
-        .await;
-        self.is_reused = true;
+        let received = unconstrained(exchange).await;
+        state.is_reused = true;
         received
     }
 
     /// Keeps the connection for later.
     pub(crate) fn keep(mut self) -> Self {
-        self.is_reused = true;
+        self.0.is_reused = true;
         self
+    }
+
+    /// Returns whether the last response allows another request.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.is_open
     }
 
     /// Returns whether another request can be sent: the server has not closed the connection, and the last response is
     /// complete. It processes the events that the runtime has received, and does not read from the socket otherwise.
     pub(crate) fn is_alive(&mut self) -> bool {
-        drive(&mut self.driver, &mut Context::from_waker(Waker::noop()));
-        self.driver.is_some() && self.sender.is_ready()
+        let state = &mut *self.0;
+        let ended = pin!(unconstrained(poll_fn(|context| state.poll_end(context))));
+        let has_ended = ended.poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        state.is_open &= !has_ended;
+        state.is_open
     }
 }
 
-/// Drives a connection, and drops one that has ended. The drop fails a request that the connection has not accepted,
-/// which would wait forever otherwise.
-///
-/// It is driven without the runtime's budget: a connection that is pending only because its task has used up the budget
-/// appears to be open.
-fn drive(driver: &mut Option<Pin<Box<ConnectionDriver>>>, context: &mut Context<'_>) {
-    let has_ended =
-        |driver: &mut Pin<Box<ConnectionDriver>>| pin!(unconstrained(driver.as_mut())).poll(context).is_ready();
-    if driver.as_mut().is_some_and(has_ended) {
-        *driver = None;
+/// The methods are called without the runtime's budget: a connection that is pending only because its task has used up
+/// the budget appears to be open.
+impl ConnectionState {
+    /// Is ready if the server has closed a connection on which no response is expected, or has sent something on it.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut byte = [0];
+        Pin::new(&mut self.stream).poll_read(context, &mut ReadBuf::new(&mut byte)).map(drop)
+    }
+
+    /// Writes the rest of the request and receives the response.
+    fn poll_exchange(
+        &mut self,
+        request: &[u8],
+        progress: &mut WriteProgress,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<ReceivedResponse>> {
+        if !progress.is_flushed
+            && let Poll::Ready(written) = self.poll_send(request, progress, context)
+        {
+            written?;
+            progress.is_flushed = true;
+        }
+        // A server can respond before it has received all of a request that it rejects.
+        loop {
+            let mut space = ReadBuf::new(self.buffer.space());
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut space))?;
+            let received = space.filled().len();
+            if let Some((response, is_persistent)) = self.buffer.receive(received).map_err(io::Error::other)? {
+                self.is_open = is_persistent && progress.is_flushed;
+                return Poll::Ready(Ok(response));
+            }
+        }
+    }
+
+    fn poll_send(
+        &mut self,
+        request: &[u8],
+        progress: &mut WriteProgress,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while progress.written < request.len() {
+            let rest = &request[progress.written..];
+            match ready!(Pin::new(&mut self.stream).poll_write(context, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => progress.written += written,
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 }
 
@@ -216,24 +262,6 @@ impl AsyncWrite for SocketStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, parts),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, parts),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -272,11 +300,8 @@ mod tests {
         (listener, port)
     }
 
-    fn request() -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
-        *request.method_mut() = http::Method::POST;
-        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
-        request
+    fn request() -> Vec<u8> {
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}".to_vec()
     }
 
     /// Opens a connection, lets it serve requests, and closes it at the server.
@@ -291,7 +316,7 @@ mod tests {
                 assert!(server.read(&mut buffer).await.unwrap() > 0);
                 server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
             };
-            assert_eq!(tokio::join!(connection.send(request()), respond).0.unwrap().1, "{}");
+            assert_eq!(tokio::join!(connection.send(request()), respond).0.unwrap().body, "{}");
         }
         assert!(connection.is_alive());
         drop(server);

@@ -13,7 +13,7 @@
 //! | `signer` | signatures |
 //! | `retry`, `clock_skew` | decisions after a failure |
 //! | `transport` | the choice between own connections and the SDK's HTTP client; checksums |
-//! | `pool`, `connection`, `tls` | connections |
+//! | `pool`, `connection`, `response`, `tls` | connections |
 //!
 //! # Example
 //!
@@ -30,6 +30,7 @@
 mod clock_skew;
 mod connection;
 mod pool;
+mod response;
 mod retry;
 mod sdk_components;
 mod signer;

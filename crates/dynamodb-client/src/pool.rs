@@ -15,16 +15,13 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http::response::Parts;
-use http_body_util::Full;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::connection::{ConnectError, ConnectTarget, ExchangeError, HttpConnection};
+use crate::response::ReceivedResponse;
 
 /// The time after which an unused connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -403,12 +400,12 @@ impl Drop for FlaggedTask {
 
 impl ConnectionLease {
     /// Sends the request and receives the response. Afterwards the connection serves another request, if it can.
-    pub(crate) async fn send(mut self, request: Request<Full<Bytes>>) -> Result<(Parts, Bytes), ExchangeError> {
+    pub(crate) async fn send(mut self, request: Vec<u8>) -> Result<ReceivedResponse, ExchangeError> {
         // Only a complete response puts the connection back: until then, the guard closes it.
         let Some(mut connection) = self.connection.take() else { unreachable!("a lease sends one request") };
         let mut guard = ClosingGuard { pool: &self.pool, is_closed: true };
         let received = connection.send(request).await;
-        if received.is_ok() && connection.is_alive() {
+        if connection.is_open() {
             guard.is_closed = false;
             self.pool.give_back(connection);
         }
@@ -443,6 +440,7 @@ impl Drop for ConnectionLease {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use bytes::Bytes;
     use rustls::RootCertStore;
     use tokio::time::timeout;
 
@@ -451,10 +449,8 @@ mod tests {
     use crate::tls::config_with;
 
     async fn request(pool: ConnectionPool) -> Bytes {
-        let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
-        *request.method_mut() = http::Method::POST;
-        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
-        pool.lease().await.unwrap().send(request).await.unwrap().1
+        let request = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}".to_vec();
+        pool.lease().await.unwrap().send(request).await.unwrap().body
     }
 
     async fn request_all(pool: &ConnectionPool, number: usize) {

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -29,10 +30,11 @@ use tokio::time::sleep;
 
 use crate::clock_skew::ClockSkew;
 use crate::connection::ConnectError;
+use crate::response::ReceivedResponse;
 use crate::retry::{ErrorResponse, RetryQuota, SharedCharge, backoff, is_expired_token, retryable_kind};
 use crate::sdk_components::{SdkComponents, credentials, usable_until};
 use crate::signer::{RequestSigner, SigningScope};
-use crate::transport::{HttpTransport, ReceivedResponse, RequestChannel, TransportError, within};
+use crate::transport::{HttpTransport, RequestChannel, TransportError, UnsignedRequest, within};
 
 /// The service's response to a successful request that returns nothing.
 const NOTHING: &[u8] = b"{}";
@@ -165,7 +167,7 @@ impl TableClient {
     /// for them. Errors are ignored here: the first request returns them.
     pub async fn warm(&self) {
         let Ok(sdk) = self.sdk().await else { return };
-        if let Ok(access) = self.access(sdk).await {
+        if let Ok(access) = self.resolve_access(sdk).await {
             access.transport.warm().await;
         }
     }
@@ -221,7 +223,7 @@ impl TableClient {
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         let sdk = self.sdk().await.map_err(SdkError::construction_failure)?;
-        let retried = self.call_with_retries(sdk, operation, body, parse);
+        let retried = pin!(self.call_with_retries(sdk, operation, body, parse));
         match within(sdk.timeouts.operation_timeout(), retried).await {
             Ok(called) => called,
             Err(limit) => {
@@ -243,7 +245,7 @@ impl TableClient {
         let ClientState { quota, .. } = &*self.0;
         let mut taken = None;
         for attempt in 1.. {
-            let failed = match self.attempt(sdk, operation, body.clone(), parse).await {
+            let failed = match self.attempt(sdk, operation, &body, parse).await {
                 Ok(parsed) => {
                     quota.release(taken);
                     return Ok(parsed);
@@ -272,19 +274,24 @@ impl TableClient {
         &self,
         sdk: &SdkComponents,
         operation: &WireOperation,
-        body: Bytes,
+        body: &Bytes,
         parse: ResponseParser<T, E>,
     ) -> Result<T, Box<FailedAttempt<E>>>
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         let limit = sdk.timeouts.operation_attempt_timeout();
-        let access = within(limit, self.access(sdk)).await.map_err(FailedAttempt::late)?;
-        // As with the SDK, this is a failure to send: the provider of the credentials may respond a moment later.
-        let access = access.map_err(|error| unanswered(ConnectorError::other(error, None)))?;
+        let access = if let Some(access) = self.usable_access(sdk) {
+            access
+        } else {
+            let resolved = within(limit, Box::pin(self.resolve_access(sdk)).as_mut()).await;
+            // As with the SDK, this is a failure to send: the provider of the credentials may respond a moment later.
+            let failed = |error| unanswered(ConnectorError::other(error, None));
+            resolved.map_err(FailedAttempt::late)?.map_err(failed)?
+        };
         loop {
             let channel = access.transport.reserve().await.map_err(FailedAttempt::unconnected)?;
-            let exchange = self.exchange(sdk, operation, body.clone(), &access, channel);
+            let exchange = pin!(self.exchange(sdk, operation, body, &access, channel));
             if let Some(exchanged) = within(limit, exchange).await.map_err(FailedAttempt::late)? {
                 return exchanged.and_then(|response| parse(operation, response));
             }
@@ -297,18 +304,19 @@ impl TableClient {
         &self,
         sdk: &SdkComponents,
         operation: &WireOperation,
-        body: Bytes,
+        body: &Bytes,
         access: &SignedAccess,
         channel: RequestChannel<'_>,
     ) -> Option<Result<ReceivedResponse, Box<FailedAttempt<E>>>>
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let signed_at = self.0.skew.apply(sdk.now());
-        let headers = access.signer.sign(&operation.target, &body, signed_at);
-        Some(match channel.send(sdk, &access.uri, headers, body).await {
+        let at = self.0.skew.apply(sdk.now());
+        let SignedAccess { signer, uri, .. } = access;
+        let request = UnsignedRequest { signer, uri, target: &operation.target, body, at };
+        Some(match channel.send(sdk, request).await {
             Ok(response) if response.status.is_success() => Ok(response),
-            Ok(response) => Err(self.rejected(sdk, operation, response, signed_at, access).await),
+            Ok(response) => Err(Box::pin(self.rejected(sdk, operation, response, at, access)).await),
             Err(TransportError::Unsent) => return None,
             Err(TransportError::Connector(error)) => Err(unanswered(error)),
             Err(TransportError::Checksum(response, error)) => Err(not_understood(*response, error)),
@@ -360,14 +368,16 @@ impl TableClient {
         sdk.get_or_try_init(|| Box::pin(SdkComponents::of(client, table))).await
     }
 
+    /// Returns the access to the endpoint, if its credentials were read recently.
+    fn usable_access(&self, sdk: &SdkComponents) -> Option<Arc<SignedAccess>> {
+        self.known_access().filter(|access| sdk.now() < access.usable_until)
+    }
+
     /// Returns the access to the endpoint with valid credentials.
-    async fn access(&self, sdk: &SdkComponents) -> Result<Arc<SignedAccess>, BoxError> {
-        let usable = |access: &Arc<SignedAccess>| sdk.now() < access.usable_until;
-        if let Some(access) = self.known_access().filter(usable) {
-            return Ok(access);
-        }
+    async fn resolve_access(&self, sdk: &SdkComponents) -> Result<Arc<SignedAccess>, BoxError> {
         let _resolution = self.0.resolution.lock().await;
-        if let Some(access) = self.known_access().filter(usable) {
+        // Another request may have resolved it in the meantime.
+        if let Some(access) = self.usable_access(sdk) {
             return Ok(access);
         }
         let identity = Box::pin(sdk.identity()).await?;
@@ -537,7 +547,7 @@ mod tests {
         let target = server.start().await;
         let config = config(&format!("https://localhost:{}", target.port)).timeout_config(timeouts);
         let table = TableClient::new(Client::from_conf(config.build()), "Orders", 128);
-        let resolved = table.access(table.sdk().await.unwrap()).await.unwrap();
+        let resolved = table.resolve_access(table.sdk().await.unwrap()).await.unwrap();
         let SignedAccess { signer, uri, usable_until, expired_keys, access_key, .. } = &*resolved;
         let access = SignedAccess {
             signer: Arc::clone(signer),
@@ -549,6 +559,14 @@ mod tests {
         };
         *table.0.access.lock().unwrap() = Some(Arc::new(access));
         table
+    }
+
+    #[test]
+    fn future_of_a_request_is_small() {
+        // Each request in flight has one, and a large one is copied several times before its first poll.
+        let table = TableClient::new(Client::from_conf(config("http://127.0.0.1:1").build()), "Orders", 8);
+        let bytes = size_of_val(&table.put_item(Bytes::new()));
+        assert!(bytes <= 2_048, "{bytes}");
     }
 
     #[tokio::test]

@@ -1,34 +1,29 @@
 //! The HTTP transport of signed requests and their responses: [`HttpTransport`].
 
-use std::time::Duration;
+use std::pin::{Pin, pin};
+use std::str;
+use std::time::{Duration, SystemTime};
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{HttpConnector as _, SharedHttpConnector};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, Request, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 use tokio::time::timeout;
 
 use crate::connection::{ConnectError, ConnectTarget, ExchangeError};
 use crate::pool::{ConnectionLease, ConnectionPool};
+use crate::response::{ReceivedResponse, ResponseHeaders};
 use crate::sdk_components::SdkComponents;
+use crate::signer::RequestSigner;
 use crate::tls;
 
 /// The header with the CRC-32 of the body, as a decimal number.
 const CHECKSUM: &str = "x-amz-crc32";
-
-/// A complete response.
-#[derive(Debug, Clone)]
-pub(crate) struct ReceivedResponse {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-}
 
 /// A request without a complete response.
 #[derive(Debug)]
@@ -110,32 +105,37 @@ pub(crate) enum RequestChannel<'t> {
     Sdk(&'t SharedHttpConnector),
 }
 
+/// A request that is signed when it is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UnsignedRequest<'r> {
+    pub(crate) signer: &'r RequestSigner,
+    pub(crate) uri: &'r Uri,
+    /// The header `X-Amz-Target`.
+    pub(crate) target: &'r HeaderValue,
+    pub(crate) body: &'r Bytes,
+    /// The time of the signature.
+    pub(crate) at: SystemTime,
+}
+
 impl RequestChannel<'_> {
-    /// Sends a request to the endpoint and receives the response.
+    /// Signs a request, sends it to the endpoint and receives the response.
     pub(crate) async fn send(
         self,
         sdk: &SdkComponents,
-        uri: &Uri,
-        headers: HeaderMap,
-        body: Bytes,
+        request: UnsignedRequest<'_>,
     ) -> Result<ReceivedResponse, TransportError> {
+        let UnsignedRequest { signer, uri, target, body, at } = request;
         let response = match self {
             Self::Lease(lease) => {
-                let mut request = Request::new(Full::new(body));
-                *request.method_mut() = http::Method::POST;
-                if let Some(path) = uri.path_and_query() {
-                    *request.uri_mut() = Uri::from(path.clone());
-                }
-                *request.headers_mut() = headers;
-                let received = within(sdk.timeouts.read_timeout(), lease.send(request)).await.map_err(|limit| {
+                let sent = pin!(lease.send(signer.render(target, body, at)));
+                let received = within(sdk.timeouts.read_timeout(), sent).await.map_err(|limit| {
                     let late = format!("no response within the read timeout of {limit:?}");
                     TransportError::Connector(ConnectorError::timeout(late.into()))
                 })?;
-                let (parts, body) = received.map_err(TransportError::from)?;
-                ReceivedResponse { status: parts.status, headers: parts.headers, body }
+                received.map_err(TransportError::from)?
             }
             Self::Sdk(connector) => {
-                let sent = send_with(connector, uri, headers, body);
+                let sent = send_with(connector, uri, signer.sign(target, body, at), body.clone());
                 Box::pin(sent).await.map_err(TransportError::Connector)?
             }
         };
@@ -155,8 +155,12 @@ impl From<ConnectError> for ConnectorError {
     }
 }
 
-/// Awaits a future for at most `limit`; fails with the limit.
-pub(crate) async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Result<T, Duration> {
+/// Awaits a future for at most `limit`; fails with the limit. The future is pinned by the caller: the state of this one
+/// would contain it twice.
+pub(crate) async fn within<T>(
+    limit: Option<Duration>,
+    future: Pin<&mut (impl Future<Output = T> + ?Sized)>,
+) -> Result<T, Duration> {
     match limit {
         Some(limit) => timeout(limit, future).await.map_err(|_| limit),
         None => Ok(future.await),
@@ -179,33 +183,18 @@ async fn send_with(
     let response = connector.call(request).await?.try_into_http1x();
     let (parts, body) = response.map_err(|error| ConnectorError::other(error.into(), None))?.into_parts();
     let body = ByteStream::new(body).collect().await.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
-    Ok(ReceivedResponse { status: parts.status, headers: parts.headers, body })
+    Ok(ReceivedResponse { status: parts.status, headers: ResponseHeaders::Parsed(parts.headers), body })
 }
 
 /// Compares the body with its checksum, if the response has one.
 fn verify(response: ReceivedResponse) -> Result<ReceivedResponse, TransportError> {
     let Some(expected) = response.headers.get(CHECKSUM) else { return Ok(response) };
     let actual = crc32fast::hash(&response.body);
-    if expected.to_str().ok().and_then(|text| text.parse().ok()) == Some(actual) {
+    if str::from_utf8(expected).ok().and_then(|text| text.parse().ok()) == Some(actual) {
         return Ok(response);
     }
-    let error = ChecksumError { actual, expected: String::from_utf8_lossy(expected.as_bytes()).into_owned() };
+    let error = ChecksumError { actual, expected: String::from_utf8_lossy(expected).into_owned() };
     Err(TransportError::Checksum(Box::new(response), error))
-}
-
-impl ReceivedResponse {
-    /// Returns a header, if it is text.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// Converts the response for the parsers of the SDK.
-    pub(crate) fn into_sdk(self) -> Result<HttpResponse, BoxError> {
-        let mut response = http::Response::new(SdkBody::from(self.body));
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
-        HttpResponse::try_from(response).map_err(BoxError::from)
-    }
 }
 
 #[cfg(test)]

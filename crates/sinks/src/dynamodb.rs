@@ -249,7 +249,7 @@ impl DynamoDbSink {
         match self.writer.put_item(body).await {
             Ok(()) => WriteOutcome::Applied,
             Err(error) => match write_outcome::of(&error, change.revision, &self.requests.names().revision) {
-                WriteOutcome::KeyRefused(reason) => self.classify_key_mismatch(change, &reason).await,
+                WriteOutcome::KeyRefused(reason) => Box::pin(self.classify_key_mismatch(change, &reason)).await,
                 verdict => verdict,
             },
         }
