@@ -4,8 +4,9 @@
 //! session the others resume, and opens another one if a request has waited longer than a handshake takes. If the
 //! server is nearby, connections are opened one at a time, with pauses, so that handshakes take at most a quarter of
 //! the CPU time. If it is in another Region, a handshake is mostly network latency, so the number of connections
-//! doubles with each round, within the same limit of CPU time. The most recently used idle connection is used first, so
-//! that surplus connections reach the idle timeout and are closed.
+//! doubles with each round, within the same limit of CPU time. More connections do not help if the server or this process
+//! is busy: then exchanges take longer than they did when no other was in progress, and connections are opened slowly. The
+//! most recently used idle connection is used first, so that surplus connections reach the idle timeout and are closed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,6 +38,10 @@ const LONGEST_WAIT: Duration = Duration::from_millis(20);
 const PAUSE_HANDSHAKES: u32 = 3;
 /// The longest pause after an established connection.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// The number of exchanges, if no more connections are open, whose shortest shows whether the server is busy.
+const WINDOW_EXCHANGES: usize = 4;
+/// The factor by which all exchanges are longer than one alone if the server is busy.
+const BUSY_FACTOR: u32 = 3;
 /// The pause after a connection that was not established, while others are open.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 /// The pauses before a failed connection is attempted again, and after that it is an error of the waiting requests.
@@ -67,6 +72,9 @@ struct PoolState {
     handshake: Option<HandshakeTime>,
     /// The earliest time of the next connection attempt, while a connection is open.
     pause_until: Option<Instant>,
+    /// The time of the last connection that was established.
+    established_at: Option<Instant>,
+    exchanges: ExchangeTimes,
     /// Whether a task closes old connections.
     is_swept: bool,
 }
@@ -83,6 +91,43 @@ struct HandshakeTime {
     total: Duration,
     /// The time in which this process was busy with the last one.
     busy: Duration,
+}
+
+/// The durations of exchanges, which show whether the server or this process is busy.
+#[derive(Debug, Default)]
+struct ExchangeTimes {
+    /// Whether all connections were unused when the exchanges that are in progress began.
+    is_first: bool,
+    /// The duration of the last exchange that no other preceded: the first that ended after all connections were unused.
+    alone: Option<Duration>,
+    /// The number of exchanges that began together with that one and belong to no window.
+    together: usize,
+    /// The shortest exchange of the present window, and the number of its exchanges.
+    shortest: Option<Duration>,
+    number: usize,
+    /// Whether all exchanges of the last window were long.
+    is_busy: bool,
+}
+
+impl ExchangeTimes {
+    /// Records an exchange over one of `open` connections.
+    fn record(&mut self, duration: Duration, open: usize) {
+        if mem::take(&mut self.is_first) {
+            self.alone = Some(duration);
+            (self.together, self.shortest, self.number) = (open, None, 0);
+        }
+        if self.together > 0 {
+            self.together -= 1;
+            return;
+        }
+        self.shortest = Some(self.shortest.map_or(duration, |shortest| shortest.min(duration)));
+        self.number += 1;
+        if self.number >= open.max(WINDOW_EXCHANGES) {
+            self.is_busy =
+                self.alone.zip(self.shortest).is_some_and(|(alone, shortest)| shortest > alone * BUSY_FACTOR);
+            (self.shortest, self.number) = (None, 0);
+        }
+    }
 }
 
 /// The use of a connection for one request. A lease that is dropped before the response is complete closes its
@@ -123,6 +168,7 @@ impl PoolState {
         let total = self.handshake.map_or(sample.total, |known| known.total.min(sample.total));
         self.handshake = Some(HandshakeTime { total, busy: sample.busy });
         self.pause_until = Some(now + (sample.busy * PAUSE_HANDSHAKES).min(LONGEST_PAUSE));
+        self.established_at = Some(now);
     }
 }
 
@@ -143,6 +189,7 @@ impl ConnectionPool {
             }
             let waiting = {
                 let mut state = self.state();
+                state.exchanges.is_first |= state.idle.len() == state.open && state.waiting.is_empty();
                 while let Some((mut connection, since)) = state.idle.pop() {
                     // The task that closes old connections may have been frozen.
                     if since.elapsed() < IDLE_TIMEOUT && connection.is_alive() {
@@ -220,6 +267,8 @@ impl ConnectionPool {
         };
         let (now, wait) = (Instant::now(), state.wait());
         let due = state.pause_until.map_or(since + wait, |until| until.max(since + wait));
+        let established = state.established_at.filter(|_| state.exchanges.is_busy);
+        let due = established.map_or(due, |established| due.max(established + LONGEST_PAUSE));
         if due > now {
             return Some(due);
         }
@@ -404,8 +453,14 @@ impl ConnectionLease {
         // Only a complete response puts the connection back: until then, the guard closes it.
         let Some(mut connection) = self.connection.take() else { unreachable!("a lease sends one request") };
         let mut guard = ClosingGuard { pool: &self.pool, is_closed: true };
+        let started = Instant::now();
         let received = connection.send(request).await;
         if connection.is_open() {
+            {
+                let mut state = self.pool.state();
+                let open = state.open;
+                state.exchanges.record(started.elapsed(), open);
+            }
             guard.is_closed = false;
             self.pool.give_back(connection);
         }
@@ -474,6 +529,62 @@ mod tests {
         }
         request_all(&pool, 30).await;
         assert_eq!((server.full.load(Ordering::Relaxed), server.resumed.load(Ordering::Relaxed)), (1, 5));
+    }
+
+    #[tokio::test]
+    async fn busy_server_is_reached_with_few_handshakes() {
+        // It responds to one request at a time, so more connections do not make it faster.
+        let delay = Duration::from_millis(3);
+        let server = TlsServer { is_serial: true, response_delay: delay, ..TlsServer::default() };
+        let pool = ConnectionPool::new(server.start().await, 128);
+        request(pool.clone()).await;
+        let started = Instant::now();
+        for _ in 0..2 {
+            request_all(&pool, 150).await;
+        }
+        let handshakes = server.accepted.load(Ordering::Relaxed);
+        let paced = usize::try_from(started.elapsed().as_millis() / LONGEST_PAUSE.as_millis()).unwrap();
+        assert!(handshakes <= paced + 32, "{handshakes} handshakes, of which {paced} with pauses");
+        assert_eq!(server.full.load(Ordering::Relaxed), 1, "all others resume the session of the first");
+    }
+
+    #[tokio::test]
+    async fn connections_that_end_during_growth_are_replaced_and_no_request_fails() {
+        let server = TlsServer::default();
+        let pool = ConnectionPool::new(server.start().await, 8);
+        request(pool.clone()).await;
+        // The following connections are closed before their handshake, while the first one serves requests.
+        server.refused.store(5, Ordering::Relaxed);
+        while server.refused.load(Ordering::Relaxed) > 0 {
+            request_all(&pool, 16).await;
+        }
+        while pool.state().open < 8 {
+            request_all(&pool, 32).await;
+        }
+        let state = pool.state();
+        assert_eq!((state.open, state.idle.len(), state.connecting, state.waiting.len()), (8, 8, 0, 0));
+        assert_eq!(server.accepted.load(Ordering::Relaxed), 8 + 5);
+    }
+
+    #[test]
+    fn server_is_busy_if_even_the_shortest_exchange_takes_much_longer_than_one_alone() {
+        let mut times = ExchangeTimes::default();
+        let mut record = |millis: &[u64], open| {
+            for millis in millis {
+                times.record(Duration::from_millis(*millis), open);
+            }
+            let is_busy = times.is_busy;
+            times.is_first = true;
+            is_busy
+        };
+        assert!(!record(&[2, 2, 5, 6, 6], 1));
+        // The exchanges that began together are not compared, and throttled ones among others are not a busy server.
+        assert!(!record(&[2, 9, 9, 9, 9, 9, 9, 9, 6, 9, 9, 9, 9, 9, 9, 9], 8));
+        assert!(record(&[2, 9, 9, 9, 9, 9, 9, 9, 7, 9, 9, 9, 9, 9, 9, 9], 8));
+        // A window that is not complete changes nothing.
+        assert!(record(&[2, 9, 9, 9, 9, 9, 9, 9, 2, 9], 8));
+        // The server has become slower: the exchange alone shows it.
+        assert!(!record(&[7; 16], 8));
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{HandshakeKind, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
@@ -33,6 +34,9 @@ pub(crate) struct TlsServer {
     pub(crate) refused: Arc<AtomicUsize>,
     pub(crate) accept_delay: Duration,
     pub(crate) response_delay: Duration,
+    /// Whether the server responds to one request at a time, each with this delay.
+    pub(crate) is_serial: bool,
+    pub(crate) turn: Arc<Mutex<()>>,
     /// The number of connections, with those that were refused.
     pub(crate) accepted: Arc<AtomicUsize>,
     /// The numbers of handshakes, without and with a session of an earlier one.
@@ -48,6 +52,8 @@ impl Default for TlsServer {
             refused: Arc::default(),
             accept_delay: Duration::ZERO,
             response_delay: Duration::from_millis(20),
+            is_serial: false,
+            turn: Arc::default(),
             accepted: Arc::default(),
             full: Arc::default(),
             resumed: Arc::default(),
@@ -86,7 +92,10 @@ impl TlsServer {
                     let mut buffer = [0; 4_096];
                     // All requests are so short that each is read at once.
                     while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
-                        sleep(server.response_delay).await;
+                        {
+                            let _turn = if server.is_serial { Some(server.turn.lock().await) } else { None };
+                            sleep(server.response_delay).await;
+                        }
                         let response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
                         if stream.write_all(response).await.is_err() || stream.flush().await.is_err() {
                             break;
