@@ -32,12 +32,11 @@ pub(super) fn scan_records<'a>(
             return None;
         }
         let before = scanner.clone();
-        let (text, fields) = match scanner.with_text(record) {
-            Some((text, fields)) => (text, Some(fields)),
-            None => {
-                scanner = before;
-                (scanner.value()?, None)
-            }
+        let (text, fields) = if let Some((text, fields)) = scanner.with_text(record) {
+            (text, Some(fields))
+        } else {
+            scanner = before;
+            (scanner.value()?, None)
         };
         found(text, fields, scanner.remaining_bytes());
     }
