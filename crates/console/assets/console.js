@@ -7,13 +7,16 @@
     const totals = document.getElementById('totals');
     const pause = document.getElementById('pause');
     let paused = false;
-    let shown = null;
+    const parts = { totals, picture: document.getElementById('picture') };
+    const shown = {};
     const filter = new URLSearchParams(location.search);
     filter.set('since', rows.dataset.position);
     const events = new EventSource('/events?' + filter);
     events.addEventListener('changes', (event) => {
       const update = JSON.parse(event.data);
-      if (update.totals !== shown) totals.innerHTML = shown = update.totals;
+      for (const [name, part] of Object.entries(parts)) {
+        if (update[name] !== shown[name]) part.innerHTML = shown[name] = update[name];
+      }
       if (paused) return;
       rows.insertAdjacentHTML('afterbegin', update.rows);
       while (rows.children.length > 200) rows.lastElementChild.remove();
@@ -27,7 +30,7 @@
       pause.textContent = paused ? 'Continue' : 'Pause';
       pause.setAttribute('aria-pressed', String(paused));
     });
-    for (const plot of document.querySelectorAll('.plot')) {
+    const show = (plot) => {
       let chart = null;
       const clock = (second) => new Date(second * 1000).toISOString().slice(11, plot.dataset.window === 'hour' ? 16 : 19);
       const draw = async () => {
@@ -53,14 +56,26 @@
       draw();
       setInterval(draw, 2000);
       addEventListener('resize', () => chart?.setSize({ width: plot.clientWidth, height: 180 }));
-    }
+    };
+    // The library of the plots is large: it is loaded when the page is shown.
+    addEventListener('load', () => {
+      const library = document.createElement('script');
+      library.src = rows.dataset.plots;
+      library.addEventListener('load', () => document.querySelectorAll('.plot').forEach(show));
+      document.head.append(library);
+    });
   }
   const light = document.getElementById('light');
   if (light) {
-    const events = new EventSource('/light');
-    let shown = null;
+    const parts = { light, deliveries: document.getElementById('deliveries') };
+    const events = new EventSource('/light' + location.search);
+    const shown = {};
     // A light that has not changed is not announced again, and its links keep the focus.
-    events.addEventListener('light', (event) => { if (event.data !== shown) light.innerHTML = shown = event.data; });
+    events.addEventListener('light', (event) => {
+      for (const [name, content] of Object.entries(JSON.parse(event.data))) {
+        if (content !== shown[name]) parts[name].innerHTML = shown[name] = content;
+      }
+    });
   }
   for (const text of navigator.clipboard ? document.querySelectorAll('pre[data-copy]') : []) {
     const copy = document.createElement('button');

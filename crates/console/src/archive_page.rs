@@ -45,10 +45,10 @@ pub(crate) struct ArchiveQuery {
 /// # Errors
 /// The page that says why there is none, or why it cannot be read.
 pub(crate) async fn open(context: &ConsoleContext) -> Result<ArchiveReader, Box<Response>> {
-    let failed = |status, reason: &str| Err(Box::new(frame::failed(status, "/", TITLE, reason)));
+    let failed = |status, reason: &str| Err(Box::new(frame::failed(status, PATH, TITLE, reason)));
     let maintenance = match context.stores().await {
         Ok(stores) => stores.maintenance,
-        Err(missing) => return Err(Box::new(missing.page(TITLE))),
+        Err(missing) => return Err(Box::new(missing.page(PATH, TITLE))),
     };
     match ArchiveReader::open(&maintenance).await {
         Ok(Some(reader)) => Ok(reader),

@@ -11,16 +11,17 @@ use futures::stream::{Stream, unfold};
 use http::StatusCode;
 use maud::{Markup, html};
 use millrace_local::fault_switches::{SLOW, SinkFault};
-use millrace_local::observer::ChangeObserver;
+use millrace_local::observer::{ChangeObserver, ChangeVerdict, RING_CAPACITY, SinkTotals};
 use millrace_local::template::TableResource;
 use millrace_shared::replica_item::ReservedNames;
 use serde::Deserialize;
+use serde_json::json;
 use time::Duration;
 use tokio::time::sleep;
 
 use crate::sample_item::SampleItem;
 use crate::verify_light::{self, LightState, VerifyRound};
-use crate::{LocalContext, frame};
+use crate::{LocalContext, frame, live};
 
 const PATH: &str = "/break";
 const TITLE: &str = "Break it";
@@ -28,6 +29,8 @@ const TITLE: &str = "Break it";
 const REDELIVERED: usize = 10;
 /// The number of items that "write" writes.
 const WRITTEN: i64 = 10;
+/// The guarantee that holds while a replica or S3 is broken.
+const WAITS: &str = "Guarantee 17: records wait in the stream during an outage.";
 
 /// A form of the page.
 #[derive(Debug, Default, Deserialize)]
@@ -44,6 +47,15 @@ pub(crate) struct BreakForm {
 #[serde(default)]
 pub(crate) struct BreakMessage {
     done: String,
+    /// The number of the last change before the action, as text.
+    since: String,
+}
+
+impl BreakMessage {
+    /// Returns the number of the last change before the action; 0 if there was no action.
+    fn position(&self) -> u64 {
+        self.since.parse().unwrap_or_default()
+    }
 }
 
 /// An action of the page, with what it simulates and what holds nevertheless.
@@ -51,8 +63,12 @@ struct BreakAction {
     name: &'static str,
     label: &'static str,
     meaning: &'static str,
+    /// The guarantee that holds, as docs/GUARANTEES.md numbers it.
+    guarantee: &'static str,
     /// The message after the action.
     done: &'static str,
+    /// The page to look at then, with its name and what it shows.
+    see: (&'static str, &'static str, &'static str),
 }
 
 const ACTIONS: [BreakAction; 8] = [
@@ -60,49 +76,65 @@ const ACTIONS: [BreakAction; 8] = [
         name: "write",
         label: "Write 10 items, twice",
         meaning: "Writes 10 items and changes each of them, so that there is something to break. Every change reaches every replica.",
+        guarantee: "Guarantee 1: a replica converges to the state of the source.",
         done: "10 items were written and changed.",
+        see: ("/", "Live", "shows each change"),
     },
     BreakAction {
         name: "deliver-again",
         label: "Deliver the last 10 records again",
         meaning: "Lambda may deliver a record more than once, at any time. An old delivery changes nothing: the verdicts are duplicate, stale or superseded.",
-        done: "The last records were delivered again. The page Live shows the verdicts: nothing was written.",
+        guarantee: "Guarantee 2: a stale delivery changes nothing.",
+        done: "The last records were delivered again. Replicas whose column applied is 0 below were not written; a cache only invalidates its entries again.",
+        see: ("/", "Live", "shows the verdicts"),
     },
     BreakAction {
         name: "out-of-order",
         label: "Deliver an outdated record",
         meaning: "A delivery is late and arrives after a newer one of the same item. The replica keeps the newer state: the verdict is stale.",
-        done: "A record older than the state of its item was delivered. The page Live shows the verdict.",
+        guarantee: "Guarantee 2: a stale delivery changes nothing.",
+        done: "A record older than the state of its item was delivered. Replicas whose column applied is 0 below were not written; a cache only invalidates its entries again.",
+        see: ("/", "Live", "shows the verdict"),
     },
     BreakAction {
         name: "poison",
         label: "Write a poison record",
         meaning: "Writes an item that no replica can store, because it has a reserved attribute. The record is quarantined and never lost; its neighbours are replicated.",
-        done: "A poison record was written. It is on the page Quarantine; the light is red until the item is deleted (below) or corrected.",
+        guarantee: "Guarantee 6: a poison record blocks no other record and is not lost.",
+        done: "A poison record was written. The light is red until the item is deleted (below) or corrected.",
+        see: ("/quarantine", "Quarantine", "shows the record"),
     },
     BreakAction {
         name: "remove-poison",
         label: "Delete the poison item",
         meaning: "Deletes the item of the poison record, as its owner would. The quarantined record stays until it is redriven, which then finds nothing to do.",
+        guarantee: "Guarantee 12: a redrive resolves a failure.",
         done: "The item of the poison record was deleted.",
+        see: ("/quarantine", "Quarantine", "redrives the record"),
     },
     BreakAction {
         name: "kill",
         label: "Kill the replicator in its next batch",
         meaning: "The process ends in the middle of a batch: half of it is written, nothing is acknowledged. Lambda delivers the whole batch again, and the half that was written becomes duplicates.",
-        done: "The replicator was killed in the middle of a batch of new items. The page Live shows the failed delivery and the repeated one.",
+        guarantee: "Guarantee 5: a change is acknowledged only when it is safe.",
+        done: "The replicator was killed in the middle of a batch of new items.",
+        see: ("/", "Live", "shows the failed delivery and the repeated one"),
     },
     BreakAction {
         name: "expire",
         label: "Expire an item now",
         meaning: "Writes an item whose time to live has passed, and removes it as DynamoDB's TTL does. The replica gets a tombstone, and the archive a row with the item.",
-        done: "An item was written and removed by TTL. The page Live shows the removal.",
+        guarantee: "Guarantee 7: every item that TTL removes is archived, exactly once after deduplication.",
+        done: "An item was written and removed by TTL.",
+        see: ("/archive", "Archive", "has its row"),
     },
     BreakAction {
         name: "drop-replica",
         label: "Drop the replica",
         meaning: "Deletes the replica's table and creates it empty, as if it were lost. The light becomes red, and the task repair on the page Tasks, with apply, fills it again.",
-        done: "The replica is empty. Run the task repair with apply on the page Tasks to fill it.",
+        guarantee: "Guarantee 16: the task repair removes every persistent difference.",
+        done: "The replica is empty.",
+        see: ("/tasks", "Tasks", "has the task repair, which fills it with apply"),
     },
 ];
 
@@ -121,16 +153,22 @@ pub(crate) async fn show(
     };
     let round = verify_light::compare(maintenance).await;
     let light = LightState::decide(None, round.as_ref());
-    let done = ACTIONS.iter().find(|action| action.name == message.done).map(|action| action.done);
+    let done = ACTIONS.iter().find(|action| action.name == message.done);
     let body = html! {
         p.note { "Break a part of the stack and watch the light: it compares every replica with the source again and again." }
         div #light role="status" { (light.render()) }
         noscript { p.note { "Without JavaScript the light does not update itself: reload the page." } }
-        @if let Some(done) = done { p.box role="status" { (done) } }
+        @if let Some(BreakAction { done, see: (path, name, what), .. }) = done {
+            p.box role="status" { (done) " The page " a href=(path) { (name) } " " (what) "." }
+        }
+        h2 { "Deliveries" }
+        div.scroll #deliveries tabindex="0" role="region" aria-label="Deliveries" {
+            (deliveries(observer, message.position()))
+        }
         h2 { "What can happen at any time" }
         div.cards { @for action in offered(&context) { (card(&context, action)) } }
         h2 { "Replicas" }
-        div.cards { @for totals in observer.totals().iter().filter(|totals| &*totals.sink != "archiver") {
+        div.cards { @for totals in observer.totals().iter().filter(|totals| &*totals.sink != live::ARCHIVER) {
             (sink(&context, observer, &totals.sink))
         } }
         h2 { "Everything else" }
@@ -138,6 +176,7 @@ pub(crate) async fn show(
             section.box aria-label="S3" {
                 h3 { "S3" }
                 p { "While S3 is down, nothing can be archived or quarantined. Lambda delivers the records again until it is back: none is lost." }
+                p.note { (WAITS) }
                 @let down = observer.switches().is_s3_down();
                 p { "State: " @if down { span.verdict.bad { "down" } } @else { span.verdict.good { "works" } } }
                 form method="post" action=(PATH) {
@@ -160,6 +199,36 @@ pub(crate) async fn show(
     frame::page(PATH, TITLE, &body).into_response()
 }
 
+/// Renders the number of verdicts of each sink after a change of this number; all since the start for 0.
+fn deliveries(observer: &ChangeObserver, position: u64) -> Markup {
+    let sinks = observer.totals();
+    let page = observer.after(position, RING_CAPACITY);
+    let of_sink = |sink: &SinkTotals, verdict: ChangeVerdict| {
+        if position == 0 {
+            return sink.of(verdict);
+        }
+        let all = page.changes.iter().flat_map(|change| &change.verdicts);
+        all.filter(|own| own.sink == sink.sink && own.verdict == verdict).count() as u64
+    };
+    let verdicts = live::shown_verdicts(|verdict| sinks.iter().any(|sink| of_sink(sink, verdict) > 0));
+    html! {
+        table {
+            caption {
+                @if position == 0 { "Verdicts since the start." } @else { "Verdicts since your last action." }
+                " Only “applied” and “tombstone” have written."
+            }
+            thead { tr {
+                th scope="col" { "Replica" }
+                @for verdict in &verdicts { th.number scope="col" title=(verdict.meaning()) { (verdict.as_str()) } }
+            } }
+            tbody { @for sink in &sinks { tr {
+                th scope="row" { (sink.sink) }
+                @for verdict in &verdicts { td.number { (of_sink(sink, *verdict)) } }
+            } } }
+        }
+    }
+}
+
 /// Returns the actions that this stack can perform.
 fn offered(context: &LocalContext) -> impl Iterator<Item = &'static BreakAction> {
     let has_ttl = context.stack.source_table().is_some_and(|table| table.ttl_attribute.is_some());
@@ -176,6 +245,7 @@ fn card(context: &LocalContext, action: &BreakAction) -> Markup {
         section.box aria-label=(action.label) {
             h3 { (action.label) }
             p { (action.meaning) }
+            p.note { (action.guarantee) }
             form method="post" action=(PATH) {
                 (frame::token_field(context))
                 input type="hidden" name="action" value=(action.name);
@@ -185,7 +255,8 @@ fn card(context: &LocalContext, action: &BreakAction) -> Markup {
     }
 }
 
-fn label(fault: SinkFault) -> &'static str {
+/// Returns the state of a replica with this fault, as words after its name.
+pub(crate) fn label(fault: SinkFault) -> &'static str {
     match fault {
         SinkFault::Off => "works",
         SinkFault::Refuse => "refuses every write",
@@ -215,6 +286,7 @@ fn sink(context: &LocalContext, observer: &ChangeObserver, name: &str) -> Markup
         section.box aria-label=(format!("replica {name}")) {
             h3 { (name) }
             p { (meaning(current)) " While a replica fails, the others go on, and no change is lost: Lambda delivers it again until the replica confirms it." }
+            p.note { (WAITS) }
             form.row method="post" action=(PATH) {
                 (frame::token_field(context))
                 input type="hidden" name="action" value="sink";
@@ -238,8 +310,9 @@ pub(crate) async fn act(State(context): State<LocalContext>, Form(form): Form<Br
     if let Err(rejected) = context.guard.check_token(form.token.as_deref()) {
         return rejected.into_response();
     }
+    let since = context.stack.observer().map(|observer| observer.last_number()).unwrap_or_default();
     match perform(&context, &form).await {
-        Ok(()) => Redirect::to(&format!("{PATH}?done={}", urlencoded(&form.action))).into_response(),
+        Ok(()) => Redirect::to(&format!("{PATH}?done={}&since={since}", urlencoded(&form.action))).into_response(),
         Err(reason) => frame::failed(StatusCode::CONFLICT, PATH, TITLE, &reason),
     }
 }
@@ -351,14 +424,20 @@ async fn expire(context: &LocalContext) -> Result<(), String> {
     context.stack.run_ttl_sweep().await.map(drop).map_err(|error| error.to_string())
 }
 
-/// Sends the state of the light, until the page is closed or the console stops.
-pub(crate) async fn light(State(context): State<LocalContext>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let stream = unfold((context, None::<VerifyRound>), |(context, before)| async move {
+/// Sends the state of the light and the verdicts, until the page is closed or the console stops.
+pub(crate) async fn light(
+    State(context): State<LocalContext>,
+    axum::extract::Query(message): axum::extract::Query<BreakMessage>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let position = message.position();
+    let stream = unfold((context, None::<VerifyRound>), move |(context, before)| async move {
         sleep(verify_light::EVERY).await;
         let maintenance = context.maintenance.as_ref().filter(|_| !*context.stopped.borrow())?;
         let round = verify_light::compare(maintenance).await;
         let state = LightState::decide(before.as_ref(), round.as_ref());
-        let event = Event::default().event("light").data(state.render().into_string());
+        let deliveries = context.stack.observer().map(|observer| deliveries(observer, position).0);
+        let update = json!({"light": state.render().0, "deliveries": deliveries});
+        let event = Event::default().event("light").data(update.to_string());
         Some((Ok(event), (context, round.ok())))
     });
     Sse::new(stream).keep_alive(KeepAlive::default())

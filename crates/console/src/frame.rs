@@ -12,7 +12,7 @@ use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-use crate::ConsoleContext;
+use crate::{ConsoleContext, assets};
 
 const TIME: &[BorrowedFormatItem<'_>] = format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
 
@@ -59,11 +59,9 @@ fn framed(PageContent { path, title, body }: &PageContent, navigation: PageLinks
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     title { (title) " · Millrace" }
-                    link rel="icon" href="/assets/icon.svg";
-                    link rel="stylesheet" href="/assets/uplot.css";
-                    link rel="stylesheet" href="/assets/console.css";
-                    script src="/assets/uplot.js" defer {}
-                    script src="/assets/console.js" defer {}
+                    link rel="icon" href=(assets::address("icon.svg"));
+                    link rel="stylesheet" href=(assets::address("console.css"));
+                    script src=(assets::address("console.js")) defer {}
                 }
                 body {
                     a.skip href="#main" { "Skip to the content" }
@@ -105,6 +103,9 @@ pub(crate) fn problem(reason: &str) -> Markup {
 fn advice(reason: &str) -> Option<&'static str> {
     if reason.contains("ExpiredToken") && !reason.contains("log in again") {
         return Some("Log in again, and reload the page after a minute.");
+    }
+    if reason.contains("ResourceNotFound") {
+        return Some("Create the table again, and reload the page. The task backfill fills a replica that is empty.");
     }
     let is_denied = reason.contains("AccessDenied");
     is_denied.then_some("`millrace console --print-policy` prints the permissions that the pages need.")
@@ -175,6 +176,7 @@ mod tests {
         for (reason, fix) in [
             ("Users: BatchGetItem: AccessDeniedException: not authorized", "millrace console --print-policy"),
             ("ListObjectsV2: ExpiredToken: The provided token has expired", "Log in again, and reload the page"),
+            ("UsersReplica cannot be read: ResourceNotFoundException: not found", "Create the table again"),
         ] {
             assert!(problem(reason).into_string().contains(fix), "{reason}");
         }

@@ -20,6 +20,8 @@ const TITLE: &str = "Key";
 const HISTORY: usize = 50;
 /// The maximum length of an item on the page, in bytes; a larger one is cut, and the page says so.
 const SHOWN_BYTES: usize = 32 * 1024;
+/// The length of a value that is shown in a box of limited height, in bytes.
+const LONG_BYTES: usize = 1_000;
 
 /// The key in the page's address.
 #[derive(Debug, Default, Deserialize)]
@@ -37,7 +39,7 @@ pub(crate) fn address(key: &str) -> String {
 pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Query<KeyQuery>) -> Response {
     let own = match context.stores().await {
         Ok(own) => own,
-        Err(missing) => return missing.page(TITLE),
+        Err(missing) => return missing.page(PATH, TITLE),
     };
     let maintenance = &own.maintenance;
     let description = match maintenance.source.describe().await {
@@ -73,7 +75,7 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
             section.box aria-label="source" {
                 h3 { "source: " (maintenance.source.name()) }
                 @match &stores.source {
-                    Ok(Some(own)) => { (item(own, &[])) }
+                    Ok(Some(own)) => { (item("source", own, &[])) }
                     Ok(None) => { p { "No item." } }
                     Err(error) => { (frame::problem(error)) }
                 }
@@ -155,7 +157,7 @@ fn of_replica(replica: &StoredReplica) -> Markup {
                             None => {}
                         }
                     }
-                    @if let Some(own) = replica.item() { (item(own, &different)) }
+                    @if let Some(own) = replica.item() { (item(&replica.name, own, &different)) }
                     @if !different.is_empty() { p { "Different: " mark { (different.join(", ")) } } }
                 }
             }
@@ -205,11 +207,17 @@ fn archive(stores: &KeyStores) -> Markup {
             @match &stores.archive {
                 None => { p { "This deployment has no archive." } }
                 Some(Err(error)) => { (frame::problem(error)) }
-                Some(Ok(rows)) if rows.is_empty() => { p { "No row." } }
-                Some(Ok(rows)) => {
-                    @for row in rows {
+                Some(Ok(found)) => {
+                    @if found.rows.is_empty() { p { "No row." } }
+                    @for row in &found.rows {
                         p.note { "Removed at " time { (frame::machine_time(row.removed_at)) } }
-                        pre { (frame::cut(row.item.get(), SHOWN_BYTES)) }
+                        pre tabindex="0" { (frame::cut(row.item.get(), SHOWN_BYTES)) }
+                    }
+                    @if found.is_cut {
+                        p.note {
+                            "Only " (key_stores::ARCHIVE_OBJECTS) " objects of the latest hours were searched: "
+                            "query the others on the page " a href="/archive" { "Archive" } "."
+                        }
                     }
                 }
             }
@@ -235,8 +243,8 @@ fn failures(stores: &KeyStores) -> Markup {
     }
 }
 
-/// Renders an item with one attribute per line, sorted by name; attributes with these names are marked.
-fn item(item: &RawItem, marked: &[String]) -> Markup {
+/// Renders the item of a store with one attribute per line, sorted by name; attributes with these names are marked.
+fn item(store: &str, item: &RawItem, marked: &[String]) -> Markup {
     let json: Result<std::collections::BTreeMap<String, serde_json::Value>, _> = serde_json::from_str(&item.encode());
     html! {
         @match json {
@@ -246,7 +254,14 @@ fn item(item: &RawItem, marked: &[String]) -> Markup {
                     @for (name, value) in &attributes {
                         tr {
                             th scope="row" { @if marked.contains(name) { mark { (name) } } @else { (name) } }
-                            td.mono { (frame::cut(&value.to_string(), SHOWN_BYTES)) }
+                            @let text = value.to_string();
+                            td.mono {
+                                @if text.len() > LONG_BYTES {
+                                    div.long tabindex="0" role="region" aria-label=(format!("{store}: {name}")) {
+                                        (frame::cut(&text, SHOWN_BYTES))
+                                    }
+                                } @else { (text) }
+                            }
                         }
                     }
                 } }

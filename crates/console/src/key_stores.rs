@@ -31,7 +31,7 @@ const IN_FLIGHT: usize = 8;
 /// The time limit of a lookup in the cache.
 const CACHE_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 /// The maximum number of archive objects that are searched for a key.
-const ARCHIVE_OBJECTS: usize = 50;
+pub(crate) const ARCHIVE_OBJECTS: usize = 50;
 /// The maximum number of rows of a key that are shown.
 const ROWS: usize = 20;
 /// The maximum number of failure objects that are searched for a key.
@@ -95,12 +95,19 @@ pub(crate) enum CacheState {
     },
 }
 
+/// The rows of a key in the archive.
+pub(crate) struct FoundRows {
+    pub(crate) rows: Vec<ArchivedRow>,
+    /// Whether there are more than [`ARCHIVE_OBJECTS`] objects, so that some were not searched.
+    pub(crate) is_cut: bool,
+}
+
 /// One key in every store.
 pub(crate) struct KeyStores {
     pub(crate) source: Result<Option<RawItem>, String>,
     pub(crate) replicas: Vec<StoredReplica>,
     /// The archived rows of the last two days; `None` if there is no archive.
-    pub(crate) archive: Option<Result<Vec<ArchivedRow>, String>>,
+    pub(crate) archive: Option<Result<FoundRows, String>>,
     pub(crate) failures: Result<Vec<FailureOfKey>, String>,
     pub(crate) cache: CacheState,
 }
@@ -232,21 +239,47 @@ async fn cached(cache: &Cache, table: &str, key: &CanonicalKey) -> CacheState {
     }
 }
 
+/// Returns the keys of the latest objects of a day, at most `most`, and whether there are more.
+///
+/// A day may have any number of objects, and a listing begins at its first hour. The objects of an hour are in no order
+/// of time.
+async fn latest_objects(archive: &ArchiveStore, day: &str, most: usize) -> Result<(Vec<String>, bool), String> {
+    let limit = i32::try_from(most + 1).unwrap_or(i32::MAX);
+    let objects = first_keys(archive, day, limit).await?;
+    if objects.len() <= most {
+        return Ok((objects, false));
+    }
+    let mut latest = Vec::new();
+    for hour in (0..24).rev() {
+        latest.extend(first_keys(archive, &format!("{day}hr={hour:02}/"), limit).await?);
+        if latest.len() >= most {
+            break;
+        }
+    }
+    latest.truncate(most);
+    Ok((latest, true))
+}
+
+async fn first_keys(archive: &ArchiveStore, prefix: &str, limit: i32) -> Result<Vec<String>, String> {
+    let page = archive.list_page(prefix, None, limit).await.map_err(|error| error.to_string())?;
+    Ok(page.into_iter().map(|object| object.key).collect())
+}
+
 async fn archived(
     maintenance: &MaintenanceHandler,
     archive: &ArchiveStore,
     key: &CanonicalKey,
     now: OffsetDateTime,
-) -> Result<Vec<ArchivedRow>, String> {
+) -> Result<FoundRows, String> {
     let description = maintenance.source.describe().await.map_err(|error| error.to_string())?;
     let table = description.arn.split_once(":table/").map_or(maintenance.source.name(), |(_, name)| name);
-    let mut objects = Vec::new();
-    for day in [now - Duration::DAY, now] {
+    let (mut objects, mut is_cut) = (Vec::new(), false);
+    for day in [now, now - Duration::DAY] {
         let prefix = format!("{ARCHIVE}{table}/dt={}/", ArchiveDay::of(day));
-        let listed = archive.list(&prefix).await.map_err(|error| error.to_string())?;
-        objects.extend(listed.into_iter().map(|object| object.key));
+        let (listed, has_more) = latest_objects(archive, &prefix, ARCHIVE_OBJECTS - objects.len()).await?;
+        objects.extend(listed);
+        is_cut |= has_more;
     }
-    let objects = objects.split_off(objects.len().saturating_sub(ARCHIVE_OBJECTS));
     let names = Arc::new(KeyNames::new(description.key_names()));
     let (archive, key, runtime) = (archive.clone(), key.clone(), Handle::current());
     let search = move || {
@@ -255,10 +288,11 @@ async fn archived(
         own.collect::<Result<Vec<_>, ArchiveRowError>>()
     };
     let rows = tokio::task::spawn_blocking(search).await.map_err(|error| error.to_string())?;
-    rows.map_err(|error| match error {
+    let rows = rows.map_err(|error| match error {
         ArchiveRowError::Unread(error) => error.to_string(),
         ArchiveRowError::Corrupt(corrupt) => corrupt.to_string(),
-    })
+    })?;
+    Ok(FoundRows { rows, is_cut })
 }
 
 /// Reads a failure object; `None` if it is too large for a page, or no longer exists.

@@ -15,12 +15,14 @@ use axum::response::{IntoResponse as _, Response};
 use futures::stream::{Stream, unfold};
 use http::StatusCode;
 use maud::{Markup, html};
+use millrace_local::fault_switches::SinkFault;
 use millrace_local::observer::{ChangeObserver, ChangeVerdict, LagPoint, ObservedChange, RING_CAPACITY, SinkTotals};
+use millrace_sinks::cache;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{LocalContext, frame, key};
+use crate::{LocalContext, assets, break_it, frame, key};
 
 /// The number of changes that a page shows at first.
 const FIRST_ROWS: usize = 50;
@@ -30,6 +32,8 @@ const ROWS: usize = 20;
 const EVERY: Duration = Duration::from_millis(500);
 
 const TITLE: &str = "Live";
+/// The name of the archiver among the sinks.
+pub(crate) const ARCHIVER: &str = "archiver";
 
 /// The filter of the timeline, as in the page's address.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -88,9 +92,10 @@ pub(crate) async fn show(State(context): State<LocalContext>, Query(filter): Que
     let newest = TimelineFilter { since: None, ..filter.clone() };
     let all = observer.after(0, RING_CAPACITY);
     let shown: Vec<_> = all.changes.iter().rev().filter(|change| newest.admits(change)).take(FIRST_ROWS).collect();
-    let table = context.stack.source_table().map_or("the source table", |table| table.name.as_str());
+    let table = source_name(&context);
     let body = html! {
         p.note { "Every change of " code { (table) } " as it arrives, and what it did in each replica. Times are in UTC." }
+        div.flow #picture role="group" aria-label="The system" { (picture(table, observer)) }
         h2 { "Replicas" }
         // The region itself stays when its content is updated, and with it the focus.
         div.scroll #totals tabindex="0" role="region" aria-label="Counters of the replicas" {
@@ -122,12 +127,59 @@ pub(crate) async fn show(State(context): State<LocalContext>, Query(filter): Que
             table {
                 caption { "The newest change is at the top." }
                 thead { (head()) }
-                tbody #rows data-position=(all.position) { @for change in &shown { (row(change)) } }
+                tbody #rows data-position=(all.position) data-plots=(assets::address("uplot.js")) { @for change in &shown { (row(change)) } }
             }
         }
         @if shown.is_empty() { (empty(&filter, table)) }
     };
     frame::page("/", TITLE, &body).into_response()
+}
+
+fn source_name(context: &LocalContext) -> &str {
+    context.stack.source_table().map_or("the source table", |table| table.name.as_str())
+}
+
+/// Renders the way of a change: the source, the functions and their sinks, with the faults that are switched on.
+fn picture(table: &str, observer: &ChangeObserver) -> Markup {
+    let totals = observer.totals();
+    let (archivers, sinks): (Vec<_>, Vec<_>) = totals.iter().partition(|sink| &*sink.sink == ARCHIVER);
+    let fault = |sink: &SinkTotals| {
+        if &*sink.sink == ARCHIVER {
+            return observer.switches().is_s3_down().then_some("S3 is down");
+        }
+        let fault = observer.switches().of_sink(&sink.sink);
+        (fault != SinkFault::Off).then(|| break_it::label(fault))
+    };
+    let target = |sink: &SinkTotals, name: &str| {
+        let written = sink.of(ChangeVerdict::Applied) + sink.of(ChangeVerdict::Tombstone);
+        let fault = fault(sink);
+        html! {
+            div.node.bad[fault.is_some()] {
+                strong { (name) }
+                div.note {
+                    (written) @if name == cache::NAME { " invalidated" } @else { " written" }
+                    @if let Some(lag_ms) = sink.lag_ms { ", lag " (frame::milliseconds(lag_ms)) }
+                }
+                @if let Some(fault) = fault { div { (fault) } }
+            }
+        }
+    };
+    let arrow = html! { span.arrow aria-hidden="true" { "→" } };
+    html! {
+        div.node { strong { (table) } div.note { "source table" } }
+        div.lanes {
+            div.lane {
+                (arrow) div.node { strong { "replicator" } div.note { "reads the stream" } } (arrow)
+                @for sink in sinks { (target(sink, &sink.sink)) }
+            }
+            @for sink in archivers {
+                div.lane {
+                    (arrow) div.node { strong { "archiver" } div.note { "reads removals by TTL" } } (arrow)
+                    (target(sink, "archive"))
+                }
+            }
+        }
+    }
 }
 
 fn first_note(shown: usize, observed: u64) -> String {
@@ -143,11 +195,15 @@ fn empty(filter: &TimelineFilter, table: &str) -> Markup {
     }
 }
 
+/// Returns the columns of a table of counters: the usual verdicts, and those that have occurred.
+pub(crate) fn shown_verdicts(has_occurred: impl Fn(ChangeVerdict) -> bool) -> Vec<ChangeVerdict> {
+    let usual = [ChangeVerdict::Applied, ChangeVerdict::Duplicate, ChangeVerdict::Stale, ChangeVerdict::Failed];
+    ChangeVerdict::ALL.into_iter().filter(|own| usual.contains(own) || has_occurred(*own)).collect()
+}
+
 /// Renders the counters of the sinks.
 fn totals(totals: &[SinkTotals], in_progress: usize) -> Markup {
-    let shown = |verdict| totals.iter().any(|sink| sink.of(verdict) > 0);
-    let usual = [ChangeVerdict::Applied, ChangeVerdict::Duplicate, ChangeVerdict::Stale, ChangeVerdict::Failed];
-    let verdicts: Vec<_> = ChangeVerdict::ALL.into_iter().filter(|own| usual.contains(own) || shown(*own)).collect();
+    let verdicts = shown_verdicts(|verdict| totals.iter().any(|sink| sink.of(verdict) > 0));
     html! {
         table {
             caption { (in_progress) " batches in progress" }
@@ -180,16 +236,22 @@ pub(crate) fn row(change: &ObservedChange) -> Markup {
         tr {
             td.fixed { time datetime=(frame::machine_time(change.at)) { (frame::clock_time(change.at)) } }
             // A shortened key is not a key.
-            td.mono.key { @if change.key.ends_with('}') { a href=(key::address(&change.key)) { (change.key) } } @else { (change.key) } }
+            td.key {
+                span.mono {
+                    @if change.key.ends_with('}') { a href=(key::address(&change.key)) { (change.key) } } @else { (change.key) }
+                }
+                div.note { "revision " (change.sequence) }
+            }
             td.fixed { (change.kind.as_str()) }
             td { (change.attributes.join(", ")) }
             td.fixed { (change.lag_ms.map_or_else(String::new, frame::milliseconds)) }
             td {
-                @for own in &change.verdicts {
-                    div { (own.sink) ": " (frame::verdict(own.verdict, own.reason.as_deref())) }
+                div.verdicts {
+                    @for own in &change.verdicts {
+                        div { (own.sink) ": " (frame::verdict(own.verdict, own.reason.as_deref())) }
+                    }
                 }
                 @if let Some(error) = &change.error { div.note { (error) } }
-                div.note { "revision " (change.sequence) }
             }
         }
     }
@@ -207,7 +269,8 @@ pub(crate) async fn events(
         let page = timeline(observer, &filter, position, ROWS);
         let rows = html! { @for change in &page.shown { (row(change)) } };
         let totals = totals(&observer.totals(), observer.in_progress());
-        let data = json!({"rows": rows.0, "totals": totals.0, "note": note(&page)});
+        let picture = picture(source_name(&context), observer);
+        let data = json!({"rows": rows.0, "totals": totals.0, "picture": picture.0, "note": note(&page)});
         let next = page.position;
         Some((Ok(Event::default().event("changes").data(data.to_string())), (context, filter, next)))
     });

@@ -46,7 +46,7 @@ pub(crate) async fn show(State(context): State<DeployedContext>, Query(query): Q
             @for own in MetricWindow::ALL {
                 @let hours = own.hours.to_string();
                 a href=(frame::address("/", &[("hours", &hours)])) aria-current=[(own == window).then_some("true")] {
-                    "Last " (frame::count(usize::try_from(own.hours).unwrap_or_default(), "hour"))
+                    "Last " @if own.hours == 1 { "hour" } @else { (own.hours) " hours" }
                 }
             }
         }

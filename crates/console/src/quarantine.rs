@@ -42,7 +42,7 @@ pub(crate) struct RedriveForm {
 pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
     let maintenance = match context.stores().await {
         Ok(stores) => stores.maintenance,
-        Err(missing) => return missing.page(TITLE),
+        Err(missing) => return missing.page(PATH, TITLE),
     };
     let sections = tokio::time::timeout(SHOWN_WITHIN, Box::pin(sections(&context, &maintenance))).await;
     let late = || Err(format!("the failure bucket has not responded within {} s: try again", SHOWN_WITHIN.as_secs()));
@@ -156,6 +156,6 @@ pub(crate) async fn start(State(context): State<ConsoleContext>, Form(form): For
     }
     match context.start_task("redrive", request).await {
         Ok(id) => Redirect::to(&tasks::address(&id)).into_response(),
-        Err(refused) => refused.page(TITLE),
+        Err(refused) => refused.page(PATH, TITLE),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
+use maud::html;
 use millrace_local::observer::ChangeObserver;
 use millrace_local::stack::LocalStack;
 use millrace_maintenance::MaintenanceHandler;
@@ -43,9 +44,13 @@ impl StackUnavailable {
         Self { status: StatusCode::BAD_GATEWAY, reason }
     }
 
-    /// Renders the page that says so.
-    pub(crate) fn page(&self, title: &str) -> Response {
-        frame::failed(self.status, "/", title, &self.reason)
+    /// Renders the page at this path, which says so.
+    pub(crate) fn page(&self, path: &str, title: &str) -> Response {
+        let body = html! {
+            (frame::problem(&self.reason))
+            p { a href=(path) { "Open the page again" } }
+        };
+        (self.status, frame::page(path, title, &body)).into_response()
     }
 }
 

@@ -37,11 +37,11 @@ pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
     if context.origin.is_local()
         && let Err(missing) = context.stores().await
     {
-        return missing.page(TITLE);
+        return missing.page(PATH, TITLE);
     }
     let own = match context.task_runs().await {
         Ok(own) => own,
-        Err(missing) => return missing.page(TITLE),
+        Err(missing) => return missing.page(PATH, TITLE),
     };
     let body = html! {
         h2 { "Runs" }
@@ -190,7 +190,7 @@ pub(crate) async fn start(
     };
     match context.start_task(task.name, request).await {
         Ok(id) => Redirect::to(&address(&id)).into_response(),
-        Err(refused) => refused.page(TITLE),
+        Err(refused) => refused.page(PATH, TITLE),
     }
 }
 
@@ -230,13 +230,14 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<St
             };
             return frame::failed(StatusCode::NOT_FOUND, PATH, "Run", reason);
         }
-        Err(missing) => return missing.page("Run"),
+        Err(missing) => return missing.page(PATH, "Run"),
     };
     let is_running = run.state == RunState::Running;
     let body = html! {
         div #run role="status" data-running=(is_running) {
             p { strong { (run.task) } " " (state(&run)) " started at " (started(&run, &context)) " UTC" }
-            p.mono { (run.request) }
+            @if run.request.is_empty() || run.request == "{}" { p.note { "With the default options." } }
+            @else { p.mono { (run.request) } }
             @if let RunState::Failed(reason) = &run.state { (frame::problem(reason)) }
             h2 { "Counts" }
             // An execution returns its counts with its output, which it has only if it succeeds.
@@ -292,7 +293,7 @@ pub(crate) async fn apply(
     let run = match context.task_run(&id).await {
         Ok(Some(run)) => run,
         Ok(None) => return refused(StatusCode::NOT_FOUND, "There is no run of this ID: start the dry run again."),
-        Err(missing) => return missing.page(TITLE),
+        Err(missing) => return missing.page(PATH, TITLE),
     };
     let Some(request) = run.for_real() else {
         return refused(StatusCode::CONFLICT, "The run is not a dry run that has ended: start a dry run first.");
@@ -302,7 +303,7 @@ pub(crate) async fn apply(
     };
     match context.start_task(task.name, request).await {
         Ok(id) => Redirect::to(&address(&id)).into_response(),
-        Err(refused) => refused.page(TITLE),
+        Err(refused) => refused.page(PATH, TITLE),
     }
 }
 

@@ -15,6 +15,7 @@ mod archive;
 mod deployed;
 mod doctor;
 mod tables;
+mod unreadable;
 
 const ADDRESS: &str = "127.0.0.1:8090";
 /// A text that a page must never contain as it is.
@@ -159,6 +160,13 @@ async fn live_shows_each_change_with_the_verdict_of_each_replica() {
     for text in ["INSERT", "MODIFY", "<td>name</td>", "dynamodb: ", ">applied</span>", ">quarantined</span>"] {
         assert!(page.contains(text), "{text} is missing: {page}");
     }
+    let (_, picture) = page.split_once("aria-label=\"The system\"").unwrap();
+    let (picture, _) = picture.split_once("<h2>").unwrap();
+    for text in
+        ["<strong>Users</strong>", "<strong>replicator</strong>", "<strong>dynamodb</strong>", "2 written, lag "]
+    {
+        assert!(picture.contains(text) && !picture.contains("node bad"), "{text} is missing: {picture}");
+    }
     let counters = "id=\"totals\" tabindex=\"0\" role=\"region\" aria-label=\"Counters of the replicas\"><table>";
     assert!(page.contains(counters), "an update of the counters takes no focus: {page}");
     let (_, page) = scene.get("/?verdict=quarantined").await;
@@ -297,12 +305,21 @@ async fn old_delivery_changes_nothing_and_the_light_is_green() {
     assert_eq!(scene.post("/break", "action=write").await.0, StatusCode::SEE_OTHER);
     scene.stack.wait_until_drained().await;
     for action in ["deliver-again", "out-of-order"] {
+        let before = scene.stack.observer().unwrap().last_number();
         assert_eq!(scene.post("/break", &format!("action={action}")).await.0, StatusCode::SEE_OTHER, "{action}");
+        let (_, page) = scene.get(&format!("/break?done={action}&since={before}")).await;
+        assert_page(&page);
+        let (_, counters) = page.split_once("Verdicts since your last action.").unwrap();
+        assert!(counters.contains("<th scope=\"row\">dynamodb</th><td class=\"number\">0</td>"), "applied: {page}");
+        assert!(!counters.contains(">tombstone</th>"), "{page}");
     }
     let (_, live) = scene.get("/").await;
     assert!(live.contains(">duplicate</span>") && live.contains(">stale</span>"), "{live}");
     let (_, page) = scene.get("/break?done=deliver-again").await;
     assert!(page.contains("The last records were delivered again."), "{page}");
+    let rows = page.split("aria-label=\"Deliveries\"").nth(1).unwrap().split("</div>").next().unwrap();
+    assert!(rows.contains("Verdicts since the start.") && rows.contains(">duplicate</th>"), "{page}");
+    assert!(page.contains("Guarantee 2: a stale delivery changes nothing."), "{page}");
     assert!(page.contains("Verify: green. Every replica is equal to the source (10 items)."), "{page}");
 }
 
@@ -311,7 +328,9 @@ async fn broken_replica_is_repaired_and_killed_batch_is_delivered_again() {
     let scene = ConsoleScene::start().await;
     assert_eq!(scene.post("/break", "action=sink&sink=dynamodb&fault=refuse").await.0, StatusCode::SEE_OTHER);
     assert_eq!(scene.post("/break", "action=write").await.0, StatusCode::SEE_OTHER);
-    wait_for(&scene, "/", ">failed</span>").await;
+    let live = wait_for(&scene, "/", ">failed</span>").await;
+    assert!(live.contains("<div class=\"node bad\"><strong>dynamodb</strong>"), "the picture shows the fault: {live}");
+    assert!(live.contains("<div>refuses every write</div>"), "{live}");
     wait_for(&scene, "/break", "Verify: yellow.").await;
     assert_eq!(scene.post("/break", "action=reset").await.0, StatusCode::SEE_OTHER);
     wait_for(&scene, "/break", "Verify: green.").await;

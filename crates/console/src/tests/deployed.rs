@@ -323,7 +323,10 @@ async fn failed_call_is_shown_with_its_fix() {
             "/",
             "no AWS credentials: log in",
         ),
-        ("users", call("ListStackResources", expired), "/quarantine", "log in again, or set --profile"),
+        ("users", call("ListStackResources", expired.clone()), "/quarantine", "log in again, or set --profile"),
+        ("users", call("GetFunctionConfiguration", expired.clone()), "/key", "log in again, or set --profile"),
+        ("users", call("GetMetricData", expired.clone()), "/", "log in again, or set --profile"),
+        ("users", call("ListExecutions", expired), "/tasks", "log in again, or set --profile"),
         ("users", call("GetMetricData", denied()), "/", "GetMetricData was denied: allow cloudwatch:GetMetricData"),
         ("users", call("ListExecutions", denied()), "/tasks", "ListExecutions was denied: allow states:ListExecutions"),
         ("users", call("DescribeExecution", denied()), "/tasks/runs/dry", "allow states:DescribeExecution"),
@@ -344,6 +347,7 @@ async fn failed_call_is_shown_with_its_fix() {
         let (status, page) = deployed.scene.get(path).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY, "{path}: {page}");
         assert!(page.contains(reason), "{reason} is missing: {page}");
+        assert!(page.contains("aria-current=\"page\""), "the page is named as the current one: {page}");
         assert_page(&page);
     }
     let stores = Refusals { stores: Some("the document is gone"), ..Refusals::default() };
