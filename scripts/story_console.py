@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Uses the console of `millrace up` in a browser, as a person does: the first visit, a change that arrives, a poison record
 that is redriven, a replica that is broken and repaired, old deliveries, and a key that expires and is restored; with the
-keyboard, without JavaScript, with bad input, from other sites, with markup in all data, and while servers are down.
+keyboard, without JavaScript, with bad input, from other sites, with markup in all data, and while servers are down. Then
+`millrace console` of a deployed stack, in an account whose stores are those of this machine, also with expired credentials.
 
 Screenshots of every page at two widths are written to target/screenshots. An argument selects stories by a part of their names.
 """
 
 import contextlib
+import datetime
 import html
+import http.client
 import http.server
 import json
 import os
@@ -22,7 +25,7 @@ import urllib.parse
 import urllib.request
 
 from browser import Visitor, check_look, chromium, print_all
-from story import Local, check, eventually
+from story import MILLRACE, ROOT, Local, Program, check, eventually
 
 PAGES = {
     "live": "/",
@@ -116,9 +119,10 @@ def first_visit(browser, local):
         check("the first page is Live", visitor.page.get_by_role("heading", level=1).inner_text() == "Live")
         check("it says what to do", "No change has arrived yet. Write an item to Users" in visitor.text())
         [timing] = visitor.page.evaluate("performance.getEntriesByType('navigation').map((one) => one.toJSON())")
-        read, shown = timing["responseEnd"], timing["loadEventEnd"]
-        print(f"  took    {read:.0f} ms until the page is read, {shown:.0f} ms until it is shown")
+        answered, shown = timing["responseEnd"] - timing["requestStart"], timing["loadEventEnd"]
+        print(f"  took    {shown:.0f} ms until the page is shown, {answered:.0f} ms of them for the response of the server")
         check("it is shown within 2 s", shown < 2000)
+        visitor.page.locator(".uplot").last.wait_for()
         # The stream of events does not end.
         loaded = [one for one in visitor.requests if one.resource_type != "eventsource"]
         sizes = [one.sizes() for one in loaded if one.response().finished() is None]
@@ -132,6 +136,10 @@ def first_visit(browser, local):
             current = visitor.page.get_by_role("navigation", name="Pages").locator("[aria-current=page]").inner_text()
             heading = visitor.page.get_by_role("heading", level=1).inner_text()
             check(f"the navigation leads to {name}", (current, heading) == (name, name))
+            sent = visitor.page.evaluate(
+                "performance.getEntriesByType('resource').filter((one) => one.name.includes('/assets/') && one.transferSize > 0).length"
+            )
+            check("and loads no script or style again", sent == 0)
         visitor.open("/no-such-page", 404)
         check("a wrong address is explained", "There is no page at this address." in visitor.alert())
         visitor.check_unharmed("no page has an error in the browser's console or a request to another host")
@@ -254,6 +262,11 @@ def old_delivery(browser, local):
         for action in ("Deliver the last 10 records again", "Deliver an outdated record"):
             visitor.click("button", action)
             check(f"{action}: the page says what happened", "The page Live shows the verdict" in visitor.text())
+            counted = visitor.region("Deliveries").locator("tr", has_text="dynamodb").locator("td")
+            check("its counters show that nothing was applied", counted.first.inner_text() == "0")
+            counts = [int(one) for one in counted.all_inner_texts()]
+            check("but that the records were delivered", sum(counts) == (10 if "last 10" in action else 1))
+            check("and the guarantee is named", "Guarantee 2: a stale delivery changes nothing." in visitor.text())
         colors = set()
         for _ in range(20):
             colors.add(visitor.page.locator("#light").inner_text()[:13])
@@ -561,7 +574,7 @@ def keyboard(browser, local):
         visitor.open("/break")
         page.get_by_role("button", name="Write 10 items, twice").focus()
         page.keyboard.press("Enter")
-        page.wait_for_url("**/break?done=write")
+        page.wait_for_url("**/break?done=write&*")
         check("Enter uses a switch", "10 items were written and changed." in visitor.text())
         visitor.open("/tasks")
         page.locator("summary", has_text=re.compile("^verify:")).focus()
@@ -709,6 +722,163 @@ def markup_in_data(browser, folder):
             check("and the report of a task", "<script>" in visitor.text() and harmless())
 
 
+class DeployedAccount(http.server.ThreadingHTTPServer):
+    """An account with the stack of the console's tests, whose tables and buckets are those of a local stack."""
+
+    daemon_threads = True
+    RECORDED = os.path.join(ROOT, "crates", "console", "src", "tests", "stack.json")
+    FUNCTION = "GetFunctionConfiguration FunctionName=users-maintenance"
+    VARIABLES = {
+        "SOURCE_TABLE": "Users",
+        "REPLICA_TABLE": "UsersReplica",
+        "ARCHIVE_BUCKET": "users-archive",
+        "FAILURE_BUCKET": "users-failures",
+        "REPLICATOR_FUNCTION": "users-replicator",
+        "ARCHIVER_FUNCTION": "users-archiver",
+        "STACK_NAME": "users",
+    }
+
+    def __init__(self, local):
+        self.local = local
+        self.is_expired = False
+        with open(self.RECORDED, encoding="utf-8") as file:
+            self.recorded = json.load(file)
+        self.recorded[self.FUNCTION]["Environment"]["Variables"] = self.VARIABLES
+        account = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def respond(self):
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                status, headers, content = account.answer(self.command, self.path, self.headers, body)
+                self.send_response(status)
+                for name, value in headers:
+                    self.send_header(name, value)
+                if not any(name.lower() == "content-length" for name, _ in headers):
+                    self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = respond
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+    def answer(self, method, path, headers, body):
+        """Returns the status, the headers and the body of a response."""
+        target = headers.get("x-amz-target", "")
+        is_form = "form-urlencoded" in headers.get("content-type", "")
+        if self.is_expired:
+            return self.expired(is_json=bool(target) or is_form or path.startswith("/20"))
+        if target.startswith("DynamoDB_"):
+            return self.forward(self.local.dynamodb.meta.endpoint_url, method, path, headers, body)
+        if target:
+            (name, value), *_ = json.loads(body).items()
+            return self.record(f"{target.split('.')[1]} {name}={value}")
+        if is_form:
+            form = dict(urllib.parse.parse_qsl(body.decode()))
+            if form["Action"] == "GetMetricData":
+                return self.metrics(form)
+            return self.record(f"{form['Action']} StackName={form.get('StackName')}")
+        function = re.match(r"/2015-03-31/functions/([^/]+)/configuration", path)
+        if function:
+            return self.record(f"GetFunctionConfiguration FunctionName={function[1]}")
+        if path.startswith("/20"):
+            return self.record(path)
+        return self.forward(self.local.s3.meta.endpoint_url, method, path, headers, body)
+
+    def record(self, call):
+        if call in self.recorded:
+            return 200, [], json.dumps(self.recorded[call]).encode()
+        return 403, [("x-amzn-errortype", "AccessDeniedException")], b'{"message":"not authorized"}'
+
+    def expired(self, is_json):
+        message = "The security token included in the request is expired"
+        if is_json:
+            return 400, [("x-amzn-errortype", "ExpiredTokenException")], json.dumps({"message": message}).encode()
+        return 400, [], f"<Error><Code>ExpiredToken</Code><Message>{message}</Message></Error>".encode()
+
+    def metrics(self, form):
+        """Returns a value of every second period; the lag varies."""
+        start = datetime.datetime.fromisoformat(form["StartTime"])
+        queries = [name.split(".")[2] for name in form if re.fullmatch(r"MetricDataQueries\.member\.\d+\.Id", name)]
+        results = []
+        for number in queries:
+            prefix = f"MetricDataQueries.member.{number}"
+            name = form[f"{prefix}.MetricStat.Metric.MetricName"]
+            period = datetime.timedelta(seconds=int(form[f"{prefix}.MetricStat.Period"]))
+            times = [(start + period * step).isoformat() for step in range(0, 36, 2)]
+            largest = {"ReplicationLag": 2_000, "IteratorAge": 900, "AppliedChanges": 120, "Invocations": 40}.get(name, 0)
+            values = [largest * (step % 5 + 1) // 5 for step in range(len(times))]
+            results.append({"Id": form[f"{prefix}.Id"], "Timestamps": times, "Values": values})
+        return 200, [], json.dumps({"MetricDataResults": results}).encode()
+
+    def forward(self, endpoint, method, path, headers, body):
+        place = urllib.parse.urlsplit(endpoint).netloc
+        connection = http.client.HTTPConnection(place, timeout=30)
+        connection.request(method, path, body, {name: value for name, value in headers.items() if name.lower() != "host"})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        dropped = ("transfer-encoding", "connection")
+        return answer.status, [one for one in answer.getheaders() if one[0].lower() not in dropped], content
+
+
+@contextlib.contextmanager
+def deployed_console(account):
+    """Starts `millrace console` of the account's stack, and returns its URL."""
+    credentials = {"AWS_ACCESS_KEY_ID": "anybody", "AWS_SECRET_ACCESS_KEY": "anything", "AWS_EC2_METADATA_DISABLED": "true"}
+    options = ["--stack", "users", "--endpoint-url", account.url, "--region", "eu-west-1", "--console-port", "0"]
+    with Program(*MILLRACE, "console", *options, env={**PATH, **credentials}) as program:
+        yield re.search(r"http://127\.0\.0\.1:\d+", program.wait_for("console of", 1200))[0]
+
+
+def deployed_stack(browser, local):
+    put(local, user("ada"))
+    put(local, user("stuck", 1, _rev={"S": "mine"}))
+    pages = {**PAGES, **deep_pages(local)}
+    shared = ("key", "archive", "quarantine", "tasks", "doctor", "key-stores", "archive-day", "archive-object", "doctor-rule")
+    paths = {"metrics": "/", **{name: pages[name] for name in shared}, "run": "/tasks/runs/dry"}
+    eventually(
+        "the failure bucket has an object",
+        lambda: local.s3.list_objects_v2(Bucket="users-failures", Prefix="quarantine/").get("Contents"),
+    )
+    with DeployedAccount(local) as account, deployed_console(account) as console:
+        with Visitor(browser, console) as visitor:
+            visitor.open("/")
+            check("the page Metrics has the lag of a replica", "2000 ms" in visitor.region("Metrics of the replicas").inner_text())
+            for name, path in paths.items():
+                visitor.open(path)
+                if name == "doctor":
+                    shows(visitor, "the findings are read", "Read at ", "#run", 60)
+                check_look(visitor, f"deployed-{name}")
+            visitor.open(pages["key-stores"])
+            check("a key is shown in all stores", "Every replica is equal to the source." in visitor.text())
+            visitor.open("/quarantine")
+            check("a quarantined record is shown", "_rev" in visitor.text())
+            check("nothing can be started", visitor.page.locator("form[method=post]").count() == 0)
+            visitor.open("/break", 404)
+            check("a page of a local stack is explained", "needs a local stack" in visitor.alert())
+            account.is_expired = True
+            for path in ("/", pages["key-stores"], "/archive", "/quarantine", "/tasks"):
+                visitor.open(path, 502)
+                said = visitor.alert()
+                check(f"{path[:12]} names the expired credential and the fix", "ExpiredToken" in said and "og in again" in said)
+            check_look(visitor, "deployed-expired")
+            account.is_expired = False
+            visitor.open("/quarantine")
+            check("after a login, the page works again", "_rev" in visitor.text())
+            visitor.check_unharmed("nothing went wrong in the browser")
+    local.dynamodb.delete_item(TableName="Users", Key=key_of("stuck", 1))
+
+
 STORIES = [
     first_visit,
     change_arrives,
@@ -721,6 +891,7 @@ STORIES = [
     without_script,
     keyboard,
     accessible,
+    deployed_stack,
     engine_down,
 ]
 
