@@ -167,6 +167,7 @@ impl ServicePlace {
             AccountService::Ec2 => (region.as_str(), host("ec2")),
             AccountService::Kms => (region.as_str(), host("kms")),
             AccountService::Lambda => (region.as_str(), host("lambda")),
+            AccountService::Pipes => (region.as_str(), host("pipes")),
             AccountService::S3 => (region.as_str(), host("s3")),
             AccountService::Sns => (region.as_str(), host("sns")),
             AccountService::Sqs => (region.as_str(), host("sqs")),
@@ -229,6 +230,10 @@ impl ServicePlace {
                 "apigateway",
                 format!("/v2/apis/{}/routes{}", encoded(call.parameter("ApiId")), query("nextToken", marker)),
             ),
+            AccountService::Pipes => {
+                let next = marker.map_or_else(String::new, |marker| format!("&NextToken={}", encoded(marker)));
+                get("pipes", format!("/v1/pipes?SourcePrefix={}{next}", encoded(call.parameter("SourcePrefix"))))
+            }
             AccountService::S3 => get("s3", bucket_path(call)),
         }
     }
@@ -240,7 +245,7 @@ impl ServicePlace {
             let _ = write!(body, "&{name}={}", encoded(value));
         };
         match call.operation.name {
-            "DescribeVpcEndpoints" | "DescribeRouteTables" => {
+            "DescribeVpcEndpoints" | "DescribeRouteTables" | "DescribeSecurityGroups" => {
                 add("Filter.1.Name", "vpc-id");
                 add("Filter.1.Value.1", call.parameter("VpcId"));
             }
@@ -397,7 +402,8 @@ mod tests {
     use bytes::Bytes;
     use millrace_doctor::account_call::{
         AccountOperation, DESCRIBE_ENDPOINTS, DESCRIBE_TABLE, GET_CONCURRENCY, GET_FUNCTION, GET_LIFECYCLE, GET_QUEUE,
-        GET_ROUTES, GET_STATISTICS, GET_TOPIC, LIST_MAPPINGS, LIST_OBJECTS, LIST_STACK_RESOURCES, SCAN, SIMULATE,
+        GET_ROUTES, GET_STATISTICS, GET_TOPIC, LIST_MAPPINGS, LIST_OBJECTS, LIST_PIPES, LIST_STACK_RESOURCES, SCAN,
+        SIMULATE,
     };
     use time::macros::datetime;
 
@@ -436,6 +442,12 @@ mod tests {
                 "https://lambda.eu-west-1.amazonaws.com/2019-09-30/functions/f/concurrency",
             ),
             (&GET_ROUTES, &[("ApiId", "a")], "https://apigateway.eu-west-1.amazonaws.com/v2/apis/a/routes"),
+            (
+                &LIST_PIPES,
+                &[("SourcePrefix", "arn:aws:dynamodb:::table/T/stream/1")],
+                "https://pipes.eu-west-1.amazonaws.com/v1/pipes?SourcePrefix=arn%3Aaws%3Adynamodb%3A%3A%3Atable%2FT%2F\
+                 stream%2F1",
+            ),
             (&GET_LIFECYCLE, &[("Bucket", "b.c")], "https://s3.eu-west-1.amazonaws.com/b.c?lifecycle"),
             (
                 &LIST_OBJECTS,
@@ -526,6 +538,7 @@ mod tests {
         };
         assert!(next(&LIST_MAPPINGS, "X").url.ends_with("?Marker=a%2Fb"));
         assert!(next(&LIST_STACK_RESOURCES, "StackName").body.ends_with("&StackName=x&NextToken=a%2Fb"));
+        assert!(next(&LIST_PIPES, "SourcePrefix").url.ends_with("/v1/pipes?SourcePrefix=x&NextToken=a%2Fb"));
         assert!(next(&GET_ROUTES, "ApiId").url.ends_with("/v2/apis/x/routes?nextToken=a%2Fb"));
     }
 

@@ -28,6 +28,8 @@ pub enum AccountService {
     Kms,
     /// Lambda.
     Lambda,
+    /// `EventBridge` Pipes.
+    Pipes,
     /// S3.
     S3,
     /// SNS.
@@ -187,6 +189,14 @@ pub static DESCRIBE_ENDPOINTS: AccountOperation =
 /// Describes the route tables of a VPC.
 pub static DESCRIBE_ROUTES: AccountOperation =
     operation(AccountService::Ec2, "DescribeRouteTables", "ec2:DescribeRouteTables", "*");
+/// Describes the security groups of a VPC.
+pub static DESCRIBE_GROUPS: AccountOperation =
+    operation(AccountService::Ec2, "DescribeSecurityGroups", "ec2:DescribeSecurityGroups", "*");
+/// Lists the pipes whose source has a prefix.
+pub static LIST_PIPES: AccountOperation = AccountOperation {
+    pages: Some(PageMembers { list: "/Pipes", next: "/NextToken", parameter: "NextToken" }),
+    ..operation(AccountService::Pipes, "ListPipes", "pipes:ListPipes", "*")
+};
 /// Lists the routes of an HTTP API.
 pub static GET_ROUTES: AccountOperation = AccountOperation {
     pages: Some(PageMembers { list: "/items", next: "/nextToken", parameter: "nextToken" }),
@@ -194,7 +204,7 @@ pub static GET_ROUTES: AccountOperation = AccountOperation {
 };
 
 /// All operations.
-pub static OPERATIONS: [&AccountOperation; 25] = [
+pub static OPERATIONS: [&AccountOperation; 27] = [
     &LIST_STACK_RESOURCES,
     &GET_TEMPLATE,
     &LIST_MAPPINGS,
@@ -219,6 +229,8 @@ pub static OPERATIONS: [&AccountOperation; 25] = [
     &GET_STATISTICS,
     &DESCRIBE_ENDPOINTS,
     &DESCRIBE_ROUTES,
+    &DESCRIBE_GROUPS,
+    &LIST_PIPES,
     &GET_ROUTES,
 ];
 

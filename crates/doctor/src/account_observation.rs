@@ -3,20 +3,26 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::account_call::{
-    DESCRIBE_ENDPOINTS, DESCRIBE_ROUTES, DESCRIBE_STREAM, GET_FUNCTION, GET_STATISTICS, LIST_OBJECTS, SCAN, SIMULATE,
+    DESCRIBE_ENDPOINTS, DESCRIBE_GROUPS, DESCRIBE_ROUTES, DESCRIBE_STREAM, GET_FUNCTION, GET_STATISTICS, LIST_OBJECTS,
+    SCAN, SIMULATE,
 };
 use crate::account_reader::{one_or_many, text_of};
 use crate::account_recording::AnswerBook;
 use crate::deployment::{
-    FailureObjects, FunctionPurpose, FunctionSettings, StreamDeployment, StreamMapping, SubnetRoutes, TtlSample,
+    FailureObjects, FunctionPurpose, FunctionSettings, SecurityGroupSettings, StreamDeployment, StreamMapping,
+    SubnetRoutes, TtlSample, VpcEndpointSettings, bucket_name,
 };
-use crate::iam_policy::GrantResult;
+use crate::deployment_builder::security_group;
+use crate::iam_policy::{GrantResult, SimulatedGrant};
+use crate::replica_address::place_of;
+use crate::resource_entry::resolved_json;
 use crate::rules::destination::{FAILURE_PREFIX, needed_grants};
+use crate::rules::encryption::key_uses;
 use crate::setting::SettingValue;
 
 /// The least number that is a time in milliseconds: as seconds, it is in the year 5138.
@@ -210,7 +216,7 @@ fn failure_objects(
     own: Option<(&FunctionSettings, &str)>,
 ) -> SettingValue<FailureObjects> {
     let bucket = match mapping.on_failure.get() {
-        Ok(arn) => arn.and_then(|arn| arn.strip_prefix("arn:aws:s3:::")).map(str::to_owned),
+        Ok(arn) => arn.and_then(|arn| bucket_name(arn)).map(str::to_owned),
         Err(reason) => return SettingValue::Unresolved(reason),
     };
     let mut prefixes: Vec<(String, String, bool)> = Vec::new();
@@ -241,33 +247,59 @@ fn failure_objects(
     found.map_or(SettingValue::Absent, SettingValue::Known)
 }
 
+/// A permission that a rule asks for.
+struct WantedGrant {
+    action: &'static str,
+    resource: String,
+    /// The service that uses a key for the role.
+    service: Option<String>,
+}
+
 /// Evaluates the permissions that the rules ask for.
 fn simulate(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
-    let mut wanted: BTreeMap<String, Vec<(&'static str, String)>> = BTreeMap::new();
+    let mut wanted: BTreeMap<String, Vec<WantedGrant>> = BTreeMap::new();
     for mapping in &deployment.mappings {
         let Ok(function) = deployment.function_of(mapping) else { continue };
         let Some(role) = function.role.known() else { continue };
         let of_role = wanted.entry(role.clone()).or_default();
         if let Some(arn) = mapping.on_failure.known() {
-            of_role.extend(needed_grants(deployment, arn));
+            let service = arn.split(':').nth(2).map(str::to_owned);
+            of_role.extend(needed_grants(deployment, arn).into_iter().map(|(action, resource)| {
+                let service = service.clone().filter(|_| action.starts_with("kms:"));
+                WantedGrant { action, resource, service }
+            }));
         }
-        if let Some(key) = deployment.table_of(mapping).ok().and_then(|table| table.key.known()) {
-            of_role.push(("kms:Decrypt", key.clone()));
-        }
+        let keys = key_uses(deployment, mapping).into_iter().flatten();
+        of_role.extend(keys.map(|used| {
+            let service = Some(used.service.to_owned());
+            WantedGrant { action: used.action, resource: used.key, service }
+        }));
     }
     for role in &mut deployment.roles {
-        for (action, resource) in wanted.get(&role.arn).into_iter().flatten() {
-            let parameters = [
+        for WantedGrant { action, resource, service } in wanted.get(&role.arn).into_iter().flatten() {
+            let mut parameters = vec![
                 ("PolicySourceArn", role.arn.as_str()),
                 ("ActionNames.member.1", action),
                 ("ResourceArns.member.1", resource),
             ];
+            // A statement may allow a key only through the service.
+            let region = place_of(resource).map_or("", |(region, _)| region);
+            let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+            let via = service.as_ref().map(|service| format!("{service}.{region}.{suffix}"));
+            if let Some(via) = &via {
+                parameters.extend([
+                    ("ContextEntries.member.1.ContextKeyName", "kms:ViaService"),
+                    ("ContextEntries.member.1.ContextKeyType", "string"),
+                    ("ContextEntries.member.1.ContextKeyValues.member.1", via),
+                ]);
+            }
             let result = match book.ask(&SIMULATE, &parameters) {
                 SettingValue::Known(response) => evaluation(response),
                 SettingValue::Absent => GrantResult::Unknown("the role does not exist".to_owned()),
                 SettingValue::Unresolved(reason) => GrantResult::Unknown(reason),
             };
-            role.simulated.push(((*action).to_owned(), resource.clone(), result));
+            let (action, resource, service) = ((*action).to_owned(), resource.clone(), service.clone());
+            role.simulated.push(SimulatedGrant { action, resource, service, result });
         }
     }
 }
@@ -327,6 +359,7 @@ fn sample(response: &Value, attribute: &str) -> TtlSample {
 
 /// Finds out which subnets of functions have a route to AWS's services.
 fn route_subnets(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
+    let network = &mut deployment.network;
     for function in &deployment.functions {
         let Some(subnets) = function.subnets.known() else { continue };
         let name = function.name.split(':').next().unwrap_or_default();
@@ -337,6 +370,11 @@ fn route_subnets(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
         };
         let routes = match vpc {
             Some(vpc) => {
+                match book.ask(&DESCRIBE_GROUPS, &[("VpcId", vpc)]) {
+                    SettingValue::Known(response) => network.groups.extend(groups_of(response)),
+                    SettingValue::Absent => {}
+                    SettingValue::Unresolved(reason) => network.unknown_groups = Some(reason),
+                }
                 let endpoints = book.ask(&DESCRIBE_ENDPOINTS, &[("VpcId", vpc)]);
                 let tables = book.ask(&DESCRIBE_ROUTES, &[("VpcId", vpc)]);
                 endpoints.and_then(|endpoints| tables.map(|tables| (endpoints, tables)))
@@ -349,7 +387,7 @@ fn route_subnets(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
                 SettingValue::Absent => SettingValue::Absent,
                 SettingValue::Unresolved(reason) => SettingValue::Unresolved(reason.clone()),
             };
-            deployment.network.routed_subnets.insert(subnet.clone(), routes);
+            network.routed_subnets.insert(subnet.clone(), routes);
         }
     }
 }
@@ -373,12 +411,55 @@ fn routes_of(subnet: &str, endpoints: &Value, tables: &Value) -> SubnetRoutes {
         let of_gateway = one_or_many(&endpoint["routeTableIdSet"]);
         endpoint["vpcEndpointType"] == "Interface" || of_gateway.into_iter().any(|it| it.as_str() == id && id.is_some())
     };
-    let name = |endpoint: &Value| text_of(&endpoint["serviceName"]).unwrap_or("an unknown service").to_owned();
-    let services = available.filter(serves).map(name).collect();
+    let endpoints = available.filter(serves).map(endpoint_of).collect();
     let leaves = |route: &&Value| {
         let is_default = route["destinationCidrBlock"] == "0.0.0.0/0" || route["destinationIpv6CidrBlock"] == "::/0";
         let is_internet = text_of(&route["gatewayId"]).is_some_and(|gateway| gateway.starts_with("igw-"));
         is_default && !is_internet && route["state"] != "blackhole"
     };
-    SubnetRoutes { is_open: table.is_some_and(|table| one_or_many(&table["routeSet"]).iter().any(leaves)), services }
+    SubnetRoutes { is_open: table.is_some_and(|table| one_or_many(&table["routeSet"]).iter().any(leaves)), endpoints }
+}
+
+fn endpoint_of(endpoint: &Value) -> VpcEndpointSettings {
+    let name = text_of(&endpoint["serviceName"]).unwrap_or("an unknown service").to_owned();
+    let groups = one_or_many(&endpoint["groupSet"]).into_iter().filter_map(|group| text_of(&group["groupId"]));
+    let groups = SettingValue::Known(groups.map(str::to_owned).collect());
+    let is_interface = endpoint["vpcEndpointType"] == "Interface";
+    VpcEndpointSettings { service: SettingValue::Known(name), groups: is_interface.then_some(groups) }
+}
+
+/// Returns the security groups of a VPC, with a rule for each of the other ends that a rule of the account has.
+fn groups_of(response: &Value) -> BTreeMap<String, SecurityGroupSettings> {
+    const PEERS: [(&str, &str, &str); 4] = [
+        ("ipRanges", "cidrIp", "CidrIp"),
+        ("ipv6Ranges", "cidrIpv6", "CidrIpv6"),
+        ("prefixListIds", "prefixListId", "SourcePrefixListId"),
+        ("groups", "groupId", "SourceSecurityGroupId"),
+    ];
+    let rules = |permissions: &Value| {
+        let mut rules = Vec::new();
+        for permission in one_or_many(permissions) {
+            for (list, member, property) in PEERS {
+                for peer in one_or_many(&permission[list]) {
+                    let mut rule = json!({
+                        "IpProtocol": permission["ipProtocol"],
+                        "FromPort": permission["fromPort"],
+                        "ToPort": permission["toPort"],
+                    });
+                    rule[property] = peer[member].clone();
+                    rules.push(rule);
+                }
+            }
+        }
+        rules
+    };
+    let group = |group: &Value| {
+        let properties = json!({
+            "EgressIsComplete": true,
+            "SecurityGroupEgress": rules(&group["ipPermissionsEgress"]),
+            "SecurityGroupIngress": rules(&group["ipPermissions"]),
+        });
+        Some((text_of(&group["groupId"])?.to_owned(), security_group(&resolved_json(&properties))))
+    };
+    one_or_many(&response["securityGroupInfo"]).into_iter().filter_map(group).collect()
 }

@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 use crate::account_call::{
     AccountCall, DESCRIBE_ALARMS, DESCRIBE_BACKUPS, DESCRIBE_KEY, DESCRIBE_TABLE, DESCRIBE_TTL, GET_BUCKET_POLICY,
     GET_CONCURRENCY, GET_ENCRYPTION, GET_FUNCTION, GET_KEY_POLICY, GET_LIFECYCLE, GET_QUEUE, GET_ROUTES, GET_TEMPLATE,
-    GET_TOPIC, GET_VERSIONING, LIST_MAPPINGS, LIST_STACK_RESOURCES,
+    GET_TOPIC, GET_VERSIONING, LIST_MAPPINGS, LIST_PIPES, LIST_STACK_RESOURCES,
 };
 use crate::account_observation;
 use crate::account_recording::{AccountRecording, AccountTarget, AnswerBook};
-use crate::deployment::{DeploymentForm, SourceLocation, StreamMapping};
-use crate::deployment_builder;
+use crate::deployment::{DeploymentForm, SourceLocation, StreamMapping, bucket_name};
+use crate::deployment_builder::{self, own_purpose};
 use crate::iam_policy::RolePermissions;
 use crate::replica_address::{place_of, replicas_of};
-use crate::resource_entry::{ResourceEntry, resolved_json, unresolved};
+use crate::resource_entry::{PropertyNode as _, ResourceEntry, resolved_json, unresolved};
 use crate::setting::SettingValue;
 use crate::template_node::TemplateNode;
 use crate::template_reader::{DeploymentReading, inline_code_reports, retained};
@@ -156,6 +156,7 @@ impl AccountReader<'_, '_> {
             retained: SettingValue::Absent,
             literal_streams: Vec::new(),
             reports_failures: SettingValue::Unresolved("the code of a function is not read".to_owned()),
+            api_document: SettingValue::Absent,
         }
     }
 
@@ -298,21 +299,16 @@ impl AccountReader<'_, '_> {
             let function = text_of(&mapping["FunctionArn"]).unwrap_or_default();
             self.add_function(function);
         }
-        for mapping in &judged {
-            let function = text_of(&mapping["FunctionArn"]).unwrap_or_default();
-            let Some(arn) = text_of(&mapping["DestinationConfig"]["OnFailure"]["Destination"]) else { continue };
-            match (arn.strip_prefix("arn:aws:s3:::"), arn.split(':').nth(2)) {
-                (Some(bucket), _) => self.add_bucket(bucket),
-                (None, Some("sqs" | "sns")) => self.add_channel(arn, function),
-                (None, _) => {}
-            }
-        }
+        self.add_stores(&judged);
+        let streams: BTreeSet<&str> = judged.iter().filter_map(|it| text_of(&it["EventSourceArn"])).collect();
+        let unknown_pipes = streams.into_iter().filter_map(|stream| self.add_pipes(stream)).last();
         self.add_routes();
         let unknown_alarms = self.add_alarms();
         let mut problems = std::mem::take(&mut self.problems);
         let mut deployment = deployment_builder::build(&self.entries, &mut problems);
         deployment.form = DeploymentForm::Account;
         deployment.unknown_alarms = unknown_alarms;
+        deployment.unknown_pipes = unknown_pipes;
         deployment.unread.append(&mut self.unread);
         // Alarms, metrics and failure objects name a mapping by its UUID.
         for mapping in &mut deployment.mappings {
@@ -405,7 +401,10 @@ impl AccountReader<'_, '_> {
                     "Role": configuration["Role"],
                     "Environment": {"Variables": variables},
                     "LoggingConfig": configuration["LoggingConfig"],
-                    "VpcConfig": {"SubnetIds": configuration["VpcConfig"]["SubnetIds"]},
+                    "VpcConfig": {
+                        "SubnetIds": configuration["VpcConfig"]["SubnetIds"],
+                        "SecurityGroupIds": configuration["VpcConfig"]["SecurityGroupIds"],
+                    },
                 })
             }
             SettingValue::Absent => unresolved("the function does not exist"),
@@ -521,29 +520,12 @@ impl AccountReader<'_, '_> {
             let rules: Vec<Value> = one_or_many(&response["Rule"]).into_iter().map(lifecycle_rule).collect();
             json!({"Rules": rules})
         });
-        let default = self.book.ask(&GET_ENCRYPTION, &parameters).map(|response| {
-            let rule = one_or_many(&response["Rule"]).first().copied().cloned().unwrap_or_default();
-            rule["ApplyServerSideEncryptionByDefault"].clone()
-        });
-        let key = match default {
-            SettingValue::Known(default) => text_of(&default["KMSMasterKeyID"]).map(|key| self.customer_key(key)),
-            SettingValue::Absent => None,
-            SettingValue::Unresolved(reason) => Some(unresolved(&reason)),
-        };
         let properties = json!({
             "VersioningConfiguration": value_of(versioning),
             "LifecycleConfiguration": value_of(lifecycle),
-            "BucketEncryption": {"ServerSideEncryptionConfiguration": [
-                {"ServerSideEncryptionByDefault": {"KMSMasterKeyID": key}},
-            ]},
+            "BucketEncryption": self.bucket_encryption(bucket),
         });
-        let of_stack = self.of_stack("AWS::S3::Bucket", bucket);
-        let resource = of_stack.map_or(bucket, |of_stack| &of_stack.id).to_owned();
-        let metadata = of_stack.and_then(|of_stack| of_stack.metadata.clone());
-        let mut entry = self.entry(&resource, "AWS::S3::Bucket", &properties);
-        entry.metadata = metadata;
-        bucket.clone_into(&mut entry.name);
-        self.entries.push(entry);
+        let resource = self.add_bucket_entry(bucket, &properties);
         match self.book.ask(&GET_BUCKET_POLICY, &parameters) {
             SettingValue::Known(policy) => {
                 let properties = json!({"Bucket": bucket, "PolicyDocument": document(policy)});
@@ -557,6 +539,73 @@ impl AccountReader<'_, '_> {
                 self.entries.push(entry);
             }
         }
+    }
+
+    /// Reads the destinations of mappings, and the keys of the buckets of Millrace's own functions.
+    fn add_stores(&mut self, judged: &[&Value]) {
+        for mapping in judged {
+            let function = text_of(&mapping["FunctionArn"]).unwrap_or_default();
+            let Some(arn) = text_of(&mapping["DestinationConfig"]["OnFailure"]["Destination"]) else { continue };
+            match (bucket_name(arn), arn.split(':').nth(2)) {
+                (Some(bucket), _) => self.add_bucket(bucket),
+                (None, Some("sqs" | "sns")) => self.add_channel(arn, function),
+                (None, _) => {}
+            }
+        }
+        for mapping in judged {
+            for bucket in self.own_buckets(text_of(&mapping["FunctionArn"]).unwrap_or_default()) {
+                self.add_bucket_key(&bucket);
+            }
+        }
+    }
+
+    /// Reads the key of a bucket that is not a destination, and nothing else of it.
+    fn add_bucket_key(&mut self, bucket: &str) {
+        if self.entries.iter().any(|entry| entry.kind == "AWS::S3::Bucket" && entry.name == bucket) {
+            return;
+        }
+        let properties = json!({"BucketEncryption": self.bucket_encryption(bucket)});
+        self.add_bucket_entry(bucket, &properties);
+    }
+
+    /// Adds a bucket and returns the name of its resource.
+    fn add_bucket_entry(&mut self, bucket: &str, properties: &Value) -> String {
+        let of_stack = self.of_stack("AWS::S3::Bucket", bucket);
+        let resource = of_stack.map_or(bucket, |of_stack| &of_stack.id).to_owned();
+        let metadata = of_stack.and_then(|of_stack| of_stack.metadata.clone());
+        let mut entry = self.entry(&resource, "AWS::S3::Bucket", properties);
+        entry.metadata = metadata;
+        bucket.clone_into(&mut entry.name);
+        self.entries.push(entry);
+        resource
+    }
+
+    /// Returns the default encryption of a bucket, whose key is read, too.
+    fn bucket_encryption(&mut self, bucket: &str) -> Value {
+        let default = self.book.ask(&GET_ENCRYPTION, &[("Bucket", bucket)]).map(|response| {
+            let rule = one_or_many(&response["Rule"]).first().copied().cloned().unwrap_or_default();
+            rule["ApplyServerSideEncryptionByDefault"].clone()
+        });
+        let key = match default {
+            SettingValue::Known(default) => text_of(&default["KMSMasterKeyID"]).map(|key| self.customer_key(key)),
+            SettingValue::Absent => None,
+            SettingValue::Unresolved(reason) => Some(unresolved(&reason)),
+        };
+        json!({"ServerSideEncryptionConfiguration": [{"ServerSideEncryptionByDefault": {"KMSMasterKeyID": key}}]})
+    }
+
+    /// Returns the buckets of the archive and of the quarantine, if a function is one of Millrace's own.
+    fn own_buckets(&self, function: &str) -> Vec<String> {
+        let is_function = |entry: &&ResourceEntry| entry.kind == "AWS::Lambda::Function" && entry.arn == function;
+        let variables = match self.entries.iter().find(is_function) {
+            Some(entry) => entry.properties.at(&["Environment", "Variables"]).known().copied(),
+            None => None,
+        };
+        let variable = |name: &str| variables?.get(name)?.text().filter(|text| !text.is_empty());
+        if own_purpose(|name| variable(name).is_some()).is_none() {
+            return Vec::new();
+        }
+        ["ARCHIVE_BUCKET", "FAILURE_BUCKET"].into_iter().filter_map(variable).map(str::to_owned).collect()
     }
 
     /// Reads the policy and the key of a queue or a topic.
@@ -621,6 +670,22 @@ impl AccountReader<'_, '_> {
                     self.unread.push((self.location(id), format!("the routes of the API: {reason}")));
                 }
             }
+        }
+    }
+
+    /// Reads the pipes of a stream, or returns the reason why they are not known.
+    fn add_pipes(&mut self, stream: &str) -> Option<String> {
+        match self.book.ask(&LIST_PIPES, &[("SourcePrefix", stream)]) {
+            SettingValue::Known(response) => {
+                for pipe in one_or_many(&response["Pipes"]).into_iter().filter(|pipe| pipe["Source"] == stream) {
+                    let properties = json!({"Source": stream, "DesiredState": pipe["DesiredState"]});
+                    let entry = self.entry(text_of(&pipe["Name"]).unwrap_or_default(), "AWS::Pipes::Pipe", &properties);
+                    self.entries.push(entry);
+                }
+                None
+            }
+            SettingValue::Absent => None,
+            SettingValue::Unresolved(reason) => Some(reason),
         }
     }
 

@@ -9,6 +9,15 @@ use crate::access_policy::AccessPolicy;
 use crate::iam_policy::RolePermissions;
 use crate::setting::SettingValue;
 
+/// Returns the name of the bucket with this ARN, whose partition may be one of several (`aws-cn`, `aws-us-gov`).
+#[must_use]
+pub fn bucket_name(arn: &str) -> Option<&str> {
+    match arn.splitn(6, ':').collect::<Vec<_>>()[..] {
+        ["arn", _, "s3", "", "", name] if !name.is_empty() => Some(name),
+        _ => None,
+    }
+}
+
 /// The place of a resource in the deployment's files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceLocation {
@@ -52,6 +61,10 @@ pub struct StreamDeployment {
     pub mappings: Vec<StreamMapping>,
     /// Event source mappings that are not judged themselves: they read the same streams, or those of replicas.
     pub other_mappings: Vec<StreamMapping>,
+    /// The pipes of `EventBridge` that read a DynamoDB stream.
+    pub pipes: Vec<StreamPipe>,
+    /// Why the pipes are not known, if they are not.
+    pub unknown_pipes: Option<String>,
     /// Event source mappings whose source is not resolved, with the reason.
     pub unresolved_mappings: Vec<(SourceLocation, String)>,
     /// The Lambda functions.
@@ -66,6 +79,8 @@ pub struct StreamDeployment {
     pub roles: Vec<RolePermissions>,
     /// The KMS keys.
     pub keys: Vec<KeySettings>,
+    /// The names of aliases, each with the key that it names.
+    pub key_aliases: Vec<(String, SettingValue<String>)>,
     /// The metrics that alarms watch.
     pub alarms: Vec<WatchedMetric>,
     /// Why the alarms are not known, if they are not.
@@ -121,6 +136,15 @@ pub struct StreamMapping {
     pub invokes_published_alias: bool,
     /// The observations of an account.
     pub observed: ObservedDelivery,
+}
+
+/// A pipe of `EventBridge` that reads a DynamoDB stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamPipe {
+    /// The ARN of the stream.
+    pub stream: String,
+    /// Whether it is to run; AWS's default is true.
+    pub running: SettingValue<bool>,
 }
 
 /// The state of a mapping in an account, and its metrics of the last 14 days; absent in files.
@@ -195,6 +219,8 @@ pub struct FunctionSettings {
     pub log_level: SettingValue<String>,
     /// The subnets, if the function is in a VPC.
     pub subnets: SettingValue<Vec<String>>,
+    /// The security groups, if the function is in a VPC.
+    pub security_groups: SettingValue<Vec<String>>,
     /// Whether its code names `batchItemFailures`.
     pub reports_failures: SettingValue<bool>,
     /// Its purpose, if it is declared or known.
@@ -322,10 +348,14 @@ pub struct RouteSettings {
 pub struct NetworkSettings {
     /// The subnets that the deployment creates.
     pub subnets: Vec<String>,
-    /// The services with a VPC endpoint, such as `com.amazonaws.${AWS.Region}.dynamodb`.
-    pub endpoint_services: Vec<SettingValue<String>>,
+    /// The VPC endpoints.
+    pub endpoints: Vec<VpcEndpointSettings>,
     /// Whether there is a NAT gateway, or another route that is not examined.
     pub has_nat: bool,
+    /// The security groups by ID.
+    pub groups: BTreeMap<String, SecurityGroupSettings>,
+    /// Why the security groups are not known, if they are not.
+    pub unknown_groups: Option<String>,
     /// The routes of each subnet, in an account.
     pub routed_subnets: BTreeMap<String, SettingValue<SubnetRoutes>>,
 }
@@ -335,8 +365,48 @@ pub struct NetworkSettings {
 pub struct SubnetRoutes {
     /// Whether a route leaves the VPC, to any service.
     pub is_open: bool,
-    /// The services with a VPC endpoint, such as `com.amazonaws.eu-west-1.dynamodb`.
-    pub services: Vec<String>,
+    /// The VPC endpoints.
+    pub endpoints: Vec<VpcEndpointSettings>,
+}
+
+/// An endpoint of a service in a VPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VpcEndpointSettings {
+    /// The service, such as `com.amazonaws.eu-west-1.dynamodb`.
+    pub service: SettingValue<String>,
+    /// The security groups of an interface endpoint; `None` for one of the gateway type, which has none.
+    pub groups: Option<SettingValue<Vec<String>>>,
+}
+
+/// The rules of a security group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SecurityGroupSettings {
+    /// The outbound traffic that is allowed; `None` if all is.
+    pub egress: Option<Vec<TrafficRule>>,
+    /// The inbound traffic that is allowed.
+    pub ingress: Vec<TrafficRule>,
+    /// Why it may allow more, if it may.
+    pub unknown: Option<String>,
+}
+
+/// Traffic that a security group allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrafficRule {
+    /// Whether it includes TCP to port 443.
+    pub allows_https: bool,
+    /// The other end.
+    pub peer: TrafficPeer,
+}
+
+/// The other end of allowed traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrafficPeer {
+    /// A block of addresses or a list of them.
+    Addresses,
+    /// The members of a security group.
+    Group(String),
+    /// An address that nobody has, as in a rule that replaces the default one.
+    Nobody,
 }
 
 impl FunctionSettings {
@@ -392,8 +462,21 @@ impl StreamDeployment {
     /// Returns the bucket with this ARN.
     #[must_use]
     pub fn bucket(&self, arn: &str) -> Option<&BucketSettings> {
-        let name = arn.strip_prefix("arn:aws:s3:::")?;
+        let name = bucket_name(arn)?;
         self.buckets.iter().find(|bucket| bucket.name == name)
+    }
+
+    /// Returns the key with this ARN or ID, or with this alias by its name or ARN.
+    #[must_use]
+    pub fn key(&self, reference: &str) -> Option<&KeySettings> {
+        let name = reference.split_once(":alias/").map_or(reference, |(_, name)| name);
+        let of_alias = self
+            .key_aliases
+            .iter()
+            .find(|(alias, _)| alias == reference || alias.strip_prefix("alias/").is_some_and(|alias| alias == name));
+        let reference = of_alias.and_then(|(_, key)| key.known()).map_or(reference, String::as_str);
+        let is_id = |arn: &str| arn.strip_suffix(reference).is_some_and(|before| before.ends_with('/'));
+        self.keys.iter().find(|key| key.arn == reference || is_id(&key.arn))
     }
 
     /// Returns the role of a function.

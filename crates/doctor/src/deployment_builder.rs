@@ -6,7 +6,8 @@ use crate::access_policy::AccessPolicy;
 use crate::api_document;
 use crate::deployment::{
     BucketSettings, ChannelSettings, FunctionPurpose, FunctionSettings, IgnoredRule, KeySettings, LifecycleRule,
-    ObservedDelivery, RouteSettings, SourceLocation, StreamDeployment, StreamMapping, TableSettings, WatchedMetric,
+    ObservedDelivery, RouteSettings, SecurityGroupSettings, SourceLocation, StreamDeployment, StreamMapping,
+    StreamPipe, TableSettings, TrafficPeer, TrafficRule, VpcEndpointSettings, WatchedMetric,
 };
 use crate::iam_policy::RolePermissions;
 use crate::replica_address::replicas_of;
@@ -52,6 +53,12 @@ pub fn build(entries: &[ResourceEntry], problems: &mut Vec<String>) -> StreamDep
             "AWS::ApiGatewayV2::Api" | "AWS::Serverless::HttpApi" => add_documented_routes(&mut deployment, entry),
             "AWS::IAM::Role" => add_role(&mut deployment, entry),
             "AWS::KMS::Key" => deployment.keys.push(key(entry)),
+            "AWS::KMS::Alias" => {
+                let key = properties.text_at(&["TargetKeyId"]);
+                let names = [SettingValue::Known(entry.name.clone()), properties.text_at(&["AliasName"])];
+                let names = names.iter().filter_map(SettingValue::known);
+                deployment.key_aliases.extend(names.map(|name| (name.clone(), key.clone())));
+            }
             "AWS::CloudWatch::Alarm" => deployment.alarms.extend(watched(properties)),
             "AWS::ApiGatewayV2::Route" => {
                 let is_websocket =
@@ -63,9 +70,11 @@ pub fn build(entries: &[ResourceEntry], problems: &mut Vec<String>) -> StreamDep
             "AWS::S3::BucketPolicy" | "AWS::SQS::QueuePolicy" | "AWS::SNS::TopicPolicy" => {
                 add_resource_policy(&mut deployment, entry);
             }
+            "AWS::Pipes::Pipe" => add_pipe(&mut deployment, entry),
             "AWS::EC2::Subnet" => deployment.network.subnets.push(entry.name.clone()),
-            "AWS::EC2::VPCEndpoint" => {
-                deployment.network.endpoint_services.push(properties.text_at(&["ServiceName"]));
+            "AWS::EC2::VPCEndpoint" => deployment.network.endpoints.push(vpc_endpoint(properties)),
+            "AWS::EC2::SecurityGroup" => {
+                deployment.network.groups.insert(entry.name.clone(), security_group(properties));
             }
             "AWS::EC2::NatGateway" | "AWS::EC2::TransitGatewayAttachment" | "AWS::EC2::VPCPeeringConnection" => {
                 deployment.network.has_nat = true;
@@ -74,6 +83,7 @@ pub fn build(entries: &[ResourceEntry], problems: &mut Vec<String>) -> StreamDep
         }
     }
     attach_policies(&mut deployment, entries);
+    attach_traffic(&mut deployment.network.groups, entries);
     deployment
 }
 
@@ -188,6 +198,19 @@ fn mapping(
     }
 }
 
+fn add_pipe(deployment: &mut StreamDeployment, entry: &ResourceEntry) {
+    match entry.properties.text_at(&["Source"]) {
+        SettingValue::Known(stream) if is_dynamodb_stream(&stream) => {
+            let running = entry.properties.text_at(&["DesiredState"]).map(|state| state != "STOPPED");
+            deployment.pipes.push(StreamPipe { stream, running });
+        }
+        SettingValue::Known(_) | SettingValue::Absent => {}
+        SettingValue::Unresolved(reason) => {
+            deployment.unread.push((entry.location.clone(), format!("the source of the pipe: {reason}")));
+        }
+    }
+}
+
 /// Adds the routes of an API's OpenAPI document; without one, each route is a resource or an event of its own.
 fn add_documented_routes(deployment: &mut StreamDeployment, entry: &ResourceEntry) {
     let properties = &entry.properties;
@@ -195,13 +218,24 @@ fn add_documented_routes(deployment: &mut StreamDeployment, entry: &ResourceEntr
         "AWS::Serverless::HttpApi" => properties.text_at(&["Auth", "DefaultAuthorizer"]),
         _ => SettingValue::Absent,
     };
-    for body in ["Body", "DefinitionBody"] {
-        deployment.routes.extend(api_document::routes_of(entry, &[body], &default));
+    match &entry.api_document {
+        SettingValue::Known(document) => {
+            deployment.routes.extend(api_document::routes_of_document(entry, document, &default));
+        }
+        SettingValue::Unresolved(reason) => {
+            deployment.routes.push(api_document::unread(&entry.location, reason.clone()));
+        }
+        SettingValue::Absent => {
+            for body in ["Body", "DefinitionBody"] {
+                deployment.routes.extend(api_document::routes_of(entry, &[body], &default));
+            }
+        }
     }
-    if ["BodyS3Location", "DefinitionUri"].iter().any(|name| !properties.at(&[name]).is_absent()) {
-        let reason = "its OpenAPI document is in another file, which is not read".to_owned();
-        let (location, authorized) = (entry.location.clone(), SettingValue::Unresolved(reason));
-        deployment.routes.push(RouteSettings { location, route: "the OpenAPI document".to_owned(), authorized });
+    // An API that is created with a target has one route, which has no authorizer.
+    if !properties.at(&["Target"]).is_absent() {
+        let route = properties.text_at(&["RouteKey"]).known().cloned().unwrap_or_else(|| "$default".to_owned());
+        let (location, authorized) = (entry.location.clone(), SettingValue::Known(false));
+        deployment.routes.push(RouteSettings { location, route, authorized });
     }
 }
 
@@ -226,16 +260,9 @@ fn function(entry: &ResourceEntry, is_sam: bool) -> FunctionSettings {
         SettingValue::Known(subnets) if subnets.is_empty() => SettingValue::Absent,
         subnets => subnets,
     };
+    let security_groups = properties.texts_at(&["VpcConfig", "SecurityGroupIds"]);
     let declared = entry.metadata.as_ref().and_then(|metadata| metadata.get("purpose")).and_then(ResolvedNode::text);
-    let has = |name: &str| environment.contains_key(name);
-    // The variables of Millrace's own functions.
-    let own = if has("SOURCE_TABLE_ARN") && (has("REPLICA_TABLE") || has("REPLICATION")) {
-        Some(FunctionPurpose::Replicator)
-    } else if has("ARCHIVE_BUCKET") && has("FAILURE_BUCKET") && !has("SOURCE_TABLE") {
-        Some(FunctionPurpose::Archiver)
-    } else {
-        None
-    };
+    let own = own_purpose(|name| environment.contains_key(name));
     let purpose = match declared {
         Some("replicator") => Some(FunctionPurpose::Replicator),
         Some("archiver") => Some(FunctionPurpose::Archiver),
@@ -261,10 +288,22 @@ fn function(entry: &ResourceEntry, is_sam: bool) -> FunctionSettings {
         log_format: properties.text_at(&["LoggingConfig", "LogFormat"]),
         log_level: properties.text_at(&["LoggingConfig", "ApplicationLogLevel"]),
         subnets,
+        security_groups,
         reports_failures,
         purpose,
         is_own: own.is_some(),
         replicas,
+    }
+}
+
+/// Returns the purpose of one of Millrace's own functions, which its environment variables show.
+pub(crate) fn own_purpose(has: impl Fn(&str) -> bool) -> Option<FunctionPurpose> {
+    if has("SOURCE_TABLE_ARN") && (has("REPLICA_TABLE") || has("REPLICATION")) {
+        Some(FunctionPurpose::Replicator)
+    } else if has("ARCHIVE_BUCKET") && has("FAILURE_BUCKET") && !has("SOURCE_TABLE") {
+        Some(FunctionPurpose::Archiver)
+    } else {
+        None
     }
 }
 
@@ -576,6 +615,99 @@ fn key(entry: &ResourceEntry) -> KeySettings {
         enabled,
         state: properties.text_at(&["KeyState"]),
         policy,
+    }
+}
+
+fn vpc_endpoint(properties: &ResolvedNode) -> VpcEndpointSettings {
+    let groups = match properties.text_at(&["VpcEndpointType"]) {
+        SettingValue::Known(kind) if kind.eq_ignore_ascii_case("Interface") => {
+            Some(properties.texts_at(&["SecurityGroupIds"]))
+        }
+        SettingValue::Known(_) | SettingValue::Absent => None,
+        SettingValue::Unresolved(reason) => Some(SettingValue::Unresolved(reason)),
+    };
+    VpcEndpointSettings { service: properties.text_at(&["ServiceName"]), groups }
+}
+
+/// Returns the rules of a security group in the form of a template. Without `EgressIsComplete`, a group without a rule
+/// for outbound traffic has the one that allows all.
+pub(crate) fn security_group(properties: &ResolvedNode) -> SecurityGroupSettings {
+    let mut group = SecurityGroupSettings::default();
+    let mut rules = |property: &str| match properties.nodes_at(&[property]) {
+        SettingValue::Known(nodes) => {
+            let mut rules = Vec::new();
+            for rule in nodes.into_iter().map(traffic) {
+                match rule {
+                    Ok(rule) => rules.push(rule),
+                    Err(reason) => group.unknown = Some(reason),
+                }
+            }
+            rules
+        }
+        SettingValue::Absent => Vec::new(),
+        SettingValue::Unresolved(reason) => {
+            group.unknown = Some(reason);
+            Vec::new()
+        }
+    };
+    let (egress, ingress) = (rules("SecurityGroupEgress"), rules("SecurityGroupIngress"));
+    let is_complete = properties.boolean_at(&["EgressIsComplete"]).known() == Some(&true);
+    group.egress = (is_complete || !egress.is_empty() || group.unknown.is_some()).then_some(egress);
+    group.ingress = ingress;
+    group
+}
+
+/// Returns a rule of a security group, or the reason why it is not known.
+fn traffic(rule: &ResolvedNode) -> Result<TrafficRule, String> {
+    let port = |name: &str| rule.number_at(&[name]).get().map(Option::<&i64>::copied);
+    let protocol = rule.text_at(&["IpProtocol"]);
+    let allows_https = match protocol.get()?.map(String::as_str) {
+        Some("-1" | "all") => true,
+        // A rule without ports is for all of them.
+        Some("tcp" | "6") => (port("FromPort")?.unwrap_or(0)..=port("ToPort")?.unwrap_or(65_535)).contains(&443),
+        _ => false,
+    };
+    let nobody = ["255.255.255.255/32", "127.0.0.1/32", "::1/128"];
+    for name in ["CidrIp", "CidrIpv6", "DestinationPrefixListId", "SourcePrefixListId"] {
+        match rule.text_at(&[name]) {
+            SettingValue::Known(block) if nobody.contains(&block.as_str()) => {
+                return Ok(TrafficRule { allows_https, peer: TrafficPeer::Nobody });
+            }
+            SettingValue::Absent => {}
+            // Some addresses, whichever they are.
+            _ => return Ok(TrafficRule { allows_https, peer: TrafficPeer::Addresses }),
+        }
+    }
+    for name in ["DestinationSecurityGroupId", "SourceSecurityGroupId"] {
+        if let Some(group) = rule.text_at(&[name]).get()? {
+            return Ok(TrafficRule { allows_https, peer: TrafficPeer::Group(group.clone()) });
+        }
+    }
+    Err(format!("line {}: the other end of the rule is not known", rule.line))
+}
+
+/// Adds the rules that are resources of their own to their security groups.
+fn attach_traffic(groups: &mut BTreeMap<String, SecurityGroupSettings>, entries: &[ResourceEntry]) {
+    for entry in entries {
+        let is_egress = match entry.kind.as_str() {
+            "AWS::EC2::SecurityGroupEgress" => true,
+            "AWS::EC2::SecurityGroupIngress" => false,
+            _ => continue,
+        };
+        let of_group = entry.properties.text_at(&["GroupId"]);
+        let of_group = of_group.get().map(|name| name.map(String::as_str).unwrap_or_default());
+        for (name, group) in groups.iter_mut() {
+            match of_group.clone().and_then(|of_group| Ok((of_group == name).then_some(traffic(&entry.properties)?))) {
+                Ok(Some(rule)) if is_egress => {
+                    if let Some(egress) = &mut group.egress {
+                        egress.push(rule);
+                    }
+                }
+                Ok(Some(rule)) => group.ingress.push(rule),
+                Ok(None) => {}
+                Err(reason) => group.unknown = Some(reason),
+            }
+        }
     }
 }
 

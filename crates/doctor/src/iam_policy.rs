@@ -61,8 +61,21 @@ pub struct RolePermissions {
     pub unread_policies: Vec<String>,
     /// The reason why it may have other permissions that are not known, if it may.
     pub unknown: Option<String>,
-    /// The results of the account's own evaluation, by action and resource.
-    pub simulated: Vec<(String, String, GrantResult)>,
+    /// The results of the account's own evaluation.
+    pub simulated: Vec<SimulatedGrant>,
+}
+
+/// The result of an evaluation by the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimulatedGrant {
+    /// The action.
+    pub action: String,
+    /// The ARN of the resource.
+    pub resource: String,
+    /// The service that uses a key for the role, such as `dynamodb`; `None` for an action on another resource.
+    pub service: Option<String>,
+    /// The result.
+    pub result: GrantResult,
 }
 
 impl RolePermissions {
@@ -70,10 +83,23 @@ impl RolePermissions {
     /// met; those of a statement that denies make the result unknown.
     #[must_use]
     pub fn grants(&self, action: &str, resource: &str) -> GrantResult {
-        let is_same = |(of, on, _): &&(String, String, GrantResult)| of == action && on == resource;
-        if let Some((_, _, result)) = self.simulated.iter().find(is_same) {
-            return result.clone();
-        }
+        self.simulated(action, resource, None).unwrap_or_else(|| self.stated(action, resource))
+    }
+
+    /// Returns whether the role may perform an action on a key when a service uses the key for it.
+    #[must_use]
+    pub fn grants_key(&self, action: &str, key: &str, service: &str) -> GrantResult {
+        self.simulated(action, key, Some(service)).unwrap_or_else(|| self.stated(action, key))
+    }
+
+    fn simulated(&self, action: &str, resource: &str, service: Option<&str>) -> Option<GrantResult> {
+        let is_same =
+            |it: &&SimulatedGrant| it.action == action && it.resource == resource && it.service.as_deref() == service;
+        self.simulated.iter().find(is_same).map(|it| it.result.clone())
+    }
+
+    /// Returns what the statements of the role say.
+    fn stated(&self, action: &str, resource: &str) -> GrantResult {
         let mut may_deny = None;
         for denial in &self.denials {
             match denial.concerns(action, resource) {

@@ -11,6 +11,15 @@ use crate::template_scope::{ResolvedNode, ResolvedValue};
 /// The member of a JSON value that marks one that is not resolved.
 const UNRESOLVED: &str = "millrace:unresolved";
 
+/// The `OpenAPI` document of an API that is not one of its properties.
+#[derive(Debug, Clone)]
+pub struct ApiDocument {
+    /// Its file, if it is one of its own.
+    pub file: Option<String>,
+    /// Its content.
+    pub node: ResolvedNode,
+}
+
 /// A resource of a deployment.
 #[derive(Debug, Clone)]
 pub struct ResourceEntry {
@@ -32,6 +41,8 @@ pub struct ResourceEntry {
     pub literal_streams: Vec<String>,
     /// Whether the code of the function names `batchItemFailures`.
     pub reports_failures: SettingValue<bool>,
+    /// The document of an API outside of its properties; unresolved if there is one that is not read.
+    pub api_document: SettingValue<ApiDocument>,
 }
 
 /// Access to the properties of a resource as settings.

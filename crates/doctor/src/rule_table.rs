@@ -4,7 +4,9 @@
 use std::fmt;
 
 use crate::deployment::{KeySettings, RouteSettings, StreamDeployment, StreamMapping, TableSettings};
-use crate::rules::{RuleJudgement, delivery, destination, filter, function, replica, resource, stream};
+use crate::rules::{
+    RuleJudgement, delivery, destination, encryption, filter, function, network, replica, resource, stream,
+};
 
 /// The consequence of a finding, the most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -348,11 +350,15 @@ pub const RULES: &[DoctorRule] = &[
         title: "More readers than a shard serves",
         loss: "A shard serves two readers, and beside the service one of a global table. Reads of more are throttled, \
                so all of them fall behind; records that are behind by 24 hours are trimmed.",
-        offline: "The mappings of each stream.",
-        live: "All mappings of the stream, and Replicas of the table.",
+        offline: "The mappings and the pipes of EventBridge of each stream. Other readers are not part of a template: \
+                  applications with the Kinesis Client Library or DescribeStream, and pipelines of OpenSearch \
+                  Ingestion.",
+        live: "All mappings and pipes of the stream (ListPipes), and Replicas of the table. The service has no list of \
+               other readers, so applications with the Kinesis Client Library and pipelines of OpenSearch Ingestion \
+               are not counted.",
         needs_account: false,
-        fix: "# One function reads the stream and passes the records on, or EventBridge Pipes fans out.",
-        fix_hcl: "# One function reads the stream and passes the records on, or EventBridge Pipes fans out.",
+        fix: "# One function or pipe reads the stream and passes the records on to the others.",
+        fix_hcl: "# One function or pipe reads the stream and passes the records on to the others.",
         source: STREAMS,
         checks: &[RuleCheck::Mapping(stream::has_too_many_readers)],
     },
@@ -373,26 +379,34 @@ pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         id: "key-not-usable",
         severity: RuleSeverity::Blocks,
-        title: "The KMS key is disabled, or the role may not use it",
-        loss: "Reading the stream of a table that a customer managed key encrypts requires kms:Decrypt of the \
-               function's role. Without it, or with a disabled key, nothing is delivered.",
-        offline: "Enabled of each key, and the role's statements for the key of the table.",
-        live: "KeyState of DescribeKey, GetKeyPolicy, and SimulatePrincipalPolicy.",
+        title: "A KMS key is disabled, or the role may not use it",
+        loss: "Reading the stream of a table that a customer managed key encrypts, and writing to such a replica, \
+               requires kms:Decrypt of the function's role; writing to such a bucket requires kms:GenerateDataKey. \
+               Without the permission, or with a key that is disabled or waits for its deletion, nothing is delivered.",
+        offline: "Enabled of each key, and the statements of the role and of the key's policy, for the keys of the \
+                  source table, of its replicas and, for functions of Millrace, of the buckets of the archive and the \
+                  quarantine. The key of an on-failure destination is judged by destination-not-granted.",
+        live: "KeyState of DescribeKey, GetKeyPolicy, and SimulatePrincipalPolicy, for the same keys (DescribeTable \
+               and GetBucketEncryption) and that of the on-failure destination. A replica in another Region or \
+               account is not checked.",
         needs_account: false,
         fix: "- Effect: Allow\n  Action: kms:Decrypt\n  Resource: !GetAtt DataKey.Arn",
         fix_hcl: "statement {\n  actions   = [\"kms:Decrypt\"]\n  resources = [aws_kms_key.data.arn]\n}",
         source: "https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html",
-        checks: &[RuleCheck::Key(resource::key_is_disabled), RuleCheck::Mapping(function::table_key_is_not_granted)],
+        checks: &[RuleCheck::Key(encryption::key_is_disabled), RuleCheck::Mapping(encryption::key_is_not_granted)],
     },
     DoctorRule {
         id: "network-without-route",
         severity: RuleSeverity::Blocks,
         title: "The function is in a VPC without a route to what it calls",
-        loss: "A function in a VPC reaches DynamoDB and S3 only through a VPC endpoint or a NAT gateway. Without \
-               either every invocation times out, and the records are retried until they expire.",
-        offline: "VpcConfig of the function, if its subnets are part of the template, with the template's endpoints \
-                  and gateways. A function with a replica needs DynamoDB, and those of Millrace S3.",
-        live: "DescribeVpcEndpoints and DescribeRouteTables, for each subnet of the function.",
+        loss: "A function in a VPC reaches DynamoDB and S3 only through a VPC endpoint or a NAT gateway, and only if \
+               the security groups at both ends allow port 443. Otherwise every invocation times out, and the records \
+               are retried until they expire.",
+        offline: "VpcConfig of the function, if its subnets and security groups are part of the template, with the \
+                  template's endpoints and gateways. A function with a replica needs DynamoDB, and those of Millrace \
+                  S3. A group without a rule for outbound traffic allows all of it. In a plan the rule is not checked.",
+        live: "DescribeVpcEndpoints and DescribeRouteTables, for each subnet of the function, and \
+               DescribeSecurityGroups for the groups of the function and of interface endpoints.",
         needs_account: false,
         fix: "DynamoDbEndpoint:\n  Type: AWS::EC2::VPCEndpoint\n  Properties:\n    VpcId: !Ref Vpc\n    \
               VpcEndpointType: Gateway\n    ServiceName: !Sub com.amazonaws.${AWS::Region}.dynamodb\n    \
@@ -401,7 +415,7 @@ pub const RULES: &[DoctorRule] = &[
                   service_name    = \
                   \"com.amazonaws.${var.region}.dynamodb\"\n  route_table_ids = [aws_route_table.main.id]\n}",
         source: "https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc-internet.html",
-        checks: &[RuleCheck::Mapping(function::network_has_no_route)],
+        checks: &[RuleCheck::Mapping(network::network_has_no_route)],
     },
     DoctorRule {
         id: "replicator-filters-images",
@@ -485,7 +499,8 @@ pub const RULES: &[DoctorRule] = &[
         title: "A route of an HTTP API without an authorizer",
         loss: "Everybody may call the route. SAM does not apply DefaultAuthorizer to OPTIONS.",
         offline: "AuthorizationType of each route, Auth of SAM's events and APIs, and each operation of an OpenAPI \
-                  document in the template.",
+                  document in the template, in a local file (DefinitionUri, AWS::Include) or in the body of a plan. A \
+                  document in a bucket is not checked. An API with a Target has one route without an authorizer.",
         live: "GetRoutes of the HTTP APIs of a stack.",
         needs_account: false,
         fix: "Auth:\n  Authorizer: AWS_IAM",

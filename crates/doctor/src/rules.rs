@@ -4,8 +4,10 @@
 
 pub mod delivery;
 pub mod destination;
+pub mod encryption;
 pub mod filter;
 pub mod function;
+pub mod network;
 pub mod replica;
 pub mod resource;
 pub mod stream;

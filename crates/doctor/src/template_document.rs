@@ -1,6 +1,7 @@
 //! A template together with its nested applications, each parsed from its own file: [`TemplateDocument`].
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 
 use crate::template_error::TemplateError;
@@ -14,7 +15,7 @@ const MOST_FILES: usize = 200;
 /// The maximum number of resources of a template; `CloudFormation` accepts 500.
 const MOST_RESOURCES: usize = 2_000;
 /// The maximum size of a template; `CloudFormation` accepts 1 MB.
-const MOST_BYTES: u64 = 4_000_000;
+pub(crate) const MOST_BYTES: u64 = 4_000_000;
 
 /// A parsed template and its nested applications.
 #[derive(Debug)]
@@ -33,11 +34,22 @@ pub struct TemplateDocument {
 /// A [`TemplateError`] if the file cannot be read, is too large or is not UTF-8.
 pub fn read_text(path: &Path, most_bytes: u64) -> Result<String, TemplateError> {
     let fail = |problem: String| TemplateError::new(0, problem).in_file(&path.display().to_string());
-    let size = std::fs::metadata(path).map_err(|error| fail(format!("cannot read the file: {error}")))?.len();
+    let unreadable = |error: std::io::Error| fail(format!("cannot read the file: {error}"));
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let size = file.metadata().map_err(unreadable)?.len();
     if size > most_bytes {
         return Err(fail(format!("the file has {size} bytes: at most {most_bytes} are read")));
     }
-    std::fs::read_to_string(path).map_err(|error| fail(format!("cannot read the file: {error}")))
+    // A pipe or a device has no size, and may have no end.
+    let mut bytes = Vec::new();
+    file.take(most_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > most_bytes {
+        return Err(fail(format!("the file has more than {most_bytes} bytes: at most {most_bytes} are read")));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        fail(format!("cannot read the file: byte {at} is not UTF-8: save it as UTF-8"))
+    })
 }
 
 impl TemplateDocument {

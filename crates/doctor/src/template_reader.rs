@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::deployment::{SourceLocation, StreamDeployment};
 use crate::deployment_builder;
-use crate::resource_entry::ResourceEntry;
+use crate::resource_entry::{ApiDocument, PropertyNode as _, ResourceEntry};
 use crate::setting::SettingValue;
-use crate::template_document::TemplateDocument;
+use crate::template_document::{self, TemplateDocument};
 use crate::template_error::TemplateError;
 use crate::template_loop;
 use crate::template_node::{NodeValue, TemplateNode};
@@ -49,11 +49,13 @@ pub fn read(
     let is_unknown = |name: &&String| !declared.iter().any(|(declared, _)| declared == *name);
     let unknown_parameters = parameters.keys().filter(is_unknown).cloned().collect();
     let scopes = TemplateScopes::new(&document, parameters);
-    let mut reader = TemplateReader { scopes: &scopes, folder, entries: Vec::new(), unread: Vec::new() };
+    let mut reader =
+        TemplateReader { scopes: &scopes, folder, entries: Vec::new(), unread: Vec::new(), problems: Vec::new() };
     for scope in 0..scopes.scopes.len() {
         reader.read_scope(scope);
     }
-    let TemplateReader { entries, unread, .. } = reader;
+    let TemplateReader { entries, unread, problems: of_files, .. } = reader;
+    problems.extend(of_files);
     problems.extend(scopes.problems());
     let mut deployment = deployment_builder::build(&entries, &mut problems);
     deployment.unread.extend(unread);
@@ -65,9 +67,11 @@ struct TemplateReader<'s, 'a> {
     folder: Option<&'s Path>,
     entries: Vec<ResourceEntry>,
     unread: Vec<(SourceLocation, String)>,
+    /// The problems of other files that the templates name.
+    problems: Vec<String>,
 }
 
-impl TemplateReader<'_, '_> {
+impl<'a> TemplateReader<'_, 'a> {
     fn read_scope(&mut self, scope: usize) {
         let template = &self.scopes.scopes[scope];
         let (document, path) = (template.document, template.path.clone());
@@ -133,9 +137,75 @@ impl TemplateReader<'_, '_> {
             {
                 entry.properties = merge(implicit, entry.properties);
             }
+            if matches!(kind, "AWS::Serverless::HttpApi" | "AWS::ApiGatewayV2::Api") {
+                let included = resource.get("Properties").and_then(|properties| self.included(scope, properties));
+                entry.api_document = self.api_document(&entry, included);
+            }
             (entry.name, entry.arn) = self.scopes.names(scope, id);
             entry.retained = retained(resource);
             self.entries.push(entry);
+        }
+    }
+
+    /// Returns the location of an `OpenAPI` document that the transform `AWS::Include` inserts.
+    fn included(&self, scope: usize, properties: &'a TemplateNode) -> Option<SettingValue<String>> {
+        let body = properties.get("DefinitionBody").or_else(|| properties.get("Body"))?;
+        let NodeValue::Call(function, argument) = &body.value else { return None };
+        let name = argument.get("Name").and_then(TemplateNode::text);
+        let location = argument.get("Parameters").and_then(|parameters| parameters.get("Location"))?;
+        let location = self.scopes.resolve(scope, location)?;
+        let is_include = function == "Transform" && name == Some("AWS::Include");
+        is_include.then(|| match location.value {
+            ResolvedValue::Text(location) => SettingValue::Known(location),
+            ResolvedValue::Unresolved(reason) => SettingValue::Unresolved(reason),
+            _ => SettingValue::Unresolved(format!("line {}: expected a string", location.line)),
+        })
+    }
+
+    /// Reads the `OpenAPI` document of an API that is a file; absent if it is not.
+    fn api_document(
+        &mut self,
+        entry: &ResourceEntry,
+        included: Option<SettingValue<String>>,
+    ) -> SettingValue<ApiDocument> {
+        let in_bucket = |bucket: &str, key: &str| {
+            SettingValue::Unresolved(format!("its OpenAPI document is s3://{bucket}/{key}, which is not read"))
+        };
+        let mut location = included.unwrap_or(SettingValue::Absent);
+        for name in ["DefinitionUri", "BodyS3Location"] {
+            let part = |part: &str| entry.properties.text_at(&[name, part]).known().cloned();
+            if let (Some(bucket), Some(key)) = (part("Bucket"), part("Key")) {
+                return in_bucket(&bucket, &key);
+            }
+            if location.is_absent() {
+                location = entry.properties.text_at(&[name]);
+            }
+        }
+        let location = match location {
+            SettingValue::Known(location) => location,
+            SettingValue::Absent => return SettingValue::Absent,
+            SettingValue::Unresolved(reason) => {
+                return SettingValue::Unresolved(format!("the location of its OpenAPI document: {reason}"));
+            }
+        };
+        let file = Path::new(&entry.location.file);
+        let (false, Some(_)) = (location.contains("://"), self.folder) else {
+            return SettingValue::Unresolved(format!("its OpenAPI document is {location}, which is not read"));
+        };
+        let path = file.parent().unwrap_or(Path::new("")).join(&location);
+        let read = template_document::read_text(&path, template_document::MOST_BYTES);
+        let read = read
+            .and_then(|text| TemplateNode::parse(&text).map_err(|error| error.in_file(&path.display().to_string())));
+        match read {
+            Ok(node) => {
+                let file = Some(path.display().to_string());
+                SettingValue::Known(ApiDocument { file, node: ResolvedNode::from_node(&node) })
+            }
+            Err(error) => {
+                let SourceLocation { file, line, resource } = &entry.location;
+                self.problems.push(format!("{file}:{line}: {resource}: its OpenAPI document: {error}"));
+                SettingValue::Unresolved(format!("its OpenAPI document {location} cannot be read"))
+            }
         }
     }
 
@@ -197,6 +267,7 @@ fn entry(location: SourceLocation, kind: &str, metadata: Option<ResolvedNode>) -
         retained: SettingValue::Absent,
         literal_streams: Vec::new(),
         reports_failures: SettingValue::Unresolved("the function's code is not in the template".to_owned()),
+        api_document: SettingValue::Absent,
     }
 }
 

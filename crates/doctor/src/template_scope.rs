@@ -542,6 +542,8 @@ impl<'a> TemplateScopes<'a> {
             ("AWS::SNS::Topic", "TopicName") => named("TopicName"),
             ("AWS::SQS::Queue", "Arn") => format!("arn:aws:sqs:{here}:{}", named("QueueName")),
             ("AWS::SNS::Topic", "Arn" | "TopicArn") => format!("arn:aws:sns:{here}:{}", named("TopicName")),
+            // The value of Ref, too.
+            ("AWS::EC2::SecurityGroup", "GroupId") => format!("${{{path}{name}}}"),
             ("AWS::KMS::Key", "Arn") => format!("arn:aws:kms:{here}:key/${{{path}{name}}}"),
             ("AWS::IAM::Role", "Arn") => format!("arn:aws:iam::${{AWS.AccountId}}:role/{}", named("RoleName")),
             ("AWS::Serverless::Function" | "AWS::Lambda::Function", "Arn") => {

@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 
 use crate::deployment::{DeploymentForm, SourceLocation};
 use crate::deployment_builder;
-use crate::resource_entry::{ResourceEntry, resolved_json, unresolved};
+use crate::resource_entry::{ApiDocument, ResourceEntry, resolved_json, unresolved};
 use crate::setting::SettingValue;
+use crate::template_node::TemplateNode;
 use crate::template_reader::DeploymentReading;
+use crate::template_scope::ResolvedNode;
 
 /// The maximum depth of modules.
 const DEEPEST_MODULE: usize = 16;
@@ -130,7 +132,7 @@ impl<'p> TerraformPlan<'p> {
             return None;
         }
         let wanted = match path.last() {
-            Some(&"event_source_arn") => "stream_arn",
+            Some(&("event_source_arn" | "source")) => "stream_arn",
             Some(name) if name.ends_with("_arn") || matches!(*name, "function_name" | "role") => "arn",
             _ => "id",
         };
@@ -226,8 +228,11 @@ impl<'p> TerraformPlan<'p> {
             ("aws_lambda_function", "arn" | "invoke_arn" | "qualified_arn") => {
                 format!("arn:aws:lambda:{HERE}:function:{name}")
             }
-            ("aws_lambda_event_source_mapping", "id" | "uuid") => format!("${{{address}}}"),
-            ("aws_dynamodb_table" | "aws_iam_role" | "aws_s3_bucket", _) | (_, "name" | "function_name") => name,
+            ("aws_lambda_event_source_mapping", "id" | "uuid") | ("aws_kms_key", "id" | "key_id") => {
+                format!("${{{address}}}")
+            }
+            ("aws_dynamodb_table" | "aws_iam_role" | "aws_s3_bucket" | "aws_kms_alias", _)
+            | (_, "name" | "function_name") => name,
             _ => format!("${{{address}.{attribute}}}"),
         }
     }
@@ -271,6 +276,9 @@ impl<'p> TerraformPlan<'p> {
                 };
                 ("AWS::KMS::Key", json!({"Enabled": get(&["is_enabled"]), "KeyPolicy": policy}))
             }
+            "aws_kms_alias" => {
+                ("AWS::KMS::Alias", json!({"AliasName": get(&["name"]), "TargetKeyId": get(&["target_key_id"])}))
+            }
             "aws_s3_bucket_policy" => (
                 "AWS::S3::BucketPolicy",
                 json!({"Bucket": get(&["bucket"]), "PolicyDocument": document(&get(&["policy"]))}),
@@ -295,18 +303,22 @@ impl<'p> TerraformPlan<'p> {
                 "AWS::SNS::TopicPolicy",
                 json!({"Topics": [get(&["arn"])], "PolicyDocument": document(&get(&["policy"]))}),
             ),
+            "aws_pipes_pipe" => {
+                ("AWS::Pipes::Pipe", json!({"Source": get(&["source"]), "DesiredState": get(&["desired_state"])}))
+            }
             "aws_cloudwatch_metric_alarm" => ("AWS::CloudWatch::Alarm", alarm(&get)),
-            "aws_apigatewayv2_route" => (
-                "AWS::ApiGatewayV2::Route",
-                json!({"AuthorizationType": get(&["authorization_type"]), "RouteKey": get(&["route_key"])}),
-            ),
+            "aws_apigatewayv2_route" => ("AWS::ApiGatewayV2::Route", api_route(&get)),
+            "aws_apigatewayv2_api" => ("AWS::ApiGatewayV2::Api", api(&get)),
             _ => return None,
         };
         let properties = resolved_json(&properties);
         Some(ResourceEntry {
             location: SourceLocation { file: self.file.to_owned(), line: 0, resource: address.to_owned() },
             kind: converted.to_owned(),
-            name: self.identity(address, kind, if kind == "aws_lambda_event_source_mapping" { "id" } else { "name" }),
+            name: match kind {
+                "aws_lambda_event_source_mapping" | "aws_apigatewayv2_api" => self.identity(address, kind, "id"),
+                _ => self.identity(address, kind, "name"),
+            },
             arn: self.identity(address, kind, "arn"),
             properties,
             metadata: None,
@@ -319,6 +331,7 @@ impl<'p> TerraformPlan<'p> {
             },
             literal_streams: Vec::new(),
             reports_failures: SettingValue::Unresolved("the function's code is not in the plan".to_owned()),
+            api_document: if kind == "aws_apigatewayv2_api" { body_of(&get(&["body"])) } else { SettingValue::Absent },
         })
     }
 
@@ -353,7 +366,15 @@ impl<'p> TerraformPlan<'p> {
             };
             rules.iter().map(rule).collect::<Vec<_>>()
         });
-        json!({"VersioningConfiguration": {"Status": versioning}, "LifecycleConfiguration": {"Rules": rules}})
+        let key = of_bucket("aws_s3_bucket_server_side_encryption_configuration").and_then(|other| {
+            self.attribute(other, &["rule", "apply_server_side_encryption_by_default", "kms_master_key_id"])
+        });
+        let encryption = json!({"ServerSideEncryptionByDefault": {"KMSMasterKeyID": key.map(non_empty)}});
+        json!({
+            "VersioningConfiguration": {"Status": versioning},
+            "LifecycleConfiguration": {"Rules": rules},
+            "BucketEncryption": {"ServerSideEncryptionConfiguration": [encryption]},
+        })
     }
 }
 
@@ -419,6 +440,35 @@ fn alarm(get: &dyn Fn(&[&str]) -> Value) -> Value {
 /// The provider's value for a function without reserved concurrency is -1.
 fn reserved(value: Value) -> Value {
     if value == -1 { Value::Null } else { value }
+}
+
+fn api_route(get: &dyn Fn(&[&str]) -> Value) -> Value {
+    json!({
+        "ApiId": get(&["api_id"]),
+        "AuthorizationType": get(&["authorization_type"]),
+        "RouteKey": get(&["route_key"]),
+    })
+}
+
+fn api(get: &dyn Fn(&[&str]) -> Value) -> Value {
+    json!({
+        "ProtocolType": get(&["protocol_type"]),
+        "Target": non_empty(get(&["target"])),
+        "RouteKey": non_empty(get(&["route_key"])),
+    })
+}
+
+/// Returns the `OpenAPI` document of an API, which is JSON or YAML in a string.
+fn body_of(body: &Value) -> SettingValue<ApiDocument> {
+    match body {
+        Value::Null => SettingValue::Absent,
+        Value::String(text) if text.is_empty() => SettingValue::Absent,
+        Value::String(text) => match TemplateNode::parse(text) {
+            Ok(node) => SettingValue::Known(ApiDocument { file: None, node: ResolvedNode::from_node(&node) }),
+            Err(error) => SettingValue::Unresolved(format!("its OpenAPI document cannot be read: {error}")),
+        },
+        _ => SettingValue::Unresolved("its OpenAPI document is known after the deployment".to_owned()),
+    }
 }
 
 fn non_empty(value: Value) -> Value {

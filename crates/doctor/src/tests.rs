@@ -8,6 +8,8 @@ use crate::template_reader;
 
 mod account_tests;
 mod fuzz_tests;
+mod key_tests;
+mod network_tests;
 mod own_templates;
 mod page_tests;
 mod plan_tests;

@@ -1,8 +1,9 @@
 //! Rules on the on-failure destination.
 
 use super::RuleJudgement;
+use super::encryption::customer_key;
 use crate::access_policy::PolicyDecision;
-use crate::deployment::{FailureObjects, StreamDeployment, StreamMapping};
+use crate::deployment::{FailureObjects, StreamDeployment, StreamMapping, bucket_name};
 use crate::iam_policy::GrantResult;
 
 /// The prefix under which Lambda writes discarded batches.
@@ -28,19 +29,13 @@ pub fn receives_metadata_only(_: &StreamDeployment, mapping: &StreamMapping) -> 
 fn destination_key(deployment: &StreamDeployment, arn: &str) -> Result<Option<String>, String> {
     let of_bucket = deployment.bucket(arn).map(|bucket| &bucket.key);
     let of_channel = || deployment.channels.iter().find(|channel| channel.arn == arn).map(|channel| &channel.key);
-    let Some(key) = of_bucket.or_else(of_channel) else { return Ok(None) };
-    let Some(key) = key.get()?.filter(|key| !key.starts_with("alias/aws/")) else { return Ok(None) };
-    if key.starts_with("arn:") {
-        return Ok(Some(key.clone()));
-    }
-    let own = deployment.keys.iter().find(|own| own.arn.ends_with(&format!("/{key}")));
-    own.map(|own| Some(own.arn.clone())).ok_or_else(|| format!("the key {key} of {arn} is not part of this deployment"))
+    of_bucket.or_else(of_channel).map_or(Ok(None), |key| customer_key(deployment, key, arn))
 }
 
 /// Returns the actions on resources that a write to a destination requires.
 pub(crate) fn needed_grants(deployment: &StreamDeployment, arn: &str) -> Vec<(&'static str, String)> {
     let key = destination_key(deployment, arn).ok().flatten();
-    if arn.starts_with("arn:aws:s3:::") {
+    if bucket_name(arn).is_some() {
         let mut needed = vec![
             ("s3:PutObject", format!("{arn}/{FAILURE_PREFIX}mapping/shard/date")),
             ("s3:ListBucket", arn.to_owned()),
@@ -119,7 +114,11 @@ pub fn is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping) ->
         } else {
             policies_of(deployment, arn, &role.arn, action, resource)
         };
-        match may(role.grants(action, resource), of_destination, action.starts_with("kms:")) {
+        let of_role = match arn.split(':').nth(2) {
+            Some(service) if action.starts_with("kms:") => role.grants_key(action, resource, service),
+            _ => role.grants(action, resource),
+        };
+        match may(of_role, of_destination, action.starts_with("kms:")) {
             GrantResult::Granted => {}
             GrantResult::Missing => missing.push(*action),
             GrantResult::Denied => denied.push(*action),
@@ -182,7 +181,7 @@ fn policies_of(deployment: &StreamDeployment, arn: &str, role: &str, action: &st
 /// # Errors
 /// The reason why the rule cannot be judged.
 pub fn objects_expire(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
-    let Some(arn) = mapping.on_failure.get()?.filter(|arn| arn.starts_with("arn:aws:s3:::")) else { return Ok(None) };
+    let Some(arn) = mapping.on_failure.get()?.filter(|arn| bucket_name(arn).is_some()) else { return Ok(None) };
     let bucket = deployment.bucket(arn).ok_or_else(|| format!("the bucket {arn} is not part of this deployment"))?;
     let mut problems = Vec::new();
     for rule in bucket.lifecycle.get()?.map_or(&[][..], Vec::as_slice) {

@@ -1,10 +1,7 @@
 //! Rules on the function of a mapping.
 
 use super::RuleJudgement;
-use crate::deployment::{DeploymentForm, FunctionSettings, StreamDeployment, StreamMapping};
-use crate::iam_policy::GrantResult;
-use crate::rules::destination::may;
-use crate::setting::SettingValue;
+use crate::deployment::{StreamDeployment, StreamMapping};
 
 /// The timeout of a function by default, in seconds.
 const DEFAULT_TIMEOUT_S: i64 = 3;
@@ -95,98 +92,4 @@ pub fn log_filter_drops_metrics(deployment: &StreamDeployment, mapping: &StreamM
     let Some(level) = function.log_level.get()? else { return Ok(None) };
     let drops = matches!(level.as_str(), "WARN" | "ERROR" | "FATAL");
     Ok(drops.then(|| format!("ApplicationLogLevel is {level}, which drops metrics in embedded metric format")))
-}
-
-/// A function in a VPC without a route to AWS's services.
-///
-/// # Errors
-/// The reason why the rule cannot be judged.
-pub fn network_has_no_route(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
-    let function = deployment.function_of(mapping)?;
-    let Some(subnets) = function.subnets.get()? else { return Ok(None) };
-    let network = &deployment.network;
-    let called = called_services(function);
-    if deployment.form == DeploymentForm::Account {
-        let mut problems = Vec::new();
-        for subnet in subnets {
-            let Some(routes) = network.routed_subnets.get(subnet) else {
-                return Err(format!("the routes of the subnet {subnet} are not read"));
-            };
-            let Some(routes) = routes.get()? else { continue };
-            if routes.is_open {
-                continue;
-            }
-            if routes.services.is_empty() {
-                problems.push(format!("{subnet} has neither a VPC endpoint nor a route out of the VPC"));
-            }
-            let missing = without_endpoint(&called, &routes.services);
-            if !routes.services.is_empty() && !missing.is_empty() {
-                problems.push(format!("{subnet} has no VPC endpoint for {}", missing.join(" and ")));
-            }
-        }
-        return Ok((!problems.is_empty()).then(|| problems.join(", ")));
-    }
-    let known = |subnet: &String| network.subnets.contains(subnet);
-    if !subnets.iter().all(known) {
-        return Err("the function's subnets are not part of this deployment".to_owned());
-    }
-    if network.has_nat {
-        return Ok(None);
-    }
-    if network.endpoint_services.is_empty() {
-        return Ok(Some("the function is in a VPC that has neither a VPC endpoint nor a NAT gateway".to_owned()));
-    }
-    let services: Vec<String> =
-        network.endpoint_services.iter().filter_map(|service| service.known().cloned()).collect();
-    let missing = without_endpoint(&called, &services);
-    if let Some(SettingValue::Unresolved(reason)) =
-        network.endpoint_services.iter().find(|service| service.known().is_none()).filter(|_| !missing.is_empty())
-    {
-        return Err(reason.clone());
-    }
-    Ok((!missing.is_empty()).then(|| format!("the function's VPC has no endpoint for {}", missing.join(" and "))))
-}
-
-/// Returns the services that a function certainly calls: those of its replicas, and of its quarantine.
-fn called_services(function: &FunctionSettings) -> Vec<&'static str> {
-    let has_replica = function.replicas.iter().any(|replica| replica.known().is_some());
-    let has_bucket = function.is_own && function.environment.contains_key("FAILURE_BUCKET");
-    [("dynamodb", has_replica), ("s3", has_bucket)]
-        .into_iter()
-        .filter(|(_, calls)| *calls)
-        .map(|(name, _)| name)
-        .collect()
-}
-
-/// Returns the services that none of the endpoints serves.
-fn without_endpoint(called: &[&'static str], endpoints: &[String]) -> Vec<&'static str> {
-    let is_served = |service: &str| endpoints.iter().any(|endpoint| endpoint.rsplit('.').next() == Some(service));
-    called.iter().copied().filter(|service| !is_served(service)).collect()
-}
-
-/// A key that the role may not use.
-///
-/// # Errors
-/// The reason why the rule cannot be judged.
-pub fn table_key_is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
-    let Ok(table) = deployment.table_of(mapping) else { return Ok(None) };
-    let Some(key) = table.key.get()? else { return Ok(None) };
-    let Some(settings) =
-        deployment.keys.iter().find(|settings| settings.arn == *key || settings.arn.ends_with(&format!("/{key}")))
-    else {
-        return Err(format!("the key {key} of the table is not part of this deployment"));
-    };
-    let role = deployment.role_of(deployment.function_of(mapping)?)?;
-    let decrypt = "kms:Decrypt";
-    let of_key = settings.policy.decide(&role.arn, decrypt, &settings.arn);
-    match may(role.grants(decrypt, &settings.arn), of_key, true) {
-        GrantResult::Granted => Ok(None),
-        GrantResult::Unknown(reason) => Err(reason),
-        GrantResult::Missing => Ok(Some(format!(
-            "the function's role and the key's policy do not both allow kms:Decrypt on the table's key {key}"
-        ))),
-        GrantResult::Denied => {
-            Ok(Some(format!("a statement denies kms:Decrypt on the table's key {key} to the function's role")))
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Rules on the stream that a mapping reads.
 
 use super::RuleJudgement;
-use crate::deployment::{DeploymentForm, StreamDeployment, StreamMapping};
+use crate::deployment::{DeploymentForm, StreamDeployment, StreamMapping, StreamPipe};
 
 /// The number of readers of a shard.
 const MOST_READERS: usize = 2;
@@ -48,13 +48,27 @@ pub fn has_too_many_readers(deployment: &StreamDeployment, mapping: &StreamMappi
     }
     let is_global = deployment.table_of(mapping).is_ok_and(|table| table.is_global);
     let most = if is_global { MOST_GLOBAL_READERS } else { MOST_READERS };
-    let readers = deployment
+    let mappings = deployment
         .other_mappings
         .iter()
         .chain(&deployment.mappings)
         .filter(|other| other.stream.known() == Some(stream) && other.enabled.or_default(true).unwrap_or(true));
-    let before = readers.clone().take_while(|other| other.location != mapping.location).count();
-    let count = readers.count();
+    let is_running = |pipe: &&StreamPipe| pipe.stream == *stream && pipe.running.or_default(true).unwrap_or(true);
+    let pipes = deployment.pipes.iter().filter(is_running).count();
+    let before = pipes + mappings.clone().take_while(|other| other.location != mapping.location).count();
+    if before < most {
+        return deployment.unknown_pipes.clone().map_or(Ok(None), Err);
+    }
+    let count = |number: usize, name: &str| match number {
+        1 => format!("1 {name}"),
+        number => format!("{number} {name}s"),
+    };
+    let mappings = mappings.count();
+    let verb = if mappings + pipes == 1 { "reads" } else { "read" };
+    let readers = match pipes {
+        0 => count(mappings, "mapping"),
+        pipes => format!("{} and {}", count(mappings, "mapping"), count(pipes, "pipe")),
+    };
     let of = if is_global { "a global table's stream serves" } else { "a stream serves" };
-    Ok((before >= most).then(|| format!("{count} mappings read this stream, and {of} {most}")))
+    Ok(Some(format!("{readers} {verb} this stream, and {of} {most}; readers of another kind are not counted")))
 }

@@ -18,10 +18,12 @@ use crate::rule_table::RULES;
 const UUID: &str = "11111111-2222-3333-4444-555555555555";
 const MAPPING: &str = "/ListEventSourceMappings/EventSourceMappings/0";
 const FUNCTION: &str = "/GetFunctionConfiguration FunctionName=copier";
+const GROUPS: &str = "/DescribeSecurityGroups VpcId=vpc-1";
 const ROLE: &str = "arn:aws:iam::123456789012:role/copier";
 const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:discarded";
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:discarded";
 const KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/k-1";
+const OTHER_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/k-2";
 
 type Answers = BTreeMap<String, Value>;
 
@@ -121,7 +123,10 @@ fn to_channel(arn: &str, policy: &Value, key: &Value) -> Vec<(String, Value)> {
             format!("/DescribeKey KeyId={}", key.as_str().unwrap()),
             sound()[&format!("DescribeKey KeyId={KEY}")].clone(),
         ));
-        changes.push((simulation("kms:GenerateDataKey", KEY), allowed()));
+        let service = arn.split(':').nth(2).unwrap();
+        changes.extend(
+            ["kms:GenerateDataKey", "kms:Decrypt"].map(|action| (key_simulation(action, service, KEY), allowed())),
+        );
     }
     changes
 }
@@ -131,6 +136,60 @@ fn simulation(action: &str, resource: &str) -> String {
         "/SimulatePrincipalPolicy ActionNames.member.1={action} PolicySourceArn={ROLE} \
          ResourceArns.member.1={resource}"
     )
+}
+
+/// Returns the evaluation of an action on the key that a service performs for the role.
+fn key_simulation(action: &str, service: &str, key: &str) -> String {
+    format!(
+        "/SimulatePrincipalPolicy ActionNames.member.1={action} ContextEntries.member.1.ContextKeyName=kms:ViaService \
+         ContextEntries.member.1.ContextKeyType=string \
+         ContextEntries.member.1.ContextKeyValues.member.1={service}.eu-west-1.amazonaws.com PolicySourceArn={ROLE} \
+         ResourceArns.member.1={key}"
+    )
+}
+
+/// The changes that encrypt something with another key, in this state, whose use is decided so.
+fn other_key(state: &str, action: &str, service: &str, decision: &str) -> Vec<(String, Value)> {
+    let mut key = sound()[&format!("DescribeKey KeyId={KEY}")].clone();
+    key["KeyMetadata"]["Arn"] = OTHER_KEY.into();
+    key["KeyMetadata"]["KeyState"] = state.into();
+    let policy = sound()[&format!("GetKeyPolicy KeyId={KEY} PolicyName=default")].clone();
+    vec![
+        (format!("/DescribeKey KeyId={OTHER_KEY}"), key),
+        (format!("/GetKeyPolicy KeyId={OTHER_KEY} PolicyName=default"), policy),
+        (
+            key_simulation(action, service, OTHER_KEY),
+            json!({"EvaluationResults": [{"EvalDecision": decision, "MissingContextValues": ""}]}),
+        ),
+    ]
+}
+
+/// The changes that make the endpoint of DynamoDB an interface one, whose security group lets another end in.
+fn interface_endpoint(from: &Value, port: &str) -> Vec<(String, Value)> {
+    let mut allowed = from.clone();
+    for (member, value) in [("ipProtocol", "tcp"), ("fromPort", port), ("toPort", port)] {
+        allowed[member] = value.into();
+    }
+    let own = sound()["DescribeSecurityGroups VpcId=vpc-1"]["securityGroupInfo"][0].clone();
+    vec![
+        (
+            "/DescribeVpcEndpoints VpcId=vpc-1/vpcEndpointSet/0".to_owned(),
+            json!({
+                "vpcEndpointType": "Interface", "serviceName": "com.amazonaws.eu-west-1.dynamodb", "state": "available",
+                "groupSet": {"groupId": "sg-2"},
+            }),
+        ),
+        (
+            format!("{GROUPS}/securityGroupInfo"),
+            json!([own, {"groupId": "sg-2", "ipPermissions": allowed, "ipPermissionsEgress": ""}]),
+        ),
+    ]
+}
+
+/// The change that encrypts a bucket with the other key.
+fn other_bucket_key(bucket: &str) -> (String, Value) {
+    let default = json!({"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": OTHER_KEY});
+    (format!("/GetBucketEncryption Bucket={bucket}"), json!({"Rule": {"ApplyServerSideEncryptionByDefault": default}}))
 }
 
 /// For each rule that is judged in an account: changes of the answers that have its fault, once for each form of it.
@@ -254,6 +313,17 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
         ),
         ("too-many-readers", crowded),
         (
+            "too-many-readers",
+            vec![(
+                format!("/ListPipes SourcePrefix={}", stream()),
+                json!({"Pipes": [
+                    {"Name": "a", "Source": stream(), "DesiredState": "RUNNING", "CurrentState": "CREATING"},
+                    {"Name": "b", "Source": stream(), "DesiredState": "STOPPED"},
+                    {"Name": "c", "Source": stream()},
+                ]}),
+            )],
+        ),
+        (
             "concurrency-too-low",
             vec![("/GetFunctionConcurrency FunctionName=copier/ReservedConcurrentExecutions".to_owned(), json!(0))],
         ),
@@ -269,10 +339,45 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
             ],
         ),
         ("key-not-usable", vec![(format!("/DescribeKey KeyId={key}/KeyMetadata/KeyState"), json!("PendingDeletion"))]),
-        ("key-not-usable", vec![(simulation("kms:Decrypt", key), decision("implicitDeny"))]),
+        ("key-not-usable", vec![(key_simulation("kms:Decrypt", "dynamodb", key), decision("implicitDeny"))]),
         (
             "key-not-usable",
             vec![(format!("/GetKeyPolicy KeyId={key} PolicyName=default"), json!({"Policy": "{\"Statement\": []}"}))],
+        ),
+        (
+            "key-not-usable",
+            [
+                other_key("Enabled", "kms:Decrypt", "dynamodb", "implicitDeny"),
+                vec![(
+                    "/DescribeTable TableName=Copy/Table/SSEDescription".to_owned(),
+                    json!({"Status": "ENABLED", "SSEType": "KMS", "KMSMasterKeyArn": OTHER_KEY}),
+                )],
+            ]
+            .concat(),
+        ),
+        (
+            "key-not-usable",
+            [other_key("PendingDeletion", "kms:GenerateDataKey", "s3", "allowed"), vec![other_bucket_key("failures")]]
+                .concat(),
+        ),
+        (
+            "key-not-usable",
+            [
+                other_key("Enabled", "kms:GenerateDataKey", "s3", "explicitDeny"),
+                vec![(format!("{FUNCTION}/Environment/Variables/ARCHIVE_BUCKET"), json!("archive"))],
+                vec![other_bucket_key("archive")],
+            ]
+            .concat(),
+        ),
+        (
+            "key-not-usable",
+            [
+                other_key("Enabled", "kms:GenerateDataKey", "s3", "implicitDeny"),
+                vec![(format!("{FUNCTION}/Environment/Variables/FAILURE_BUCKET"), json!("quarantine"))],
+                vec![other_bucket_key("quarantine")],
+                vec![("/ListObjectsV2 Bucket=quarantine Prefix=quarantine/replicator/".to_owned(), json!({}))],
+            ]
+            .concat(),
         ),
         (
             "network-without-route",
@@ -282,6 +387,19 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
             "network-without-route",
             vec![("/DescribeVpcEndpoints VpcId=vpc-1/vpcEndpointSet/1/routeTableIdSet".to_owned(), json!(["rtb-2"]))],
         ),
+        ("network-without-route", vec![(format!("{GROUPS}/securityGroupInfo/0/ipPermissionsEgress"), json!(""))]),
+        (
+            "network-without-route",
+            vec![(
+                format!("{GROUPS}/securityGroupInfo/0/ipPermissionsEgress"),
+                json!([
+                    {"ipProtocol": "tcp", "fromPort": "5432", "toPort": "5432", "ipRanges": {"cidrIp": "10.0.0.0/16"}},
+                    {"ipProtocol": "tcp", "fromPort": "443", "toPort": "443", "groups": {"groupId": "sg-2"}},
+                ]),
+            )],
+        ),
+        ("network-without-route", interface_endpoint(&json!({"groups": {"groupId": "sg-3"}}), "443")),
+        ("network-without-route", interface_endpoint(&json!({"groups": {"groupId": "sg-1"}}), "80")),
         (
             "mapping-behind",
             vec![(
@@ -477,10 +595,48 @@ fn each_replica_is_judged_and_one_of_another_region_or_account_is_not_checked() 
     let (here, other) = (replica("Copy", Some("eu-west-1")), replica("Other", None));
     assert_eq!(of(document(std::slice::from_ref(&here))), (Vec::new(), String::new()));
     assert_eq!(of(document(&[here.clone(), other.clone()])), (vec!["replica-does-not-fit"], String::new()));
-    let not_checked = "replica-does-not-fit replica-expires-items table-not-protected";
+    let not_checked = "replica-does-not-fit key-not-usable replica-expires-items table-not-protected";
     let elsewhere = replica("Copy", Some("us-east-1"));
     assert_eq!(of(document(std::slice::from_ref(&elsewhere))), (Vec::new(), not_checked.to_owned()));
     assert_eq!(of(document(&[elsewhere, here])), (Vec::new(), not_checked.to_owned()));
+}
+
+#[test]
+fn a_bucket_in_another_partition_is_judged() {
+    let elsewhere = "arn:aws-us-gov:s3:::failures";
+    let allowed = json!({"EvaluationResults": [{"EvalDecision": "allowed"}]});
+    let mut changes = vec![
+        (format!("{MAPPING}/DestinationConfig"), json!({"OnFailure": {"Destination": elsewhere}})),
+        (simulation("s3:PutObject", &format!("{elsewhere}/aws/lambda/mapping/shard/date")), allowed.clone()),
+        (simulation("s3:ListBucket", elsewhere), allowed),
+    ];
+    let (diagnosis, _) = diagnosis_of(stack(), &changed(&changes));
+    assert_eq!(rules_of(&diagnosis), Vec::<&str>::new(), "{:#?}", diagnosis.findings);
+    assert!(diagnosis.unchecked.is_empty(), "{:?}", diagnosis.unchecked);
+    changes.push(("/GetBucketVersioning Bucket=failures".to_owned(), json!("")));
+    let denied = json!({"EvaluationResults": [{"EvalDecision": "implicitDeny"}]});
+    changes.push((simulation("s3:ListBucket", elsewhere), denied));
+    let (diagnosis, _) = diagnosis_of(stack(), &changed(&changes));
+    assert_eq!(rules_of(&diagnosis), ["destination-not-granted", "failure-objects-expire"]);
+}
+
+#[test]
+fn an_interface_endpoint_is_reached_if_its_security_group_lets_the_function_in() {
+    for from in [
+        json!({"groups": {"groupId": "sg-1"}}),
+        json!({"ipRanges": [{"cidrIp": "10.0.0.0/16"}]}),
+        json!({"prefixListIds": {"prefixListId": "pl-1"}}),
+    ] {
+        let (diagnosis, _) = diagnosis_of(stack(), &changed(&interface_endpoint(&from, "443")));
+        assert_eq!(rules_of(&diagnosis), Vec::<&str>::new(), "{from}: {:#?}", diagnosis.findings);
+        assert!(diagnosis.unchecked.is_empty(), "{from}: {:?}", diagnosis.unchecked);
+    }
+    // A group of another VPC is not read.
+    let mut elsewhere = interface_endpoint(&json!({"groups": {"groupId": "sg-1"}}), "443");
+    elsewhere[0].1["groupSet"]["groupId"] = "sg-9".into();
+    let (diagnosis, _) = diagnosis_of(stack(), &changed(&elsewhere));
+    let unchecked: Vec<_> = diagnosis.unchecked.iter().map(|it| (it.rule.id, it.reason.as_str())).collect();
+    assert_eq!(unchecked, [("network-without-route", "the security group sg-9 is not part of this deployment")]);
 }
 
 #[test]

@@ -61,11 +61,25 @@ Resources:
             get: {security: []}
             options: {}
             x-amazon-apigateway-any-method: {x-amazon-apigateway-auth: {type: NONE}}
+  Pipe: {Type: AWS::Pipes::Pipe, Properties: {Source: !GetAtt Users.StreamArn, DesiredState: STOPPED}}
+  Key: {Type: AWS::KMS::Key}
+  Alias: {Type: AWS::KMS::Alias, Properties: {AliasName: alias/own, TargetKeyId: !Ref Key}}
+  Subnet: {Type: AWS::EC2::Subnet}
+  Group:
+    Type: AWS::EC2::SecurityGroup
+    Properties: {SecurityGroupEgress: [{IpProtocol: tcp, FromPort: 443, ToPort: 443, CidrIp: 10.0.0.0/8}]}
+  In:
+    Type: AWS::EC2::SecurityGroupIngress
+    Properties: {GroupId: !GetAtt Group.GroupId, IpProtocol: "-1", SourceSecurityGroupId: !Ref Group}
+  Endpoint:
+    Type: AWS::EC2::VPCEndpoint
+    Properties: {VpcEndpointType: Interface, ServiceName: a.dynamodb, SecurityGroupIds: [!Ref Group]}
   Copier:
     Type: AWS::Serverless::Function
     Condition: Both
     Metadata: {millrace: {ignore: [{rule: starts-at-latest, reason: x}]}}
     Properties:
+      VpcConfig: {SubnetIds: [!Ref Subnet], SecurityGroupIds: [!Ref Group]}
       Environment:
         Variables:
           SOURCE_TABLE_ARN: !GetAtt Users.Arn

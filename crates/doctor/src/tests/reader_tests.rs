@@ -260,10 +260,11 @@ fn a_vpc_needs_an_endpoint_for_each_service_that_the_function_calls() {
     let problem = |endpoints: &str| {
         let template = with_mapping("", "").replace("FunctionName: other", "FunctionName: !Ref Fn")
             + &format!(
-                "\n  Copy: {{Type: AWS::DynamoDB::Table}}\n  Subnet: {{Type: AWS::EC2::Subnet}}\n  Fn:\n    Type: \
-                 AWS::Lambda::Function\n    Properties:\n      VpcConfig: {{SubnetIds: [!Ref Subnet]}}\n      \
-                 Environment: {{Variables: {{SOURCE_TABLE_ARN: a, REPLICA_TABLE: !Ref Copy, FAILURE_BUCKET: \
-                 b}}}}\n{endpoints}"
+                "\n  Copy: {{Type: AWS::DynamoDB::Table}}\n  Subnet: {{Type: AWS::EC2::Subnet}}\n  Group: {{Type: \
+                 AWS::EC2::SecurityGroup}}\n  Fn:\n    Type: \
+                 AWS::Lambda::Function\n    Properties:\n      VpcConfig: {{SubnetIds: [!Ref Subnet], \
+                 SecurityGroupIds: [!Ref Group]}}\n      Environment: {{Variables: {{SOURCE_TABLE_ARN: a, \
+                 REPLICA_TABLE: !Ref Copy, FAILURE_BUCKET: b}}}}\n{endpoints}"
             );
         let diagnosis = diagnose(&reading(&template, &[]).deployment);
         let finding = diagnosis.findings.into_iter().find(|it| it.rule.id == "network-without-route");
