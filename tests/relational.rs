@@ -1,5 +1,6 @@
 //! Tests of the PostgreSQL replica on a real server: the properties of every sink, and those of this one.
 
+mod added_columns;
 pub(crate) mod any_table;
 mod contract;
 mod fault_tests;

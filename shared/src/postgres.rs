@@ -31,7 +31,7 @@ use tokio_postgres::{Client, Error, NoTls, Statement};
 
 pub use auth::PostgresAuth;
 pub use database_url::DatabaseUrl;
-pub use error::{PostgresError, PostgresErrorKind};
+pub use error::{PostgresError, PostgresErrorKind, RejectedBy};
 pub use settings::PostgresSettings;
 
 use database_url::TlsMode;

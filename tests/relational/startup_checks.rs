@@ -49,9 +49,9 @@ async fn two_migrations_at_once_apply_each_step_once() {
 }
 
 /// The document of the users service with another column.
-fn users_with_plan() -> PostgresTable {
+pub(super) fn users_with_plan(kind: &str) -> PostgresTable {
     let mut document: serde_json::Value = serde_json::from_str(USERS_DOCUMENT).unwrap();
-    document["replicas"][0]["columns"]["plan"] = json!({"path": "attributes.plan", "type": "text"});
+    document["replicas"][0]["columns"]["plan"] = json!({"path": "attributes.plan", "type": kind});
     ReplicationDocument::parse(&document.to_string()).unwrap().replicas()[0].postgres_table().unwrap().clone()
 }
 
@@ -59,10 +59,10 @@ fn users_with_plan() -> PostgresTable {
 async fn column_that_a_document_adds_to_the_users_table_is_created_and_search_still_serves_it() {
     let store = RelationalStore::start().await;
     assert_eq!(apply(&store.sink, &[EventBuilder::named("ada", 1, "Ada")]).await.applied, 1);
-    let wider = sink(&store.url).with_users_table(users_with_plan());
+    let wider = sink(&store.url).with_users_table(users_with_plan("text"));
     let said = broken(&wider).await;
     assert!(said.contains("add the column plan") && said.contains("task migrate"), "{said}");
-    let schema = PostgresSchema { users: Some(users_with_plan()), tables: Vec::new() };
+    let schema = PostgresSchema { users: Some(users_with_plan("text")), tables: Vec::new() };
     let applied = schema.migrate(wider.database(), soon()).await.unwrap();
     assert_eq!(
         applied,

@@ -45,7 +45,7 @@ pub use millrace_shared::address::{RoleArn, TableAddress, region};
 pub use postgres_table::PostgresTable;
 pub use replicator_place::ReplicatorPlace;
 pub use transform::SecretArn;
-pub(crate) use users::USERS_TABLE;
+pub(crate) use users::{SEARCH_COLUMNS, USERS_TABLE};
 pub use users::{USERS_DOCUMENT, users_table};
 
 /// The settings and the parameters of the templates that contain them.

@@ -11,8 +11,9 @@
 //!
 //! A statement fails as a whole, so a single row that the server cannot store would hold up the other rows. A row that
 //! is known to be invalid is never sent (`row`). If the server reports an error about a value, the row is located by
-//! bisection; and before that row is treated as poison, a probe checks whether the table accepts any row at all. If no
-//! item fits the typed columns, the columns are misconfigured, and no item is poison.
+//! bisection; and before that row is treated as poison, the sink makes sure that the table accepts other rows
+//! (`rejection`). If no item fits the columns, whether the document declares them or an operator added them to the table,
+//! they are misconfigured, and no item is poison.
 //!
 //! Pitfalls: treating any other error as permanent (an outage would empty a stream into the failure bucket), writing
 //! rows in another order than that of their keys (two invocations would wait for each other), or using a plan that was
@@ -20,6 +21,7 @@
 
 mod form;
 mod migrations;
+mod rejection;
 mod replica;
 mod row;
 mod statement;
@@ -42,13 +44,14 @@ use millrace_shared::metric;
 use millrace_shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind, PostgresSettings};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome};
 use crate::document::{PostgresTable, users_table};
-use form::{RowEncodeError, TableForm};
+use form::{MisfitKind, RowEncodeError, TableForm};
 use row::TableRow;
-use write::{RowFailure, UpsertCounts, UpsertMode, UpsertOutput, is_row_error};
+use write::{RowFailure, UpsertCounts, UpsertMode, UpsertOutput};
 
 pub use migrations::{MigrationError, PostgresSchema, grant_app_role, migrate, migrate_table, pending};
 
@@ -78,8 +81,19 @@ pub struct PostgresSink {
     tombstone: time::Duration,
     /// The time of the next purge, in epoch seconds.
     purge_at: AtomicI64,
-    /// The stream of which an item or a key has fitted the table.
-    fitting: Mutex<Option<Box<str>>>,
+    /// The stream of which records have fitted the table.
+    fitting: Mutex<FittingStream>,
+}
+
+/// What the batches of a stream have shown about the table.
+#[derive(Debug, Default)]
+struct FittingStream {
+    /// The stream's ARN.
+    arn: Box<str>,
+    /// Whether a key has fitted.
+    key: bool,
+    /// Whether an item has fitted the typed columns.
+    item: bool,
 }
 
 impl PostgresSink {
@@ -127,8 +141,8 @@ impl PostgresSink {
         }
         let (mut rows, refused) = self.rows(settled, invocation.now);
         let unfit = self.misconfiguration(settled[0], &rows, &refused, invocation.deadline).await;
-        if unfit.is_none() && self.is_fit(&rows) {
-            self.fits(settled[0]);
+        if unfit.is_none() {
+            self.fits(settled[0], &rows);
         }
         self.count_replaced(&rows);
         TableRow::sort(&mut rows);
@@ -161,17 +175,8 @@ impl PostgresSink {
         (rows, refused)
     }
 
-    /// Returns whether these rows show that the source fits the table: any key of a user, or any item that fits the
-    /// typed columns.
-    fn is_fit(&self, rows: &[TableRow<'_>]) -> bool {
-        match self.form.source {
-            SourceSchema::Users => !rows.is_empty(),
-            SourceSchema::Any => rows.iter().any(TableRow::has_item),
-        }
-    }
-
     /// Returns the error of the configuration if nothing of the batch fits and nothing has fitted before: no key is a
-    /// user's key, or no item fits the typed columns. That is not the error of any record, so none is quarantined.
+    /// user's key, or no item fits the columns. That is not the error of any record, so none is quarantined.
     async fn misconfiguration(
         &self,
         change: &Change<'_>,
@@ -180,25 +185,29 @@ impl PostgresSink {
         until: Instant,
     ) -> Option<String> {
         let (_, first) = refused.first()?;
-        let is_unfit = |(_, refused): &(usize, RowEncodeError)| match self.form.source {
-            SourceSchema::Users => *refused == RowEncodeError::NoRow(RowError::Key),
-            SourceSchema::Any => matches!(refused, RowEncodeError::Column(_)),
-        };
-        if self.is_fit(rows) || !refused.iter().all(is_unfit) || self.has_fitted(change) {
+        let misfit = self.form.misfit(first)?;
+        let is_unfit = |(_, refused): &(usize, RowEncodeError)| self.form.misfit(refused) == Some(misfit);
+        if is_fit(misfit, rows) || !refused.iter().all(is_unfit) || self.has_fitted(misfit, change) {
             return None;
         }
         let setting = &self.setting;
-        if self.form.source == SourceSchema::Users {
+        if misfit == MisfitKind::Key {
             return Some(format!("{setting} accepts only user records, but {}: leave it unset", RowError::Key));
         }
         // An execution environment that has just started has seen nothing, but the table shows what has fitted.
-        let sql = self.form.statements.any_item.as_str();
-        let asked = self.database.run(until, |session| async move { session.client().query_one(sql, &[]).await });
+        let sql = self.form.statements.sample.as_str();
+        let asked = self.database.run(until, |session| async move { session.client().query(sql, &[]).await });
+        let fits = |row: &Row| row.try_get(0).is_ok_and(|item| self.form.values(item).is_ok());
         match asked.await {
-            Ok(row) if row.try_get(0).unwrap_or(false) => None,
+            Ok(rows) if rows.iter().any(fits) => None,
             Ok(_) => Some(format!(
-                "{setting}: no item fits the columns, so they are misconfigured: {first}; correct the column, or set \
-                 otherwise to \"null\""
+                "{setting}: no item fits the columns of the table {}, so they are misconfigured: {first}; correct the \
+                 column{}",
+                self.form.table,
+                match self.form.source {
+                    SourceSchema::Users => ", or remove it from the replication document",
+                    SourceSchema::Any => ", or set otherwise to \"null\"",
+                }
             )),
             Err(fault) => Some(fault.reason),
         }
@@ -225,18 +234,25 @@ impl PostgresSink {
         );
     }
 
-    /// Returns whether an earlier batch has shown that the items of this stream fit the table. All keys of a stream
+    /// Returns whether an earlier batch has shown that the records of this stream fit the table. All keys of a stream
     /// have the same schema, so a key that is not a user's is then the record's error, even if the batch contains no
     /// user's key.
-    fn has_fitted(&self, change: &Change<'_>) -> bool {
-        self.fitting.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(change.source.arn())
+    fn has_fitted(&self, misfit: MisfitKind, change: &Change<'_>) -> bool {
+        let fitting = self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+        *fitting.arn == *change.source.arn()
+            && match misfit {
+                MisfitKind::Key => fitting.key,
+                MisfitKind::Column => fitting.item,
+            }
     }
 
-    fn fits(&self, change: &Change<'_>) {
+    fn fits(&self, change: &Change<'_>, rows: &[TableRow<'_>]) {
         let mut fitting = self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
-        if fitting.as_deref() != Some(change.source.arn()) {
-            *fitting = Some(change.source.arn().into());
+        if *fitting.arn != *change.source.arn() {
+            *fitting = FittingStream { arn: change.source.arn().into(), ..FittingStream::default() };
         }
+        fitting.key |= is_fit(MisfitKind::Key, rows);
+        fitting.item |= is_fit(MisfitKind::Column, rows);
     }
 
     /// Deletes expired tombstones from time to time. Nothing depends on the time of their deletion, so an error is only
@@ -292,25 +308,15 @@ impl PostgresSink {
             let reason = format!("{SETTING} {address} is not migrated ({steps}): run the maintenance task migrate");
             return Err(ServingError::Broken(reason));
         }
-        self.probe_insert(until).await
+        self.probe_rows(until).await
     }
+}
 
-    /// Checks whether the table accepts a row that is certainly valid.
-    async fn probe_insert(&self, until: Instant) -> Result<(), ServingError> {
-        let sql = self.form.statements.probe.as_str();
-        let probed = self.database.run(until, |session| async move { session.client().batch_execute(sql).await });
-        match probed.await {
-            Err(fault) if matches!(&fault.kind, PostgresErrorKind::Refused(code) if code.code() == statement::PROBED) => {
-                Ok(())
-            }
-            Err(fault) if is_row_error(&fault) => {
-                let table = &self.form.table;
-                let reason = format!("{fault}: the table {table} rejects every row; check it for added constraints");
-                Err(ServingError::Broken(reason))
-            }
-            Err(fault) => Err(fault.into()),
-            Ok(()) => Ok(()),
-        }
+/// Returns whether these rows show that the source fits the table: any key, or any item that fits the typed columns.
+fn is_fit(misfit: MisfitKind, rows: &[TableRow<'_>]) -> bool {
+    match misfit {
+        MisfitKind::Key => !rows.is_empty(),
+        MisfitKind::Column => rows.iter().any(TableRow::has_item),
     }
 }
 

@@ -35,6 +35,17 @@ pub struct PostgresError {
     pub kind: PostgresErrorKind,
     /// The description, with the setting's name and the fix.
     pub reason: String,
+    /// The part of the table that rejected a row, if the server names it.
+    pub rejected_by: RejectedBy,
+}
+
+/// The part of a table that rejected a row, as the server names it: names of the schema, and no value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RejectedBy {
+    /// The column that must not be null.
+    pub column: Option<String>,
+    /// The constraint or the unique index.
+    pub constraint: Option<String>,
 }
 
 impl PostgresError {
@@ -65,7 +76,8 @@ pub(super) struct ErrorClassifier<'a> {
 
 impl ErrorClassifier<'_> {
     pub(super) fn fault(self, kind: PostgresErrorKind, what: &str) -> PostgresError {
-        PostgresError { kind, reason: format!("{} {} {what}", self.setting, self.address) }
+        let reason = format!("{} {} {what}", self.setting, self.address);
+        PostgresError { kind, reason, rejected_by: RejectedBy::default() }
     }
 
     /// Returns the error for a passed deadline.
@@ -119,7 +131,11 @@ impl ErrorClassifier<'_> {
             }
             code if code.starts_with("08") => (PostgresErrorKind::Unreachable, format!("disconnected ({message})")),
             _ if is_data_error(code) => {
-                (PostgresErrorKind::Refused(code.clone()), format!("cannot store a value (SQLSTATE {})", code.code()))
+                let kind = PostgresErrorKind::Refused(code.clone());
+                let named = |name: Option<&str>| name.map(str::to_owned);
+                let rejected_by = RejectedBy { column: named(said.column()), constraint: named(said.constraint()) };
+                let fault = self.fault(kind, &format!("cannot store a value (SQLSTATE {})", code.code()));
+                return PostgresError { rejected_by, ..fault };
             }
             _ => (
                 PostgresErrorKind::Refused(code.clone()),

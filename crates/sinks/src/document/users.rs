@@ -14,7 +14,7 @@ pub(crate) const USERS_TABLE: &str = "users";
 pub(super) const USERS_REPLICA: &str = "postgres";
 
 /// The columns that the migration of search adds (`functions/search/migrations`): no document may declare them.
-const SEARCH_COLUMNS: [&str; 2] = ["expires_at", "email_domain"];
+pub(crate) const SEARCH_COLUMNS: [&str; 2] = ["expires_at", "email_domain"];
 
 /// Returns the table of the users service.
 #[must_use]

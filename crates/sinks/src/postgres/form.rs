@@ -11,7 +11,7 @@ use millrace_shared::item::{ATTRIBUTES, EMAIL, NAME, STATUS};
 use millrace_transform::columns::{ColumnError, ColumnType, ColumnValue, ColumnValues, TableColumns};
 
 use super::statement::TableStatements;
-use crate::document::{PostgresTable, SqlIdentifier};
+use crate::document::{PostgresTable, SqlIdentifier, users_table};
 
 /// The maximum length of a canonical key in bytes. PostgreSQL limits an index entry to a third of a page of 8 KB.
 const KEY_BYTES: usize = 2_600;
@@ -73,6 +73,17 @@ pub(super) struct TableForm {
     pub(super) source: SourceSchema,
     /// The requirements of search on the values of some columns, by the columns' indexes.
     rules: Vec<(usize, UserRule)>,
+    /// The names of the columns that every user's record fits: those that search queries.
+    search_columns: Vec<String>,
+}
+
+/// A part of the configuration that no record fits, if all records of a batch have the same problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MisfitKind {
+    /// The source's keys are not those of users.
+    Key,
+    /// A column that the operator has declared.
+    Column,
 }
 
 /// A requirement of search on the value of a column.
@@ -115,6 +126,23 @@ impl TableForm {
             table: settings.table.clone(),
             columns: settings.columns.clone(),
             source,
+            search_columns: match source {
+                SourceSchema::Users => {
+                    users_table().columns.definitions().iter().map(|column| column.name.clone()).collect()
+                }
+                SourceSchema::Any => Vec::new(),
+            },
+        }
+    }
+
+    /// Returns the part of the configuration that may be wrong rather than the record.
+    pub(super) fn misfit(&self, refused: &RowEncodeError) -> Option<MisfitKind> {
+        match refused {
+            RowEncodeError::NoRow(RowError::Key) => Some(MisfitKind::Key),
+            RowEncodeError::Column(ColumnError::Unfit { name, .. }) if self.search_columns.contains(name) => None,
+            RowEncodeError::Column(ColumnError::Malformed { .. }) if self.source == SourceSchema::Users => None,
+            RowEncodeError::Column(_) => Some(MisfitKind::Column),
+            _ => None,
         }
     }
 
@@ -165,7 +193,6 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::document::users_table;
 
     const ADA: &str = r#"{"user_id":{"S":"ada"},"timestamp":{"N":"7"},"name":{"S":"Ada \u00e9"},"email":{"S":"Ada@Example.com"},
         "status":{"NULL":true},"expires_at":{"N":"1.5e9"},"version":{"N":"12345678901234567890123456789012345678"},

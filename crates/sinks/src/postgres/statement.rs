@@ -23,9 +23,10 @@ const OWN_COLUMNS: [(&str, &str, &str); 6] = [
     ("changed_at", "timestamptz[]", ""),
 ];
 
-/// The error code of [`TableStatements::probe`] if the row was accepted: a division by zero follows the insert, and
-/// rolls it back.
-pub(super) const PROBED: &str = "22012";
+/// The error code with which a probe ends if the row was accepted; the error rolls the insert back.
+pub(super) const PROBED: &str = "MR001";
+/// The number of stored items that are taken as samples of the items that a table accepts.
+const SAMPLES: usize = 10;
 
 /// Returns whether the server is read-only, and its encoding.
 pub(super) const CHECK: &str = "select pg_is_in_recovery() or current_setting('transaction_read_only') = 'on', \
@@ -46,13 +47,19 @@ pub(super) struct TableStatements {
     /// The update of rows that have exactly the revisions of the last list; it returns the keys that were written. Rows
     /// are locked in the lists' order before any is changed.
     pub(super) replace: String,
-    /// Checks whether the table accepts a row that is certainly valid: it always ends with an error.
-    pub(super) probe: String,
+    /// Inserts a tombstone, which has no value of an item, and ends with the error [`PROBED`] if the table accepts it.
+    pub(super) probe_tombstone: String,
+    /// Inserts an item without attributes, then copies of some stored items, until one is accepted: it ends with the
+    /// error [`PROBED`] then, and with the error of the first one otherwise.
+    pub(super) probe_item: String,
+    /// Inserts copies of some stored items: it ends with the error [`PROBED`] if the table accepts one, and without an
+    /// error if it accepts none or has no item.
+    pub(super) probe_stored: String,
     /// Deletes tombstones that were created before `$1`, at most `$2` of them, and none that another transaction has
     /// locked.
     pub(super) purge: String,
-    /// Returns whether the table has an item.
-    pub(super) any_item: String,
+    /// Reads some of the items that the table has.
+    pub(super) sample: String,
     /// Reads the rows under these keys, each with the index of its key.
     pub(super) read: String,
     /// The first page of a segment of the table, from the hash `$1` to `$2`: at most `$3` rows.
@@ -103,15 +110,19 @@ impl TableStatements {
                  where stored.key = incoming.key and stored.revision = incoming.expected returning stored.key",
                 lists.replaced_by_incoming(),
             ),
-            probe: format!(
-                "with probe as (insert into {table} (key, revision, item, changed_at) \
-                 values (' probe', '\\x00', '{{}}', now()) returning 1) select 1 / (count(*) - 1) from probe"
-            ),
+            probe_tombstone: probe(&insert_probe(&table, "deleted_at", "now()")),
+            probe_item: {
+                let empty = insert_probe(&table, "item", "'{}'");
+                probe(&format!("{} {} {empty}", attempt(&empty), lists.insert_samples(&table)))
+            },
+            probe_stored: probe(&lists.insert_samples(&table)),
             purge: format!(
                 "delete from {table} where key in (select key from {table} where deleted_at < $1 \
                  order by deleted_at limit $2 for update skip locked) and deleted_at < $1"
             ),
-            any_item: format!("select exists (select from {table} where item is not null)"),
+            sample: format!(
+                "select item::text from {table} where item is not null order by changed_at desc limit {SAMPLES}"
+            ),
             read: format!(
                 "select list.ordinal, stored.revision, stored.item::text, stored.expired \
                  from unnest($1::text[]) with ordinality as list (key, ordinal) join {table} stored on stored.key = list.key"
@@ -168,6 +179,26 @@ impl RowLists<'_> {
         joined(self.all().skip(1).map(|(name, alias, ..)| format!("{name} = incoming.{alias}")))
     }
 
+    /// Returns the statements that insert copies of some stored items, until the table accepts one. Every name of the
+    /// document is qualified or a target, so that it cannot be mistaken for the variable.
+    fn insert_samples(&self, table: &str) -> String {
+        let parts = |part: &dyn Fn(&str, &str) -> String| {
+            self.typed().map(|(name, alias, ..)| part(name, &alias)).collect::<Vec<_>>().concat()
+        };
+        let insert = format!(
+            "insert into {table} (key, revision, item, changed_at{}) \
+             values (' probe', '\\x00', copied.item, now(){}) on conflict do nothing; {ACCEPTED}",
+            parts(&|name, _| format!(", {name}")),
+            parts(&|_, alias| format!(", copied.{alias}")),
+        );
+        format!(
+            "for copied in select sampled.item{} from {table} sampled where sampled.item is not null \
+             order by sampled.changed_at desc limit {SAMPLES} loop {} end loop;",
+            parts(&|name, alias| format!(", sampled.{name} as {alias}")),
+            attempt(&insert),
+        )
+    }
+
     fn differing(&self, table: &str) -> Option<String> {
         let mut stored = String::new();
         for (name, ..) in self.typed() {
@@ -189,12 +220,36 @@ impl RowLists<'_> {
     }
 }
 
+/// The end of an insert that the table has accepted, along with its deferred constraints: an error that rolls it back.
+const ACCEPTED: &str = "set constraints all immediate; raise exception using errcode = 'MR001';";
+
+/// Returns a statement that runs these ones, which insert a row and roll it back.
+fn probe(statements: &str) -> String {
+    // No name is long enough to contain the tag.
+    let tag = format!("$probe_{}$", "p".repeat(64));
+    format!("do {tag} declare copied record; begin {statements} end {tag}")
+}
+
+/// Returns the statements that insert a row with this value, and roll it back.
+fn insert_probe(table: &str, column: &str, value: &str) -> String {
+    format!("insert into {table} (key, revision, {column}) values (' probe', '\\x00', {value}); {ACCEPTED}")
+}
+
+/// Returns a statement that ignores the error of a row that the table rejects.
+fn attempt(statements: &str) -> String {
+    format!(
+        "begin {statements} exception when integrity_constraint_violation or data_exception or program_limit_exceeded \
+         then null; end;"
+    )
+}
+
 fn joined(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::PROBED;
     use crate::document::users_table;
     use crate::postgres::form::TableForm;
 
@@ -204,6 +259,8 @@ mod tests {
         for (sql, count) in [(&statements.apply, 17), (&statements.insert, 17), (&statements.replace, 18)] {
             assert!(sql.contains(&format!("${count}::")) && !sql.contains(&format!("${}", count + 1)), "{sql}");
         }
-        assert!(statements.probe.contains("values (' probe', "), "{}", statements.probe);
+        for probe in [&statements.probe_tombstone, &statements.probe_item, &statements.probe_stored] {
+            assert!(probe.contains("values (' probe', ") && probe.contains(PROBED), "{probe}");
+        }
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use millrace_shared::change::CanonicalKey;
-use millrace_shared::postgres::{PostgresError, PostgresErrorKind};
+use millrace_shared::postgres::PostgresError;
 use tokio::time::Instant;
-use tokio_postgres::error::SqlState;
 
+use super::rejection::{RejectedRows, is_row_error};
 use super::row::{RowArrays, TableRow};
 use super::{PostgresSink, ServingError};
 
@@ -28,6 +28,8 @@ pub(super) struct UpsertOutput {
     pub(super) counts: UpsertCounts,
     /// The indexes of the rows written with [`UpsertMode::IfAbsent`] or [`UpsertMode::Expected`].
     pub(super) places: Vec<usize>,
+    /// A lower bound of the number of these rows that are items, as opposed to tombstones.
+    pub(super) items: usize,
     /// The indexes of the rows that were not written, or may not have been, each with the error.
     pub(super) left: Vec<(usize, RowFailure)>,
 }
@@ -42,6 +44,11 @@ pub(super) struct UpsertCounts {
 }
 
 impl UpsertCounts {
+    /// Returns the number of items that were written.
+    fn items(&self) -> usize {
+        self.applied.saturating_sub(self.tombstones)
+    }
+
     /// Adds the counts that the statement returned for `rows` rows.
     fn add(&mut self, answered: &tokio_postgres::Row, rows: usize) {
         let count = |index: usize| answered.try_get::<_, i64>(index).ok().and_then(|count| usize::try_from(count).ok());
@@ -64,21 +71,14 @@ pub(super) enum RowFailure {
     Fault(String),
 }
 
-/// Returns whether the error may be that of a single row: a value that cannot be stored, or one that is too long for an
-/// index (SQLSTATE 54000).
-pub(super) fn is_row_error(fault: &PostgresError) -> bool {
-    let is_index_limit =
-        matches!(&fault.kind, PostgresErrorKind::Refused(code) if *code == SqlState::PROGRAM_LIMIT_EXCEEDED);
-    fault.is_data_error() || is_index_limit
-}
-
 impl PostgresSink {
     /// Writes these rows, which must be sorted by their keys: all at once if possible, and by bisection if the server
     /// reports an error about a value.
     pub(super) async fn write(&self, rows: &[TableRow<'_>], over: UpsertMode, until: Instant) -> UpsertOutput {
         let mut written = UpsertOutput::default();
         let mut open = if rows.is_empty() { Vec::new() } else { vec![rows] };
-        let mut trusted = false;
+        // The rows that the server rejected one by one, and the last of the errors of items.
+        let (mut rejected, mut rejected_item) = (Vec::new(), None);
         while let Some(rows) = open.pop() {
             let Err(fault) = self.write_at_once(rows, over, until, &mut written).await else { continue };
             if is_row_error(&fault) && rows.len() > 1 {
@@ -89,10 +89,12 @@ impl PostgresSink {
             let mut reason = fault.to_string();
             if is_row_error(&fault) {
                 // Find out whether this row is invalid, or whether the table would accept no row at all.
-                match if trusted { Ok(()) } else { self.probe_insert(until).await } {
+                match if rejected.is_empty() { self.probe_tombstone(until).await } else { Ok(()) } {
                     Ok(()) => {
-                        trusted = true;
-                        written.left.extend(rows.iter().map(|row| (row.index, RowFailure::Poison(reason.clone()))));
+                        rejected.extend(rows.iter().map(|row| (row.index, row.has_item(), reason.clone())));
+                        if rows.iter().any(TableRow::has_item) {
+                            rejected_item = Some(fault);
+                        }
                         continue;
                     }
                     Err(ServingError::Broken(why) | ServingError::Transient(why)) => reason = why,
@@ -102,7 +104,24 @@ impl PostgresSink {
             let left = open.drain(..).chain([rows]).flatten();
             written.left.extend(left.map(|row| (row.index, RowFailure::Fault(reason.clone()))));
         }
+        let misfit = match rejected_item {
+            Some(fault) if written.items + written.counts.items() == 0 => self.misfit_of_items(&fault, until).await,
+            _ => None,
+        };
+        written.left.extend(rejected.into_iter().map(|(index, has_item, reason)| match &misfit {
+            Some(misfit) if has_item => (index, RowFailure::Fault(misfit.clone())),
+            _ => (index, RowFailure::Poison(reason)),
+        }));
         written
+    }
+
+    /// Returns the error of a table that accepts no item: none of this batch, and none of those that it has.
+    async fn misfit_of_items(&self, fault: &PostgresError, until: Instant) -> Option<String> {
+        match self.accepts_stored_items(until).await {
+            Ok(true) => None,
+            Ok(false) => Some(self.describe_rejection(RejectedRows::Items, fault, until).await),
+            Err(fault) => Some(fault.to_string()),
+        }
     }
 
     async fn write_at_once(
@@ -135,6 +154,8 @@ impl PostgresSink {
         let places: HashMap<&CanonicalKey, usize> = rows.iter().map(|row| (row.key, row.index)).collect();
         let index = |row: &tokio_postgres::Row| places.get(&self.key_of(row).ok()?).copied();
         written.places.extend(answered.iter().filter_map(index));
+        let tombstones = rows.iter().filter(|row| !row.has_item()).count();
+        written.items += answered.len().saturating_sub(tombstones);
         Ok(())
     }
 }
