@@ -2,6 +2,7 @@
 
 mod answers;
 mod callers;
+mod counts;
 mod events;
 mod model;
 mod outages;

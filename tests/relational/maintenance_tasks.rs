@@ -59,6 +59,7 @@ async fn a_new_replica_is_filled_in_segments_and_found_equal() {
     assert_eq!(store.client.execute(moved, &[]).await.unwrap(), 1);
     task(&maintenance, json!({"task": "backfill", "run_id": "second"})).await;
     assert_eq!(store.count("substr(revision, 1, 1) = '\\xff'").await, 1);
+    store.assert_counts().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,6 +91,7 @@ async fn differences_in_postgres_are_found_by_verify_and_fixed_by_repair() {
     assert_eq!(counted(&answer, "postgres"), "equal 3, items 3, tombstones 2");
     let name = "select name from users where user_id = 'different'";
     assert_eq!(store.client.query_one(name, &[]).await.unwrap().get::<_, &str>(0), "Created", "the columns as well");
+    store.assert_counts().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +115,7 @@ async fn redrive_of_old_records_reconciles_both_replicas_with_the_source() {
     let row = store.client.query_one("select name from users where user_id = 'kept'", &[]).await.unwrap();
     assert_eq!(row.get::<_, &str>(0), "Now");
     assert_eq!(scene.item(REPLICA, "kept").await.unwrap()["name"], text("Now"));
+    store.assert_counts().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,13 @@ impl RelationalStore {
         self.client.query_one(&sql, &[]).await.unwrap().get(0)
     }
 
+    /// Asserts that the stored counts of the statistics are those of a scan of all rows, in one snapshot.
+    pub(crate) async fn assert_counts(&self) {
+        let rows = self.client.query(DIFFERENT_COUNTS, &[]).await.unwrap();
+        let different: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(different, [""; 0], "the counts differ from the rows");
+    }
+
     /// The user ids of the rows that are not tombstones, sorted.
     pub(crate) async fn users(&self) -> Vec<String> {
         let rows =
@@ -50,6 +57,21 @@ impl RelationalStore {
         rows.iter().map(|row| row.get(0)).collect()
     }
 }
+
+/// The counts that only the rows have (`row`) or that only the tables of counts have (`count`).
+const DIFFERENT_COUNTS: &str = "with scanned as (
+        select 'status' as dimension, status collate \"C\" as value, count(*) as records from users
+            where deleted_at is null group by 2
+        union all select 'day', to_char(created_at at time zone 'UTC', 'YYYY-MM-DD') collate \"C\", count(*) from users
+            where isfinite(created_at) group by 2
+        union all select 'domain', email_domain collate \"C\", count(*) from users where email_domain is not null group by 2),
+    stored as (select dimension, value, records from users_counts
+        union all select dimension, value, records from users_count_log cross join unnest(changes)),
+    counted as (select replace(dimension, 'no status', 'status') as dimension, case dimension when 'no status' then null
+        when 'day' then to_char(date '1970-01-01' + value::int, 'YYYY-MM-DD') else value end collate \"C\" as value,
+        sum(records)::int8 as records from stored where value is not null group by 1, 2 having sum(records) <> 0)
+    select concat_ws(' ', 'row', lost.*) from (table scanned except table counted) as lost
+    union all select concat_ws(' ', 'count', added.*) from (table counted except table scanned) as added";
 
 /// The condition that a row, which may be a tombstone, has the key of this user with the timestamp 1.
 pub(crate) fn is_key(user_id: &str) -> String {

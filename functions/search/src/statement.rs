@@ -39,21 +39,28 @@ pub(crate) const SUMMARY: &str = concat!(
 /// The statistics of all records: the total, and the numbers by status, by day of creation over the `$2` days before
 /// the second `$1`, and for the `$3` most frequent domains. It is one statement, so that all numbers are from one
 /// snapshot.
+///
+/// The counts are stored (`users_counts`, `users_count_log`), and contain the records that have expired, which an index
+/// finds, until DynamoDB removes them.
 pub(crate) const STATS: &str = concat!(
-    "select (select count(*) from users_search where ",
-    live!(),
-    "), (select coalesce(json_agg(each), '[]')::text from (select status, count(*) as records from users_search where ",
-    live!(),
-    " group by status order by records desc, status) as each), ",
-    "(select coalesce(json_agg(each), '[]')::text from (select to_char(day, 'YYYY-MM-DD') as day, records from (",
-    "select (created_at at time zone 'UTC')::date as day, count(*) as records from users_search where ",
-    live!(),
-    " and created_at >= (date_trunc('day', to_timestamp($1::text::float8), 'UTC') - ($2::text || ' days')::interval)",
-    " group by 1) as days order by day) as each), ",
-    "(select coalesce(json_agg(each), '[]')::text from (select email_domain as domain, ",
-    "count(*) as records from users_search where email_domain is not null and ",
-    live!(),
-    " group by 1 order by records desc, domain limit $3::text::int8) as each)"
+    "with expired as (select users_count(grouping(status, day, email_domain), status, day, email_domain, -count(*)) as count ",
+    "from (select status, (created_at at time zone 'UTC')::date as day, email_domain from users_search where ",
+    "expires_at <= $1::text::numeric and expires_at > $1::text::numeric - 157788000) as each ",
+    "group by grouping sets ((status), (day), (email_domain))), ",
+    "counted as materialized (select dimension, value, sum(records)::int8 as records from (",
+    "select dimension, value, records from users_counts ",
+    "union all select dimension, value, records from users_count_log cross join unnest(changes) ",
+    "union all select (count).dimension, (count).value, (count).records from expired) as each ",
+    "where value is not null group by dimension, value having sum(records) > 0), ",
+    "days as (select date '1970-01-01' + value::int as day, records from counted where dimension = 'day') ",
+    "select (select coalesce(sum(records), 0)::int8 from counted where dimension in ('status', 'no status')), ",
+    "(select coalesce(json_agg(each), '[]')::text from (",
+    "select case when dimension = 'status' then value collate \"default\" end as status, records from counted ",
+    "where dimension in ('status', 'no status') order by records desc, status) as each), ",
+    "(select coalesce(json_agg(each), '[]')::text from (select to_char(day, 'YYYY-MM-DD') as day, records from days ",
+    "where day >= (to_timestamp($1::text::float8) at time zone 'UTC')::date - $2::text::int order by days.day) as each), ",
+    "(select coalesce(json_agg(each), '[]')::text from (select value as domain, records from counted ",
+    "where dimension = 'domain' order by records desc, domain limit $3::text::int8) as each)"
 );
 
 /// A search query: complete items, each with its position.
