@@ -16,11 +16,12 @@ use crate::replication::rig::invocation;
 const FUNCTIONS: [&str; 5] = ["api", "search", "replicator", "archiver", "maintenance"];
 
 /// The files that contain the names of environment variables, as string literals of capital letters.
-const VARIABLE_FILES: [&str; 13] = [
+const VARIABLE_FILES: [&str; 14] = [
     "functions/api/src/config.rs",
     "functions/search/src/config.rs",
     "functions/replicator/src/config.rs",
     "crates/sinks/src/config.rs",
+    "crates/sinks/src/config/configured_replicas.rs",
     "crates/sinks/src/document.rs",
     "crates/sinks/src/postgres.rs",
     "crates/archive/src/config.rs",

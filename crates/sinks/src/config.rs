@@ -1,5 +1,7 @@
 //! The settings of the sinks, which the replicator and the maintenance function share: [`SinksConfig`].
 
+mod configured_replicas;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +11,7 @@ use aws_sdk_dynamodb::config::{Region, SharedCredentialsProvider};
 use millrace_archive::config::ArchiveConfig;
 use millrace_shared::aws;
 use millrace_shared::cache::{Cache, CacheSettings};
-use millrace_shared::environment::{self, Environment, EnvironmentError, VariableReader};
+use millrace_shared::environment::{self, Environment, EnvironmentError};
 use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::item::restored::SourceSchema;
 use millrace_shared::postgres::PostgresSettings;
@@ -20,15 +22,15 @@ use time::Duration;
 
 use crate::archive::{self, ArchiveSink};
 use crate::cache::CacheSink;
-use crate::document::{
-    ArchivedRecords, DEFAULT_CONCURRENCY, DocumentLocation, MAX_CONCURRENCY, PostgresTable, REPLICATION, ReplicaEntry,
-    ReplicationDocument, RoleArn, SinkSettings, TableAddress, TableSettings, USERS_TABLE, users_table,
-};
+use crate::document::{DocumentLocation, PostgresTable, REPLICATION, TableAddress, USERS_TABLE, users_table};
 use crate::document_object::read_document;
-use crate::dynamodb::{self, AssumedRole, DynamoDbSink};
-use crate::hash_keys::{hash_keys, load_hash_keys, needs_hash_keys};
+use crate::dynamodb::{AssumedRole, DynamoDbSink};
+use crate::hash_keys::{load_hash_keys, needs_hash_keys};
 use crate::postgres::{self, PostgresSchema, PostgresSink};
 use crate::{Replica, Sink, SinkName, TransformedSink};
+use configured_replicas::{
+    ConfiguredReplicas, REPLICA_TABLE, RelationalTable, ReplicaTable, replica_of_variables, replicas_of_document,
+};
 
 /// The default retention of tombstones. A stream retains records for one day; the other week is for records that wait
 /// in the failure bucket.
@@ -38,14 +40,6 @@ const TOMBSTONE_RETENTION_DAYS: u16 = 8;
 const TOMBSTONE_RETENTION_DAYS_MIN: u16 = 2;
 /// The maximum retention of tombstones: ten years. A longer time is more likely a mistyped unit than an intention.
 const TOMBSTONE_RETENTION_DAYS_LIMIT: u16 = 3_650;
-
-/// The variable that names the only replica if there is no document.
-const REPLICA_TABLE: &str = "REPLICA_TABLE";
-/// What to do after the problems of a document.
-const CHECK_DOCUMENT: &str = "correct the document, and check it with millrace transform --document FILE --items PATH \
-                              --key NAMES before it is deployed (parameter Replication)";
-/// The variables that configure the only replica if there is no document.
-const REPLICA_VARIABLES: [&str; 4] = [REPLICA_TABLE, "REPLICA_REGION", "REPLICA_ROLE_ARN", "REPLICA_MAX_CONCURRENCY"];
 
 /// The settings of all sinks, from the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,66 +64,10 @@ pub struct SinksConfig {
     archive: Option<ArchiveConfig>,
 }
 
-/// A `DynamoDB` replica, which may be in another Region or account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct ReplicaTable {
-    name: SinkName,
-    /// The setting that names the table, for errors.
-    setting: String,
-    table: TableSettings,
-    /// What the replica stores of an item; `None` if it stores items as they are.
-    transform: Option<Arc<ItemTransform>>,
-}
-
-/// A table of the PostgreSQL database that the document declares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct RelationalTable {
-    name: SinkName,
-    /// The place in the document, for errors.
-    setting: String,
-    table: PostgresTable,
-    /// What the replica stores of an item; `None` if it stores items as they are.
-    transform: Option<Arc<ItemTransform>>,
-}
-
 /// The transformation of a sink, and the setting that contains its rules, for errors.
 struct SinkRules {
     transform: Arc<ItemTransform>,
     setting: String,
-}
-
-/// The replicas of a document, or the only replica of the variables.
-#[derive(Debug, Default)]
-struct ConfiguredReplicas {
-    dynamodb: Vec<ReplicaTable>,
-    postgres: Vec<RelationalTable>,
-    /// The table of the users service, if the document declares it, with its place in the document.
-    users: Option<(String, ReplicaEntry)>,
-    /// The columns of all stores.
-    columns: TableColumns,
-}
-
-impl ReplicaTable {
-    /// Returns why the table cannot be a replica of the source that this variable names, as far as the names say.
-    fn refusal(&self, variable: &str, source: &TableAddress) -> Option<String> {
-        let Self { setting, table, .. } = self;
-        let is_own = source.region().is_some() || (table.region.is_none() && table.role_arn.is_none());
-        if table.table == *source && is_own {
-            let text = source.as_str();
-            return Some(format!(
-                "{setting} is {text:?}, which is {variable}: set it to another table; millrace attach {text} \
-                 --replica-table ARN checks it and writes the files to deploy"
-            ));
-        }
-        let partition = table.table.partition().or(table.role_arn.as_ref().map(RoleArn::partition))?;
-        let its = source.partition().filter(|its| *its != partition)?;
-        Some(format!(
-            "{setting} or its role is in the partition {partition}, but {variable} is in {its}, and a function cannot \
-             reach a table of another partition: name a table and a role in {its}; millrace attach {} --replica-table \
-             ARN --replica-role-arn ARN checks them and writes the files to deploy",
-            source.as_str()
-        ))
-    }
 }
 
 impl SinksConfig {
@@ -141,10 +79,9 @@ impl SinksConfig {
         let mut read = environment.read();
         let reserved = read.optional("RESERVED_PREFIX", ReservedNames::parse).unwrap_or_default();
         let replicas = match environment.get(REPLICATION) {
-            Some(text) => document(text, environment, &reserved, &mut read),
-            None => {
-                only_replica(&mut read).map(|dynamodb| ConfiguredReplicas { dynamodb, ..ConfiguredReplicas::default() })
-            }
+            Some(text) => replicas_of_document(text, environment, &reserved, &mut read),
+            None => replica_of_variables(&mut read)
+                .map(|dynamodb| ConfiguredReplicas { dynamodb, ..ConfiguredReplicas::default() }),
         };
         let source_arn = read.optional("SOURCE_TABLE_ARN", TableAddress::parse_arn);
         if let (Some(source), Some(replicas)) = (&source_arn, &replicas) {
@@ -429,94 +366,6 @@ pub async fn load_document(environment: Environment, s3: &aws_sdk_s3::Client) ->
     }
 }
 
-/// Reads the replicas from the document `text`.
-fn document(
-    text: &str,
-    environment: &Environment,
-    reserved: &ReservedNames,
-    read: &mut VariableReader<'_>,
-) -> Option<ConfiguredReplicas> {
-    for name in REPLICA_VARIABLES.into_iter().filter(|name| environment.get(name).is_some()) {
-        read.add_error(format!("{name} is set in addition to {REPLICATION}, which replaces it: remove one of them"));
-    }
-    match DocumentLocation::parse(text) {
-        Ok(None) => {}
-        Ok(Some(location)) => {
-            read.add_error(format!("{REPLICATION} is {location}, whose object was not read at the start"));
-            return None;
-        }
-        Err(problem) => {
-            read.add_error(problem.to_string());
-            return None;
-        }
-    }
-    let document = match ReplicationDocument::parse(text) {
-        Ok(document) => document,
-        Err(invalid) => {
-            let (last, others) = invalid.problems().split_last()?;
-            for problem in others {
-                read.add_error(problem.to_string());
-            }
-            read.add_error(format!("{last}; {CHECK_DOCUMENT}"));
-            return None;
-        }
-    };
-    for problem in document.reserved_problems(reserved) {
-        read.add_error(problem.to_string());
-    }
-    let keys = match hash_keys(&document, environment) {
-        Ok(keys) => keys,
-        Err(problems) => {
-            for problem in problems {
-                read.add_error(problem);
-            }
-            return None;
-        }
-    };
-    let mut replicas = ConfiguredReplicas { columns: document.columns().clone(), ..ConfiguredReplicas::default() };
-    for (index, entry) in document.replicas().iter().enumerate() {
-        let (name, pointer) = (entry.name.clone(), format!("/replicas/{index}"));
-        let transform = match ItemTransform::new(&entry.transform, &keys) {
-            Ok(transform) => (!entry.transform.is_empty()).then(|| Arc::new(transform)),
-            Err(missing) => {
-                read.add_error(format!("{REPLICATION} {pointer}/attributes/hash: {missing}"));
-                continue;
-            }
-        };
-        match &entry.sink {
-            SinkSettings::DynamoDb(table) => {
-                let setting = format!("{REPLICATION} {pointer}/table");
-                replicas.dynamodb.push(ReplicaTable { name, setting, table: table.clone(), transform });
-            }
-            SinkSettings::Postgres(table) => {
-                if environment.get(postgres::SETTING).is_none() {
-                    read.add_error(format!(
-                        "{REPLICATION} {pointer}/sink is \"postgres\", but {} is not set: set it to the URL of the \
-                         database, or remove this entry",
-                        postgres::SETTING
-                    ));
-                }
-                let setting = format!("{REPLICATION} {pointer}");
-                if entry.is_users_table() {
-                    replicas.users = Some((setting, entry.clone()));
-                } else {
-                    replicas.postgres.push(RelationalTable { name, setting, table: table.clone(), transform });
-                }
-            }
-            SinkSettings::Archive { records: ArchivedRecords::Expired } => {
-                if environment.get(archive::SETTING).is_none() {
-                    read.add_error(format!(
-                        "{REPLICATION} {pointer}/sink is \"archive\", but {} is not set: set it to the bucket of the \
-                         archive, or remove this entry",
-                        archive::SETTING
-                    ));
-                }
-            }
-        }
-    }
-    Some(replicas)
-}
-
 fn as_sink(sink: impl Sink + 'static, rules: Option<SinkRules>) -> Box<dyn Sink> {
     match rules {
         Some(SinkRules { transform, setting }) => Box::new(TransformedSink::new(sink, transform, setting)),
@@ -531,37 +380,6 @@ fn as_replica(sink: impl Replica + 'static, rules: Option<SinkRules>) -> Box<dyn
     }
 }
 
-/// Reads the only replica from the variables.
-fn only_replica(read: &mut VariableReader<'_>) -> Option<Vec<ReplicaTable>> {
-    let table = read.required(REPLICA_TABLE, TableAddress::parse);
-    let region = read.optional("REPLICA_REGION", environment::text);
-    let role_arn = read.optional("REPLICA_ROLE_ARN", RoleArn::parse);
-    let limit = read.optional("REPLICA_MAX_CONCURRENCY", within(1, MAX_CONCURRENCY)).unwrap_or(DEFAULT_CONCURRENCY);
-    let table = table?;
-    if let (Some(its), Some(own)) = (table.region(), &region)
-        && its != own
-    {
-        read.add_error(format!(
-            "REPLICA_REGION is {own:?}, but the ARN in {REPLICA_TABLE} is in {its}: remove REPLICA_REGION, or correct \
-             one of them"
-        ));
-    }
-    if let (Some(its), Some(role)) = (table.partition(), &role_arn)
-        && its != role.partition()
-    {
-        read.add_error(format!(
-            "REPLICA_ROLE_ARN is in the partition {}, but the ARN in {REPLICA_TABLE} is in {its}, and a role cannot \
-             be used in another partition: set REPLICA_ROLE_ARN to a role in {its}, or correct {REPLICA_TABLE}; \
-             millrace attach TABLE --replica-table ARN --replica-role-arn ARN checks both and writes the files to deploy",
-            role.partition()
-        ));
-    }
-    let region = table.region().map(str::to_owned).or(region);
-    let settings = TableSettings { table, region, role_arn, max_concurrency: limit };
-    let name = SinkName::of_default(dynamodb::NAME);
-    Some(vec![ReplicaTable { name, setting: REPLICA_TABLE.to_owned(), table: settings, transform: None }])
-}
-
 /// Returns a parser for a number from `least` to `limit`.
 fn within<T>(least: T, limit: T) -> impl Fn(&str) -> Result<T, String>
 where
@@ -574,246 +392,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::document::USERS_DOCUMENT;
-
-    fn parse(variables: &[(&str, &str)]) -> Result<SinksConfig, EnvironmentError> {
-        SinksConfig::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
-    }
-
-    #[test]
-    fn the_replica_table_is_enough() {
-        let config = parse(&[("REPLICA_TABLE", "UsersReplica")]).unwrap();
-        let [replica] = &config.replicas[..] else { panic!("one replica") };
-        assert_eq!((replica.name.as_str(), replica.table.max_concurrency), ("dynamodb", 128));
-        assert_eq!(config.tombstone, Duration::days(8));
-        assert_eq!((&replica.table.region, &replica.table.role_arn), (&None, &None));
-    }
-
-    #[test]
-    fn a_tombstone_outlives_the_records_of_a_stream() {
-        let days = |days| parse(&[("REPLICA_TABLE", "UsersReplica"), ("TOMBSTONE_RETENTION_DAYS", days)]);
-        let said = days("1").unwrap_err().to_string();
-        assert!(said.contains("TOMBSTONE_RETENTION_DAYS is \"1\": set it to a number from 2 to 3650"), "{said}");
-        assert_eq!(days("2").unwrap().tombstone, Duration::days(2));
-    }
-
-    async fn sdk() -> SdkConfig {
-        let defaults = aws_config::defaults(aws_config::BehaviorVersion::latest());
-        defaults.region(Region::from_static("eu-west-1")).no_credentials().load().await
-    }
-
-    fn region(client: &aws_sdk_dynamodb::Client) -> Option<String> {
-        client.config().region().map(ToString::to_string)
-    }
-
-    #[tokio::test]
-    async fn the_replica_may_be_in_another_region() {
-        let arn = "arn:aws:dynamodb:ap-south-1:111122223333:table/Orders";
-        for (variables, expected) in [
-            (vec![("REPLICA_TABLE", "UsersReplica")], "eu-west-1"),
-            (vec![("REPLICA_TABLE", "UsersReplica"), ("REPLICA_REGION", "us-east-2")], "us-east-2"),
-            (vec![("REPLICA_TABLE", arn)], "ap-south-1"),
-            (vec![("REPLICA_TABLE", arn), ("REPLICA_REGION", "ap-south-1")], "ap-south-1"),
-        ] {
-            let config = parse(&variables).unwrap();
-            let clients = config.replica_clients(&sdk().await).await;
-            let client = clients.of(&config.replicas[0].name).client;
-            assert_eq!(region(&client).as_deref(), Some(expected), "{variables:?}");
-        }
-        let said = parse(&[("REPLICA_TABLE", arn), ("REPLICA_REGION", "eu-west-1")]).unwrap_err().to_string();
-        assert!(
-            said.contains("REPLICA_REGION is \"eu-west-1\", but the ARN in REPLICA_TABLE is in ap-south-1"),
-            "{said}"
-        );
-        let role = ("REPLICA_ROLE_ARN", "arn:aws-cn:iam::111122223333:role/replication");
-        let said = parse(&[("REPLICA_TABLE", arn), role]).unwrap_err().to_string();
-        assert!(
-            said.contains("REPLICA_ROLE_ARN is in the partition aws-cn, but the ARN in REPLICA_TABLE is in aws,")
-                && said.contains("set REPLICA_ROLE_ARN to a role in aws, or correct REPLICA_TABLE"),
-            "{said}"
-        );
-    }
-
-    const BUCKET: (&str, &str) = ("ARCHIVE_BUCKET", "orders-archive");
-    const DOCUMENT: &str = r#"{"version":1,"replicas":[
-        {"name":"staging","sink":"dynamodb","table":"arn:aws:dynamodb:us-east-2:111122223333:table/Orders",
-         "role_arn":"arn:aws:iam::111122223333:role/replication","max_concurrency":16},
-        {"name":"near","sink":"dynamodb","table":"OrdersCopy"},
-        {"name":"archive","sink":"archive","records":"expired"}]}"#;
-
-    #[tokio::test]
-    async fn a_document_has_several_replicas_each_with_its_client() {
-        let config = parse(&[("REPLICATION", DOCUMENT), BUCKET]).unwrap();
-        let names: Vec<&str> = config.replicas.iter().map(|replica| replica.name.as_str()).collect();
-        assert_eq!(names, ["staging", "near"]);
-        assert_eq!(config.replicas[1].setting, "REPLICATION /replicas/1/table");
-        assert!(config.archive.is_some());
-        let clients = config.replica_clients(&sdk().await).await;
-        let [staging, near] = [0, 1].map(|index: usize| clients.of(&config.replicas[index].name));
-        assert_eq!(region(&staging.client).as_deref(), Some("us-east-2"));
-        assert_eq!(staging.role.unwrap().arn.as_str(), "arn:aws:iam::111122223333:role/replication");
-        assert_eq!((region(&near.client).as_deref(), near.role.is_none()), (Some("eu-west-1"), true));
-    }
-
-    #[test]
-    fn a_replica_that_is_the_source_or_in_another_partition_is_rejected() {
-        let source = ("SOURCE_TABLE_ARN", "arn:aws:dynamodb:us-east-2:111122223333:table/Orders");
-        let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
-        assert!(said.contains("1 problem:") && said.contains("REPLICATION /replicas/0/table"), "{said}");
-        assert!(said.contains("which is SOURCE_TABLE_ARN: set it to another table"), "{said}");
-        let source = ("SOURCE_TABLE_ARN", "arn:aws-cn:dynamodb:cn-north-1:111122223333:table/Orders");
-        let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
-        assert!(said.contains("partition aws,") && said.contains("SOURCE_TABLE_ARN is in aws-cn"), "{said}");
-        assert!(said.contains("name a table and a role in aws-cn"), "{said}");
-        let said = parse(&[("REPLICA_TABLE", "UsersReplica"), ("SOURCE_TABLE_ARN", "Users")]).unwrap_err().to_string();
-        assert!(said.contains("SOURCE_TABLE_ARN is \"Users\": set it to arn:aws:dynamodb:"), "{said}");
-    }
-
-    #[test]
-    fn a_sink_of_users_is_rejected_for_any_other_table() {
-        let table = ("REPLICA_TABLE", "OrdersReplica");
-        for sink in
-            [("POSTGRES_URL", "postgres://millrace:s3cret@db:5432/users"), ("CACHE_URL", "redis://:s3cret@c:6379")]
-        {
-            for schema in [&[][..], &[("SOURCE_SCHEMA", "any")]] {
-                let said = parse(&[&[table, sink], schema].concat()).unwrap_err().to_string();
-                assert!(said.contains("1 problem:") && said.contains(&format!("{} is set, but", sink.0)), "{said}");
-                assert!(said.contains("SOURCE_SCHEMA") && said.contains("otherwise remove"), "{said}");
-                assert!(!said.contains("s3cret"), "{said}");
-            }
-            parse(&[table, sink, ("SOURCE_SCHEMA", "users")]).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_table_of_postgres_is_declared_for_any_source() {
-        let document = r#"{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"orders"},
-            {"name":"lines","sink":"postgres","table":"users"}]}"#;
-        let (document, url) = (("REPLICATION", document), ("POSTGRES_URL", "postgres://millrace@db:5432/shop"));
-        let names = |variables: &[(&str, &str)]| -> Vec<String> {
-            let config = parse(variables).unwrap();
-            assert!(config.postgres_settings().is_some());
-            config.postgres(None).iter().map(|sink| sink.name().to_owned()).collect()
-        };
-        assert_eq!(names(&[document, url]), ["sql", "lines"]);
-        let said = parse(&[document]).unwrap_err().to_string();
-        assert!(said.contains("2 problems:") && said.contains("/replicas/0/sink is \"postgres\", but POSTGRES_URL"));
-        let users = ("SOURCE_SCHEMA", "users");
-        let said = parse(&[document, url, users]).unwrap_err().to_string();
-        assert!(said.contains("/replicas/1/table is \"users\", the table of the users service"), "{said}");
-        let orders = ("REPLICATION", r#"{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"orders"}]}"#);
-        assert_eq!(names(&[orders, url, users]), ["postgres", "sql"]);
-    }
-
-    #[test]
-    fn users_table_accepts_more_columns_and_rejects_fewer() {
-        let declared = |edit: &dyn Fn(&mut serde_json::Value)| {
-            let mut document: serde_json::Value = serde_json::from_str(USERS_DOCUMENT).unwrap();
-            edit(&mut document["replicas"][0]);
-            document.to_string()
-        };
-        let url = ("POSTGRES_URL", "postgres://millrace@db:5432/users");
-        let parse = |document: &str, schema| parse(&[("REPLICATION", document), url, ("SOURCE_SCHEMA", schema)]);
-        let plan = |replica: &mut serde_json::Value| {
-            replica["columns"]["plan"] = serde_json::json!({"path": "attributes.plan", "type": "text"});
-        };
-        let config = parse(&declared(&plan), "users").unwrap();
-        let names: Vec<String> = config.postgres(None).iter().map(|sink| sink.name().to_owned()).collect();
-        assert_eq!(names, ["postgres"]);
-        let schema = config.postgres_schema();
-        assert_eq!((schema.users.unwrap().columns.definitions().len(), schema.tables.len()), (12, 0));
-        let said = parse(&declared(&|_| {}), "any").unwrap_err().to_string();
-        assert!(
-            said.contains("1 problem:") && said.contains("/replicas/0/name is \"postgres\", the name of"),
-            "{said}"
-        );
-        let wrong = |replica: &mut serde_json::Value| {
-            replica["columns"]["name_folded"] = serde_json::json!({"path": "name", "type": "text"});
-            replica["otherwise"] = "null".into();
-            replica["attributes"] = serde_json::json!({"exclude": ["email"]});
-            replica["columns"]["expires_at"] = serde_json::json!({"path": "expires_at", "type": "numeric"});
-        };
-        let said = parse(&declared(&wrong), "users").unwrap_err().to_string();
-        for part in [
-            "4 problems:",
-            "/replicas/0/columns/expires_at is the name of a column that search computes",
-            r#"/replicas/0/columns/name_folded must be {"path": "name", "type": "text", "format": "case_folded"}"#,
-            r#"/replicas/0/otherwise must be "quarantine""#,
-            "/replicas/0/table has rules (where, attributes)",
-        ] {
-            assert!(said.contains(part), "{part} in {said}");
-        }
-    }
-
-    #[test]
-    fn key_of_a_hash_is_read_before_the_configuration_is_parsed() {
-        const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii";
-        let document = format!(
-            r#"{{"version":1,"hash_keys":{{"pii":"{SECRET}"}},"replicas":[{{"name":"copy","sink":"dynamodb",
-            "table":"Copy","attributes":{{"hash":{{"email":"pii"}}}}}}]}}"#
-        );
-        let config = parse(&[("REPLICATION", &document), (SECRET, "0123456789abcdef")]).unwrap();
-        assert!(config.replicas[0].transform.is_some());
-        let problem = |key| parse(&[("REPLICATION", &document), (SECRET, key)]).unwrap_err().to_string();
-        let unread = problem("");
-        assert!(
-            unread.contains("/hash_keys/pii is arn:aws:secretsmanager:") && unread.contains("not read"),
-            "{unread}"
-        );
-        let short = problem("s3cret");
-        assert!(short.contains("at least 16 random bytes") && !short.contains("s3cret"), "{short}");
-    }
-
-    #[test]
-    fn a_document_and_the_variables_that_it_replaces_are_not_both_set() {
-        for name in REPLICA_VARIABLES {
-            let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, (name, "1")]).unwrap_err().to_string();
-            assert!(said.contains(&format!("{name} is set in addition to REPLICATION")), "{said}");
-            assert!(said.contains("1 problem:"), "{said}");
-        }
-    }
-
-    #[test]
-    fn all_problems_of_a_document_are_reported_with_those_of_the_variables() {
-        let document = r#"{"version":1,"replicas":[{"name":"A","sink":"dynamodb"}]}"#;
-        let said = parse(&[("REPLICATION", document), ("TOMBSTONE_RETENTION_DAYS", "0")]).unwrap_err().to_string();
-        let parts =
-            ["3 problems:", "REPLICATION /replicas/0/name is \"A\"", "REPLICATION /replicas/0/table is missing"];
-        for part in parts.into_iter().chain(["TOMBSTONE_RETENTION_DAYS is \"0\""]) {
-            assert!(said.contains(part), "{part} in {said}");
-        }
-        for malformed in ["s3://bucket", "Orders"] {
-            let said = parse(&[("REPLICATION", malformed)]).unwrap_err().to_string();
-            assert!(said.contains("1 problem:") && said.contains("s3://<bucket>/<key>"), "{said}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_document_that_cannot_be_read_names_bucket_key_and_permission() {
-        let config = aws_sdk_s3::Config::builder()
-            .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
-            .region(aws_sdk_s3::config::Region::from_static("eu-west-1"))
-            .endpoint_url("http://127.0.0.1:1")
-            .retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
-            .build();
-        let s3 = aws_sdk_s3::Client::from_conf(config);
-        let environment =
-            |value: &str| [(REPLICATION.to_owned(), value.to_owned())].into_iter().collect::<Environment>();
-        let said = load_document(environment("s3://orders-config/v1.json"), &s3).await.unwrap_err().to_string();
-        for part in [
-            "1 problem:",
-            "REPLICATION is s3://orders-config/v1.json",
-            "object v1.json of bucket orders-config",
-            "s3:GetObject",
-        ] {
-            assert!(said.contains(part), "{part} in {said}");
-        }
-        // Nothing is read for a document that is in the variable, and a malformed location is not a location.
-        for unchanged in [DOCUMENT, "s3://bucket"] {
-            let loaded = load_document(environment(unchanged), &s3).await.unwrap();
-            assert_eq!(loaded.get(REPLICATION), Some(unchanged));
-        }
-    }
-}
+mod tests;
