@@ -51,7 +51,7 @@ pub use listing::{ListOrder, ListQuery, ListSegment, PageKey, UserPage};
 pub use reservations::NonceSource;
 use reservations::{EmailReservations, ReservationTable, unbuilt};
 pub use restore::{RestorePutError, RestoreTable};
-use wire::{AttributesOutput, GetResponse};
+use wire::{AttributesOutput, GetResponse, ReplacedItem};
 use write_plan::{ExistingItem, RecordWrite, WritePlan, WritePlanError};
 
 /// The maximum number of attempts at a write whose record or email reservation is changed concurrently.
@@ -250,11 +250,13 @@ impl UserTable {
         }
         for _ in 0..MAX_CONFLICT_RETRIES {
             if !must_be_absent {
-                match self.execute(WritePlan::new(self.replacement(&user, precondition, now)?)).await {
-                    Ok(old) => {
+                let plan = WritePlan::new(self.replacement(&user, precondition, now)?);
+                match plan.execute(&self.records, &self.client, &self.meter).await {
+                    Ok(replaced) => {
                         // An item that contains only its key is not a record. Some engines return one for an item that
                         // was just created.
-                        let Some(old) = old.filter(|old| old.len() > item::key(&user.key).len()) else {
+                        let is_record = |replaced: &ReplacedItem| replaced.attributes > item::key(&user.key).len();
+                        let Some(ReplacedItem { kept: old, .. }) = replaced.filter(is_record) else {
                             return Ok(PutOutcome { user, created: true });
                         };
                         if old.contains_key(item::VERSION) {
@@ -412,7 +414,8 @@ impl UserTable {
     }
 
     async fn execute(&self, plan: WritePlan) -> Result<Option<AttributeMap>, WritePlanError> {
-        plan.execute(&self.records, &self.client, &self.meter).await
+        let returned = plan.execute(&self.records, &self.client, &self.meter).await?;
+        Ok(returned.map(|AttributesOutput(item)| item))
     }
 
     /// Returns the item that a failed write returned, or reads it.

@@ -135,15 +135,15 @@ pub fn is_route(authorized: &str, matched: &str) -> bool {
     if template.contains("+}") {
         return true;
     }
-    let is_parameter = |segment: &&str| segment.starts_with('{');
-    let own: Vec<&str> = template.split('/').skip(1).collect();
-    let of: Vec<&str> = matched.split('/').skip(1).collect();
-    let Some(base) = own.len().checked_sub(of.len()) else { return false };
+    let is_parameter = |segment: &str| segment.starts_with('{');
+    let own = template.split('/').skip(1);
+    let of = matched.split('/').skip(1);
+    let Some(base) = own.clone().count().checked_sub(of.clone().count()) else { return false };
     // The gateway's route may begin with a base path. The rest must begin with the same segment as the matched route.
-    let (base, own) = own.split_at(base);
-    !base.iter().any(is_parameter)
-        && own.first() == of.first()
-        && own.iter().zip(&of).all(|(own, of)| is_parameter(own) || own == of)
+    let rest = own.clone().skip(base);
+    !own.take(base).any(is_parameter)
+        && rest.clone().next() == of.clone().next()
+        && rest.zip(of).all(|(own, of)| is_parameter(own) || own == of)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use super::emails::HeldEmail;
 use super::error::TableError;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
+use super::wire::AttributesOutput;
 use super::write_plan::{ExistingItem, RecordWrite, WritePlan, WritePlanError};
 use super::{CapacityMeter, MAX_CONFLICT_RETRIES, NonceSource, WriteError, record_client};
 use crate::item::restored::{RestoreRules, SourceSchema};
@@ -107,7 +108,7 @@ impl RestoreTable {
                 return self.put_reserved(emails, &item, over, (before, after), now).await;
             }
         }
-        match self.plan(item, over)?.execute(&self.records, &self.client, &self.meter).await {
+        match self.plan(item, over)?.execute::<AttributesOutput>(&self.records, &self.client, &self.meter).await {
             Ok(_) => Ok(()),
             Err(WritePlanError::RecordCondition(ExistingItem::Present(existing))) => {
                 Err(RestorePutError::Conflict(Some(RawItem::new(existing))))
@@ -203,7 +204,7 @@ impl RestoreTable {
                 Err(WriteError::Fault(fault)) => return Err(fault.into()),
                 Err(_) => return Err(RestorePutError::EmailTaken),
             };
-            match plan.execute(&self.records, &self.client, &self.meter).await {
+            match plan.execute::<AttributesOutput>(&self.records, &self.client, &self.meter).await {
                 Ok(_) => return Ok(()),
                 Err(WritePlanError::RecordCondition(existing)) => {
                     let existing = match existing {

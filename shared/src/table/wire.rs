@@ -4,13 +4,15 @@
 //! SDK's types in between where the caller does not need them. The member names are those of DynamoDB's API.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, ReturnValue, Update};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::TableError;
-use crate::item::AttributeMap;
+use crate::item::{self, AttributeMap};
 use crate::raw_item::AttributesJson;
 
 /// `ReturnConsumedCapacity`: the units of the table and its indexes together.
@@ -114,11 +116,11 @@ pub(super) struct GetResponse<T> {
     consumed_capacity: Option<CapacityJson>,
 }
 
-/// The response to a write, with the attributes that it returns.
+/// The response to a write, whose attributes are parsed as `T`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct WriteResponse {
-    pub(super) attributes: Option<AttributesOutput>,
+pub(super) struct WriteResponse<T> {
+    pub(super) attributes: Option<T>,
     consumed_capacity: Option<CapacityJson>,
 }
 
@@ -130,6 +132,68 @@ pub(super) struct AttributesOutput(pub(super) AttributeMap);
 impl From<serde_dynamo::Item> for AttributesOutput {
     fn from(item: serde_dynamo::Item) -> Self {
         Self(item.into())
+    }
+}
+
+/// The item that a write has replaced: its number of attributes, and those that the new record depends on. The others
+/// are not parsed.
+#[derive(Debug, Default)]
+pub(super) struct ReplacedItem {
+    pub(super) attributes: usize,
+    /// The attributes `version` and `created_at`.
+    pub(super) kept: AttributeMap,
+}
+
+impl<'de> Deserialize<'de> for ReplacedItem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ReplacedItemVisitor)
+    }
+}
+
+struct ReplacedItemVisitor;
+
+impl<'de> Visitor<'de> for ReplacedItemVisitor {
+    type Value = ReplacedItem;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an item")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<ReplacedItem, A::Error> {
+        let mut replaced = ReplacedItem::default();
+        while let Some(KeptName(name)) = access.next_key()? {
+            replaced.attributes += 1;
+            if let Some(name) = name {
+                let value: serde_dynamo::AttributeValue = access.next_value()?;
+                replaced.kept.insert(name.to_owned(), value.into());
+            } else {
+                access.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(replaced)
+    }
+}
+
+/// The name of an attribute, if its value is kept.
+struct KeptName(Option<&'static str>);
+
+impl<'de> Deserialize<'de> for KeptName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(KeptNameVisitor)
+    }
+}
+
+struct KeptNameVisitor;
+
+impl Visitor<'_> for KeptNameVisitor {
+    type Value = KeptName;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of an attribute")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<KeptName, E> {
+        Ok(KeptName([item::VERSION, item::CREATED_AT].into_iter().find(|kept| *kept == name)))
     }
 }
 
@@ -146,7 +210,7 @@ impl<T> GetResponse<T> {
     }
 }
 
-impl WriteResponse {
+impl<T> WriteResponse<T> {
     /// Returns the capacity units of the write, or 0 if they are not known.
     pub(super) fn consumed_units(&self) -> f64 {
         units(self.consumed_capacity.as_ref())
@@ -162,7 +226,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::item;
     use crate::item::stored::StoredUser;
 
     fn key() -> AttributeMap {
@@ -220,13 +283,28 @@ mod tests {
         assert_eq!((found.consumed_units(), found.item.unwrap().0.len()), (1.5, 1));
         let absent: GetResponse<StoredUser> = serde_json::from_str("{}").unwrap();
         assert_eq!((absent.consumed_units(), absent.item.is_none()), (0.0, true));
-        let written: WriteResponse = serde_json::from_str(r#"{"Attributes":{"a":{"N":"1"}}}"#).unwrap();
+        let written: WriteResponse<AttributesOutput> =
+            serde_json::from_str(r#"{"Attributes":{"a":{"N":"1"}}}"#).unwrap();
         assert_eq!(written.attributes.unwrap().0["a"], item::whole(1));
         for other in ["[]", "7", r#"{"Attributes":7}"#, r#"{"Attributes":{"a":7}}"#, "<html>"] {
-            assert!(serde_json::from_str::<WriteResponse>(other).is_err(), "{other}");
+            assert!(serde_json::from_str::<WriteResponse<AttributesOutput>>(other).is_err(), "{other}");
         }
         for other in ["[]", r#"{"Item":7}"#, r#"{"Item":{"a":7}}"#] {
             assert!(serde_json::from_str::<GetResponse<StoredUser>>(other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn replaced_item_keeps_what_the_new_record_depends_on() {
+        let replaced: WriteResponse<ReplacedItem> = serde_json::from_str(
+            r#"{"Attributes":{"a":{"M":{"version":{"N":"1"}}},"ver\u0073ion":{"N":"7"},"created_at":{"S":"x"}}}"#,
+        )
+        .unwrap();
+        let replaced = replaced.attributes.unwrap();
+        let kept = [(item::VERSION.to_owned(), item::whole(7)), (item::CREATED_AT.to_owned(), item::text("x"))];
+        assert_eq!((replaced.attributes, replaced.kept), (3, HashMap::from(kept)));
+        for other in [r#"{"Attributes":7}"#, r#"{"Attributes":{"version":7}}"#] {
+            assert!(serde_json::from_str::<WriteResponse<ReplacedItem>>(other).is_err(), "{other}");
         }
     }
 }

@@ -16,9 +16,10 @@ use aws_sdk_dynamodb::types::{
     CancellationReason, Delete, Put, ReturnConsumedCapacity, ReturnValue, TransactWriteItem, Update,
 };
 use millrace_dynamodb_client::TableClient;
+use serde::de::DeserializeOwned;
 
 use super::error::{ConditionalWriteError, TableError, refusal};
-use super::wire::{self, AttributesOutput, WriteResponse};
+use super::wire::{self, WriteResponse};
 use super::{CapacityMeter, WriteError};
 use crate::item::AttributeMap;
 
@@ -53,7 +54,7 @@ pub(super) enum WritePlanError {
 }
 
 /// The attributes that a record's write returns.
-type PlanResult = Result<Option<AttributeMap>, WritePlanError>;
+type PlanResult<T> = Result<Option<T>, WritePlanError>;
 
 impl From<TableError> for WritePlanError {
     fn from(fault: TableError) -> Self {
@@ -95,8 +96,13 @@ impl WritePlan {
     }
 
     /// Executes the plan in one call: `records` sends a single write, and `client` a transaction. Returns the attributes
-    /// that the record's write returns; a put and a transaction return none.
-    pub(super) async fn execute(self, records: &TableClient, client: &Client, meter: &CapacityMeter) -> PlanResult {
+    /// that the record's write returns, parsed as `T`; a put and a transaction return none.
+    pub(super) async fn execute<T: DeserializeOwned>(
+        self,
+        records: &TableClient,
+        client: &Client,
+        meter: &CapacityMeter,
+    ) -> PlanResult<T> {
         if !self.others.is_empty() {
             return self.execute_as_transaction(client, meter).await;
         }
@@ -109,7 +115,7 @@ impl WritePlan {
 
     /// The SDK sends a client token with each transaction, so a retry after a lost response does not fail because of
     /// the first attempt's writes.
-    async fn execute_as_transaction(self, client: &Client, meter: &CapacityMeter) -> PlanResult {
+    async fn execute_as_transaction<T>(self, client: &Client, meter: &CapacityMeter) -> PlanResult<T> {
         let record = TransactWriteItem::builder();
         let record = match self.record {
             RecordWrite::Put(put) => record.put(put),
@@ -128,8 +134,8 @@ impl WritePlan {
     }
 }
 
-async fn execute_put(put: &Put, records: &TableClient, meter: &CapacityMeter) -> PlanResult {
-    let written: Result<WriteResponse, _> = records.put_item_returning(wire::put_request(put)?).await;
+async fn execute_put<T: DeserializeOwned>(put: &Put, records: &TableClient, meter: &CapacityMeter) -> PlanResult<T> {
+    let written: Result<WriteResponse<T>, _> = records.put_item_returning(wire::put_request(put)?).await;
     let written = written.map_err(|error| {
         call_error(error, |error| match error {
             PutItemError::ConditionalCheckFailedException(failed) => Some(failed),
@@ -140,13 +146,13 @@ async fn execute_put(put: &Put, records: &TableClient, meter: &CapacityMeter) ->
     Ok(None)
 }
 
-async fn execute_update(
+async fn execute_update<T: DeserializeOwned>(
     update: &Update,
     returned: &ReturnValue,
     records: &TableClient,
     meter: &CapacityMeter,
-) -> PlanResult {
-    let written: Result<WriteResponse, _> = records.update_item(wire::update_request(update, returned)?).await;
+) -> PlanResult<T> {
+    let written: Result<WriteResponse<T>, _> = records.update_item(wire::update_request(update, returned)?).await;
     let written = written.map_err(|error| {
         call_error(error, |error| match error {
             UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed),
@@ -154,11 +160,15 @@ async fn execute_update(
         })
     })?;
     meter.add_units(written.consumed_units());
-    Ok(written.attributes.map(|AttributesOutput(item)| item))
+    Ok(written.attributes)
 }
 
-async fn execute_delete(delete: &Delete, records: &TableClient, meter: &CapacityMeter) -> PlanResult {
-    let written: Result<WriteResponse, _> = records.delete_item(wire::delete_request(delete)?).await;
+async fn execute_delete<T: DeserializeOwned>(
+    delete: &Delete,
+    records: &TableClient,
+    meter: &CapacityMeter,
+) -> PlanResult<T> {
+    let written: Result<WriteResponse<T>, _> = records.delete_item(wire::delete_request(delete)?).await;
     let written = written.map_err(|error| {
         call_error(error, |error| match error {
             DeleteItemError::ConditionalCheckFailedException(failed) => Some(failed),
@@ -166,7 +176,7 @@ async fn execute_delete(delete: &Delete, records: &TableClient, meter: &Capacity
         })
     })?;
     meter.add_units(written.consumed_units());
-    Ok(written.attributes.map(|AttributesOutput(item)| item))
+    Ok(written.attributes)
 }
 
 /// Classifies the error of a single call.
