@@ -114,7 +114,7 @@ impl DriverHarness {
         let checkpoints = CheckpointFile::new(&self.folder.path().join("checkpoints"), "Items");
         let pump = EventSourceMapping::start(MappingConfig {
             name: "Items".into(),
-            settings: MappingSettings { partial_answers: true, first_back_off, ..settings },
+            settings: MappingSettings { partial_responses: true, first_back_off, ..settings },
             filter: RecordFilter::parse("Items", &[]).unwrap(),
             from: checkpoints.load(&stream_arn).unwrap(),
             stream_arn,

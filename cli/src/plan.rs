@@ -18,11 +18,11 @@ mod simulation_tests;
 use capacity_model::{CapacityPlan, TableWorkload};
 
 /// The largest number of items of `--items` and removals of `--expired-per-day`.
-const MOST_ITEMS: f64 = 1e12;
+const MAX_ITEMS: f64 = 1e12;
 /// The largest number of `--writes-per-second`.
-const MOST_WRITES: f64 = 1e6;
+const MAX_WRITES: f64 = 1e6;
 /// The size of the largest item of DynamoDB in bytes.
-const MOST_ITEM_BYTES: u64 = 400 * 1024;
+const MAX_ITEM_BYTES: u64 = 400 * 1024;
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// The arguments of `millrace plan`.
@@ -32,7 +32,7 @@ pub(crate) struct PlanCommand {
     #[arg(long, value_name = "NUMBER", value_parser = items, allow_negative_numbers = true)]
     items: f64,
     /// Average size of an item in bytes, 1 to 409600
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=MOST_ITEM_BYTES))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=MAX_ITEM_BYTES))]
     item_bytes: u64,
     /// Creates, updates and deletes per second, up to 1e6; may be a fraction
     #[arg(long, value_name = "NUMBER", value_parser = writes, allow_negative_numbers = true)]
@@ -60,12 +60,12 @@ fn quantity(text: &str, most: f64, example: &str) -> Result<f64, String> {
 }
 
 fn items(text: &str) -> Result<f64, String> {
-    let number = quantity(text, MOST_ITEMS, "2000000 or 2e6")?;
+    let number = quantity(text, MAX_ITEMS, "2000000 or 2e6")?;
     if number.fract() == 0.0 { Ok(number) } else { Err("expected a whole number, such as 2000000 or 2e6".to_owned()) }
 }
 
 fn writes(text: &str) -> Result<f64, String> {
-    quantity(text, MOST_WRITES, "0.5, 1000 or 1e3")
+    quantity(text, MAX_WRITES, "0.5, 1000 or 1e3")
 }
 
 impl PlanCommand {

@@ -21,7 +21,7 @@ use crate::options::{read_document, refuse};
 use crate::standard_output::write_output;
 
 /// The maximum number of items that are read.
-const ITEMS_MOST: usize = 10_000;
+const MAX_ITEMS: usize = 10_000;
 
 /// The arguments of `millrace transform`.
 #[derive(Debug, clap::Args)]
@@ -83,7 +83,7 @@ impl TransformCommand {
         }
         let Some(path) = &self.items else { return Err("--items or --table is missing".to_owned()) };
         let source = ImportSource::open(path).map_err(|error| format!("--items: {error}"))?;
-        let items = sample_items(source, ITEMS_MOST).map_err(|error| format!("--items: {error}"))?;
+        let items = sample_items(source, MAX_ITEMS).map_err(|error| format!("--items: {error}"))?;
         if items.is_empty() {
             return Err("--items: no item found: write one item in DynamoDB JSON on each line".to_owned());
         }

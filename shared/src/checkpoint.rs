@@ -11,7 +11,7 @@ use crate::stream::{BatchResponse, StreamRecord};
 /// The invocation must fail, so that the whole batch is redelivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("record {index} of the batch failed, and no record up to it has a sequence number to redeliver from")]
-pub struct MissingSequenceNumber {
+pub struct MissingSequenceNumberError {
     /// The record's index in the batch.
     pub index: usize,
 }
@@ -22,16 +22,16 @@ pub struct MissingSequenceNumber {
 /// A record without a sequence number is reported by the nearest earlier record that has one.
 ///
 /// # Errors
-/// [`MissingSequenceNumber`] if a failing record has no such earlier record.
+/// [`MissingSequenceNumberError`] if a failing record has no such earlier record.
 pub fn batch_response(
     records: &[StreamRecord<'_>],
     failing: impl IntoIterator<Item = usize>,
-) -> Result<BatchResponse, MissingSequenceNumber> {
+) -> Result<BatchResponse, MissingSequenceNumberError> {
     let mut lowest: Option<(&str, crate::revision::SequenceNumber)> = None;
     for index in failing {
         let Some(up_to) = records.get(..=index) else { continue };
         let position = up_to.iter().rev().find_map(|record| Some((record.sequence.as_deref()?, record.number?)));
-        let (text, number) = position.ok_or(MissingSequenceNumber { index })?;
+        let (text, number) = position.ok_or(MissingSequenceNumberError { index })?;
         if lowest.is_none_or(|(_, low)| number < low) {
             lowest = Some((text, number));
         }
@@ -53,7 +53,7 @@ mod tests {
         RawValue::from_string(serde_json::json!({ "Records": records }).to_string()).unwrap()
     }
 
-    fn answered(numbers: &[Option<&str>], failing: &[usize]) -> Result<Option<String>, MissingSequenceNumber> {
+    fn answered(numbers: &[Option<&str>], failing: &[usize]) -> Result<Option<String>, MissingSequenceNumberError> {
         let numbers: Vec<_> = numbers.iter().map(|number| number.map(str::to_owned)).collect();
         let payload = payload(&numbers);
         let batch = stream::read(&payload).unwrap();
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn a_record_without_a_number_is_reported_by_the_nearest_earlier_one() {
         assert_eq!(answered(&[Some("1"), Some("2"), None, Some("4")], &[2]), Ok(Some("2".into())));
-        assert_eq!(answered(&[None, Some("2")], &[0, 1]), Err(MissingSequenceNumber { index: 0 }));
+        assert_eq!(answered(&[None, Some("2")], &[0, 1]), Err(MissingSequenceNumberError { index: 0 }));
     }
 
     proptest! {
@@ -103,7 +103,7 @@ mod tests {
                     let first = *failing.iter().min().unwrap();
                     prop_assert!(numbers[from + 1..=first].iter().all(Option::is_none), "no needless redelivery");
                 }
-                Err(MissingSequenceNumber { index }) => {
+                Err(MissingSequenceNumberError { index }) => {
                     prop_assert!(failing.contains(&index));
                     prop_assert!(numbers[..=index].iter().all(Option::is_none));
                 }

@@ -18,7 +18,7 @@ use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 use crate::change::{BorrowedText, CanonicalKey, KeyAttribute, KeyError};
 use crate::number;
 
-pub use size::{ITEM_BYTES_MOST, value_bytes};
+pub use size::{MAX_ITEM_BYTES, value_bytes};
 
 /// A text that is not a DynamoDB JSON map of attributes.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ impl RawItem {
         serde_json::to_string(&ordered).unwrap_or_default()
     }
 
-    /// Returns the item's size as `DynamoDB` counts it against [`ITEM_BYTES_MOST`].
+    /// Returns the item's size as `DynamoDB` counts it against [`MAX_ITEM_BYTES`].
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         size::from_attributes(&self.0)

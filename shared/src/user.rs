@@ -24,7 +24,7 @@ use json::JsonValue;
 /// value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidField(pub(crate) &'static str);
+pub struct InvalidFieldError(pub(crate) &'static str);
 
 /// A record's timestamp, the sort key of the table: epoch seconds, up to the end of the year 9999. The upper bound
 /// detects the most frequent mistake, a time in milliseconds.
@@ -39,11 +39,11 @@ impl Timestamp {
     ///
     /// # Errors
     /// The timestamp is negative or after the year 9999.
-    pub fn parse(seconds: i64) -> Result<Self, InvalidField> {
+    pub fn parse(seconds: i64) -> Result<Self, InvalidFieldError> {
         if (0..=Self::MAX_SECONDS).contains(&seconds) {
             Ok(Self(seconds))
         } else {
-            Err(InvalidField("timestamp must be whole seconds since 1970, from 0 to 253402300799 (the year 9999)"))
+            Err(InvalidFieldError("timestamp must be whole seconds since 1970, from 0 to 253402300799 (the year 9999)"))
         }
     }
 
@@ -67,14 +67,14 @@ impl UserName {
     ///
     /// # Errors
     /// The text is blank or too long, or contains a control character.
-    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidFieldError> {
         let text = text.into();
         if text.trim().is_empty() {
-            Err(InvalidField("name must not be blank"))
+            Err(InvalidFieldError("name must not be blank"))
         } else if text.chars().count() > Self::MAX_CHARS {
-            Err(InvalidField("name must have at most 256 characters"))
+            Err(InvalidFieldError("name must have at most 256 characters"))
         } else if text.chars().any(char::is_control) {
-            Err(InvalidField("name must not contain control characters such as line breaks"))
+            Err(InvalidFieldError("name must not contain control characters such as line breaks"))
         } else {
             Ok(Self(text))
         }
@@ -100,11 +100,11 @@ impl UserStatus {
     ///
     /// # Errors
     /// The text is blank or too long, or contains a control character.
-    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidFieldError> {
         let text = text.into();
         let length = text.chars().count();
         if text.trim().is_empty() || length > Self::MAX_CHARS || text.chars().any(char::is_control) {
-            Err(InvalidField("status must be 1 to 64 characters, not blank and without control characters"))
+            Err(InvalidFieldError("status must be 1 to 64 characters, not blank and without control characters"))
         } else {
             Ok(Self(text))
         }

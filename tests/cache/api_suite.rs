@@ -39,7 +39,7 @@ pub(crate) async fn cache() -> Option<(CacheAside, Cache)> {
             let calls = AtomicUsize::new(0);
             let plan = move |_: &str| match calls.fetch_add(1, Ordering::Relaxed) % 6 {
                 1 => CacheFault::CutBefore,
-                3 => CacheFault::AnswerLost,
+                3 => CacheFault::ResponseLost,
                 5 => CacheFault::Silence,
                 _ => CacheFault::None,
             };

@@ -198,7 +198,7 @@ async fn a_cache_that_is_back_is_used_again() {
 
 #[tokio::test]
 async fn lost_invalidation_stays_pending_and_the_stale_entry_is_not_served() {
-    for mishap in [CacheFault::CutBefore, CacheFault::AnswerLost] {
+    for mishap in [CacheFault::CutBefore, CacheFault::ResponseLost] {
         let marks_fail = Arc::new(AtomicBool::new(false));
         let fail = Arc::clone(&marks_fail);
         let plan = move |said: &str| {

@@ -13,7 +13,7 @@ pub(crate) enum CacheFault {
     /// The call does not reach the server, and the connection is closed.
     CutBefore,
     /// The server executes the call, and the connection is closed before the response is sent.
-    AnswerLost,
+    ResponseLost,
     /// The call does not reach the server, and the client gets no response.
     Silence,
 }
@@ -52,7 +52,7 @@ async fn serve(mut client: TcpStream, mut server: TcpStream, plan: Arc<CacheFaul
                         silent = true;
                         continue;
                     }
-                    CacheFault::AnswerLost => {
+                    CacheFault::ResponseLost => {
                         let _ = server.write_all(&said[..count]).await;
                         // The response shows that the call has been executed.
                         let _ = server.read(&mut answered).await;

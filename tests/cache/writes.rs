@@ -45,7 +45,7 @@ async fn replayed_create_invalidates_the_cached_missing_record() {
     let body = r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#;
     let headers = [JSON, ("idempotency-key", "\"one\"")];
     // The transaction takes effect, and the process ends before it can invalidate the cache.
-    let lost = mishaps(&[HttpFault::None, HttpFault::AnswerLost, HttpFault::Error(500, "InternalServerError")]);
+    let lost = mishaps(&[HttpFault::None, HttpFault::ResponseLost, HttpFault::Error(500, "InternalServerError")]);
     let first = instance(troubled(&service, lost, 0).await, None, &[], NOW);
     let (second, third) = (
         instance(service.dynamodb.clone(), Some(&cache), &[], NOW),
@@ -147,8 +147,8 @@ async fn live(service: &UsersService, cache: &Cache, seed: u64, unique: &str) {
         }
         let version = (read.status == 200).then(|| read.version());
         let wrong = chance.of(&[
-            HttpFault::AnswerLost,
-            HttpFault::AnswerLost,
+            HttpFault::ResponseLost,
+            HttpFault::ResponseLost,
             HttpFault::None,
             HttpFault::Error(500, "InternalServerError"),
         ]);

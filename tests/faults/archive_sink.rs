@@ -136,7 +136,7 @@ async fn an_archive_that_fails_costs_the_replica_no_further_write() {
 
 #[tokio::test]
 async fn both_sinks_failing_in_turn_end_with_all_of_it() {
-    let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(HttpFault::AnswerLost, 2).await);
+    let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(HttpFault::ResponseLost, 2).await);
     let faults = vec![SinkFault::Rejects(vec![5]), SinkFault::FailsAfterLanding(vec![3, 5]), SinkFault::Hangs];
     let (replicator, _) = replicator(&rig, &buckets, faults, vec![]);
     let records = expired_and_created_again();

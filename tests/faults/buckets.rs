@@ -83,7 +83,7 @@ pub(super) const MISHAPS: [HttpFault; 6] = [
     HttpFault::Error(503, "SlowDown"),
     HttpFault::Error(500, "InternalError"),
     HttpFault::CutBefore,
-    HttpFault::AnswerLost,
+    HttpFault::ResponseLost,
     HttpFault::Zombie(LATE),
     HttpFault::Silence,
 ];

@@ -57,7 +57,7 @@ async fn a_write_whose_answer_was_lost_is_tried_again_and_counts_as_done() {
     let rig = ReplicationRig::start().await;
     let first = first_of_its_kind();
     let replicator =
-        replicator(&rig, 3, move |call| if first(call) { HttpFault::AnswerLost } else { HttpFault::None }).await;
+        replicator(&rig, 3, move |call| if first(call) { HttpFault::ResponseLost } else { HttpFault::None }).await;
     assert_eq!(deliver_batch(&replicator, &event(&users(5))).await.identifier(), None);
     assert_eq!(rig.item_count().await, 5);
 }
@@ -68,7 +68,7 @@ async fn a_write_whose_answer_was_lost_for_good_is_delivered_again() {
     let first = first_of_its_kind();
     let lost = move |call: &ProxiedCall<'_>| call.body.contains("u2.") && first(call);
     let replicator =
-        replicator(&rig, 1, move |call| if lost(call) { HttpFault::AnswerLost } else { HttpFault::None }).await;
+        replicator(&rig, 1, move |call| if lost(call) { HttpFault::ResponseLost } else { HttpFault::None }).await;
     let told = users(3);
     assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), Some("2"));
     let landed = rig.item("u2.", "1").await;

@@ -27,7 +27,7 @@ pub(crate) enum HttpFault {
     /// The engine never receives the request; the service returns an error with this status and code.
     Error(u16, &'static str),
     /// The engine executes the request, and the connection is closed before the response is complete.
-    AnswerLost,
+    ResponseLost,
     /// The engine executes the request, and the connection is closed in the middle of the response body.
     HalfAnAnswer,
     /// The connection is closed before the engine has received the request.
@@ -134,7 +134,7 @@ async fn answer(State(proxy): State<FaultProxy>, request: Request) -> Result<Res
             tokio::time::sleep(time).await;
             proxy.forward(parts, body).await
         }
-        HttpFault::AnswerLost => {
+        HttpFault::ResponseLost => {
             proxy.forward(parts, body).await;
             cut()
         }

@@ -135,7 +135,7 @@ async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_ru
     archived(&scene, 1, &[(20, 30)]).await;
     scene.task(compaction("late")).await;
     let mut steps = 0;
-    for last in [HttpFault::Error(503, "SlowDown"), HttpFault::AnswerLost] {
+    for last in [HttpFault::Error(503, "SlowDown"), HttpFault::ResponseLost] {
         for crash in 0.. {
             for key in below(&scene, "parquet/").await {
                 scene.s3.delete_object().bucket(ARCHIVE).key(key).send().await.unwrap();

@@ -167,7 +167,7 @@ async fn a_crash_at_any_step_loses_no_row_and_the_next_run_ends_it() {
     let mut order = order("crash");
     order["target_file_size_bytes"] = json!(20_000);
     let mut steps = 0;
-    for last in [HttpFault::Error(503, "SlowDown"), HttpFault::AnswerLost] {
+    for last in [HttpFault::Error(503, "SlowDown"), HttpFault::ResponseLost] {
         for crash in 0.. {
             empty(&scene).await;
             archived(&scene, 0, &[(0, 20), (15, 40)]).await;

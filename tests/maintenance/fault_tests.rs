@@ -59,7 +59,7 @@ fn now_and_then(every: usize) -> impl Fn(&ProxiedCall<'_>) -> HttpFault + Clone 
         }
         match (call / every) % 4 {
             0 => HttpFault::Error(503, "ServiceUnavailable"),
-            1 => HttpFault::AnswerLost,
+            1 => HttpFault::ResponseLost,
             2 => HttpFault::Error(400, "ProvisionedThroughputExceededException"),
             _ => HttpFault::Error(500, "InternalServerError"),
         }
@@ -130,7 +130,7 @@ async fn nothing_leaves_the_failure_bucket_before_its_copy_is_confirmed() {
     let seen = std::sync::Arc::clone(&deletes);
     let first_delete_lost = move |call: &ProxiedCall<'_>| {
         let first = call.method == "DELETE" && seen.lock().unwrap().insert(call.path.to_owned());
-        if first { HttpFault::AnswerLost } else { HttpFault::None }
+        if first { HttpFault::ResponseLost } else { HttpFault::None }
     };
     let maintenance = amid(&scene, first_delete_lost).await;
     retried(&maintenance, json!({"task": "redrive", "dry_run": false})).await;

@@ -170,7 +170,7 @@ impl MaskedTiers {
             match count.fetch_add(1, Ordering::Relaxed) % 4 {
                 0 => HttpFault::Error(400, "ProvisionedThroughputExceededException"),
                 1 => HttpFault::Error(400, "ValidationException"),
-                2 => HttpFault::AnswerLost,
+                2 => HttpFault::ResponseLost,
                 _ => HttpFault::Error(500, "InternalServerError"),
             }
         })

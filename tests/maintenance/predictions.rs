@@ -52,7 +52,7 @@ fn counted(outcomes: &BTreeMap<String, (String, String)>, done: &str) -> usize {
 fn full(user_id: &str) -> SceneItem {
     let mut item = user(user_id, "");
     let size = millrace_shared::raw_item::RawItem::new(item.clone()).size_bytes();
-    item.insert("name".to_owned(), text(&"x".repeat(millrace_shared::raw_item::ITEM_BYTES_MOST - size - 10)));
+    item.insert("name".to_owned(), text(&"x".repeat(millrace_shared::raw_item::MAX_ITEM_BYTES - size - 10)));
     item
 }
 
@@ -169,7 +169,7 @@ async fn dry_run_of_a_restore_reports_the_outcome_of_each_key() {
         // Without a version, the item has no room for one, nor for a later expiry with more digits.
         let mut large = user("large", "");
         let size = millrace_shared::raw_item::RawItem::new(expiring(large.clone())).size_bytes();
-        large.insert("name".to_owned(), text(&"x".repeat(millrace_shared::raw_item::ITEM_BYTES_MOST - size)));
+        large.insert("name".to_owned(), text(&"x".repeat(millrace_shared::raw_item::MAX_ITEM_BYTES - size)));
         for item in [large, with_email("ada", "one@example.com"), with_email("no user", "two@example.com")] {
             scene.put(SOURCE, expiring(item)).await;
         }

@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::types::{StreamSpecification, StreamViewType};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use millrace_maintenance::mapping::MappingNotReady;
+use millrace_maintenance::mapping::MappingNotReadyError;
 use millrace_maintenance::source::SourceTableError;
 use millrace_replicator::ReplicatorError;
 use millrace_replicator::config::ReplicatorConfig;
@@ -60,7 +60,7 @@ async fn each_error_names_the_field_the_fix_and_a_command() {
     let role = check_with_role(StatusCode::FORBIDDEN, "AccessDenied").await.unwrap_err();
     let label = replica_stream(&rig, true).await.unwrap();
     let circle = rig.replicator().handle(&event(&[replicated("a", 1, label)]), &invocation()).await.unwrap_err();
-    let former = MappingNotReady::FormerStream {
+    let former = MappingNotReadyError::FormerStream {
         uuid: "u-1".to_owned(),
         function: "replicator".to_owned(),
         reads: FORMER.to_owned(),

@@ -11,7 +11,7 @@ use super::stage::SimStage;
 use super::world::{SimState, TaskRole};
 
 /// Rounds of a drain after which a mapping counts as never finishing.
-const ROUNDS_MOST: usize = 600;
+const MAX_ROUNDS: usize = 600;
 /// A period that is longer than a replica retains tombstones.
 pub(super) const LONG: time::Duration = time::Duration::days(9);
 
@@ -296,7 +296,7 @@ impl<S: SimStage> SimState<'_, S> {
         self.lose_answers = 0;
         self.fail_recordings = 0;
         self.run_all().await;
-        for _ in 0..ROUNDS_MOST {
+        for _ in 0..MAX_ROUNDS {
             let mut moved = false;
             for mapping in 0..self.mappings.len() {
                 moved |= self.read(mapping, usize::MAX);

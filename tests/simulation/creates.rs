@@ -42,7 +42,7 @@ const RECORDS: usize = 2;
 /// The record that the create with each idempotency key creates.
 const RECORD_OF_KEY: [usize; 3] = [0, 0, 1];
 /// The maximum number of steps of a request; one that takes more never ends.
-const STEPS_MOST: usize = 100;
+const MAX_STEPS: usize = 100;
 /// Timeouts that are longer than any load on the machine could delay a call.
 const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), cooldown: Pause::from_millis(1) };
 
@@ -240,7 +240,7 @@ impl CreateSimulation<'_> {
 
     /// Advances a request by the given number of steps, or to its end.
     async fn go(&mut self, at: usize, steps: Option<u8>) -> Result<(), String> {
-        for _ in 0..steps.map_or(STEPS_MOST, usize::from) {
+        for _ in 0..steps.map_or(MAX_STEPS, usize::from) {
             self.tasks[at].turns.turn.add_permits(1);
             if self.settled(at).await? {
                 return Ok(());

@@ -46,7 +46,7 @@ const SECONDS: [i64; 2] = [1, 2];
 const EMAILS: usize = 2;
 const EMAILS_TABLE: &str = "Emails";
 /// The maximum number of calls of a write; one that makes more never ends.
-const CALLS_MOST: usize = 100;
+const MAX_CALLS: usize = 100;
 
 /// A write of the API.
 #[derive(Debug, Clone, Copy)]
@@ -166,7 +166,7 @@ impl EmailTask {
     }
 
     async fn go(&mut self, calls: Option<u8>) -> bool {
-        for _ in 0..calls.map_or(CALLS_MOST, usize::from) {
+        for _ in 0..calls.map_or(MAX_CALLS, usize::from) {
             self.turns.turn.add_permits(1);
             if self.settled().await {
                 return true;

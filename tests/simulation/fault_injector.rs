@@ -52,7 +52,7 @@ pub(super) enum InjectedFault {
     /// The connection fails before the store receives the call.
     CutBefore,
     /// The effect occurs, and the response is lost.
-    AnswerLost,
+    ResponseLost,
     /// No response arrives, and the effect occurs later: after the retry, or after everything else.
     Zombie,
     /// No response ever arrives; the effect does not occur.
@@ -67,7 +67,7 @@ pub(super) enum InjectedFault {
 impl InjectedFault {
     pub(super) const ALL: [Self; 8] = [
         Self::Refused,
-        Self::AnswerLost,
+        Self::ResponseLost,
         Self::Zombie,
         Self::Throttled,
         Self::CutBefore,
@@ -222,9 +222,9 @@ impl FaultInjector {
         PausedCall { injector: self, since: None }.await;
         match trouble {
             None => Ok(call.run().await),
-            Some(InjectedFault::AnswerLost) => {
+            Some(InjectedFault::ResponseLost) => {
                 call.run().await;
-                Err(InjectedFault::AnswerLost)
+                Err(InjectedFault::ResponseLost)
             }
             Some(InjectedFault::SilenceAfter) => {
                 call.run().await;
@@ -262,7 +262,7 @@ fn name_of(trouble: InjectedFault) -> &'static str {
         InjectedFault::Refused => "trouble: refused",
         InjectedFault::Throttled => "trouble: throttled",
         InjectedFault::CutBefore => "trouble: cut before",
-        InjectedFault::AnswerLost => "trouble: answer lost",
+        InjectedFault::ResponseLost => "trouble: answer lost",
         InjectedFault::Zombie => "trouble: zombie",
         InjectedFault::Silence => "trouble: silence",
         InjectedFault::SilenceAfter => "trouble: silence after landing",

@@ -33,7 +33,7 @@ impl SimMapping {
             max_retries: features.retries,
             max_age: features.age.map(Duration::from_secs),
             bisect: features.bisect,
-            partial_answers: true,
+            partial_responses: true,
             first_back_off: Duration::from_secs(1),
             longest_back_off: Duration::from_secs(4),
             ..MappingSettings::default()

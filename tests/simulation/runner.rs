@@ -19,7 +19,7 @@ use super::table::{SimTable, tables};
 use super::world::SimState;
 
 /// The maximum number of actions in a scenario.
-const ACTS_MOST: usize = 40;
+const MAX_ACTS: usize = 40;
 /// Scenarios that a thread takes at a time.
 const BUNDLE: u64 = 16;
 
@@ -157,7 +157,7 @@ impl Simulation {
     fn play_number(&self, number: u64) -> CheckVerdict {
         let mut runner = runner(number, 0);
         let table = Arc::new(self.table(number));
-        let tree = histories(ACTS_MOST).new_tree(&mut runner).unwrap();
+        let tree = histories(MAX_ACTS).new_tree(&mut runner).unwrap();
         self.play(&tree.current(), &table).map_err(|reason| {
             eprintln!("history {number}: {reason}\nlooking for a shorter one");
             let shrunk = runner.run_one(tree, |history| {

@@ -25,7 +25,7 @@ const RUNS: usize = 3;
 /// Retries of failed invocations in a run: more than its interruptions.
 const RETRIES: usize = 3;
 /// The maximum number of calls before an interruption. Most runs make fewer.
-const CALLS_MOST: usize = 24;
+const MAX_CALLS: usize = 24;
 /// The counts for which a report has entries.
 const REPORTED: [&str; 11] = [
     "missing",
@@ -51,7 +51,7 @@ impl<S: SimStage> SimState<'_, S> {
                 if request == REDRIVE { failure_objects(&self.stage.objects(FAILURES).await) } else { Vec::new() };
             if run == 0 {
                 let events = self.source.records.len() * 7 + self.runs_started * 5 + self.discarded;
-                self.injector.interrupt([events % CALLS_MOST, events / 3 % CALLS_MOST]);
+                self.injector.interrupt([events % MAX_CALLS, events / 3 % MAX_CALLS]);
             }
             self.start_run(Rc::clone(&self.maintenance), request, RETRIES);
             self.run_all().await;

@@ -54,9 +54,9 @@ const INVOCATION: Duration = Duration::from_mins(1);
 /// The first pause for which the clock advances while a task waits for nothing but a retry.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The maximum number of calls of one task; a task that makes more is in an infinite loop.
-const CALLS_MOST: usize = 4_000;
+const MAX_CALLS: usize = 4_000;
 /// The maximum number of invocations of one task run; a run that takes more never ends.
-const INVOCATIONS_MOST: usize = 20;
+const MAX_INVOCATIONS: usize = 20;
 
 /// The compression of archive objects.
 const COMPRESSION: Compression = Compression::Gzip;
@@ -271,7 +271,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         let (now, injector, runs) = (self.now, self.injector.clone(), Rc::clone(&self.runs));
         let future = async move {
             let mut failures = 0;
-            for _ in 0..INVOCATIONS_MOST {
+            for _ in 0..MAX_INVOCATIONS {
                 let payload = RawValue::from_string(request.to_string()).unwrap();
                 match maintenance.handle(&payload, &invocation(now)).await {
                     Ok(response) if response.done => {
@@ -352,7 +352,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
     /// Runs a task to completion; a task that hangs ends when its deadline has passed, or crashes.
     pub(super) async fn run(&mut self, at: usize) {
         let mut idle = 0;
-        for _ in 0..CALLS_MOST {
+        for _ in 0..MAX_CALLS {
             match self.poll(at).await {
                 LostInvocation::ToItsEnd => return,
                 LostInvocation::On => idle = 0,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use millrace_maintenance::TaskError;
-use millrace_maintenance::mapping::MappingNotReady;
+use millrace_maintenance::mapping::MappingNotReadyError;
 use millrace_maintenance::source::SourceTableError;
 use millrace_maintenance::task::TaskRequest;
 use millrace_maintenance::task::registry::TASKS;
@@ -454,7 +454,7 @@ fn names_of_faults() -> (BTreeSet<&'static str>, &'static str) {
     let payload = RawValue::from_string("[]".to_owned()).unwrap();
     let now = OffsetDateTime::UNIX_EPOCH;
     let invocation = Invocation::new(now, Instant::now(), Duration::from_mins(1), "request-1".to_owned());
-    let missing = MappingNotReady::Missing { function: "replicator".to_owned(), stream: "stream".to_owned() };
+    let missing = MappingNotReadyError::Missing { function: "replicator".to_owned(), stream: "stream".to_owned() };
     let lasting = [
         TaskError::from(TaskRequest::parse(&payload, &invocation).unwrap_err()),
         TaskError::from(VerifyError::NoTime(300)),

@@ -202,7 +202,7 @@ async fn crash(mishap: HttpFault, from: usize, for_good: bool, retries: bool) ->
 #[tokio::test]
 async fn a_crash_at_any_call_never_creates_two_users() {
     let mut crashes = Vec::new();
-    for mishap in [HttpFault::Error(500, "InternalServerError"), HttpFault::AnswerLost, HttpFault::Silence] {
+    for mishap in [HttpFault::Error(500, "InternalServerError"), HttpFault::ResponseLost, HttpFault::Silence] {
         for (for_good, retries) in [(false, false), (true, false), (false, true), (true, true)] {
             // The claim, the transaction, the release of the claim, and one call more than there are.
             crashes.extend((0..4).map(|from| crash(mishap, from, for_good, retries)));

@@ -49,7 +49,7 @@ async fn throttling_and_outages_are_busy_and_never_an_internal_error() {
         HttpFault::Error(400, "RequestLimitExceeded"),
         HttpFault::Error(500, "InternalServerError"),
         HttpFault::Error(503, "ServiceUnavailable"),
-        HttpFault::AnswerLost,
+        HttpFault::ResponseLost,
     ] {
         for (operation, method, path, content_type, body) in REQUESTS {
             let api = troubled(&service, operation, mishap).await;

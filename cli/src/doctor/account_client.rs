@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use millrace_doctor::account_call::{AccountCall, AccountService, CallAnswer, CallRefusal};
+use millrace_doctor::account_call::{AccountCall, AccountService, CallRefusal, CallResponse};
 use millrace_doctor::account_recording::AccountTarget;
 use millrace_doctor::account_turns::read_in_turns;
 use millrace_doctor::template_reader::DeploymentReading;
@@ -21,7 +21,7 @@ use crate::attach::account::AccountConnection;
 use crate::signed_request::{RawResponse, RequestSender, SignedRequest};
 
 /// The maximum number of pages of a list.
-const MOST_PAGES: usize = 200;
+const MAX_PAGES: usize = 200;
 /// The number of attempts of a call that is throttled.
 const ATTEMPTS: u32 = 4;
 /// Characters that are not encoded in a path or a query.
@@ -71,15 +71,15 @@ impl AccountClient {
     }
 
     /// Makes a call, with all pages of its list.
-    pub(crate) async fn answer(&self, call: &AccountCall) -> CallAnswer {
+    pub(crate) async fn answer(&self, call: &AccountCall) -> CallResponse {
         let mut marker: Option<String> = None;
         let mut whole: Option<Value> = None;
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let page = match self.attempt(call, marker.as_deref()).await {
                 Ok(page) => page,
-                Err(refusal) => return CallAnswer::Refused(refusal),
+                Err(refusal) => return CallResponse::Refused(refusal),
             };
-            let Some(pages) = call.operation.pages else { return CallAnswer::Response(page) };
+            let Some(pages) = call.operation.pages else { return CallResponse::Response(page) };
             marker = page.pointer(pages.next).and_then(Value::as_str).filter(|it| !it.is_empty()).map(str::to_owned);
             match &mut whole {
                 None => whole = Some(page),
@@ -93,11 +93,11 @@ impl AccountClient {
                 }
             }
             if marker.is_none() {
-                return CallAnswer::Response(whole.unwrap_or_default());
+                return CallResponse::Response(whole.unwrap_or_default());
             }
         }
-        let description = format!("it has more than {MOST_PAGES} pages");
-        CallAnswer::Refused(CallRefusal { code: None, description })
+        let description = format!("it has more than {MAX_PAGES} pages");
+        CallResponse::Refused(CallRefusal { code: None, description })
     }
 
     /// Makes a call of one page, again if it is throttled.
@@ -662,7 +662,7 @@ mod tests {
             (false, _) => (200, r#"{"EventSourceMappings":[1],"NextMarker":"2"}"#.to_owned()),
             (true, _) => (200, r#"{"EventSourceMappings":[2,3],"NextMarker":null}"#.to_owned()),
         });
-        let CallAnswer::Response(list) = client.answer(&AccountCall::new(&LIST_MAPPINGS, &[])).await else {
+        let CallResponse::Response(list) = client.answer(&AccountCall::new(&LIST_MAPPINGS, &[])).await else {
             panic!("refused")
         };
         assert_eq!(list["EventSourceMappings"], json!([1, 2, 3]));

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use xmlparser::{ElementEnd, Token, Tokenizer};
 
 /// The maximum depth of elements.
-const DEEPEST_ELEMENT: usize = 64;
+const MAX_ELEMENT_DEPTH: usize = 64;
 
 #[derive(Default)]
 struct OpenElement {
@@ -50,7 +50,7 @@ pub(super) fn json_of(text: &str) -> Result<Value, String> {
     for token in Tokenizer::from(text) {
         match token.map_err(|error| format!("not XML: {error}"))? {
             Token::ElementStart { local, .. } => {
-                if open.len() == DEEPEST_ELEMENT {
+                if open.len() == MAX_ELEMENT_DEPTH {
                     return Err("the XML is nested too deeply".to_owned());
                 }
                 open.push(OpenElement { name: local.to_string(), ..OpenElement::default() });

@@ -68,7 +68,7 @@ fn simulate(workload: &TableWorkload, seconds: u64, concurrency: usize) -> Simul
     let settings = MappingSettings {
         batch_size: whole(workload.largest_batch()),
         lanes: 4,
-        partial_answers: true,
+        partial_responses: true,
         ..MappingSettings::default()
     };
     let mut mapping = MappingState::new(settings);

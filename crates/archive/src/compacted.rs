@@ -90,20 +90,20 @@ pub enum ArchiveKey {
     "unrecognized key: expected archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz) \
      or compacted/<table>/dt=YYYY-MM-DD/<32 hex digits>-<5 digits>.ndjson.zst (or .gz)"
 )]
-pub struct UnrecognizedKey;
+pub struct UnrecognizedKeyError;
 
 impl ArchiveKey {
     /// Parses a key.
     ///
     /// # Errors
-    /// [`UnrecognizedKey`] if the parsed key does not format to the same text.
-    pub fn parse(text: &str) -> Result<Self, UnrecognizedKey> {
+    /// [`UnrecognizedKeyError`] if the parsed key does not format to the same text.
+    pub fn parse(text: &str) -> Result<Self, UnrecognizedKeyError> {
         if let Ok(key) = ObjectKey::parse(text) {
             return Ok(Self::Archived(key));
         }
         match CompactedKey::parts(text) {
             Some(key) if key.to_string() == text => Ok(Self::Compacted(key)),
-            _ => Err(UnrecognizedKey),
+            _ => Err(UnrecognizedKeyError),
         }
     }
 
@@ -175,7 +175,7 @@ mod tests {
             ("-00012", "-+0012"),
             (".zst", ".bz2"),
         ] {
-            assert_eq!(ArchiveKey::parse(&KEY.replace(from, to)), Err(UnrecognizedKey), "{from} → {to}");
+            assert_eq!(ArchiveKey::parse(&KEY.replace(from, to)), Err(UnrecognizedKeyError), "{from} → {to}");
         }
     }
 

@@ -40,18 +40,18 @@ pub enum Compression {
 /// A name that is not a supported compression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown compression {0:?}: expected zstd or gzip")]
-pub struct UnknownCompression(String);
+pub struct UnknownCompressionError(String);
 
 impl Compression {
     /// Parses `zstd` or `gzip`.
     ///
     /// # Errors
-    /// [`UnknownCompression`] for anything else.
-    pub fn parse(text: &str) -> Result<Self, UnknownCompression> {
+    /// [`UnknownCompressionError`] for anything else.
+    pub fn parse(text: &str) -> Result<Self, UnknownCompressionError> {
         match text {
             "zstd" => Ok(Self::Zstd),
             "gzip" => Ok(Self::Gzip),
-            _ => Err(UnknownCompression(text.to_owned())),
+            _ => Err(UnknownCompressionError(text.to_owned())),
         }
     }
 
@@ -178,7 +178,7 @@ mod tests {
             assert_eq!(Compression::parse(&compression.to_string()), Ok(compression));
         }
         for text in ["", "ZSTD", "zst", "brotli"] {
-            assert_eq!(Compression::parse(text), Err(UnknownCompression(text.to_owned())));
+            assert_eq!(Compression::parse(text), Err(UnknownCompressionError(text.to_owned())));
         }
     }
 

@@ -113,16 +113,16 @@ pub struct ObjectKey {
 /// A key that does not have the archiver's layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unrecognized key: expected archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz)")]
-pub struct NotAnObjectKey;
+pub struct ObjectKeyError;
 
 impl ObjectKey {
     /// Parses a key.
     ///
     /// # Errors
-    /// [`NotAnObjectKey`] if the parsed key does not format to the same text.
-    pub fn parse(text: &str) -> Result<Self, NotAnObjectKey> {
-        let key = Self::parts(text).ok_or(NotAnObjectKey)?;
-        if key.to_string() == text { Ok(key) } else { Err(NotAnObjectKey) }
+    /// [`ObjectKeyError`] if the parsed key does not format to the same text.
+    pub fn parse(text: &str) -> Result<Self, ObjectKeyError> {
+        let key = Self::parts(text).ok_or(ObjectKeyError)?;
+        if key.to_string() == text { Ok(key) } else { Err(ObjectKeyError) }
     }
 
     fn parts(text: &str) -> Option<Self> {
@@ -221,7 +221,7 @@ mod tests {
             (".zst", ".bz2"),
             (".zst", ".zst.tmp"),
         ] {
-            assert_eq!(ObjectKey::parse(&good.replace(from, to)), Err(NotAnObjectKey), "{from} → {to}");
+            assert_eq!(ObjectKey::parse(&good.replace(from, to)), Err(ObjectKeyError), "{from} → {to}");
         }
     }
 }

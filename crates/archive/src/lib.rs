@@ -78,10 +78,10 @@ mod write;
 pub mod writer;
 
 pub use checksum::verify_object;
-pub use compacted::{ArchiveKey, COMPACTED, CompactedKey, UnrecognizedKey};
-pub use compression::{Compression, UnknownCompression};
+pub use compacted::{ArchiveKey, COMPACTED, CompactedKey, UnrecognizedKeyError};
+pub use compression::{Compression, UnknownCompressionError};
 pub use items::ItemWriter;
-pub use key::{ARCHIVE, ArchiveDay, ArchiveHour, NotAnObjectKey, ObjectKey};
+pub use key::{ARCHIVE, ArchiveDay, ArchiveHour, ObjectKey, ObjectKeyError};
 pub use merge::MergeIterator;
 pub use object_metadata::{FORMAT, ObjectMetadata};
 pub use read::{CorruptObject, CorruptionKind, KeyNames, RowReader};

@@ -142,7 +142,7 @@ impl fmt::Display for CorruptObject {
 pub enum CorruptionKind {
     /// The key has neither layout of the archive.
     #[error(transparent)]
-    Key(#[from] super::UnrecognizedKey),
+    Key(#[from] super::UnrecognizedKeyError),
     /// A metadata entry is missing or malformed.
     #[error("metadata {0:?} is missing, malformed or not of format {format}", format = super::FORMAT)]
     Metadata(&'static str),

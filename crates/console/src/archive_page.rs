@@ -10,7 +10,7 @@ use millrace_archive::ArchiveDay;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::archive_reader::{ArchiveReader, OBJECTS, ObjectPage, ROWS, ROWS_MOST, RowPage};
+use crate::archive_reader::{ArchiveReader, MAX_ROWS, OBJECTS, ObjectPage, ROWS, RowPage};
 use crate::{ConsoleContext, archive_query, frame, key};
 
 pub(crate) const PATH: &str = "/archive";
@@ -300,10 +300,10 @@ pub(crate) async fn show_object(State(context): State<ConsoleContext>, Query(que
     };
     let selected = number("from", &query.from).and_then(|from| Ok((reader.parse_key(&query.object)?, from)));
     let (day, from) = match selected {
-        Ok((day, from)) if from <= ROWS_MOST => (day, from),
+        Ok((day, from)) if from <= MAX_ROWS => (day, from),
         Ok(_) => {
             let reason = format!(
-                "from: only the first {ROWS_MOST} rows of an object are shown: query the others with DuckDB or Athena"
+                "from: only the first {MAX_ROWS} rows of an object are shown: query the others with DuckDB or Athena"
             );
             return frame::failed(StatusCode::BAD_REQUEST, PATH, TITLE, &reason);
         }

@@ -17,7 +17,7 @@ pub(crate) const OBJECTS: usize = 50;
 /// The number of rows of a page.
 pub(crate) const ROWS: usize = 25;
 /// The number of rows of an object that can be reached: the ones before a page are read again for each page.
-pub(crate) const ROWS_MOST: usize = 100_000;
+pub(crate) const MAX_ROWS: usize = 100_000;
 /// The number of objects whose metadata is read at once.
 const IN_FLIGHT: usize = 8;
 /// The time limit of a page.

@@ -262,7 +262,7 @@ pub(crate) fn label(fault: SinkFault) -> &'static str {
         SinkFault::Refuse => "refuses every write",
         SinkFault::Slow => "is slow",
         SinkFault::CutOff => "is cut off",
-        SinkFault::AnswerLost => "loses its responses",
+        SinkFault::ResponseLost => "loses its responses",
     }
 }
 
@@ -272,7 +272,7 @@ fn meaning(fault: SinkFault) -> String {
         SinkFault::Refuse => "The replica refuses every write, such as for missing permissions or throttling.".to_owned(),
         SinkFault::Slow => format!("Each batch takes {} s longer.", SLOW.as_secs()),
         SinkFault::CutOff => "The replica cannot be reached and does not respond.".to_owned(),
-        SinkFault::AnswerLost => {
+        SinkFault::ResponseLost => {
             "The replica writes every change, but its answer is lost: the changes are delivered again and become duplicates."
                 .to_owned()
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use millrace_doctor::account_call::{AccountCall, AccountOperation, CallAnswer, GET_FUNCTION, LIST_STACK_RESOURCES};
+use millrace_doctor::account_call::{AccountCall, AccountOperation, CallResponse, GET_FUNCTION, LIST_STACK_RESOURCES};
 use millrace_maintenance::MaintenanceHandler;
 use millrace_shared::environment::Environment;
 use serde_json::Value;
@@ -25,7 +25,7 @@ const RENEWED_AFTER: Duration = Duration::from_mins(1);
 /// The time limit for finding the resources.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(40);
 /// The maximum number of stacks: the stack and those that it nests.
-const MOST_STACKS: usize = 20;
+const MAX_STACKS: usize = 20;
 /// The functions by their logical IDs, in the order of the pages.
 const FUNCTIONS: [(&str, &str); 5] = [
     ("ReplicatorFunction", "replicator"),
@@ -38,7 +38,7 @@ const FUNCTIONS: [(&str, &str); 5] = [
 const STATE_MACHINE: &str = "MaintenanceMachine";
 
 /// Makes a call to the account.
-pub type AccountCaller = Box<dyn Fn(AccountCall) -> BoxFuture<'static, CallAnswer> + Send + Sync>;
+pub type AccountCaller = Box<dyn Fn(AccountCall) -> BoxFuture<'static, CallResponse> + Send + Sync>;
 /// Connects the maintenance function of this environment to the account, or returns why it cannot be connected.
 pub type StoresConnector =
     Box<dyn Fn(Environment) -> BoxFuture<'static, Result<MaintenanceHandler, String>> + Send + Sync>;
@@ -67,8 +67,8 @@ impl StackAccount {
     ) -> Result<Value, CallError> {
         let call = AccountCall::new(operation, parameters);
         match (self.caller)(call.clone()).await {
-            CallAnswer::Response(response) => Ok(response),
-            CallAnswer::Refused(refusal) => {
+            CallResponse::Response(response) => Ok(response),
+            CallResponse::Refused(refusal) => {
                 let is_absent = refusal.code.as_deref().is_some_and(|code| operation.absent.contains(&code));
                 Err(CallError { is_absent, reason: refused(&call, &refusal) })
             }
@@ -155,8 +155,8 @@ impl StackResources {
         let (mut stacks, mut count) = (VecDeque::from([name.to_owned()]), 0);
         while let Some(stack) = stacks.pop_front() {
             count += 1;
-            if count > MOST_STACKS {
-                return Err(format!("the stack {name} nests more than {MOST_STACKS} stacks"));
+            if count > MAX_STACKS {
+                return Err(format!("the stack {name} nests more than {MAX_STACKS} stacks"));
             }
             let listed = account.call(&LIST_STACK_RESOURCES, &[("StackName", &stack)]).await;
             let listed = listed.map_err(|error| {

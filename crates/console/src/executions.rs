@@ -14,7 +14,7 @@ pub(crate) const SHOWN: usize = 20;
 /// The number of executions that are described at once.
 const IN_FLIGHT: usize = 5;
 /// The longest name of an execution.
-const LONGEST_NAME: usize = 80;
+const MAX_NAME_LENGTH: usize = 80;
 
 /// Returns the latest runs, the newest first.
 ///
@@ -39,7 +39,7 @@ pub(crate) async fn list(connection: &StackConnection) -> Result<Vec<TaskRunView
 /// The call and, if it was denied, the permission.
 pub(crate) async fn get(connection: &StackConnection, name: &str) -> Result<Option<TaskRunView>, String> {
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
-    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_name) {
+    if name.is_empty() || name.len() > MAX_NAME_LENGTH || !name.chars().all(is_name) {
         return Ok(None);
     }
     let arn = arn(connection, name)?;

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use http::StatusCode;
 use maud::{Markup, html};
 use millrace_local::template::TableResource;
-use millrace_shared::raw_item::{ITEM_BYTES_MOST, RawItem};
+use millrace_shared::raw_item::{MAX_ITEM_BYTES, RawItem};
 use serde::Deserialize;
 
 use crate::item_text::{ItemNotation, plain_losses};
@@ -148,7 +148,7 @@ fn editor(label: &str, text: &str) -> Markup {
         textarea #item name="item" rows=(rows) spellcheck="false" aria-describedby="item-help" required {
             (text)
         }
-        p #item-help .note { "At most " (ITEM_BYTES_MOST / 1024) " KB. Numbers keep all their digits." }
+        p #item-help .note { "At most " (MAX_ITEM_BYTES / 1024) " KB. Numbers keep all their digits." }
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct RequestGuard {
 
 /// Why a request is rejected, with the fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RejectedRequest {
+pub(crate) enum RejectedRequestError {
     #[error("the Host is {found:?}: open the console as http://{expected}")]
     Host { found: String, expected: String },
     #[error(
@@ -58,26 +58,26 @@ impl RequestGuard {
 
     /// Checks the headers of a request. The token of a form is checked by [`RequestGuard::check_token`], after its body
     /// was read.
-    pub(crate) fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), RejectedRequest> {
+    pub(crate) fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), RejectedRequestError> {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let host = text(header::HOST);
         if !self.hosts.iter().any(|own| own == host) {
-            return Err(RejectedRequest::Host { found: host.to_owned(), expected: self.hosts[0].clone() });
+            return Err(RejectedRequestError::Host { found: host.to_owned(), expected: self.hosts[0].clone() });
         }
         if matches!(*method, Method::GET | Method::HEAD) {
             return Ok(());
         }
         let site = text(HeaderName::from_static("sec-fetch-site"));
-        if site == "same-origin" { Ok(()) } else { Err(RejectedRequest::Site(site.to_owned())) }
+        if site == "same-origin" { Ok(()) } else { Err(RejectedRequestError::Site(site.to_owned())) }
     }
 
     /// Checks the token of a form.
-    pub(crate) fn check_token(&self, token: Option<&str>) -> Result<(), RejectedRequest> {
-        if token == Some(&self.token) { Ok(()) } else { Err(RejectedRequest::Token) }
+    pub(crate) fn check_token(&self, token: Option<&str>) -> Result<(), RejectedRequestError> {
+        if token == Some(&self.token) { Ok(()) } else { Err(RejectedRequestError::Token) }
     }
 }
 
-impl RejectedRequest {
+impl RejectedRequestError {
     /// Returns the response, as plain text: it goes to no page of the console.
     pub(crate) fn into_response(self) -> Response {
         let text = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
@@ -102,7 +102,7 @@ pub(crate) async fn guard(State(guard): State<Arc<RequestGuard>>, request: Reque
 mod tests {
     use super::*;
 
-    fn checked(method: &Method, host: &str, site: Option<&str>) -> Result<(), RejectedRequest> {
+    fn checked(method: &Method, host: &str, site: Option<&str>) -> Result<(), RejectedRequestError> {
         let guard = RequestGuard::new("127.0.0.1:8090", "secret".to_owned());
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, host.parse().unwrap());
@@ -118,7 +118,7 @@ mod tests {
             assert_eq!(checked(&Method::GET, host, None), Ok(()));
         }
         for host in ["evil.example:8090", "127.0.0.1", "localhost:80", "127.0.0.1:8090.evil.example", ""] {
-            assert!(matches!(checked(&Method::GET, host, None), Err(RejectedRequest::Host { .. })), "{host}");
+            assert!(matches!(checked(&Method::GET, host, None), Err(RejectedRequestError::Host { .. })), "{host}");
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
         let post = |site| checked(&Method::POST, "localhost:8090", site);
         assert_eq!(post(Some("same-origin")), Ok(()));
         for site in [None, Some("cross-site"), Some("same-site"), Some("none")] {
-            assert!(matches!(post(site), Err(RejectedRequest::Site(_))), "{site:?}");
+            assert!(matches!(post(site), Err(RejectedRequestError::Site(_))), "{site:?}");
         }
         for method in [Method::PUT, Method::DELETE, Method::OPTIONS] {
             assert!(checked(&method, "localhost:8090", None).is_err());
@@ -139,7 +139,7 @@ mod tests {
         let guard = RequestGuard::new("127.0.0.1:8090", "secret".to_owned());
         assert_eq!(guard.check_token(Some("secret")), Ok(()));
         for token in [None, Some(""), Some("secret "), Some("Secret")] {
-            assert_eq!(guard.check_token(token), Err(RejectedRequest::Token));
+            assert_eq!(guard.check_token(token), Err(RejectedRequestError::Token));
         }
     }
 }

@@ -20,7 +20,7 @@ const TITLE: &str = "Tasks";
 const TOKEN: &str = "token";
 /// The field with the number of segments on a deployed stack, and its maximum.
 const SEGMENTS: &str = "segments";
-const MOST_SEGMENTS: u32 = 1_000;
+const MAX_SEGMENTS: u32 = 1_000;
 
 /// Returns the tasks that a person runs, each with its options.
 fn tasks() -> impl Iterator<Item = (&'static TaskDefinition, &'static TaskOptions)> {
@@ -138,7 +138,7 @@ fn segments_field(task: &str) -> Markup {
             label for=(id) { (SEGMENTS) }
             input id=(id) type="text" name=(SEGMENTS) aria-describedby=(format!("{id}-help"));
             p.note id=(format!("{id}-help")) {
-                "Number of segments of the table, 1 to " (MOST_SEGMENTS) "; at most ten run concurrently (default: 1)"
+                "Number of segments of the table, 1 to " (MAX_SEGMENTS) "; at most ten run concurrently (default: 1)"
             }
         }
     }
@@ -150,8 +150,8 @@ fn segments(fields: &[(String, String)]) -> Result<Option<u32>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let number = text.parse().ok().filter(|number| (1..=MOST_SEGMENTS).contains(number));
-    number.map(Some).ok_or_else(|| format!("{SEGMENTS}: {text:?} is not a number from 1 to {MOST_SEGMENTS}"))
+    let number = text.parse().ok().filter(|number| (1..=MAX_SEGMENTS).contains(number));
+    number.map(Some).ok_or_else(|| format!("{SEGMENTS}: {text:?} is not a number from 1 to {MAX_SEGMENTS}"))
 }
 
 /// Returns the address of the page of a run.

@@ -267,7 +267,7 @@ impl fmt::Display for AccountCall {
 
 /// The answer to a call.
 #[derive(Debug, Clone, PartialEq)]
-pub enum CallAnswer {
+pub enum CallResponse {
     /// The response; an array that XML wraps in `member` or `item` is an array.
     Response(Value),
     /// The call was refused or failed.

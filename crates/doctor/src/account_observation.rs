@@ -12,7 +12,7 @@ use crate::account_call::{
     SCAN, SIMULATE,
 };
 use crate::account_reader::{one_or_many, text_of};
-use crate::account_recording::AnswerBook;
+use crate::account_recording::ResponseBook;
 use crate::deployment::{
     FailureObjects, FunctionPurpose, FunctionSettings, SecurityGroupSettings, StreamDeployment, StreamMapping,
     SubnetRoutes, TtlSample, VpcEndpointSettings, bucket_name,
@@ -26,7 +26,7 @@ use crate::rules::encryption::key_uses;
 use crate::setting::SettingValue;
 
 /// The least number that is a time in milliseconds: as seconds, it is in the year 5138.
-const LEAST_MILLISECONDS: f64 = 100_000_000_000.0;
+const MIN_MILLISECONDS: f64 = 100_000_000_000.0;
 /// The namespace of Lambda's metrics.
 const AWS_LAMBDA: &str = "AWS/Lambda";
 /// The largest age of a period of a metric that shows the present state.
@@ -35,7 +35,7 @@ const LATEST_WITHIN: time::Duration = time::Duration::minutes(15);
 const VERSIONED: [&str; 7] = ["CodeSha256", "Environment", "Handler", "LoggingConfig", "MemorySize", "Role", "Timeout"];
 
 /// Adds the observations of the account to the deployment. `judged` are the mappings as the account describes them.
-pub(crate) fn add(book: &AnswerBook<'_>, deployment: &mut StreamDeployment, judged: &[&Value]) {
+pub(crate) fn add(book: &ResponseBook<'_>, deployment: &mut StreamDeployment, judged: &[&Value]) {
     let mut mappings = std::mem::take(&mut deployment.mappings);
     for mapping in &mut mappings {
         if let Some(state) = judged.iter().find(|it| it["UUID"] == mapping.id.as_str()) {
@@ -75,7 +75,7 @@ fn problem_of(mapping: &Value) -> SettingValue<String> {
     }
 }
 
-fn observe(book: &AnswerBook<'_>, deployment: &StreamDeployment, mapping: &mut StreamMapping) {
+fn observe(book: &ResponseBook<'_>, deployment: &StreamDeployment, mapping: &mut StreamMapping) {
     let arn = mapping.function.known().cloned().unwrap_or_default();
     let rest = arn.split_once(":function:").map_or(arn.as_str(), |(_, rest)| rest);
     let (name, qualifier) = rest.split_once(':').map_or((rest, None), |(name, rest)| (name, Some(rest)));
@@ -146,7 +146,7 @@ fn modified(mapping: &Value) -> SettingValue<String> {
 
 /// Returns the total or the maximum of a metric of the last 14 days.
 fn statistics(
-    book: &AnswerBook<'_>,
+    book: &ResponseBook<'_>,
     namespace: &str,
     dimensions: &str,
     metric: &str,
@@ -168,7 +168,7 @@ fn statistics(
 /// Returns the smaller maximum of a metric of Lambda in its latest two periods of the last hour; absent if the function was
 /// not invoked in two periods, or not in the last 15 minutes. One period with a high age is no proof of a lag: all that is
 /// old may have been delivered in it.
-fn latest(book: &AnswerBook<'_>, dimensions: &str, metric: &str) -> SettingValue<i64> {
+fn latest(book: &ResponseBook<'_>, dimensions: &str, metric: &str) -> SettingValue<i64> {
     let parameters = [
         ("Namespace", AWS_LAMBDA),
         ("MetricName", metric),
@@ -211,7 +211,7 @@ fn whole(value: f64) -> i64 {
 
 /// Counts the failure objects of a mapping, and of the records that a function of Millrace quarantines.
 fn failure_objects(
-    book: &AnswerBook<'_>,
+    book: &ResponseBook<'_>,
     mapping: &StreamMapping,
     own: Option<(&FunctionSettings, &str)>,
 ) -> SettingValue<FailureObjects> {
@@ -256,7 +256,7 @@ struct WantedGrant {
 }
 
 /// Evaluates the permissions that the rules ask for.
-fn simulate(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
+fn simulate(book: &ResponseBook<'_>, deployment: &mut StreamDeployment) {
     let mut wanted: BTreeMap<String, Vec<WantedGrant>> = BTreeMap::new();
     for mapping in &deployment.mappings {
         let Ok(function) = deployment.function_of(mapping) else { continue };
@@ -322,7 +322,7 @@ fn evaluation(response: &Value) -> GrantResult {
 }
 
 /// Counts the shards of the streams whose functions have reserved concurrency: only those can be too few.
-fn count_shards(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
+fn count_shards(book: &ResponseBook<'_>, deployment: &mut StreamDeployment) {
     let mut shards: BTreeMap<String, SettingValue<i64>> = BTreeMap::new();
     for mapping in &deployment.mappings {
         let is_reserved = deployment.function_of(mapping).is_ok_and(|it| it.reserved_concurrency.known().is_some());
@@ -349,7 +349,7 @@ fn sample(response: &Value, attribute: &str) -> TtlSample {
     for value in one_or_many(&response["Items"]).into_iter().map(|item| &item[attribute]).filter(|it| it.is_object()) {
         sample.values += 1;
         match value["N"].as_str().map(str::parse::<f64>) {
-            Some(Ok(number)) if number >= LEAST_MILLISECONDS => sample.milliseconds += 1,
+            Some(Ok(number)) if number >= MIN_MILLISECONDS => sample.milliseconds += 1,
             Some(Ok(_)) => {}
             _ => sample.not_numbers += 1,
         }
@@ -358,7 +358,7 @@ fn sample(response: &Value, attribute: &str) -> TtlSample {
 }
 
 /// Finds out which subnets of functions have a route to AWS's services.
-fn route_subnets(book: &AnswerBook<'_>, deployment: &mut StreamDeployment) {
+fn route_subnets(book: &ResponseBook<'_>, deployment: &mut StreamDeployment) {
     let network = &mut deployment.network;
     for function in &deployment.functions {
         let Some(subnets) = function.subnets.known() else { continue };

@@ -17,7 +17,7 @@ use crate::account_call::{
     GET_TOPIC, GET_VERSIONING, LIST_MAPPINGS, LIST_PIPES, LIST_STACK_RESOURCES,
 };
 use crate::account_observation;
-use crate::account_recording::{AccountRecording, AccountTarget, AnswerBook};
+use crate::account_recording::{AccountRecording, AccountTarget, ResponseBook};
 use crate::deployment::{DeploymentForm, SourceLocation, StreamMapping, bucket_name};
 use crate::deployment_builder::{self, own_purpose};
 use crate::iam_policy::RolePermissions;
@@ -29,7 +29,7 @@ use crate::template_reader::{DeploymentReading, inline_code_reports, retained};
 use crate::template_scope::ResolvedNode;
 
 /// The maximum depth of nested stacks.
-const DEEPEST_STACK: usize = 5;
+const MAX_STACK_DEPTH: usize = 5;
 
 /// A deployment as far as the answers describe it, and the calls whose answers are missing.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct AccountReading {
 /// # Errors
 /// A line about the call that describes the target, if it was refused or found nothing.
 pub fn read(recording: &AccountRecording) -> Result<AccountReading, String> {
-    let book = AnswerBook::new(recording);
+    let book = ResponseBook::new(recording);
     let mut reader = AccountReader {
         book: &book,
         file: recording.target.to_string(),
@@ -94,7 +94,7 @@ struct StackResource {
 }
 
 struct AccountReader<'b, 'r> {
-    book: &'b AnswerBook<'r>,
+    book: &'b ResponseBook<'r>,
     file: String,
     entries: Vec<ResourceEntry>,
     /// The resources of the stack by type and physical ID.
@@ -183,7 +183,7 @@ impl AccountReader<'_, '_> {
                 continue;
             }
             if kind == "AWS::CloudFormation::Stack" {
-                if depth == DEEPEST_STACK {
+                if depth == MAX_STACK_DEPTH {
                     self.unread.push((self.location(format!("{path}{id}")), "stacks are nested too deeply".to_owned()));
                 } else if let SettingValue::Unresolved(reason) =
                     self.add_stack(physical, &format!("{path}{id}."), depth + 1)

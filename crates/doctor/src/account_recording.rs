@@ -7,7 +7,7 @@ use std::fmt;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::account_call::{AccountCall, AccountOperation, CallAnswer};
+use crate::account_call::{AccountCall, AccountOperation, CallResponse};
 use crate::setting::SettingValue;
 
 /// The part of an account that is judged.
@@ -39,7 +39,7 @@ pub struct AccountRecording {
     pub target: AccountTarget,
     /// The time of the recording, from which ages are calculated.
     pub read_at: OffsetDateTime,
-    answers: BTreeMap<String, CallAnswer>,
+    answers: BTreeMap<String, CallResponse>,
 }
 
 impl AccountRecording {
@@ -50,7 +50,7 @@ impl AccountRecording {
     }
 
     /// Adds the answer to a call, by the name that [`AccountCall`] displays.
-    pub fn add(&mut self, call: impl fmt::Display, answer: CallAnswer) {
+    pub fn add(&mut self, call: impl fmt::Display, answer: CallResponse) {
         self.answers.insert(call.to_string(), answer);
     }
 
@@ -70,12 +70,12 @@ impl AccountRecording {
 }
 
 /// Looks up answers and collects the calls that have none yet.
-pub(crate) struct AnswerBook<'r> {
+pub(crate) struct ResponseBook<'r> {
     pub(crate) recording: &'r AccountRecording,
     missing: RefCell<Vec<AccountCall>>,
 }
 
-impl<'r> AnswerBook<'r> {
+impl<'r> ResponseBook<'r> {
     pub(crate) fn new(recording: &'r AccountRecording) -> Self {
         Self { recording, missing: RefCell::default() }
     }
@@ -89,13 +89,13 @@ impl<'r> AnswerBook<'r> {
     ) -> SettingValue<&'r Value> {
         let call = AccountCall::new(operation, parameters);
         match self.recording.answers.get(&call.to_string()) {
-            Some(CallAnswer::Response(response)) => SettingValue::Known(response),
-            Some(CallAnswer::Refused(refusal))
+            Some(CallResponse::Response(response)) => SettingValue::Known(response),
+            Some(CallResponse::Refused(refusal))
                 if refusal.code.as_deref().is_some_and(|code| operation.absent.contains(&code)) =>
             {
                 SettingValue::Absent
             }
-            Some(CallAnswer::Refused(refusal)) => SettingValue::Unresolved(refusal.reason(operation)),
+            Some(CallResponse::Refused(refusal)) => SettingValue::Unresolved(refusal.reason(operation)),
             None => {
                 let mut missing = self.missing.borrow_mut();
                 if !missing.contains(&call) {

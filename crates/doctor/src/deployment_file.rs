@@ -13,16 +13,16 @@ use crate::template_scope::ResolvedNode;
 use crate::terraform_plan;
 
 /// The maximum size of a file; a template has a limit of its own.
-const MOST_BYTES: u64 = 64_000_000;
+const MAX_BYTES: u64 = 64_000_000;
 /// The maximum number of mappings that are judged.
-const MOST_MAPPINGS: usize = 2_000;
+const MAX_MAPPINGS: usize = 2_000;
 
 /// Reads a deployment from a template of `CloudFormation` or SAM, or from a Terraform plan in JSON.
 ///
 /// # Errors
 /// A [`TemplateError`], if the file cannot be read or is none of these.
 pub fn read_file(path: &Path, parameters: &BTreeMap<String, String>) -> Result<DeploymentReading, TemplateError> {
-    let text = read_text(path, MOST_BYTES)?;
+    let text = read_text(path, MAX_BYTES)?;
     let file = path.display().to_string();
     if text.trim_start().starts_with('{')
         && let Ok(document) = serde_json::from_str::<serde_json::Value>(&text)
@@ -39,8 +39,8 @@ pub fn read_file(path: &Path, parameters: &BTreeMap<String, String>) -> Result<D
 /// Rejects a deployment with too many mappings: each is compared with all others.
 fn limited(reading: DeploymentReading, file: &str) -> Result<DeploymentReading, TemplateError> {
     let count = reading.deployment.mappings.len();
-    if count > MOST_MAPPINGS {
-        let problem = format!("{count} mappings of DynamoDB streams: at most {MOST_MAPPINGS} are judged");
+    if count > MAX_MAPPINGS {
+        let problem = format!("{count} mappings of DynamoDB streams: at most {MAX_MAPPINGS} are judged");
         return Err(TemplateError::new(0, problem).in_file(file));
     }
     Ok(reading)
@@ -52,7 +52,7 @@ fn limited(reading: DeploymentReading, file: &str) -> Result<DeploymentReading, 
 /// A [`TemplateError`], if the file cannot be read or is not YAML.
 pub fn read_ignored(path: &Path) -> Result<(Vec<IgnoredRule>, Vec<String>), TemplateError> {
     let file = path.display().to_string();
-    let list = TemplateNode::parse(&read_text(path, MOST_BYTES)?).map_err(|error| error.in_file(&file))?;
+    let list = TemplateNode::parse(&read_text(path, MAX_BYTES)?).map_err(|error| error.in_file(&file))?;
     let mut problems = Vec::new();
     let location = SourceLocation { file, line: list.line, resource: String::new() };
     let ignored = deployment_builder::parse_ignored(&ResolvedNode::from_node(&list), &location, None, &mut problems);

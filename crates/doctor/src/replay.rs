@@ -79,7 +79,7 @@ impl ReplaySettings {
         let mapping = MappingSettings {
             max_age: Some(Duration::from_hours(6)),
             bisect: true,
-            partial_answers: true,
+            partial_responses: true,
             longest_back_off: Duration::from_mins(1),
             ..MappingSettings::default()
         };
@@ -150,7 +150,7 @@ pub fn scenario(rule: &str) -> Option<ReplayScenario> {
             sound().changed(|it| {
                 it.mapping.max_age = None;
                 it.mapping.bisect = false;
-                it.mapping.partial_answers = false;
+                it.mapping.partial_responses = false;
                 it.destination = ReplayDestination::None;
             }),
             sound(),
@@ -158,7 +158,7 @@ pub fn scenario(rule: &str) -> Option<ReplayScenario> {
         "response-ignored" => poison(
             sound().changed(|it| {
                 it.function = ReplayFunction::Reports;
-                it.mapping.partial_answers = false;
+                it.mapping.partial_responses = false;
             }),
             sound().changed(|it| it.function = ReplayFunction::Reports),
         ),

@@ -9,13 +9,13 @@ use crate::template_loop;
 use crate::template_node::TemplateNode;
 
 /// The maximum depth of nested applications; a deeper one contains itself.
-const DEEPEST_APPLICATION: usize = 5;
+const MAX_APPLICATION_DEPTH: usize = 5;
 /// The maximum number of files of one template: a template that contains others many times is not deployable.
-const MOST_FILES: usize = 200;
+const MAX_FILES: usize = 200;
 /// The maximum number of resources of a template; `CloudFormation` accepts 500.
-const MOST_RESOURCES: usize = 2_000;
+const MAX_RESOURCES: usize = 2_000;
 /// The maximum size of a template; `CloudFormation` accepts 1 MB.
-pub(crate) const MOST_BYTES: u64 = 4_000_000;
+pub(crate) const MAX_BYTES: u64 = 4_000_000;
 
 /// A parsed template and its nested applications.
 #[derive(Debug)]
@@ -66,8 +66,8 @@ impl TemplateDocument {
         parameters: &BTreeMap<String, String>,
         problems: &mut Vec<TemplateError>,
     ) -> Result<Self, TemplateError> {
-        if text.len() as u64 > MOST_BYTES {
-            let problem = format!("the template has {} bytes: at most {MOST_BYTES} are read", text.len());
+        if text.len() as u64 > MAX_BYTES {
+            let problem = format!("the template has {} bytes: at most {MAX_BYTES} are read", text.len());
             return Err(TemplateError::new(0, problem).in_file(file));
         }
         let mut files = 0;
@@ -90,9 +90,9 @@ impl TemplateDocument {
             let problem = "no Resources: expected a template of CloudFormation or SAM, or a Terraform plan in JSON";
             return Err(TemplateError::new(node.line, problem.to_owned()).in_file(file));
         }
-        if resources.len() > MOST_RESOURCES {
+        if resources.len() > MAX_RESOURCES {
             let problem = format!(
-                "the template has {} resources: at most {MOST_RESOURCES} are read, and CloudFormation accepts 500",
+                "the template has {} resources: at most {MAX_RESOURCES} are read, and CloudFormation accepts 500",
                 resources.len()
             );
             return Err(TemplateError::new(node.line, problem).in_file(file));
@@ -103,12 +103,12 @@ impl TemplateDocument {
             let Some(folder) = folder else { continue };
             let fail = |problem: String| TemplateError::new(line, format!("{id}: {problem}")).in_file(file);
             *files += 1;
-            if depth == DEEPEST_APPLICATION || *files > MOST_FILES {
+            if depth == MAX_APPLICATION_DEPTH || *files > MAX_FILES {
                 problems.push(fail(format!("the nested template {location} contains itself")));
                 continue;
             }
             let path = folder.join(location);
-            let nested = read_text(&path, MOST_BYTES).map_err(|error| fail(error.to_string())).and_then(|text| {
+            let nested = read_text(&path, MAX_BYTES).map_err(|error| fail(error.to_string())).and_then(|text| {
                 // Its parameters are resolved later, so loops over them are not.
                 let file = path.display().to_string();
                 Self::parse_nested(&text, &file, path.parent(), None, depth + 1, files, problems)

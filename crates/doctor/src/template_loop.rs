@@ -10,9 +10,9 @@ use crate::template_node::{NodeValue, TemplateNode};
 /// The name of a loop, before the colons and its own name.
 const FOR_EACH: &str = "Fn::ForEach::";
 /// The maximum number of elements that all loops of a template produce; `CloudFormation` accepts 500 resources.
-const MOST_ELEMENTS: usize = 2_000;
+const MAX_ELEMENTS: usize = 2_000;
 /// The maximum depth of loops; `CloudFormation` accepts 5.
-const DEEPEST_LOOP: usize = 5;
+const MAX_LOOP_DEPTH: usize = 5;
 
 /// Returns whether the name of a resource is that of a loop.
 pub(crate) fn is_loop(name: &str) -> bool {
@@ -61,7 +61,7 @@ impl LoopLists<'_> {
     fn expanded(&self, entries: NamedNodes, depth: usize, count: &mut usize) -> NamedNodes {
         let mut result = NamedNodes::new();
         for (name, node) in entries {
-            let is_within = is_loop(&name) && depth < DEEPEST_LOOP;
+            let is_within = is_loop(&name) && depth < MAX_LOOP_DEPTH;
             let body = if is_within { self.body(&node) } else { None };
             let Some(LoopBody { variable, values, elements: body }) = body else {
                 result.push((name, node));
@@ -69,7 +69,7 @@ impl LoopLists<'_> {
             };
             for value in values {
                 *count += body.len();
-                if *count > MOST_ELEMENTS {
+                if *count > MAX_ELEMENTS {
                     // The remaining elements are reported as not read.
                     result.push((name, node));
                     return result;
@@ -181,6 +181,6 @@ mod tests {
             body = format!("{{\"Fn::ForEach::L{depth}\": [A, [{values}], {body}]}}");
         }
         let names = names(&format!("Resources: {body}\n"), &[]);
-        assert!(names.len() <= MOST_ELEMENTS && names.iter().any(|name| is_loop(name)), "{}", names.len());
+        assert!(names.len() <= MAX_ELEMENTS && names.iter().any(|name| is_loop(name)), "{}", names.len());
     }
 }

@@ -10,9 +10,9 @@ use serde_json::Value;
 use crate::template_error::TemplateError;
 
 /// The maximum depth of a template; `CloudFormation`'s own limit is lower.
-const DEEPEST_NODE: usize = 128;
+const MAX_NODE_DEPTH: usize = 128;
 /// The maximum number of nodes of a template.
-const MOST_NODES: usize = 1_000_000;
+const MAX_NODES: usize = 1_000_000;
 /// The tags that `CloudFormation` defines, apart from `!Ref` and `!Condition`: each is `Fn::` and the tag's name.
 const FUNCTIONS: [&str; 18] = [
     "And",
@@ -186,8 +186,11 @@ impl TreeBuilder {
         tag: Option<&Tag>,
         entries: Option<Vec<(String, TemplateNode)>>,
     ) -> Result<(), TemplateError> {
-        if self.open.len() == DEEPEST_NODE {
-            return Err(TemplateError::new(line, format!("nested too deeply: at most {DEEPEST_NODE} levels are read")));
+        if self.open.len() == MAX_NODE_DEPTH {
+            return Err(TemplateError::new(
+                line,
+                format!("nested too deeply: at most {MAX_NODE_DEPTH} levels are read"),
+            ));
         }
         let tag = tag_name(tag, line)?;
         self.open.push(OpenNode { line, tag, entries, items: Vec::new(), key: None });
@@ -197,8 +200,8 @@ impl TreeBuilder {
     fn add(&mut self, node: TemplateNode, tag: Option<String>) -> Result<(), TemplateError> {
         let line = node.line;
         self.count += 1;
-        if self.count > MOST_NODES {
-            return Err(TemplateError::new(line, format!("more than {MOST_NODES} values: is this a template?")));
+        if self.count > MAX_NODES {
+            return Err(TemplateError::new(line, format!("more than {MAX_NODES} values: is this a template?")));
         }
         let node = match tag {
             Some(name) => TemplateNode { line, value: NodeValue::Call(name, Box::new(node)) },

@@ -16,7 +16,7 @@ use crate::template_scope::{ConditionValue, ResolvedNode, ResolvedValue, Templat
 /// The suffixes of files that a function's handler may be in.
 const SOURCE_SUFFIXES: [&str; 6] = ["py", "js", "mjs", "cjs", "ts", "rb"];
 /// The maximum size of a source file that is searched.
-const MOST_SOURCE_BYTES: u64 = 500_000;
+const MAX_SOURCE_BYTES: u64 = 500_000;
 /// The names of the response member, as code writes it.
 const FAILURE_MEMBERS: [&str; 3] = ["batchItemFailures", "batch_item_failures", "BatchItemFailures"];
 
@@ -193,7 +193,7 @@ impl<'a> TemplateReader<'_, 'a> {
             return SettingValue::Unresolved(format!("its OpenAPI document is {location}, which is not read"));
         };
         let path = file.parent().unwrap_or(Path::new("")).join(&location);
-        let read = template_document::read_text(&path, template_document::MOST_BYTES);
+        let read = template_document::read_text(&path, template_document::MAX_BYTES);
         let read = read
             .and_then(|text| TemplateNode::parse(&text).map_err(|error| error.in_file(&path.display().to_string())));
         match read {
@@ -236,7 +236,7 @@ impl<'a> TemplateReader<'_, 'a> {
         for suffix in SOURCE_SUFFIXES {
             let path = stem.with_extension(suffix);
             if path.is_file()
-                && let Ok(code) = crate::template_document::read_text(&path, MOST_SOURCE_BYTES)
+                && let Ok(code) = crate::template_document::read_text(&path, MAX_SOURCE_BYTES)
             {
                 return SettingValue::Known(code_reports(&code));
             }

@@ -14,13 +14,13 @@ use crate::template_error::TemplateError;
 use crate::template_node::{NodeValue, TemplateNode};
 
 /// The maximum number of nodes that are resolved, so that values that double from name to name end.
-const MOST_STEPS: u32 = 1_000_000;
+const MAX_STEPS: u32 = 1_000_000;
 /// The maximum depth of references between parameters, outputs and conditions; a deeper one refers to itself.
-const DEEPEST_REFERENCE: usize = 60;
+const MAX_REFERENCE_DEPTH: usize = 60;
 /// The sections whose entries are referred to by their names.
 const SECTIONS: [&str; 5] = ["Conditions", "Mappings", "Outputs", "Parameters", "Resources"];
 /// The maximum length of a resolved text.
-const LONGEST_TEXT: usize = 100_000;
+const MAX_TEXT_LENGTH: usize = 100_000;
 
 /// A value without intrinsic functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,7 +262,7 @@ impl<'a> TemplateScopes<'a> {
     fn value(&self, scope: usize, node: &'a TemplateNode, depth: usize) -> Option<ResolvedNode> {
         let line = node.line;
         self.steps.set(self.steps.get().saturating_add(1));
-        if self.steps.get() > MOST_STEPS {
+        if self.steps.get() > MAX_STEPS {
             let reason = self.problem(scope, 0, "too many values to resolve: names refer to each other too often");
             return Some(ResolvedNode { line, value: ResolvedValue::Unresolved(reason) });
         }
@@ -309,7 +309,7 @@ impl<'a> TemplateScopes<'a> {
         line: usize,
         depth: usize,
     ) -> Option<ResolvedValue> {
-        if depth > DEEPEST_REFERENCE {
+        if depth > MAX_REFERENCE_DEPTH {
             let reason = self.value_cycle(scope, line);
             return Some(ResolvedValue::Unresolved(reason));
         }
@@ -486,7 +486,7 @@ impl<'a> TemplateScopes<'a> {
     fn physical(&self, scope: usize, name: &str, property: &str, depth: usize) -> ResolvedValue {
         let resource = self.section(scope, "Resources", name);
         let given = resource.and_then(|resource| resource.get("Properties")).and_then(|node| node.get(property));
-        let given = given.filter(|_| depth <= DEEPEST_REFERENCE).and_then(|node| self.value(scope, node, depth + 1));
+        let given = given.filter(|_| depth <= MAX_REFERENCE_DEPTH).and_then(|node| self.value(scope, node, depth + 1));
         match given.map(|node| node.value) {
             Some(ResolvedValue::Text(text)) if !text.contains(':') && !text.contains('/') => ResolvedValue::Text(text),
             _ => ResolvedValue::Text(format!("${{{}{name}}}", self.scopes[scope].path)),
@@ -499,7 +499,7 @@ impl<'a> TemplateScopes<'a> {
         if let Some((parent, application)) = self.scopes[scope].parent {
             let given = application.get("Properties").and_then(|properties| properties.get("Parameters"));
             if let Some(given) = given.and_then(|given| given.get(name)) {
-                if depth > DEEPEST_REFERENCE {
+                if depth > MAX_REFERENCE_DEPTH {
                     return ResolvedValue::Unresolved(self.value_cycle(parent, given.line));
                 }
                 if let Some(value) = self.value(parent, given, depth + 1) {
@@ -560,14 +560,14 @@ impl<'a> TemplateScopes<'a> {
         let Some(node) = self.section(nested, "Outputs", output).and_then(|output| output.get("Value")) else {
             return unread();
         };
-        if depth > DEEPEST_REFERENCE {
+        if depth > MAX_REFERENCE_DEPTH {
             return ResolvedValue::Unresolved(self.value_cycle(nested, node.line));
         }
         self.value(nested, node, depth + 1).map_or_else(unread, |node| node.value)
     }
 
     fn condition(&self, scope: usize, node: &'a TemplateNode, depth: usize) -> ConditionValue {
-        if depth > DEEPEST_REFERENCE {
+        if depth > MAX_REFERENCE_DEPTH {
             return ConditionValue::Unknown(self.problem(scope, node.line, "a condition depends on itself"));
         }
         let depth = depth + 1;
@@ -665,7 +665,7 @@ fn split_list(kind: &str, value: ResolvedValue, line: usize) -> ResolvedValue {
 }
 
 fn check_length(text: &str) -> Result<(), String> {
-    if text.len() > LONGEST_TEXT { Err(format!("longer than {LONGEST_TEXT} bytes")) } else { Ok(()) }
+    if text.len() > MAX_TEXT_LENGTH { Err(format!("longer than {MAX_TEXT_LENGTH} bytes")) } else { Ok(()) }
 }
 
 /// Parses the argument of `GetAtt`, `A.B` or `[A, B]`.

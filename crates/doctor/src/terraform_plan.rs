@@ -17,9 +17,9 @@ use crate::template_reader::DeploymentReading;
 use crate::template_scope::ResolvedNode;
 
 /// The maximum depth of modules.
-const DEEPEST_MODULE: usize = 16;
+const MAX_MODULE_DEPTH: usize = 16;
 /// The maximum number of resources: those of a module are looked up by each other.
-const MOST_RESOURCES: usize = 10_000;
+const MAX_RESOURCES: usize = 10_000;
 /// An absent value.
 static NULL: Value = Value::Null;
 /// The Region and account of a deployment.
@@ -50,9 +50,9 @@ pub fn read(document: &Value, file: &str) -> DeploymentReading {
         }
     }
     let mut problems = Vec::new();
-    if plan.resources.len() > MOST_RESOURCES {
+    if plan.resources.len() > MAX_RESOURCES {
         let count = plan.resources.len();
-        problems.push(format!("{file}: the plan has {count} resources: at most {MOST_RESOURCES} are read"));
+        problems.push(format!("{file}: the plan has {count} resources: at most {MAX_RESOURCES} are read"));
         return DeploymentReading { problems, ..DeploymentReading::default() };
     }
     let entries: Vec<ResourceEntry> = plan.resources.keys().filter_map(|address| plan.entry(address)).collect();
@@ -85,7 +85,7 @@ fn first(value: &Value) -> &Value {
 
 impl<'p> TerraformPlan<'p> {
     fn add_resources(&mut self, module: &'p Value, depth: usize) {
-        if depth > DEEPEST_MODULE {
+        if depth > MAX_MODULE_DEPTH {
             return;
         }
         for resource in module["resources"].as_array().into_iter().flatten() {
@@ -99,7 +99,7 @@ impl<'p> TerraformPlan<'p> {
     }
 
     fn add_expressions(&mut self, module: &'p Value, call: &'p Value, path: &str, depth: usize) {
-        if depth > DEEPEST_MODULE {
+        if depth > MAX_MODULE_DEPTH {
             return;
         }
         self.modules.insert(path.to_owned(), (module, call));
@@ -146,7 +146,7 @@ impl<'p> TerraformPlan<'p> {
         }
         let references: Vec<&str> = expression["references"].as_array()?.iter().filter_map(Value::as_str).collect();
         Some(match references.first() {
-            _ if depth > DEEPEST_MODULE => unresolved("a value depends on itself"),
+            _ if depth > MAX_MODULE_DEPTH => unresolved("a value depends on itself"),
             Some(reference) => self.reference(from, reference, &references, wanted, depth),
             None => unresolved("known after the deployment"),
         })

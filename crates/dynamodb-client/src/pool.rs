@@ -33,11 +33,11 @@ const DOUBTFUL_AFTER: Duration = Duration::from_millis(500);
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 /// The longest time that a request waits before another connection is opened for it. A handshake that takes longer
 /// consists of waiting for a server in another Region.
-const LONGEST_WAIT: Duration = Duration::from_millis(20);
+const MAX_WAIT: Duration = Duration::from_millis(20);
 /// The pause after an established connection, in CPU times of its handshake: a quarter of the time is for handshakes.
 const PAUSE_HANDSHAKES: u32 = 3;
 /// The longest pause after an established connection.
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// The number of exchanges, if no more connections are open, whose shortest shows whether the server is busy.
 const WINDOW_EXCHANGES: usize = 4;
 /// The factor by which all exchanges are longer than one alone if the server is busy.
@@ -146,12 +146,12 @@ impl fmt::Debug for ConnectionPool {
 impl PoolState {
     /// Returns the time that a request waits before another connection is opened for it.
     fn wait(&self) -> Duration {
-        self.handshake.map_or(SHORTEST_WAIT, |handshake| handshake.total.clamp(SHORTEST_WAIT, LONGEST_WAIT))
+        self.handshake.map_or(SHORTEST_WAIT, |handshake| handshake.total.clamp(SHORTEST_WAIT, MAX_WAIT))
     }
 
     /// Returns the number of connections that may be opened at the same time.
     fn connecting_limit(&self) -> usize {
-        let distant = self.handshake.filter(|handshake| handshake.total > LONGEST_WAIT);
+        let distant = self.handshake.filter(|handshake| handshake.total > MAX_WAIT);
         let parallel = distant.map_or(1, |handshake| {
             let busy = handshake.busy.as_micros() * u128::from(1 + PAUSE_HANDSHAKES);
             usize::try_from(handshake.total.as_micros() / busy.max(1)).unwrap_or(usize::MAX)
@@ -167,7 +167,7 @@ impl PoolState {
         }
         let total = self.handshake.map_or(sample.total, |known| known.total.min(sample.total));
         self.handshake = Some(HandshakeTime { total, busy: sample.busy });
-        self.pause_until = Some(now + (sample.busy * PAUSE_HANDSHAKES).min(LONGEST_PAUSE));
+        self.pause_until = Some(now + (sample.busy * PAUSE_HANDSHAKES).min(MAX_PAUSE));
         self.established_at = Some(now);
     }
 }
@@ -268,7 +268,7 @@ impl ConnectionPool {
         let (now, wait) = (Instant::now(), state.wait());
         let due = state.pause_until.map_or(since + wait, |until| until.max(since + wait));
         let established = state.established_at.filter(|_| state.exchanges.is_busy);
-        let due = established.map_or(due, |established| due.max(established + LONGEST_PAUSE));
+        let due = established.map_or(due, |established| due.max(established + MAX_PAUSE));
         if due > now {
             return Some(due);
         }
@@ -543,7 +543,7 @@ mod tests {
             request_all(&pool, 150).await;
         }
         let handshakes = server.accepted.load(Ordering::Relaxed);
-        let paced = usize::try_from(started.elapsed().as_millis() / LONGEST_PAUSE.as_millis()).unwrap();
+        let paced = usize::try_from(started.elapsed().as_millis() / MAX_PAUSE.as_millis()).unwrap();
         assert!(handshakes <= paced + 32, "{handshakes} handshakes, of which {paced} with pauses");
         assert_eq!(server.full.load(Ordering::Relaxed), 1, "all others resume the session of the first");
     }
@@ -723,7 +723,7 @@ mod tests {
         assert_eq!(state.pause_until, Some(now + Duration::from_millis(15)));
         // Even a long one within the limit does not delay the others for long.
         state.record(sample(Duration::from_millis(900)), limit, now);
-        assert_eq!(state.pause_until, Some(now + LONGEST_PAUSE));
+        assert_eq!(state.pause_until, Some(now + MAX_PAUSE));
         assert_eq!(state.wait(), Duration::from_millis(5));
     }
 }

@@ -16,9 +16,9 @@ const INITIAL_BYTES: usize = 1_024;
 /// The size of a buffer that is kept for the next response.
 const KEPT_BYTES: usize = 64 * 1_024;
 /// The longest head, and the longest line between chunks.
-const HEAD_BYTES_MOST: usize = 64 * 1_024;
+const MAX_HEAD_BYTES: usize = 64 * 1_024;
 /// The largest number of headers.
-const HEADERS_MOST: usize = 64;
+const MAX_HEADERS: usize = 64;
 /// The most frequent body: the operation returns nothing.
 const NOTHING: &[u8] = b"{}";
 
@@ -48,7 +48,7 @@ pub(crate) enum ResponseError {
     Header(&'static str),
     #[error("the response has an invalid chunk")]
     Chunk,
-    #[error("the head of the response has more than {HEAD_BYTES_MOST} bytes")]
+    #[error("the head of the response has more than {MAX_HEAD_BYTES} bytes")]
     TooLong,
     #[error("the server switched to another protocol")]
     Switched,
@@ -159,7 +159,7 @@ impl ResponseBuffer {
             let Some(head) = parse_head(&self.bytes[..self.filled])? else {
                 return if number == 0 {
                     Err(ResponseError::Truncated)
-                } else if self.filled > HEAD_BYTES_MOST {
+                } else if self.filled > MAX_HEAD_BYTES {
                     Err(ResponseError::TooLong)
                 } else {
                     Ok(None)
@@ -195,7 +195,7 @@ impl ResponseBuffer {
             let rest = &self.bytes[self.next_chunk..self.filled];
             let size = httparse::parse_chunk_size(rest).map_err(|_| ResponseError::Chunk)?;
             let httparse::Status::Complete((line, size)) = size else {
-                return if rest.len() > HEAD_BYTES_MOST { Err(ResponseError::TooLong) } else { Ok(false) };
+                return if rest.len() > MAX_HEAD_BYTES { Err(ResponseError::TooLong) } else { Ok(false) };
             };
             if size == 0 {
                 return self.end_of_trailers(line);
@@ -221,7 +221,7 @@ impl ResponseBuffer {
                 self.next_chunk = start + position + 4;
                 Ok(true)
             }
-            None if trailers.len() > HEAD_BYTES_MOST => Err(ResponseError::TooLong),
+            None if trailers.len() > MAX_HEAD_BYTES => Err(ResponseError::TooLong),
             None => Ok(false),
         }
     }
@@ -248,7 +248,7 @@ impl ResponseBuffer {
 
 /// Parses the head of a response. Returns `None` if it is not complete.
 fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, ResponseError> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MOST];
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(bytes).map_err(ResponseError::Syntax)? {
         httparse::Status::Complete(length) => length,
@@ -415,7 +415,7 @@ mod tests {
         for text in ["SSH-2.0-OpenSSH_9.6\r\n", "HTTP/2 200\r\n\r\n", &with("na me: x"), &with("a: b\r\n c")] {
             assert!(matches!(error(text), ResponseError::Syntax(_)), "{text}");
         }
-        let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(2 * HEAD_BYTES_MOST));
+        let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(2 * MAX_HEAD_BYTES));
         assert_eq!(error(&endless), ResponseError::TooLong);
     }
 

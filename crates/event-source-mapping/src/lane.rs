@@ -251,7 +251,7 @@ fn lowest_failing<R>(
     answer: Option<&FunctionResponse>,
 ) -> BatchVerdict {
     let identifiers = match answer {
-        Some(_) if !settings.partial_answers => return BatchVerdict::Done,
+        Some(_) if !settings.partial_responses => return BatchVerdict::Done,
         Some(FunctionResponse::Done) => return BatchVerdict::Done,
         None | Some(FunctionResponse::Malformed) => return BatchVerdict::Whole,
         Some(FunctionResponse::Failures(identifiers)) => identifiers,

@@ -26,7 +26,7 @@ pub struct MappingSettings {
     /// Split a failed batch in half instead of retrying all of it.
     pub bisect: bool,
     /// `ReportBatchItemFailures`: if it is not set, the content of a function's response is ignored.
-    pub partial_answers: bool,
+    pub partial_responses: bool,
     /// The delay before the first retry; it doubles with each further retry.
     pub first_back_off: Duration,
     /// The maximum delay before a retry.
@@ -44,7 +44,7 @@ impl Default for MappingSettings {
             max_retries: None,
             max_age: None,
             bisect: false,
-            partial_answers: false,
+            partial_responses: false,
             first_back_off: Duration::from_millis(100),
             longest_back_off: Duration::from_secs(10),
         }

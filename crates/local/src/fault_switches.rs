@@ -24,12 +24,12 @@ pub enum SinkFault {
     /// The sink cannot be reached, and does not respond.
     CutOff,
     /// The sink writes every change, and its answer is lost.
-    AnswerLost,
+    ResponseLost,
 }
 
 impl SinkFault {
     /// All faults, beginning with none.
-    pub const ALL: [Self; 5] = [Self::Off, Self::Refuse, Self::Slow, Self::CutOff, Self::AnswerLost];
+    pub const ALL: [Self; 5] = [Self::Off, Self::Refuse, Self::Slow, Self::CutOff, Self::ResponseLost];
 
     /// Returns the name of the fault in requests.
     #[must_use]
@@ -39,7 +39,7 @@ impl SinkFault {
             Self::Refuse => "refuse",
             Self::Slow => "slow",
             Self::CutOff => "cut-off",
-            Self::AnswerLost => "answer-lost",
+            Self::ResponseLost => "answer-lost",
         }
     }
 

@@ -40,7 +40,7 @@ pub use target::{StackPorts, TaskTarget};
 /// page of small items without optimization, short enough for progress output.
 const TURN: Duration = Duration::from_mins(2);
 /// The longest duration of an invocation: that of Lambda.
-const LONGEST_TURN: Duration = Duration::from_mins(15);
+const MAX_TURN: Duration = Duration::from_mins(15);
 
 /// A task that does not complete.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +172,7 @@ async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) ->
     };
     let display = ProgressDisplay::new(whole.segments, items);
     let invoke = async |payload: Box<RawValue>, factor: u32| {
-        let turn = whole.turn.saturating_mul(factor).min(LONGEST_TURN);
+        let turn = whole.turn.saturating_mul(factor).min(MAX_TURN);
         let invocation = invocation(turn, clock);
         Box::pin(maintenance.handle(&payload, &invocation)).await
     };

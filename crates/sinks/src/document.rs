@@ -23,7 +23,7 @@
 mod identifier;
 mod json;
 mod postgres_table;
-mod replicator_place;
+mod replicator_location;
 mod shared_columns;
 mod transform;
 mod users;
@@ -43,7 +43,7 @@ use users::USERS_REPLICA;
 pub use identifier::SqlIdentifier;
 pub use millrace_shared::address::{RoleArn, TableAddress, region};
 pub use postgres_table::PostgresTable;
-pub use replicator_place::ReplicatorPlace;
+pub use replicator_location::ReplicatorLocation;
 pub use transform::SecretArn;
 pub(crate) use users::{SEARCH_COLUMNS, USERS_TABLE};
 pub use users::{USERS_DOCUMENT, users_table};
@@ -208,9 +208,9 @@ impl fmt::Display for DocumentProblem {
 
 /// The problems of a document, at least one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct InvalidDocument(Vec<DocumentProblem>);
+pub struct DocumentSyntaxError(Vec<DocumentProblem>);
 
-impl InvalidDocument {
+impl DocumentSyntaxError {
     /// Returns the problems, in the order of the document.
     #[must_use]
     pub fn problems(&self) -> &[DocumentProblem] {
@@ -218,7 +218,7 @@ impl InvalidDocument {
     }
 }
 
-impl fmt::Display for InvalidDocument {
+impl fmt::Display for DocumentSyntaxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.0.iter().enumerate() {
             write!(f, "{}{problem}", if index == 0 { "" } else { "; " })?;
@@ -231,20 +231,20 @@ impl ReplicationDocument {
     /// Parses and validates a document.
     ///
     /// # Errors
-    /// [`InvalidDocument`], which has every problem of the document.
-    pub fn parse(text: &str) -> Result<Self, InvalidDocument> {
+    /// [`DocumentSyntaxError`], which has every problem of the document.
+    pub fn parse(text: &str) -> Result<Self, DocumentSyntaxError> {
         let value: JsonValue = serde_json::from_str(text).map_err(|error| {
             let reason = format!(
                 "is not valid JSON ({error}): set it to a document such as {{\"version\":1,\"replicas\":[…]}}, or to \
                  s3://<bucket>/<key>"
             );
-            InvalidDocument(vec![DocumentProblem { pointer: String::new(), reason }])
+            DocumentSyntaxError(vec![DocumentProblem { pointer: String::new(), reason }])
         })?;
         let mut reader = DocumentReader::default();
         let document = reader.document(&value);
         match document {
             Some(document) if reader.problems.is_empty() => Ok(document),
-            _ => Err(InvalidDocument(reader.problems)),
+            _ => Err(DocumentSyntaxError(reader.problems)),
         }
     }
 

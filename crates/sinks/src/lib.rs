@@ -108,7 +108,7 @@ use futures::future::BoxFuture;
 use millrace_shared::change::Change;
 use millrace_shared::invocation::Invocation;
 
-pub use name::{InvalidSinkName, SinkName};
+pub use name::{SinkName, SinkNameError};
 pub use replica::{
     ExpectedItem, Replica, ReplicaCondition, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite,
     WriteResult, WriteTarget,

@@ -20,19 +20,19 @@ pub struct SinkName(Arc<str>);
     "invalid name {0:?}: use a lowercase letter, then up to 31 lowercase letters, digits or hyphens, such as \
      \"staging\""
 )]
-pub struct InvalidSinkName(String);
+pub struct SinkNameError(String);
 
 impl SinkName {
     /// Parses a name.
     ///
     /// # Errors
-    /// [`InvalidSinkName`] if the text does not have the format.
-    pub fn parse(text: &str) -> Result<Self, InvalidSinkName> {
+    /// [`SinkNameError`] if the text does not have the format.
+    pub fn parse(text: &str) -> Result<Self, SinkNameError> {
         let is_letter = |byte: u8| byte.is_ascii_lowercase();
         let is_valid = text.bytes().next().is_some_and(is_letter)
             && text.len() <= MAX_CHARACTERS
             && text.bytes().all(|byte| is_letter(byte) || byte.is_ascii_digit() || byte == b'-');
-        if is_valid { Ok(Self(Arc::from(text))) } else { Err(InvalidSinkName(text.to_owned())) }
+        if is_valid { Ok(Self(Arc::from(text))) } else { Err(SinkNameError(text.to_owned())) }
     }
 
     /// Creates the name of a sink that no document names.

@@ -76,7 +76,7 @@ impl TransformError {
 /// A hash whose key was not given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("hash key {0:?} is missing")]
-pub struct MissingHashKey(String);
+pub struct MissingHashKeyError(String);
 
 /// Decides what a replica stores of an item.
 #[derive(Debug, Clone)]
@@ -99,11 +99,11 @@ impl ItemTransform {
     /// Creates a transformation with settings without contradictions, and the keys of its hashes.
     ///
     /// # Errors
-    /// [`MissingHashKey`] if a hash names a key that is not among `keys`.
-    pub fn new(settings: &TransformSettings, keys: &BTreeMap<String, HashKey>) -> Result<Self, MissingHashKey> {
+    /// [`MissingHashKeyError`] if a hash names a key that is not among `keys`.
+    pub fn new(settings: &TransformSettings, keys: &BTreeMap<String, HashKey>) -> Result<Self, MissingHashKeyError> {
         let attributes = &settings.attributes;
         let rules = (!attributes.is_empty()).then(|| AttributeRules::new(attributes, keys)).transpose();
-        let rules = rules.map_err(MissingHashKey)?;
+        let rules = rules.map_err(MissingHashKeyError)?;
         let used = attributes.hash.values().filter_map(|name| Some((name.clone(), keys.get(name)?.fingerprint())));
         let used: BTreeMap<String, String> = used.collect();
         let canonical = canonical_json(&json!({

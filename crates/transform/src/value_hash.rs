@@ -18,18 +18,18 @@ use millrace_shared::raw_item::RawItem;
 use serde_json::value::RawValue;
 
 /// The minimum length of a key in bytes.
-const KEY_BYTES_LEAST: usize = 16;
+const MIN_KEY_BYTES: usize = 16;
 /// The message whose hash identifies a key without revealing it.
 const FINGERPRINT: &[u8] = b"millrace hash key";
 
 /// A key that is too short to resist guessing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("has {0} bytes: set it to at least {KEY_BYTES_LEAST} random bytes, such as 64 hexadecimal digits")]
+#[error("has {0} bytes: set it to at least {MIN_KEY_BYTES} random bytes, such as 64 hexadecimal digits")]
 pub struct HashKeyError(usize);
 
 /// A value of which no hash can be computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UnhashableValue;
+pub(crate) struct UnhashableValueError;
 
 /// The key of a hash.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ impl HashKey {
     /// # Errors
     /// [`HashKeyError`] if there are too few of them.
     pub fn new(bytes: &[u8]) -> Result<Self, HashKeyError> {
-        if bytes.len() < KEY_BYTES_LEAST {
+        if bytes.len() < MIN_KEY_BYTES {
             return Err(HashKeyError(bytes.len()));
         }
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
@@ -54,7 +54,7 @@ impl HashKey {
     }
 
     /// Returns the hash of a value in DynamoDB JSON, as 64 hexadecimal digits.
-    pub(crate) fn hash(&self, value: &RawValue) -> Result<String, UnhashableValue> {
+    pub(crate) fn hash(&self, value: &RawValue) -> Result<String, UnhashableValueError> {
         let text = value.get();
         let tag = if is_plain_text(text) {
             hmac::sign(&self.0, text.as_bytes())
@@ -79,17 +79,17 @@ fn is_plain_text(value: &str) -> bool {
 }
 
 /// Returns the canonical DynamoDB JSON of a value.
-fn canonical(value: &str) -> Result<String, UnhashableValue> {
-    let item = RawItem::parse(&format!("{{\"v\":{value}}}")).map_err(|_| UnhashableValue)?;
-    let value = item.get("v").ok_or(UnhashableValue)?;
+fn canonical(value: &str) -> Result<String, UnhashableValueError> {
+    let item = RawItem::parse(&format!("{{\"v\":{value}}}")).map_err(|_| UnhashableValueError)?;
+    let value = item.get("v").ok_or(UnhashableValueError)?;
     let mut text = String::new();
     write_canonical(value, &mut text)?;
     Ok(text)
 }
 
-fn write_canonical(value: &AttributeValue, text: &mut String) -> Result<(), UnhashableValue> {
+fn write_canonical(value: &AttributeValue, text: &mut String) -> Result<(), UnhashableValueError> {
     use AttributeValue::{B, Bool, Bs, L, M, N, Ns, Null, S, Ss};
-    let number = |number: &String| number::canonical(number).map(|it| quoted(&it)).ok_or(UnhashableValue);
+    let number = |number: &String| number::canonical(number).map(|it| quoted(&it)).ok_or(UnhashableValueError);
     let set = |mut elements: Vec<String>| {
         elements.sort_unstable();
         format!("[{}]", elements.join(","))
@@ -121,7 +121,7 @@ fn write_canonical(value: &AttributeValue, text: &mut String) -> Result<(), Unha
             }
             ("M", map + "}")
         }
-        _ => return Err(UnhashableValue),
+        _ => return Err(UnhashableValueError),
     };
     text.extend(["{\"", kind, "\":", &content, "}"]);
     Ok(())

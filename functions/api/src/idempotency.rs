@@ -23,7 +23,7 @@ const NAME: &str = "idempotency-key";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(NAME);
 const MAX_CHARS: usize = 255;
 /// The function's timeout: an older request has ended, with or without success.
-const LONGEST_REQUEST_SECONDS: i64 = 10;
+const MAX_REQUEST_SECONDS: i64 = 10;
 /// The shortest time that `Retry-After` can express.
 const SOON_SECONDS: i64 = 1;
 
@@ -106,7 +106,7 @@ pub(crate) fn fingerprint(draft: &CreateUserBody) -> String {
 /// only when the claim expires.
 pub(crate) fn retry_after(left: i64) -> i64 {
     let age = IN_PROGRESS_EXPIRY_SECONDS - left;
-    if age < LONGEST_REQUEST_SECONDS { left.clamp(1, SOON_SECONDS) } else { left.max(1) }
+    if age < MAX_REQUEST_SECONDS { left.clamp(1, SOON_SECONDS) } else { left.max(1) }
 }
 
 /// Returns a digest of the parts. Each part is preceded by its length, so that different lists of parts never produce

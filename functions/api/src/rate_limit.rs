@@ -19,7 +19,7 @@ use crate::cache::client::CacheClient;
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// The longest window, one day: a longer one is more likely a mistyped unit than intended.
-const LONGEST_SECONDS: u32 = 86_400;
+const MAX_SECONDS: u32 = 86_400;
 
 /// A quota, and the cache that counts it.
 #[derive(Clone, Debug)]
@@ -47,13 +47,13 @@ pub(crate) fn quota(text: &str) -> Result<RequestQuota, String> {
         let requests: u32 = requests.parse().ok()?;
         let seconds: u32 = window.strip_suffix('s')?.parse().ok()?;
         let burst = burst.map_or(Some(requests), |burst| burst.parse().ok())?;
-        let sound = requests >= 1 && burst >= 1 && (1..=LONGEST_SECONDS).contains(&seconds);
+        let sound = requests >= 1 && burst >= 1 && (1..=MAX_SECONDS).contains(&seconds);
         sound.then_some(RequestQuota { requests, seconds, burst })
     });
     parsed.ok_or_else(|| {
         format!(
             "is {text:?}: set it to <requests>/<seconds>s or <requests>/<seconds>s burst <requests>, with 1–{} requests \
-             in 1–{LONGEST_SECONDS} seconds",
+             in 1–{MAX_SECONDS} seconds",
             u32::MAX
         )
     })

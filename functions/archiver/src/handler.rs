@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use futures::future::join;
 use millrace_shared::change::OtherTableError;
-use millrace_shared::checkpoint::{self, MissingSequenceNumber};
+use millrace_shared::checkpoint::{self, MissingSequenceNumberError};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::metric;
@@ -39,7 +39,7 @@ pub enum ArchiverError {
     OtherTable(#[from] OtherTableError),
     /// A put failed and the record has no sequence number to report.
     #[error(transparent)]
-    Position(#[from] MissingSequenceNumber),
+    Position(#[from] MissingSequenceNumberError),
 }
 
 impl ArchiverError {
@@ -193,7 +193,7 @@ fn report(
     written: &WriteOutcome,
     quarantined: &QuarantineOutcome,
     failing: usize,
-    answer: &Result<BatchResponse, MissingSequenceNumber>,
+    answer: &Result<BatchResponse, MissingSequenceNumberError>,
 ) {
     let totals = written.totals;
     if failing == 0 {

@@ -3,7 +3,7 @@
 
 use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use millrace_shared::error_chain::error_chain;
-use millrace_sinks::document::{DocumentLocation, REPLICATION, ReplicationDocument, ReplicatorPlace, TableAddress};
+use millrace_sinks::document::{DocumentLocation, REPLICATION, ReplicationDocument, ReplicatorLocation, TableAddress};
 use millrace_sinks::document_object::read_document;
 
 use crate::lambda_client::{LambdaCallError, LambdaClient};
@@ -119,7 +119,7 @@ async fn replicates_to(
     let configuration = lambda.function_configuration(function).await;
     let configuration =
         configuration.map_err(|error| FeedUnknownError::of_call(call, "lambda:GetFunctionConfiguration", &error))?;
-    let place = ReplicatorPlace::new(configuration.function_arn.as_deref(), stream_arn);
+    let place = ReplicatorLocation::new(configuration.function_arn.as_deref(), stream_arn);
     let variables = configuration.environment.and_then(|environment| environment.variables);
     let Some(variables) = &variables else { return Ok(false) };
     let Some(text) = variables.get(REPLICATION).filter(|text| !text.is_empty()) else {

@@ -81,7 +81,7 @@ impl SinksUnknownError {
 /// A sink that the deployment writes and this function is not configured for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the replicator writes to sink {sink}, but this task is not configured for it: {fix}")]
-pub struct UnknownSink {
+pub struct UnknownSinkError {
     /// The sink's name.
     pub sink: String,
     /// The environment variable that configures it.
@@ -89,7 +89,7 @@ pub struct UnknownSink {
     fix: String,
 }
 
-impl UnknownSink {
+impl UnknownSinkError {
     fn of_setting(setting: &SinkSetting) -> Self {
         let fix = format!("set {} (`millrace task`: {})", setting.variable, option(setting));
         Self { sink: setting.sink.to_owned(), variable: setting.variable, fix }
@@ -133,7 +133,7 @@ impl DeployedReplicator {
     ///
     /// # Errors
     /// [`SinksUnknownError`] if the deployment's configuration cannot be read.
-    pub async fn unserved(&self, known: &[&str]) -> Result<Vec<UnknownSink>, SinksUnknownError> {
+    pub async fn unserved(&self, known: &[&str]) -> Result<Vec<UnknownSinkError>, SinksUnknownError> {
         let variables = self.variables().await?;
         let document = match variables.get(REPLICATION) {
             Some(text) => Some(self.document(text).await?),
@@ -151,7 +151,7 @@ impl DeployedReplicator {
             let stores_items =
                 |entry: &&ReplicaEntry| matches!(entry.sink, SinkSettings::DynamoDb(_) | SinkSettings::Postgres(_));
             let lacking = document.replicas().iter().filter(stores_items).map(|entry| &entry.name);
-            unserved.extend(lacking.filter(|name| !known.contains(&name.as_str())).map(UnknownSink::of_document));
+            unserved.extend(lacking.filter(|name| !known.contains(&name.as_str())).map(UnknownSinkError::of_document));
         }
         Ok(unserved)
     }
@@ -260,10 +260,10 @@ impl DeployedReplicator {
     }
 }
 
-fn unserved(settings: &[SinkSetting], is_set: impl Fn(&str) -> bool, known: &[&str]) -> Vec<UnknownSink> {
+fn unserved(settings: &[SinkSetting], is_set: impl Fn(&str) -> bool, known: &[&str]) -> Vec<UnknownSinkError> {
     let lacking =
         |setting: &&SinkSetting| setting.stores_items && is_set(setting.variable) && !known.contains(&setting.sink);
-    settings.iter().filter(lacking).map(UnknownSink::of_setting).collect()
+    settings.iter().filter(lacking).map(UnknownSinkError::of_setting).collect()
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ pub async fn of_keys<'k>(
 fn groups(page: &[FailureObject]) -> Vec<Vec<&FailureObject>> {
     let mut groups: Vec<Vec<&FailureObject>> = Vec::new();
     let mut bytes = 0;
-    for listed in page.iter().filter(|listed| listed.size_bytes <= failure_record::OBJECT_BYTES_MOST) {
+    for listed in page.iter().filter(|listed| listed.size_bytes <= failure_record::MAX_OBJECT_BYTES) {
         bytes += listed.size_bytes;
         match groups.last_mut() {
             Some(group) if group.len() < READS_IN_FLIGHT && bytes <= READ_BYTES => group.push(listed),
@@ -167,7 +167,7 @@ mod tests {
         let large: Vec<FailureObject> = (0..5).map(|_| listed(6 * megabyte)).collect();
         assert_eq!(sizes(&large), [2, 2, 1]);
         assert_eq!(
-            sizes(&[listed(1), listed(failure_record::OBJECT_BYTES_MOST + 1), listed(1)]),
+            sizes(&[listed(1), listed(failure_record::MAX_OBJECT_BYTES + 1), listed(1)]),
             [2],
             "it is no failure"
         );

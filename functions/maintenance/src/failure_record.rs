@@ -16,7 +16,7 @@ pub const QUARANTINE: &str = "quarantine/";
 /// Prefix of the batches that Lambda sent to the on-failure destination.
 pub const ON_FAILURE_PREFIX: &str = "aws/lambda/";
 /// Upper limit of a failure object's size: a batch has at most 6 MB, and up to twice that as a JSON string.
-pub const OBJECT_BYTES_MOST: u64 = 16 * 1024 * 1024;
+pub const MAX_OBJECT_BYTES: u64 = 16 * 1024 * 1024;
 /// The only format version of quarantine objects that is supported.
 const FORMAT: u32 = 1;
 

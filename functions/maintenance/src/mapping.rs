@@ -7,7 +7,7 @@ use crate::lambda_client::LambdaClient;
 
 /// A precondition of a backfill that the event source mapping does not meet.
 #[derive(Debug, thiserror::Error)]
-pub enum MappingNotReady {
+pub enum MappingNotReadyError {
     /// No mapping of the replicator reads the stream.
     #[error(
         "{function} has no event source mapping for {stream}: deploy it before a backfill, or concurrent changes are \
@@ -90,7 +90,7 @@ pub enum MappingNotReady {
     },
 }
 
-impl MappingNotReady {
+impl MappingNotReadyError {
     /// Returns whether a retry may succeed without a change to the deployment.
     #[must_use]
     pub fn retryable(&self) -> bool {
@@ -116,11 +116,11 @@ impl ReplicatorMappings {
     /// oldest record.
     ///
     /// # Errors
-    /// [`MappingNotReady`], whose message says what to do.
-    pub async fn ensure_delivers_all(&self, stream_arn: &str) -> Result<(), MappingNotReady> {
+    /// [`MappingNotReadyError`], whose message says what to do.
+    pub async fn ensure_delivers_all(&self, stream_arn: &str) -> Result<(), MappingNotReadyError> {
         let mut pages = self.client.mappings_of_stream(stream_arn);
         while let Some(page) = pages.next().await {
-            let unknown = |reason| MappingNotReady::Unknown { stream: stream_arn.to_owned(), reason };
+            let unknown = |reason| MappingNotReadyError::Unknown { stream: stream_arn.to_owned(), reason };
             let page = page.map_err(|error| unknown(error_chain(&error)))?;
             for mapping in &page {
                 if mapping.function_arn.as_deref().is_none_or(|arn| !is_of(arn, &self.function)) {
@@ -129,35 +129,35 @@ impl ReplicatorMappings {
                 let (uuid, function) = (mapping.uuid.clone().unwrap_or_default(), self.function.clone());
                 let state = mapping.state.as_deref().unwrap_or("in an unknown state");
                 if state != "Enabled" {
-                    return Err(MappingNotReady::NotEnabled { uuid, function, state: state.to_owned() });
+                    return Err(MappingNotReadyError::NotEnabled { uuid, function, state: state.to_owned() });
                 }
                 return match mapping.starting_position.as_deref() {
                     Some("TRIM_HORIZON") => Ok(()),
                     other => {
                         let position = other.unwrap_or("an unknown position").to_owned();
-                        Err(MappingNotReady::NotTrimHorizon { uuid, function, position })
+                        Err(MappingNotReadyError::NotTrimHorizon { uuid, function, position })
                     }
                 };
             }
         }
         let (function, stream) = (self.function.clone(), stream_arn.to_owned());
-        Err(self.reading_elsewhere(stream_arn).await?.unwrap_or(MappingNotReady::Missing { function, stream }))
+        Err(self.reading_elsewhere(stream_arn).await?.unwrap_or(MappingNotReadyError::Missing { function, stream }))
     }
 
     /// Verifies that the replicator does not read a former stream of the table, or another table's, instead of this
     /// one. A replicator without any mapping passes.
     ///
     /// # Errors
-    /// [`MappingNotReady`], whose message has the command that prints the ARN to deploy with.
-    pub async fn ensure_reads_latest(&self, stream_arn: &str) -> Result<(), MappingNotReady> {
+    /// [`MappingNotReadyError`], whose message has the command that prints the ARN to deploy with.
+    pub async fn ensure_reads_latest(&self, stream_arn: &str) -> Result<(), MappingNotReadyError> {
         self.reading_elsewhere(stream_arn).await?.map_or(Ok(()), Err)
     }
 
     /// Returns the mapping of the replicator that reads another stream, if none reads this one. A former stream of the
     /// same table takes precedence.
-    async fn reading_elsewhere(&self, stream_arn: &str) -> Result<Option<MappingNotReady>, MappingNotReady> {
+    async fn reading_elsewhere(&self, stream_arn: &str) -> Result<Option<MappingNotReadyError>, MappingNotReadyError> {
         let table = |arn: &str| arn.split_once("/stream/").map(|(table, _)| table.to_owned());
-        let unknown = |reason| MappingNotReady::Unknown { stream: stream_arn.to_owned(), reason };
+        let unknown = |reason| MappingNotReadyError::Unknown { stream: stream_arn.to_owned(), reason };
         let mut elsewhere = None;
         let mut pages = self.client.mappings_of_function(&self.function);
         while let Some(page) = pages.next().await {
@@ -174,9 +174,9 @@ impl ReplicatorMappings {
                 let (uuid, function) = (mapping.uuid.clone().unwrap_or_default(), self.function.clone());
                 let (reads, stream) = (reads.to_owned(), stream_arn.to_owned());
                 if table(&reads) == table(stream_arn) {
-                    elsewhere = Some(MappingNotReady::FormerStream { uuid, function, reads, stream });
+                    elsewhere = Some(MappingNotReadyError::FormerStream { uuid, function, reads, stream });
                 } else if elsewhere.is_none() {
-                    elsewhere = Some(MappingNotReady::OtherTable { uuid, function, reads, stream });
+                    elsewhere = Some(MappingNotReadyError::OtherTable { uuid, function, reads, stream });
                 }
             }
         }

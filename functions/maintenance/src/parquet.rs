@@ -271,7 +271,7 @@ impl ColumnBatch {
 /// A file in which a column is missing or has another type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("column {0} is missing or has an unexpected type")]
-pub struct SchemaMismatch(&'static str);
+pub struct SchemaMismatchError(&'static str);
 
 /// The digest of rows in order, over key, revision, removal time and item. The typed columns are derived from the item.
 #[derive(Debug, Clone, Default)]
@@ -289,16 +289,16 @@ impl RowsChecksum {
     /// Adds the rows of these columns.
     ///
     /// # Errors
-    /// [`SchemaMismatch`] if the columns do not match the schema.
-    pub fn read(&mut self, columns: &RecordBatch) -> Result<(), SchemaMismatch> {
+    /// [`SchemaMismatchError`] if the columns do not match the schema.
+    pub fn read(&mut self, columns: &RecordBatch) -> Result<(), SchemaMismatchError> {
         let text = |name| {
             let column = columns.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-            column.ok_or(SchemaMismatch(name))
+            column.ok_or(SchemaMismatchError(name))
         };
         let (keys, revisions, items) = (text(KEY)?, text(REVISION)?, text(ITEM)?);
         let times = columns.column_by_name(REMOVED_AT);
         let times = times.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        let times = times.ok_or(SchemaMismatch(REMOVED_AT))?;
+        let times = times.ok_or(SchemaMismatchError(REMOVED_AT))?;
         for row in 0..keys.len() {
             self.add(keys.value(row), revisions.value(row), times.value(row), items.value(row));
         }

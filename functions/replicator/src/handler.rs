@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use millrace_shared::change::{CanonicalKey, Change, ChangeKind, OtherTableError, replace_stream_steps};
-use millrace_shared::checkpoint::{self, MissingSequenceNumber};
+use millrace_shared::checkpoint::{self, MissingSequenceNumberError};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::metric::{self, CounterMetric};
@@ -65,7 +65,7 @@ pub enum ReplicatorError {
     Broken(#[from] SinkMisconfiguredError),
     /// A failed record cannot be identified in a response.
     #[error(transparent)]
-    NoPosition(#[from] MissingSequenceNumber),
+    NoPosition(#[from] MissingSequenceNumberError),
 }
 
 impl ReplicatorError {

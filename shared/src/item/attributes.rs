@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::user::attributes::UserAttributes;
 use crate::user::json::{JsonNumber, JsonValue};
-use crate::user::{AttributesPatch, InvalidField};
+use crate::user::{AttributesPatch, InvalidFieldError};
 
 /// Encodes attributes as a map.
 #[must_use]
@@ -40,10 +40,10 @@ pub fn encode_json(json: &JsonValue) -> AttributeValue {
 /// # Errors
 /// The value is not a map, contains a type that this version of the SDK does not know, or contains a number that is not
 /// valid.
-pub fn decode(value: AttributeValue) -> Result<UserAttributes, InvalidField> {
+pub fn decode(value: AttributeValue) -> Result<UserAttributes, InvalidFieldError> {
     match decode_json(value)? {
         JsonValue::Object(members) => Ok(UserAttributes::new(members)),
-        _ => Err(InvalidField("must be a map")),
+        _ => Err(InvalidFieldError("must be a map")),
     }
 }
 
@@ -51,7 +51,7 @@ pub fn decode(value: AttributeValue) -> Result<UserAttributes, InvalidField> {
 ///
 /// # Errors
 /// The value contains a type that this version of the SDK does not know, or a number that is not valid.
-pub fn decode_json(value: AttributeValue) -> Result<JsonValue, InvalidField> {
+pub fn decode_json(value: AttributeValue) -> Result<JsonValue, InvalidFieldError> {
     let number = |text: String| JsonNumber::parse(&text).map(JsonValue::Number);
     let binary = |blob: &aws_sdk_dynamodb::primitives::Blob| JsonValue::String(STANDARD.encode(blob));
     Ok(match value {
@@ -64,7 +64,7 @@ pub fn decode_json(value: AttributeValue) -> Result<JsonValue, InvalidField> {
             members
                 .into_iter()
                 .map(|(name, value)| Ok((name, decode_json(value)?)))
-                .collect::<Result<_, InvalidField>>()?,
+                .collect::<Result<_, InvalidFieldError>>()?,
         ),
         AttributeValue::B(blob) => binary(&blob),
         AttributeValue::Ss(mut texts) => {
@@ -79,7 +79,7 @@ pub fn decode_json(value: AttributeValue) -> Result<JsonValue, InvalidField> {
             blobs.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
             JsonValue::Array(blobs.iter().map(binary).collect())
         }
-        _ => return Err(InvalidField("has a type that this version does not support")),
+        _ => return Err(InvalidFieldError("has a type that this version does not support")),
     })
 }
 

@@ -1,7 +1,7 @@
-//! The maximum size of a record's `attributes`, given DynamoDB's limit of 400 KB for an item ([`ITEM_BYTES_MOST`]).
+//! The maximum size of a record's `attributes`, given DynamoDB's limit of 400 KB for an item ([`MAX_ITEM_BYTES`]).
 
 #[cfg(doc)]
-use crate::raw_item::ITEM_BYTES_MOST;
+use crate::raw_item::MAX_ITEM_BYTES;
 
 /// The maximum size of `attributes` in a record, in bytes. The rest of the 400 KB is reserved for the other attributes
 /// at their maximum lengths and for `_rev`, which replication adds to a replica item.
@@ -13,7 +13,7 @@ mod tests {
 
     use super::*;
     use crate::item::{AttributeMap, encode};
-    use crate::raw_item::{ITEM_BYTES_MOST, value_bytes};
+    use crate::raw_item::{MAX_ITEM_BYTES, value_bytes};
     use crate::user::Timestamp;
     use crate::user::attributes::UserAttributes;
     use crate::user::email::Email;
@@ -45,6 +45,6 @@ mod tests {
         let item: AttributeMap = encode(&user);
         let rest: usize = item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum();
         // `rest` includes three bytes for the empty map, which `MAX_ATTRIBUTES_BYTES` includes too.
-        assert!(rest - 3 + REVISION_BYTES + MAX_ATTRIBUTES_BYTES <= ITEM_BYTES_MOST, "{rest}");
+        assert!(rest - 3 + REVISION_BYTES + MAX_ATTRIBUTES_BYTES <= MAX_ITEM_BYTES, "{rest}");
     }
 }

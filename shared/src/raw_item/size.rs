@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 /// The maximum size of an item, in bytes.
-pub const ITEM_BYTES_MOST: usize = 400 * 1024;
+pub const MAX_ITEM_BYTES: usize = 400 * 1024;
 
 /// The overhead of a list or a map, whatever it contains.
 const NESTED_BYTES: usize = 3;

@@ -195,7 +195,9 @@ mod tests {
         let payload = payload.as_bytes();
         let parsed = parse_records(payload).map(|records| {
             let mut batch = BatchBuilder::default();
-            records.into_iter().for_each(|raw| batch.push(raw.into(), None));
+            for raw in records {
+                batch.push(raw.into(), None);
+            }
             batch.records
         });
         (format!("{:?}", read_bytes(payload).map(|batch| batch.records)), format!("{parsed:?}"))

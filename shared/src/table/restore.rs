@@ -18,7 +18,7 @@ use super::write_plan::{ExistingItem, RecordWrite, WritePlan, WritePlanError};
 use super::{CapacityMeter, MAX_CONFLICT_RETRIES, NonceSource, WriteError, record_client};
 use crate::item::restored::{RestoreRules, SourceSchema};
 use crate::item::{self, AttributeMap};
-use crate::raw_item::{ITEM_BYTES_MOST, RawItem};
+use crate::raw_item::{MAX_ITEM_BYTES, RawItem};
 use crate::user::id::UserId;
 use crate::user::{Timestamp, UserKey};
 
@@ -150,7 +150,7 @@ impl RestoreTable {
         }
         // DynamoDB rejects an item that is too large before it evaluates the condition.
         let size = RawItem::new(item.clone()).size_bytes();
-        if size > ITEM_BYTES_MOST {
+        if size > MAX_ITEM_BYTES {
             return Err(TableError::TooLarge(format!("the item has {size} bytes").into()).into());
         }
         condition(&self.rules, over)?;

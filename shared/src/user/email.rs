@@ -1,6 +1,6 @@
 //! The email of a user, which is the key of the email index.
 
-use super::InvalidField;
+use super::InvalidFieldError;
 
 /// An email, `local@domain`, in ASCII: the dot-atom form of RFC 5322 within the lengths of RFC 5321 (64 characters
 /// before the `@`, 254 in total), with a domain of at least two labels. Quoted local parts, comments and domain
@@ -21,14 +21,14 @@ impl Email {
     ///
     /// # Errors
     /// The text is not a valid email or is too long.
-    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidFieldError> {
         let text = text.into();
         if text.len() > Self::MAX_CHARS {
-            return Err(InvalidField("email must have at most 254 characters"));
+            return Err(InvalidFieldError("email must have at most 254 characters"));
         }
         match text.split_once('@') {
             Some((local, domain)) if is_local(local) && is_domain(domain) => Ok(Self(text)),
-            _ => Err(InvalidField("email must be a valid email such as ada@example.com")),
+            _ => Err(InvalidFieldError("email must be a valid email such as ada@example.com")),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::InvalidField;
+use super::InvalidFieldError;
 use crate::number;
 
 /// The epoch second from which on a record is absent.
@@ -30,13 +30,13 @@ impl ExpiresAt {
     ///
     /// # Errors
     /// The expiry is negative, more than 4 years before `now` or more than 50 years after it.
-    pub fn parse(seconds: i64, now: OffsetDateTime) -> Result<Self, InvalidField> {
+    pub fn parse(seconds: i64, now: OffsetDateTime) -> Result<Self, InvalidFieldError> {
         let now = now.unix_timestamp();
         let first = now.saturating_sub(Self::MAX_PAST_SECONDS).max(0);
         if (first..=now.saturating_add(Self::MAX_AHEAD_SECONDS)).contains(&seconds) {
             Ok(Self(seconds))
         } else {
-            Err(InvalidField(
+            Err(InvalidFieldError(
                 "expires_at must be whole seconds since 1970, at most 4 years ago and at most 50 years from now",
             ))
         }

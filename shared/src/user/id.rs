@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::InvalidField;
+use super::InvalidFieldError;
 
 /// A user identifier: 1 to 128 characters of `A-Za-z0-9._~:|@+-`. Identity providers use these in a token's `sub`, and
 /// a path, a log line or a shell needs no second escaping for any of them. `.` and `..` are rejected: clients and
@@ -19,13 +19,15 @@ impl UserId {
     ///
     /// # Errors
     /// The text is empty or too long, contains another character, or is `.` or `..`.
-    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidFieldError> {
         let text = text.into();
         let fits = (1..=Self::MAX_CHARS).contains(&text.len()) && text != "." && text != "..";
         if fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~:|@+-".contains(&byte)) {
             Ok(Self(text))
         } else {
-            Err(InvalidField("user_id must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : | @ + -, and not . or .."))
+            Err(InvalidFieldError(
+                "user_id must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : | @ + -, and not . or ..",
+            ))
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Mutex;
 
-use millrace_doctor::account_call::{AccountCall, CallAnswer, CallRefusal};
+use millrace_doctor::account_call::{AccountCall, CallRefusal, CallResponse};
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
@@ -50,14 +50,14 @@ fn metric_data(call: &AccountCall) -> Value {
     json!({"MetricDataResults": queries.as_array().unwrap().iter().map(result).collect::<Vec<_>>()})
 }
 
-fn answer(call: &AccountCall, refusals: &Refusals) -> CallAnswer {
+fn answer(call: &AccountCall, refusals: &Refusals) -> CallResponse {
     let recorded: Value = serde_json::from_str(include_str!("stack.json")).unwrap();
     let refused = refusals.call.as_ref().filter(|(name, _)| *name == call.operation.name);
     if let Some((_, refusal)) = refused {
-        return CallAnswer::Refused(refusal.clone());
+        return CallResponse::Refused(refusal.clone());
     }
     if call.operation.name == "GetMetricData" {
-        return CallAnswer::Response(metric_data(call));
+        return CallResponse::Response(metric_data(call));
     }
     let known = [call.to_string(), call.operation.name.to_owned()].into_iter().find_map(|name| recorded.get(name));
     let refused = || match call.operation.name {
@@ -68,7 +68,7 @@ fn answer(call: &AccountCall, refusals: &Refusals) -> CallAnswer {
         },
         _ => denied(),
     };
-    known.cloned().map_or_else(|| CallAnswer::Refused(refused()), CallAnswer::Response)
+    known.cloned().map_or_else(|| CallResponse::Refused(refused()), CallResponse::Response)
 }
 
 impl DeployedScene {

@@ -11,7 +11,7 @@ pub(crate) const FAILURE_PREFIX: &str = "aws/lambda/";
 /// The age from which a failure object should have been redriven, in hours.
 const OLD_FAILURE_H: i64 = 24;
 /// The maximum number of objects of one listing.
-const MOST_LISTED: usize = 1_000;
+const MAX_LISTED: usize = 1_000;
 
 /// A destination that receives positions only.
 ///
@@ -75,7 +75,7 @@ pub fn was_not_delivered(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJ
 pub fn failures_are_old(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
     let Some(objects) = mapping.observed.failure_objects.get()?.copied() else { return Ok(None) };
     let FailureObjects { count, quarantined: _, oldest_h } = objects;
-    let many = if count >= MOST_LISTED { "at least " } else { "" };
+    let many = if count >= MAX_LISTED { "at least " } else { "" };
     Ok((count > 0 && oldest_h >= OLD_FAILURE_H)
         .then(|| format!("{many}{count} failure objects of this mapping, the oldest {oldest_h} hours old")))
 }

@@ -6,7 +6,7 @@ use crate::deployment::{StreamDeployment, StreamMapping};
 /// The timeout of a function by default, in seconds.
 const DEFAULT_TIMEOUT_S: i64 = 3;
 /// The least time for a record, in milliseconds: a write to DynamoDB takes longer than this.
-const LEAST_RECORD_MS: i64 = 5;
+const MIN_RECORD_MS: i64 = 5;
 /// The part of the timeout from which an invocation is slow, in percent: a batch that is a little larger times out.
 const SLOW_PERCENT: i64 = 80;
 
@@ -60,7 +60,7 @@ pub fn timeout_is_too_short(deployment: &StreamDeployment, mapping: &StreamMappi
     let function = deployment.function_of(mapping)?;
     let timeout = function.timeout_s.or_default(DEFAULT_TIMEOUT_S)?;
     let size = mapping.batch_size.or_default(100)?.max(1);
-    let is_short = timeout.saturating_mul(1_000) / size < LEAST_RECORD_MS;
+    let is_short = timeout.saturating_mul(1_000) / size < MIN_RECORD_MS;
     Ok(is_short.then(|| format!("Timeout is {timeout} s for a batch of up to {size} records")))
 }
 

@@ -4,9 +4,9 @@ use super::RuleJudgement;
 use crate::deployment::{DeploymentForm, StreamDeployment, StreamMapping, StreamPipe};
 
 /// The number of readers of a shard.
-const MOST_READERS: usize = 2;
+const MAX_READERS: usize = 2;
 /// The number of readers of a shard of a global table, beside the one of the service.
-const MOST_GLOBAL_READERS: usize = 1;
+const MAX_GLOBAL_READERS: usize = 1;
 
 /// A stream ARN that is spelled out.
 ///
@@ -47,7 +47,7 @@ pub fn has_too_many_readers(deployment: &StreamDeployment, mapping: &StreamMappi
         return Ok(None);
     }
     let is_global = deployment.table_of(mapping).is_ok_and(|table| table.is_global);
-    let most = if is_global { MOST_GLOBAL_READERS } else { MOST_READERS };
+    let most = if is_global { MAX_GLOBAL_READERS } else { MAX_READERS };
     let mappings = deployment
         .other_mappings
         .iter()

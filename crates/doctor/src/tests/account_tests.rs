@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::fuzz_tests::{odd_value, pointers};
-use crate::account_call::{CallAnswer, CallRefusal, OPERATIONS, policy};
+use crate::account_call::{CallRefusal, CallResponse, OPERATIONS, policy};
 use crate::account_reader::read;
 use crate::account_recording::{AccountRecording, AccountTarget};
 use crate::diagnosis::{DeploymentDiagnosis, diagnose};
@@ -39,15 +39,15 @@ fn recording(target: AccountTarget, answers: &Answers) -> AccountRecording {
     for (call, answer) in answers {
         let answer = match answer["refused"].as_str() {
             Some(code) => refused(code),
-            None => CallAnswer::Response(answer.clone()),
+            None => CallResponse::Response(answer.clone()),
         };
         recording.add(call, answer);
     }
     recording
 }
 
-fn refused(code: &str) -> CallAnswer {
-    CallAnswer::Refused(CallRefusal { code: Some(code.to_owned()), description: format!("{code}: no") })
+fn refused(code: &str) -> CallResponse {
+    CallResponse::Refused(CallRefusal { code: Some(code.to_owned()), description: format!("{code}: no") })
 }
 
 fn stack() -> AccountTarget {
@@ -669,14 +669,14 @@ fn the_template_of_a_stack_declares_findings_as_intended() {
     assert_eq!((rules_of(&diagnosis), problems), (Vec::new(), Vec::new()));
     assert_eq!(diagnosis.ignored.len(), 1);
     // An entry of a rule that is not checked may have a finding.
-    let unused = |metric: CallAnswer| {
+    let unused = |metric: CallResponse| {
         let template = template.replace("starts-at-latest", "mapping-not-watched");
         let mut recording = recording(stack(), &changed(&[(format!("/{path}/TemplateBody"), template.into())]));
         recording.add("DescribeAlarms AlarmTypes.member.1=MetricAlarm", metric);
         diagnose(&read(&recording).unwrap().reading.deployment).unused_ignores.len()
     };
     let alarms = sound()["DescribeAlarms AlarmTypes.member.1=MetricAlarm"].clone();
-    assert_eq!((unused(CallAnswer::Response(alarms)), unused(refused("AccessDenied"))), (1, 0));
+    assert_eq!((unused(CallResponse::Response(alarms)), unused(refused("AccessDenied"))), (1, 0));
 }
 
 #[test]
@@ -783,7 +783,7 @@ fn the_calls_are_made_in_turns_until_none_is_missing() {
         for call in missing {
             let answer = answers.get(&call.to_string()).unwrap_or_else(|| panic!("the recording has no {call}"));
             let code = answer["refused"].as_str();
-            recording.add(&call, code.map_or_else(|| CallAnswer::Response(answer.clone()), refused));
+            recording.add(&call, code.map_or_else(|| CallResponse::Response(answer.clone()), refused));
         }
     }
     assert_eq!((recording.count(), turns), (answers.len(), 5), "each answer is needed");

@@ -68,7 +68,7 @@ fn records() -> impl Strategy<Value = Vec<WrittenRecord>> {
 fn settings() -> impl Strategy<Value = MappingSettings> {
     let numbers = (1..6_usize, 10..60_usize, 0..30_u64, 1..4_usize);
     let limits = (prop::option::of(0..3_u32), prop::option::of(20..90_u64));
-    (numbers, limits, any::<bool>(), any::<bool>()).prop_map(|(numbers, limits, bisect, partial_answers)| {
+    (numbers, limits, any::<bool>(), any::<bool>()).prop_map(|(numbers, limits, bisect, partial_responses)| {
         let seconds = std::time::Duration::from_secs;
         let (batch_size, batch_bytes, window, lanes) = numbers;
         MappingSettings {
@@ -79,7 +79,7 @@ fn settings() -> impl Strategy<Value = MappingSettings> {
             max_retries: limits.0,
             max_age: limits.1.map(seconds),
             bisect,
-            partial_answers,
+            partial_responses,
             first_back_off: seconds(2),
             longest_back_off: seconds(9),
         }
@@ -189,7 +189,7 @@ impl ModelState {
         let accepted = match reply {
             ModelReply::Thrown => 0,
             ModelReply::Done => all.len(),
-            _ if !self.settings.partial_answers => all.len(),
+            _ if !self.settings.partial_responses => all.len(),
             ModelReply::From(at) => place(*at),
             ModelReply::Malformed | ModelReply::Unknown => 0,
         };

@@ -23,7 +23,7 @@ fn machine(settings: MappingSettings, records: impl IntoIterator<Item = u32>) ->
 
 fn partial(batch_size: usize) -> MappingSettings {
     let first_back_off = std::time::Duration::ZERO;
-    MappingSettings { batch_size, partial_answers: true, first_back_off, ..MappingSettings::default() }
+    MappingSettings { batch_size, partial_responses: true, first_back_off, ..MappingSettings::default() }
 }
 
 type DeliveredBatches = Vec<Vec<u32>>;
@@ -125,7 +125,7 @@ fn an_identifier_that_is_not_in_the_batch_fails_the_whole_batch() {
 
 #[test]
 fn without_report_batch_item_failures_the_answer_is_ignored() {
-    let mut machine = machine(MappingSettings { partial_answers: false, ..partial(3) }, 1..=3);
+    let mut machine = machine(MappingSettings { partial_responses: false, ..partial(3) }, 1..=3);
     assert_eq!(run(&mut machine, failing_at(1)), (vec![vec![1, 2, 3]], vec![]));
 }
 

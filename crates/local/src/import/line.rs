@@ -7,7 +7,7 @@ use std::fmt;
 use aws_sdk_dynamodb::types::AttributeValue;
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::number;
-use millrace_shared::raw_item::{ITEM_BYTES_MOST, RawItem};
+use millrace_shared::raw_item::{MAX_ITEM_BYTES, RawItem};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -111,7 +111,7 @@ pub enum ImportItemError {
     #[error("{0}: correct the key")]
     Key(String),
     /// The item is larger than DynamoDB allows.
-    #[error("the item has {0} bytes, but an item may have {ITEM_BYTES_MOST}: remove or shorten attributes")]
+    #[error("the item has {0} bytes, but an item may have {MAX_ITEM_BYTES}: remove or shorten attributes")]
     Size(usize),
     /// The table rejected the item.
     #[error("the table rejects the item ({0}): correct it")]
@@ -169,7 +169,7 @@ impl KeyAttributes {
         self.check(item)?;
         let key = item.key(&self.names).map_err(|error| ImportItemError::Key(error.to_string()))?;
         let bytes = item.size_bytes();
-        if bytes > ITEM_BYTES_MOST {
+        if bytes > MAX_ITEM_BYTES {
             return Err(ImportItemError::Size(bytes));
         }
         Ok((key, bytes))

@@ -10,7 +10,7 @@ use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
 
 /// The longest line: an item of 400 KB takes less, even if JSON escapes each of its bytes.
-const LINE_BYTES_MOST: u64 = 8 * 1024 * 1024;
+const MAX_LINE_BYTES: u64 = 8 * 1024 * 1024;
 /// The size of the buffers of files.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The file of an export that lists its data files.
@@ -83,7 +83,7 @@ pub enum ImportSourceError {
     },
     /// A line is longer than an item can be.
     #[error(
-        "{}:{line}: the line is longer than {LINE_BYTES_MOST} bytes, which no item is: write one item on each line",
+        "{}:{line}: the line is longer than {MAX_LINE_BYTES} bytes, which no item is: write one item on each line",
         path.display()
     )]
     LongLine {
@@ -231,14 +231,14 @@ impl ImportSource {
 impl OpenFile {
     /// Reads a line into `line`; returns false at the end of the file.
     fn read_line(&mut self, line: &mut Vec<u8>) -> Result<bool, ImportSourceError> {
-        let read = self.reader.by_ref().take(LINE_BYTES_MOST).read_until(b'\n', line);
+        let read = self.reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', line);
         let path = || self.file.path.clone();
         match read {
             Err(source) => return Err(ImportSourceError::Corrupt { path: path(), line: self.lines, source }),
             Ok(0) => return Ok(false),
             Ok(_) => self.lines += 1,
         }
-        if line.len() as u64 == LINE_BYTES_MOST && !line.ends_with(b"\n") {
+        if line.len() as u64 == MAX_LINE_BYTES && !line.ends_with(b"\n") {
             return Err(ImportSourceError::LongLine { path: path(), line: self.lines });
         }
         Ok(true)

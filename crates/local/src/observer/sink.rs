@@ -66,7 +66,7 @@ impl ObservedSink {
                 }
                 Ok(failed())
             }
-            SinkFault::AnswerLost => {
+            SinkFault::ResponseLost => {
                 self.inner.apply(decided, invocation).await?;
                 Ok(failed())
             }

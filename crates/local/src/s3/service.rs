@@ -36,7 +36,7 @@ use super::unsign::CONTENT_SHA256;
 
 /// The maximum number of keys, uploads or parts per page.
 const PAGE: i32 = 1_000;
-const MOST_PARTS: i32 = 10_000;
+const MAX_PARTS: i32 = 10_000;
 /// The minimum size of every part but the last.
 const PART_BYTES: u64 = 5 * 1024 * 1024;
 const READ_BYTES: usize = 256 * 1024;
@@ -707,10 +707,10 @@ fn page_size(asked: Option<i32>, name: &str) -> S3Result<i32> {
 }
 
 fn part_number(number: i32) -> S3Result<()> {
-    if (1..=MOST_PARTS).contains(&number) {
+    if (1..=MAX_PARTS).contains(&number) {
         return Ok(());
     }
-    Err(s3_error!(InvalidArgument, "part number is {number}: expected 1–{MOST_PARTS}"))
+    Err(s3_error!(InvalidArgument, "part number is {number}: expected 1–{MAX_PARTS}"))
 }
 
 fn storage_class(class: Option<&StorageClass>) -> S3Result<()> {

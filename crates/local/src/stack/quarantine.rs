@@ -11,7 +11,7 @@ use super::{LocalStack, maintenance_function};
 /// The prefix of the objects.
 const PREFIX: &str = "quarantine/";
 /// The maximum number of objects that are read for their reasons.
-const READ_MOST: usize = 1_000;
+const MAX_READS: usize = 1_000;
 
 /// Records that were quarantined, by their reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl LocalStack {
             return Ok(QuarantineSummary { total: 0, reasons: Vec::new(), bucket: String::new() });
         };
         let mut objects = Vec::new();
-        for key in keys.iter().take(READ_MOST) {
+        for key in keys.iter().take(MAX_READS) {
             objects.extend(bucket.get(key).await?.map(|body| (key.clone(), body)));
         }
         let bucket = bucket.name().to_owned();

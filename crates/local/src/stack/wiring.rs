@@ -292,7 +292,7 @@ fn mapping_settings(mapping: &template::MappingResource, longest_window: Option<
         max_retries: u32::try_from(mapping.maximum_retry_attempts).ok(),
         max_age: u64::try_from(mapping.maximum_record_age_s).ok().map(Duration::from_secs),
         bisect: mapping.bisect,
-        partial_answers: mapping.report_batch_item_failures,
+        partial_responses: mapping.report_batch_item_failures,
         ..MappingSettings::default()
     }
 }

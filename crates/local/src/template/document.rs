@@ -10,7 +10,7 @@ use super::node::{self, TemplateNode};
 /// The type of a nested application.
 pub(super) const APPLICATION: &str = "AWS::Serverless::Application";
 /// The maximum depth of nested applications; a deeper one contains itself.
-const DEEPEST_APPLICATION: usize = 5;
+const MAX_APPLICATION_DEPTH: usize = 5;
 
 /// A parsed template and its nested applications.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl TemplateDocument {
         let at = location.unwrap_or(resource);
         let location = location.and_then(TemplateNode::text);
         let location = location.ok_or_else(|| at.fault(format!("{path}: expected the path of a template")))?;
-        if depth == DEEPEST_APPLICATION {
+        if depth == MAX_APPLICATION_DEPTH {
             return Err(at.fault(format!("{path}: {location} contains itself")));
         }
         let folder = folder.ok_or_else(|| at.fault(format!("{path}: {location} is another file")))?;

@@ -7,9 +7,9 @@
 //! specifies (`TableName`, `BucketName`) is for AWS and not used here.
 
 /// The longest name of a table.
-const TABLE_NAME_MOST: usize = 255;
+const MAX_TABLE_NAME_LENGTH: usize = 255;
 /// The longest part of a bucket's name that is from the name of the table; a bucket's name has at most 63 characters.
-const BUCKET_PREFIX_MOST: usize = 40;
+const MAX_BUCKET_PREFIX_LENGTH: usize = 40;
 
 /// The names of the tables and buckets of a stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +30,9 @@ impl LocalNames {
     #[must_use]
     pub fn of_source(table: &str) -> Self {
         const REPLICA: &str = "Replica";
-        let stem: String = table.chars().take(TABLE_NAME_MOST - REPLICA.len()).collect();
+        let stem: String = table.chars().take(MAX_TABLE_NAME_LENGTH - REPLICA.len()).collect();
         let letters = table.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' });
-        let prefix: String = letters.take(BUCKET_PREFIX_MOST).collect();
+        let prefix: String = letters.take(MAX_BUCKET_PREFIX_LENGTH).collect();
         // A bucket's name begins with a letter or a digit.
         let prefix = prefix.trim_matches('-').to_ascii_lowercase();
         let bucket_prefix = if prefix.is_empty() { "source".to_owned() } else { prefix };

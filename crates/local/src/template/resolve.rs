@@ -27,7 +27,7 @@ const TIERS: [&str; 2] = ["RelationalTier", "CacheTier"];
 /// The parameter with the roles of the replicas of a document.
 const ROLES: &str = "ReplicaRoleArns";
 /// The maximum depth of a condition; a deeper one refers to itself.
-const DEEPEST_CONDITION: usize = 50;
+const MAX_CONDITION_DEPTH: usize = 50;
 
 /// The value of a parameter that a nested application is given; an error is returned only when the value is used, since
 /// this machine does not have everything that a deployment has.
@@ -472,7 +472,7 @@ impl<'a> ResolveScope<'a> {
     }
 
     fn condition(&self, node: &TemplateNode, depth: usize) -> Result<bool, PropertyError> {
-        if depth > DEEPEST_CONDITION {
+        if depth > MAX_CONDITION_DEPTH {
             return Err(node.fault("Conditions: a condition depends on itself"));
         }
         let many = |argument: &TemplateNode, function: &str| match &argument.value {

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
-use millrace_shared::raw_item::{ITEM_BYTES_MOST, RawItem};
+use millrace_shared::raw_item::{MAX_ITEM_BYTES, RawItem};
 use millrace_shared::replica_item::ReplicaItem;
 use millrace_shared::table_reader::{ScanSegment, SourceDescription, TableReadError, create_table_command};
 use time::OffsetDateTime;
@@ -88,8 +88,8 @@ impl Replica for DynamoDbSink {
         let WriteTarget::Item(item) = write.target else { return None };
         let name = self.revision_name();
         let size = item.size_bytes() + name.len() + write.revision.encode().as_ref().len();
-        (size > ITEM_BYTES_MOST)
-            .then(|| format!("the item has {size} bytes with {name}: at most {ITEM_BYTES_MOST} are allowed"))
+        (size > MAX_ITEM_BYTES)
+            .then(|| format!("the item has {size} bytes with {name}: at most {MAX_ITEM_BYTES} are allowed"))
     }
 
     fn put<'s>(

@@ -3,7 +3,7 @@
 use millrace_http::problem::{ErrorLocation, FieldError, Problem};
 use millrace_shared::user::attributes::UserAttributes;
 use millrace_shared::user::json::{JsonMembers, push_pointer};
-use millrace_shared::user::{FieldPatch, InvalidField};
+use millrace_shared::user::{FieldPatch, InvalidFieldError};
 use serde_json::value::RawValue;
 
 /// The members that only the service sets.
@@ -38,7 +38,7 @@ impl<'a> BodyReader<'a> {
     pub(super) fn text<T>(
         &mut self,
         name: &str,
-        parse: impl FnOnce(String) -> Result<T, InvalidField>,
+        parse: impl FnOnce(String) -> Result<T, InvalidFieldError>,
     ) -> FieldPatch<T> {
         self.take(name, |raw| match serde_json::from_str(raw) {
             Ok(text) => parse(text).map_err(|error| (String::new(), error.to_string())),
@@ -50,7 +50,7 @@ impl<'a> BodyReader<'a> {
     pub(super) fn integer<T>(
         &mut self,
         name: &str,
-        parse: impl FnOnce(i64) -> Result<T, InvalidField>,
+        parse: impl FnOnce(i64) -> Result<T, InvalidFieldError>,
     ) -> FieldPatch<T> {
         self.take(name, |raw| match serde_json::from_str(raw) {
             Ok(number) => parse(number).map_err(|error| (String::new(), error.to_string())),

@@ -22,11 +22,11 @@ const TARGET_BYTES: u64 = 128 * 1024 * 1024;
 const MIN_TARGET_BYTES: u64 = 1_024;
 /// Maximum target size. An object is spooled to a file before it is uploaded. A Parquet file may have twice the bytes
 /// of its items, and the function has 512 MB of `/tmp`.
-const TARGET_BYTES_MOST: u64 = 192 * 1024 * 1024;
+const MAX_TARGET_BYTES: u64 = 192 * 1024 * 1024;
 
 /// Validates the field `target_file_size_bytes`, and returns the target size in bytes.
 fn target_bytes(given: Option<u64>) -> Result<u64, InvalidRequest> {
-    let target = in_range("target_file_size_bytes", given, MIN_TARGET_BYTES..=TARGET_BYTES_MOST);
+    let target = in_range("target_file_size_bytes", given, MIN_TARGET_BYTES..=MAX_TARGET_BYTES);
     target.map(|target| target.unwrap_or(TARGET_BYTES)).map_err(|mut error| {
         if let InvalidRequest::Value { wanted, .. } = &mut error {
             wanted.push_str(", so that each file fits into the 512 MB of /tmp");

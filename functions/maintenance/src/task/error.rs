@@ -4,9 +4,9 @@ use std::fmt;
 
 use crate::archive_scan::ArchiveScanError;
 use crate::circle::ReplicationCircleError;
-use crate::deployment::{SinksUnknownError, UnknownSink};
+use crate::deployment::{SinksUnknownError, UnknownSinkError};
 use crate::failure_bucket::BucketError;
-use crate::mapping::MappingNotReady;
+use crate::mapping::MappingNotReadyError;
 use crate::repair::ReconcileError;
 use crate::source::{OtherKeyError, SourceTableError};
 
@@ -125,7 +125,7 @@ impl ClassifiedError for SourceTableError {
     }
 }
 
-impl ClassifiedError for MappingNotReady {
+impl ClassifiedError for MappingNotReadyError {
     fn kind(&self) -> TaskErrorKind {
         if self.retryable() { TaskErrorKind::Failed } else { TaskErrorKind::PreconditionFailed }
     }
@@ -158,7 +158,7 @@ impl ClassifiedError for SinksUnknownError {
     }
 }
 
-impl ClassifiedError for UnknownSink {
+impl ClassifiedError for UnknownSinkError {
     fn kind(&self) -> TaskErrorKind {
         TaskErrorKind::PreconditionFailed
     }

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::number::canonical;
-use crate::user::InvalidField;
+use crate::user::InvalidFieldError;
 
 /// The maximum number of significant digits in DynamoDB.
 const MAX_DIGITS: usize = 38;
@@ -26,15 +26,15 @@ impl JsonNumber {
     ///
     /// # Errors
     /// The text is not a number, has more than 38 significant digits, or is out of range.
-    pub fn parse(text: &str) -> Result<Self, InvalidField> {
-        const MAGNITUDE: InvalidField =
-            InvalidField("number out of range: its magnitude must be between 1E-130 and 1E+126");
+    pub fn parse(text: &str) -> Result<Self, InvalidFieldError> {
+        const MAGNITUDE: InvalidFieldError =
+            InvalidFieldError("number out of range: its magnitude must be between 1E-130 and 1E+126");
         let Some(spelling) = canonical(text) else {
             // An exponent that is too large for an integer is out of range, unless the number is zero.
             return match mantissa_of_monstrous_exponent(text).as_deref() {
                 Some("0") => Ok(Self("0".into())),
                 Some(_) => Err(MAGNITUDE),
-                None => Err(InvalidField("not a number")),
+                None => Err(InvalidFieldError("not a number")),
             };
         };
         if spelling == "0" {
@@ -46,7 +46,7 @@ impl JsonNumber {
             None => (unsigned, 0_i64),
         };
         if digits.trim_end_matches('0').len() > MAX_DIGITS {
-            return Err(InvalidField(
+            return Err(InvalidFieldError(
                 "number too precise: at most 38 significant digits can be stored; send it as a string",
             ));
         }

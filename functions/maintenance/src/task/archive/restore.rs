@@ -45,7 +45,7 @@ const IN_FLIGHT: usize = 32;
 const TRIES: usize = 8;
 
 /// The same maximum as for the expiry of a user in the API: 50 years of 365.25 days.
-const EXTEND_SECONDS_MOST: u32 = 50 * 31_557_600;
+const MAX_EXTEND_SECONDS: u32 = 50 * 31_557_600;
 
 const TAKEN: &str = "the email belongs to another user";
 const NO_USER: &str = "the item has an email, which must belong to one user, but its key is not a valid user key";
@@ -114,7 +114,7 @@ impl MaintenanceTask for RestoreTask {
     type Request = RestoreRequest;
 
     fn parse(request: RestoreRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
-        let extend = in_range("expires_in_seconds", request.expires_in_seconds, 1..=EXTEND_SECONDS_MOST)?;
+        let extend = in_range("expires_in_seconds", request.expires_in_seconds, 1..=MAX_EXTEND_SECONDS)?;
         let expiry = match (extend, request.never_expires) {
             (Some(seconds), false) => RestoredExpiry::After(seconds.into()),
             (None, true) => RestoredExpiry::Never,

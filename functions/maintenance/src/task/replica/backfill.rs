@@ -28,7 +28,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::failure_bucket::BucketError;
-use crate::mapping::{MappingNotReady, ReplicatorMappings};
+use crate::mapping::{MappingNotReadyError, ReplicatorMappings};
 use crate::progress::CountOutcome;
 use crate::source::{SourceTable, SourceTableError};
 use crate::task::capacity_budget::CapacityBudget;
@@ -84,7 +84,7 @@ impl MaintenanceTask for BackfillTask {
 pub enum BackfillError {
     /// Changes might not reach the replica.
     #[error(transparent)]
-    MappingNotReady(#[from] MappingNotReady),
+    MappingNotReadyError(#[from] MappingNotReadyError),
     /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] SourceTableError),
@@ -108,7 +108,7 @@ pub enum BackfillError {
 impl ClassifiedError for BackfillError {
     fn kind(&self) -> TaskErrorKind {
         match self {
-            Self::MappingNotReady(error) => error.kind(),
+            Self::MappingNotReadyError(error) => error.kind(),
             Self::Source(error) => error.kind(),
             Self::Sink { .. } | Self::Bucket(_) => TaskErrorKind::Failed,
         }

@@ -28,7 +28,7 @@ use millrace_sinks::archive::NAME as ARCHIVE_SINK;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::deployment::{SinksUnknownError, UnknownSink};
+use crate::deployment::{SinksUnknownError, UnknownSinkError};
 use crate::failure_bucket::{BucketError, FailureObject};
 use crate::failure_record::{self, FailedFunction, FailureRecord, ON_FAILURE_PREFIX, QUARANTINE};
 use crate::progress::CountOutcome;
@@ -306,11 +306,11 @@ async fn read(
     listed: impl Iterator<Item = FailureObject>,
 ) -> Result<Vec<OpenFailure>, BucketError> {
     let (listed, too_large): (Vec<FailureObject>, Vec<FailureObject>) =
-        listed.partition(|object| object.size_bytes <= failure_record::OBJECT_BYTES_MOST);
+        listed.partition(|object| object.size_bytes <= failure_record::MAX_OBJECT_BYTES);
     for FailureObject { key, size_bytes, .. } in &too_large {
         let reason = format!(
             "the object has {size_bytes} bytes: a failure object has at most {}",
-            failure_record::OBJECT_BYTES_MOST
+            failure_record::MAX_OBJECT_BYTES
         );
         skip_unread(task_run, redrive, key, &reason);
     }
@@ -428,7 +428,7 @@ fn open_for(
 async fn deployed_sinks(
     context: &TaskContext<'_>,
     known: &[&str],
-) -> Result<(Vec<UnknownSink>, bool), SinksUnknownError> {
+) -> Result<(Vec<UnknownSinkError>, bool), SinksUnknownError> {
     let unserved = context.deployment.unserved(known).await?;
     Ok((unserved, context.deployment.enables(ARCHIVE_SINK).await?))
 }

@@ -1,4 +1,4 @@
-//! The tables that a deployed replicator replicates to, by its environment variables: [`ReplicatorPlace`].
+//! The tables that a deployed replicator replicates to, by its environment variables: [`ReplicatorLocation`].
 
 use std::collections::HashMap;
 
@@ -6,12 +6,12 @@ use super::{ReplicationDocument, RoleArn, SinkSettings, TableAddress};
 
 /// The Region and the account of a replicator, in which it finds a table that it names without an ARN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplicatorPlace {
+pub struct ReplicatorLocation {
     region: String,
     account: String,
 }
 
-impl ReplicatorPlace {
+impl ReplicatorLocation {
     /// Returns the place of the function with this ARN, otherwise that of the stream that it reads.
     #[must_use]
     pub fn new(function_arn: Option<&str>, stream_arn: &str) -> Self {
@@ -80,7 +80,7 @@ mod tests {
             ("arn:aws:lambda:eu-west-1:999988887777:function:back", "Orders", None, None, false),
             ("arn:aws:lambda:eu-west-1:999988887777:function:back", arn, None, Some(role), true),
         ] {
-            let place = ReplicatorPlace::new(Some(function), stream);
+            let place = ReplicatorLocation::new(Some(function), stream);
             let set = [("REPLICA_TABLE", Some(name)), ("REPLICA_REGION", region), ("REPLICA_ROLE_ARN", role)];
             let variables =
                 set.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.to_owned()))).collect();
@@ -96,8 +96,8 @@ mod tests {
             assert_eq!(place.has_replica(&document, &table), expected, "{function} {variables:?}");
         }
         let variables = [("SOURCE_TABLE".to_owned(), "Orders".to_owned())].into();
-        assert!(!ReplicatorPlace::new(None, stream).names_as_replica(&variables, &table));
+        assert!(!ReplicatorLocation::new(None, stream).names_as_replica(&variables, &table));
         let variables = [("REPLICA_TABLE".to_owned(), "Orders".to_owned())].into();
-        assert!(ReplicatorPlace::new(None, stream).names_as_replica(&variables, &table), "the stream's place");
+        assert!(ReplicatorLocation::new(None, stream).names_as_replica(&variables, &table), "the stream's place");
     }
 }
