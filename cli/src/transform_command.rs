@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use millrace_local::import::{ImportSource, sample_items};
 use millrace_local::stack::HASH_KEY;
 use millrace_shared::change::ItemImage;
+use millrace_shared::replica_item::ReservedNames;
 use millrace_sinks::document::{ReplicaEntry, ReplicationDocument, SinkSettings};
 use millrace_transform::columns::{ColumnValue, TableColumns};
 use millrace_transform::{HashKey, ItemTransform, RuleProblem};
@@ -109,8 +110,12 @@ fn report(document: &str, items: &[String], key: &[String], show: usize) -> Resu
         problems.extend(transform.key_problems(key).iter().map(of_rule));
         describe(&mut text, entry, &transform, items, key, show);
     }
+    problems.extend(missing_key(items, key));
     if !problems.is_empty() {
         return Err(joined(problems));
+    }
+    for problem in document.reserved_problems(&ReservedNames::default()) {
+        add(&mut text, &format!("Rejected by a replicator without the parameter ReservedPrefix: {problem}"));
     }
     if !document.columns().definitions().is_empty() {
         add(&mut text, "Parquet files of the archive: the items as they are, with the columns of the document");
@@ -122,6 +127,15 @@ fn report(document: &str, items: &[String], key: &[String], show: usize) -> Resu
         text.push_str("Hashes are shown with a constant key, not with those of the secrets.\n");
     }
     Ok(text)
+}
+
+/// Returns the problem of the first item without one of the key attributes: every item of the table has them.
+fn missing_key(items: &[String], key: &[String]) -> Option<String> {
+    items.iter().zip(1..).find_map(|(item, number)| {
+        let given: BTreeSet<String> = names(item).collect();
+        let name = key.iter().find(|name| !given.contains(*name))?;
+        Some(format!("--key: item {number} has no attribute {name:?}: pass the names of the table's key attributes"))
+    })
 }
 
 /// Appends the part of the report about one replica.
@@ -288,9 +302,19 @@ mod tests {
             (DOCUMENT, "{\"pk\":1}", "pk", "items.ndjson:1: attribute \"pk\" is plain JSON"),
             (DOCUMENT, "x", "pk", "items.ndjson:1: not JSON"),
             (DOCUMENT, ITEMS, "id", "REPLICATION /replicas/0/attributes/include lacks id"),
+            (DOCUMENT, ITEMS, "pk,total", "--key: item 2 has no attribute \"total\": pass the names"),
         ] {
             let error = report_of(document, items, key).await.unwrap_err();
             assert!(error.contains(part), "{part}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn rule_for_an_attribute_of_replication_is_pointed_out() {
+        let document = r#"{"version":1,"replicas":[{"name":"copy","sink":"dynamodb","table":"Copy",
+            "attributes":{"rename":{"status":"_rev"}}}]}"#;
+        let text = report_of(document, ITEMS, "pk").await.unwrap();
+        let expected = "without the parameter ReservedPrefix: REPLICATION /replicas/0/attributes/rename/status";
+        assert!(text.contains(expected), "{text}");
     }
 }

@@ -1,5 +1,7 @@
-//! The diagnosis of a deployed stack: [`AccountDoctor`]. It takes up to some hundred calls, so it is made once in the
-//! background and retained until it is asked for again.
+//! The diagnosis of a deployed stack: [`AccountDoctor`].
+//!
+//! A diagnosis makes up to several hundred calls. It therefore runs in the background, and its result is retained until
+//! the user requests another one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
-//! An item as a person reads and edits it: as DynamoDB JSON, and as plain JSON. [`ItemNotation`]
+//! The two text formats in which the console shows and edits an item: DynamoDB JSON and plain JSON. [`ItemNotation`]
 //!
-//! Plain JSON has neither sets nor binary data, and a number of it has no type but its own. An item with such attributes
-//! is shown in plain JSON, and edited in DynamoDB JSON ([`plain_losses`]).
+//! Plain JSON has neither sets nor binary data. An item with such attributes is shown in plain JSON, and can be edited
+//! only in DynamoDB JSON ([`plain_losses`]).
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -2,8 +2,9 @@
 //! ([`ConsoleServer::start_deployed`]).
 //!
 //! The pages read through the same adapters as the maintenance tasks, and through the observer of the stack
-//! ([`millrace_local::observer`]), whose ring is the only state in addition to the last task runs. `router` lists the
-//! pages; `security` decides which requests are served; `frame` has what all pages share.
+//! ([`millrace_local::observer`]). The only state is in memory: the observer's last changes, the last task runs and,
+//! for a deployed stack, the last diagnosis. `router` lists the pages, `security` decides which requests are served,
+//! and `frame` contains the parts that all pages share.
 //!
 //! Invariants: every text that comes from data is escaped, because only `maud` writes HTML. No page loads anything from
 //! another host, and no page needs its script: it only keeps pages up to date.

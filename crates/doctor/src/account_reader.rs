@@ -1,11 +1,11 @@
-//! Reader of an account: [`read`] makes a deployment of recorded answers.
+//! Reader of an account: [`read`] builds a deployment from recorded responses.
 //!
-//! The reader also finds out which calls are to be made: it reads what there is, and returns the calls whose answers it
-//! lacks. The caller makes them and reads again, until none is missing. So the order of the calls, and everything that
-//! depends on their answers, is decided here without I/O, and a test needs only a recording.
+//! The reader also determines the calls to make: it reads the recording, and returns the calls whose responses are
+//! missing. The caller makes these calls and reads again, until none is missing. The order of the calls, and everything
+//! that depends on their responses, is therefore decided here without I/O, and a test needs only a recording.
 //!
-//! Each response becomes the resource of `CloudFormation` with the same settings, so the same rules judge an account and a
-//! template. A setting whose call was refused is unresolved, and the rules that need it are not checked.
+//! Each response becomes the resource of `CloudFormation` with the same settings, so the same rules apply to an account
+//! and to a template. A setting whose call was refused is unresolved, and the rules that need it are not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 

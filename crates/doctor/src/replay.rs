@@ -2,8 +2,8 @@
 //! [`replay`].
 //!
 //! Ten records of ten items are written, one a minute; record 4 is a poison record, on which the function always fails.
-//! A record that the simulator discards is stored where the mapping's destination stores it, and the stream trims a record 24
-//! hours after its write. Time is simulated, so a replay takes milliseconds.
+//! A record that the simulator discards is stored where the mapping's destination stores it, and the stream trims a
+//! record 24 hours after its write. Time is simulated, so a replay takes milliseconds.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

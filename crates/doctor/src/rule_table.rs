@@ -348,8 +348,8 @@ pub const RULES: &[DoctorRule] = &[
         id: "too-many-readers",
         severity: RuleSeverity::Blocks,
         title: "More readers than a shard serves",
-        loss: "A shard serves two readers, and beside the service one of a global table. Reads of more are throttled, \
-               so all of them fall behind; records that are behind by 24 hours are trimmed.",
+        loss: "A shard serves two readers. Of a global table it serves one, because the service itself is the other. \
+               With more readers, all are throttled and fall behind; records are trimmed after 24 hours.",
         offline: "The mappings and the pipes of EventBridge of each stream. Other readers are not part of a template: \
                   applications with the Kinesis Client Library or DescribeStream, and pipelines of OpenSearch \
                   Ingestion.",
@@ -422,7 +422,7 @@ pub const RULES: &[DoctorRule] = &[
         severity: RuleSeverity::Diverges,
         title: "A filter over images in front of a replicator",
         loss: "An item that changes so that the pattern no longer matches leaves no record behind: the replica keeps \
-               its former version for ever.",
+               its former version indefinitely.",
         offline: "FilterCriteria of a function that is known or declared as a replicator.",
         live: "The same members of the mapping.",
         needs_account: false,

@@ -1,6 +1,6 @@
 //! The rules as pure functions over the model of a deployment, one file for each subject.
 //!
-//! A rule returns what is wrong, `None` if nothing is, or as an error the reason why it cannot be judged.
+//! A rule returns the fault, `None` if there is none, or an error with the reason why the rule cannot be checked.
 
 pub mod delivery;
 pub mod destination;

@@ -1,4 +1,4 @@
-//! The replication document: what is replicated where. [`ReplicationDocument`]
+//! The replication document: the replicas, with the items and attributes that each stores. [`ReplicationDocument`]
 //!
 //! The variable `REPLICATION` contains the document as JSON, or the location of its object ([`DocumentLocation`]). It
 //! is validated as a whole: every problem is reported, each with the JSON Pointer (RFC 6901) of its value and the fix.

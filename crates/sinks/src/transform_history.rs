@@ -1,4 +1,4 @@
-//! Which rules the items of a replica were written with: [`TransformHistory`], which is kept in the failure bucket.
+//! The rules with which the items of a replica were written, recorded in the failure bucket: [`TransformHistory`].
 //!
 //! After a change of the rules, or of the key of a hash, a replica still contains items of the former rules, until a
 //! repair over all segments has rewritten them. The digest of the rules is therefore recorded when the replicator starts

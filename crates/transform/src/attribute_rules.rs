@@ -4,7 +4,7 @@
 //! source's item, whatever the other rules do. Parts of an image that no rule concerns keep their bytes.
 //!
 //! The rules fail closed. With `include`, only what is named passes. A value that a rule has to mask but cannot is an
-//! error, and so is a value of another type than a path to a masked value leads through.
+//! error, and so is a value on the path to a masked value that is not the map or list that the path requires.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,4 +1,4 @@
-//! Transformation of replicated items: pure functions that decide what a replica stores of an item.
+//! Transformation of replicated items: pure functions that compute the item that a replica stores from a source item.
 //!
 //! An [`ItemTransform`] consists of a [`RowFilter`], which selects items by patterns over their images, and of
 //! [`AttributeSettings`], which select, hash, truncate and rename attributes. Every writer of a replica applies it: the

@@ -5,9 +5,10 @@
 //! - Archive ([`task::archive`]): merging its objects, converting them to Parquet, restoring items, exporting them for
 //!   import as a new table, and verifying that no row is missing.
 //!
-//! The function runs one JSON task per invocation ([`task`]); [`task::registry`] lists all tasks. Tasks are resumable: an invocation stops before its
-//! deadline and returns a cursor, and the next invocation resumes from it. On AWS a state machine invokes the function
-//! until the task is done, with a map over the segments; on a single machine, `millrace task` does.
+//! The function runs one JSON task per invocation ([`task`]); [`task::registry`] lists all tasks. Tasks are resumable:
+//! an invocation stops before its deadline and returns a cursor, and the next invocation resumes from it. On AWS a
+//! state machine invokes the function until the task is done, with a map over the segments; on a single machine,
+//! `millrace task` does.
 //!
 //! Apart from the stream, a replica is written in exactly two ways: only where it has neither an item nor a tombstone
 //! (backfill), or by the rule of [`reconcile`], which [`repair`] carries out.
