@@ -91,6 +91,7 @@ impl<'a> JsonScanner<'a> {
     }
 
     /// [`JsonScanner::peek`] in the less common case of white space.
+    #[cold]
     fn peek_after_space(&mut self) -> Option<u8> {
         let rest = &self.text.as_bytes()[self.position..];
         self.position += rest.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\t' | b'\r'))?;
@@ -98,6 +99,7 @@ impl<'a> JsonScanner<'a> {
     }
 
     /// Consumes the next token if it is this punctuation character. Returns whether it is.
+    #[inline]
     pub fn eat(&mut self, punctuation: u8) -> bool {
         let is_next = self.peek() == Some(punctuation);
         self.position += usize::from(is_next);
@@ -129,6 +131,7 @@ impl<'a> JsonScanner<'a> {
 
     /// Consumes a string and returns the text between its quotes, with its escape sequences as they are, and whether it
     /// contains any.
+    #[inline]
     pub fn string(&mut self) -> Option<(&'a str, bool)> {
         if !self.eat(b'"') {
             return None;
@@ -173,6 +176,7 @@ impl<'a> JsonScanner<'a> {
     }
 
     /// Consumes the next byte after white space.
+    #[inline]
     fn token(&mut self) -> Option<u8> {
         let byte = self.peek()?;
         self.position += 1;
@@ -256,32 +260,37 @@ impl<'a> JsonScanner<'a> {
     }
 
     /// Consumes a string up to and including its closing quote; the opening one is consumed. Returns whether the string
-    /// contains an escape sequence. As in `serde_json`, half of a surrogate pair is valid as long as nothing decodes it.
+    /// contains an escape sequence.
+    #[inline]
     fn skip_string(&mut self) -> Option<bool> {
         let bytes = self.text.as_bytes();
-        let mut is_escaped = false;
-        loop {
-            self.position = find_special(bytes, self.position)?;
-            let special = bytes[self.position];
+        self.position = find_special(bytes, self.position)?;
+        if bytes[self.position] == b'"' {
             self.position += 1;
-            match special {
-                b'"' => return Some(is_escaped),
-                b'\\' => {
-                    is_escaped = true;
-                    let escape = *bytes.get(self.position)?;
-                    self.position += 1;
-                    match escape {
-                        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
-                        b'u' => {
-                            let digits = bytes.get(self.position..self.position + 4)?;
-                            self.position += 4;
-                            if !digits.iter().all(u8::is_ascii_hexdigit) {
-                                return None;
-                            }
+            return Some(false);
+        }
+        self.skip_escaped_string().map(|()| true)
+    }
+
+    /// Consumes the rest of a string from the first character that is neither plain nor the closing quote. As in
+    /// `serde_json`, half of a surrogate pair is valid as long as nothing decodes it.
+    #[inline(never)]
+    fn skip_escaped_string(&mut self) -> Option<()> {
+        loop {
+            self.position = find_special(self.text.as_bytes(), self.position)?;
+            match self.byte()? {
+                b'"' => return Some(()),
+                b'\\' => match self.byte()? {
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                    b'u' => {
+                        let digits = self.text.as_bytes().get(self.position..self.position + 4)?;
+                        if !digits.iter().all(u8::is_ascii_hexdigit) {
+                            return None;
                         }
-                        _ => return None,
+                        self.position += 4;
                     }
-                }
+                    _ => return None,
+                },
                 _ => return None,
             }
         }

@@ -202,7 +202,19 @@ impl ReplicatorHandler {
     /// # Errors
     /// [`ReplicatorError`] if the whole batch must be redelivered; a failed record is part of the response.
     pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ReplicatorError> {
-        let handled = self.handle_batch(event, invocation).await;
+        self.handle_payload(event.get().as_bytes(), invocation).await
+    }
+
+    /// Like [`ReplicatorHandler::handle`], for the bytes of a payload.
+    ///
+    /// # Errors
+    /// As [`ReplicatorHandler::handle`].
+    pub async fn handle_payload(
+        &self,
+        payload: &[u8],
+        invocation: &Invocation,
+    ) -> Result<BatchResponse, ReplicatorError> {
+        let handled = self.handle_batch(payload, invocation).await;
         handled.inspect_err(|fault| {
             tracing::error!(
                 request_id = invocation.request_id,
@@ -214,9 +226,9 @@ impl ReplicatorHandler {
         })
     }
 
-    async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ReplicatorError> {
+    async fn handle_batch(&self, payload: &[u8], invocation: &Invocation) -> Result<BatchResponse, ReplicatorError> {
         let started = Instant::now();
-        let batch = dialect::read(event)?;
+        let batch = dialect::read_bytes(payload)?;
         batch.check_table(self.source_arn.as_deref())?;
         let records = batch.records;
         let (changes, mut unfit) = readable(&records);

@@ -6,9 +6,8 @@ use millrace_replicator::config::{self, ReplicatorConfig};
 use millrace_shared::clock::Clock;
 use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::invocation::Invocation;
-use millrace_shared::runtime::{run_lambda, start_with};
+use millrace_shared::runtime::{run_stream_lambda, start_with};
 use millrace_sinks::config::load_document_at_start;
-use serde_json::value::RawValue;
 
 /// The reason is in [`millrace_shared::runtime`].
 #[global_allocator]
@@ -23,6 +22,6 @@ async fn main() -> Result<(), Error> {
     let (postgres, cache) = (config.sinks.postgres(signer.as_ref()), config.sinks.cache(signer));
     let replicator = millrace_replicator::connect(config, replicas, postgres, cache, process.s3());
     replicator.check().await.inspect_err(|error| tracing::error!(%error, "cannot start"))?;
-    let handle = async |event: &RawValue, invocation: &Invocation| replicator.handle(event, invocation).await;
-    run_lambda(process.telemetry, handle, ReplicatorError::name).await
+    let handle = async |payload: &[u8], invocation: &Invocation| replicator.handle_payload(payload, invocation).await;
+    run_stream_lambda(process.telemetry, handle, ReplicatorError::name).await
 }

@@ -1,13 +1,20 @@
-//! The pages while stores cannot be read: expired credentials, tables that are gone, and engines that are down; and huge
-//! items.
+//! The pages while stores cannot be read: expired credentials, tables that are gone, engines that are down, and days of
+//! the archive with any number of objects.
 
-use axum::extract::Request as AnyRequest;
-use axum::response::IntoResponse as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::{Query, Request as AnyRequest};
+use axum::response::{IntoResponse as _, Response};
 use millrace_archive::store::ArchiveStore;
+use millrace_archive::{ArchiveHour, ArchiveKey, ArchiveRow, Compression, EncodedObject, write};
 use millrace_local::clients;
 use millrace_maintenance::MaintenanceHandler;
 use millrace_maintenance::failure_bucket::FailureBucket;
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::revision::Revision;
 use millrace_shared::table_reader::TableReader;
+use serde::Deserialize;
+use time::OffsetDateTime;
 
 use super::*;
 use crate::stack_stores::{LocalOrigin, StackOrigin};
@@ -161,6 +168,120 @@ async fn table_that_is_gone_is_named_with_the_fix_and_the_other_stores_are_shown
     for path in ["/", "/tables", "/quarantine", "/tasks", "/doctor", "/api"] {
         assert_eq!(scene.get(path).await.0, StatusCode::OK, "{path}");
     }
+}
+
+/// The parameters of a listing.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Listing {
+    prefix: Option<String>,
+    start_after: Option<String>,
+    max_keys: Option<usize>,
+}
+
+/// The names of the first objects of every hour, sorted, each with the user of its row. A name is the digest of the row's
+/// key and revision.
+type ObjectNames = Vec<(String, String)>;
+
+/// Returns the object of an hour with one row.
+fn object(user: &str, removed_at: OffsetDateTime) -> EncodedObject {
+    let key = serde_json::json!({"timestamp": {"N": "1"}, "user_id": {"S": user}});
+    let key = CanonicalKey::parse(&key.to_string()).unwrap();
+    let row = ArchiveRow {
+        key: &key,
+        revision: Revision::parse("2026-02-27T00:48:05.899#100000000000000000001").unwrap(),
+        removed_at,
+        event_id: None,
+        item: key.as_str(),
+    };
+    write("Users", ArchiveHour::of(removed_at), vec![row], Compression::Zstd).unwrap()
+}
+
+fn object_names() -> ObjectNames {
+    let names = (0..120).map(|number| {
+        let user = format!("eve{number}");
+        let key = object(&user, OffsetDateTime::UNIX_EPOCH).key.to_string();
+        (key.rsplit('/').next().unwrap().to_owned(), user)
+    });
+    let mut names: ObjectNames = names.collect();
+    names.sort();
+    names
+}
+
+/// Returns the response to the GET of the object at this path.
+fn object_at(names: &[(String, String)], path: &str) -> Response {
+    let path = percent_encoding::percent_decode_str(path).decode_utf8().unwrap();
+    let (_, key) = path.split_once("/archive/").unwrap();
+    let day = ArchiveKey::parse(&format!("archive/{key}")).unwrap().day();
+    let (_, hour) = key.split_once("/hr=").unwrap();
+    let removed_at = day.start() + time::Duration::hours(hour[..2].parse().unwrap());
+    let (_, user) = names.iter().find(|(name, _)| key.ends_with(name.as_str())).unwrap();
+    let object = object(user, removed_at);
+    let mut response = object.bytes.into_response();
+    for (name, value) in object.description.encode().unwrap() {
+        let name = http::HeaderName::try_from(format!("x-amz-meta-{name}")).unwrap();
+        response.headers_mut().insert(name, value.parse().unwrap());
+    }
+    response
+}
+
+/// Starts a bucket in which every hour has so many objects that no listing ends, and returns its URL and the number of
+/// its requests.
+async fn endless_bucket(names: ObjectNames) -> (String, Arc<AtomicUsize>) {
+    let (requests, names) = (Arc::new(AtomicUsize::new(0)), Arc::new(names));
+    let made = Arc::clone(&requests);
+    let bucket = move |address: http::Uri, Query(listing): Query<Listing>| {
+        made.fetch_add(1, Ordering::Relaxed);
+        let names = Arc::clone(&names);
+        async move {
+            let Some(prefix) = listing.prefix else { return object_at(&names, address.path()) };
+            let folder = if prefix.contains("/hr=") { prefix } else { format!("{prefix}hr=00/") };
+            let more = (0..).map(|number| format!("ffffffff{number:024}.ndjson.zst"));
+            let keys = names.iter().map(|(name, _)| name.clone()).chain(more).map(|name| format!("{folder}{name}"));
+            let after = listing.start_after.unwrap_or_default();
+            let most = listing.max_keys.unwrap_or(1_000);
+            let objects = keys.skip_while(|key| *key <= after).take(most).map(|key| {
+                format!(
+                    "<Contents><Key>{key}</Key><Size>100</Size><LastModified>2026-11-22T10:00:00.000Z</LastModified></Contents>"
+                )
+            });
+            let body = format!(
+                "<ListBucketResult><IsTruncated>true</IsTruncated><KeyCount>{most}</KeyCount>\
+                 <NextContinuationToken>next</NextContinuationToken>{}</ListBucketResult>",
+                objects.collect::<String>()
+            );
+            ([(header::CONTENT_TYPE, "application/xml")], body).into_response()
+        }
+    };
+    (serve(Router::new().fallback(bucket)).await, requests)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn day_of_the_archive_with_any_number_of_objects_is_shown_in_a_bounded_number_of_calls() {
+    let names = object_names();
+    let (bucket, requests) = endless_bucket(names.clone()).await;
+    let scene = ConsoleScene::start_stores(|maintenance| {
+        maintenance.archive = Some(ArchiveStore::new(clients::s3(&bucket), "users-archive".to_owned()));
+    })
+    .await;
+    scene.write("ada", &[("name", "Ada")]).await;
+    let (status, page) = scene.get("/archive/day?day=2026-11-22").await;
+    assert_eq!(status, StatusCode::OK, "{page}");
+    assert_page(&page);
+    assert!(page.contains("50 objects; there are more. 50 are shown at a time."), "{page}");
+    assert!(page.len() < 60_000, "{} bytes", page.len());
+    let of_day = requests.swap(0, Ordering::Relaxed);
+    assert!(of_day <= 52, "a listing, and the metadata of each object that is shown: {of_day} requests");
+    let (status, next) = scene.get(&super::tables::link(&page, "Next page")).await;
+    assert_eq!(status, StatusCode::OK, "{next}");
+    assert!(next.contains(&names[50].0), "{next}");
+    requests.store(0, Ordering::Relaxed);
+    let (status, page) = scene.get(&key::address(KEY)).await;
+    assert_eq!(status, StatusCode::OK, "{page}");
+    assert_page(&page);
+    assert!(page.contains("Only 50 objects of the latest hours were searched"), "{page}");
+    let of_key = requests.load(Ordering::Relaxed);
+    assert!(of_key <= 60, "two listings for each day, and the objects that are searched: {of_key} requests");
 }
 
 #[tokio::test(flavor = "multi_thread")]

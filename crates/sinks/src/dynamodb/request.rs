@@ -105,7 +105,7 @@ impl RequestEncoder {
         let (attributes, gone) = match change.effect {
             ChangeKind::Write { image: Some(image) } => (image.get(), None),
             ChangeKind::Write { image: None } => return Err(EncodeError::View),
-            ChangeKind::Remove { expired, .. } => (change.key.raw().get(), Some((now + self.tombstone, expired))),
+            ChangeKind::Remove { expired, .. } => (change.key.text(), Some((now + self.tombstone, expired))),
         };
         let attributes = self.own(attributes)?;
         let mut body = String::with_capacity(self.head.len() + attributes.len() + 2 * revision.len() + 128);

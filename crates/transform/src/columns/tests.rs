@@ -229,7 +229,7 @@ proptest! {
         if let Ok(Some(value)) = &read {
             let is_of_type = matches!(
                 (kind, value),
-                (ColumnType::Text, ColumnValue::Text(_))
+                (ColumnType::Text | ColumnType::FoldedText, ColumnValue::Text(_))
                     | (ColumnType::Numeric, ColumnValue::Numeric(_))
                     | (ColumnType::BigInt, ColumnValue::BigInt(_))
                     | (ColumnType::Boolean, ColumnValue::Boolean(_))
