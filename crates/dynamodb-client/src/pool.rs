@@ -545,7 +545,8 @@ mod tests {
         }
         let handshakes = server.accepted.load(Ordering::Relaxed);
         let paced = usize::try_from(started.elapsed().as_millis() / MAX_PAUSE.as_millis()).unwrap();
-        assert!(handshakes <= paced + 32, "{handshakes} handshakes, of which {paced} with pauses");
+        // Each burst begins with exchanges that do not yet show it. Without pauses, all 128 connections are opened.
+        assert!(handshakes <= paced + 64, "{handshakes} handshakes, of which {paced} with pauses");
         assert_eq!(server.full.load(Ordering::Relaxed), 1, "all others resume the session of the first");
     }
 

@@ -1,5 +1,7 @@
 //! The client: [`TableClient`].
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::pin::pin;
@@ -24,7 +26,7 @@ use aws_smithy_types::retry::ErrorKind;
 use bytes::Bytes;
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use tokio::time::sleep;
 
@@ -38,6 +40,9 @@ use crate::transport::{HttpTransport, RequestChannel, TransportError, UnsignedRe
 
 /// The service's response to a successful request that returns nothing.
 const NOTHING: &[u8] = b"{}";
+/// The members of responses to the operations on one item:
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateItem.html>.
+const RESPONSE_MEMBERS: [&str; 4] = ["Item", "Attributes", "ConsumedCapacity", "ItemCollectionMetrics"];
 /// The number of access keys that are remembered as expired.
 const EXPIRED_KEYS: usize = 8;
 /// The reason of a response that is not one of the service. A parser's error is left out, because it may quote the
@@ -504,10 +509,26 @@ fn accept<E>(operation: &WireOperation, response: ReceivedResponse) -> Result<()
     }
     let parser = operation.parser().map_err(FailedAttempt::final_error)?;
     let raw = response.clone().into_sdk().map_err(FailedAttempt::final_error)?;
+    // The SDK's parser accepts an empty body, and an object of any members.
     match parser.deserialize_nonstreaming_with_config(&raw, &ConfigBag::base()) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(not_understood(response, OTHER_RESPONSE)),
+        Ok(_) if is_response_of_operation(&response.body) => Ok(()),
+        _ => Err(not_understood(response, OTHER_RESPONSE)),
     }
+}
+
+/// Returns whether a body is a JSON object that is empty or has a member of a response of `DynamoDB`. The responses of
+/// its operations on one item have no other members than [`RESPONSE_MEMBERS`].
+fn is_response_of_operation(body: &[u8]) -> bool {
+    let begins_with = |member: &&str| {
+        let rest = body.strip_prefix(b"{\"").and_then(|rest| rest.strip_prefix(member.as_bytes()));
+        rest.is_some_and(|rest| rest.starts_with(b"\":"))
+    };
+    if body == NOTHING || RESPONSE_MEMBERS.iter().any(|member| begins_with(member)) {
+        return true;
+    }
+    let members: Result<HashMap<Cow<'_, str>, IgnoredAny>, _> = serde_json::from_slice(body);
+    members
+        .is_ok_and(|members| members.is_empty() || RESPONSE_MEMBERS.iter().any(|member| members.contains_key(*member)))
 }
 
 /// Parses a body as the caller's type.
@@ -515,7 +536,10 @@ fn parse_success<T: DeserializeOwned, E>(
     _operation: &WireOperation,
     response: ReceivedResponse,
 ) -> Result<T, Box<FailedAttempt<E>>> {
-    serde_json::from_slice(&response.body).map_err(|_| not_understood(response, OTHER_RESPONSE))
+    match serde_json::from_slice(&response.body) {
+        Ok(parsed) if is_response_of_operation(&response.body) => Ok(parsed),
+        _ => Err(not_understood(response, OTHER_RESPONSE)),
+    }
 }
 
 /// Parses an error with the SDK's parser of the operation. Fails without quoting the response, which may contain an item.
