@@ -10,7 +10,7 @@
 //! | `numeric` | N, all 38 digits |
 //! | `bigint` | N, an integer of 64 bits |
 //! | `boolean` | BOOL |
-//! | `timestamptz` | S in RFC 3339; by declaration N in epoch seconds or epoch milliseconds. The resolution is one microsecond; finer fractions are cut off |
+//! | `timestamptz` | S in RFC 3339; by declaration N in epoch seconds or epoch milliseconds; in the years 0 to 9999 (UTC). The resolution is one microsecond; finer fractions are cut off |
 //! | `date` | S, `YYYY-MM-DD` |
 //! | `jsonb` | any, as plain JSON: a set is a sorted list, binary data is base64 text |
 //! | `bytea` | B |
@@ -151,12 +151,14 @@ impl ColumnType {
             Self::Numeric => "a number (N)",
             Self::BigInt => "a number (N) that is an integer of 64 bits",
             Self::Boolean => "a truth value (BOOL)",
-            Self::Timestamp(TimestampFormat::Rfc3339) => "a string (S) that is an RFC 3339 time",
+            Self::Timestamp(TimestampFormat::Rfc3339) => {
+                "a string (S) that is an RFC 3339 time in the years 0 to 9999 (UTC)"
+            }
             Self::Timestamp(TimestampFormat::EpochSeconds) => {
-                "a number (N) of seconds since 1970, before the year 10000"
+                "a number (N) of seconds since 1970, in the years 0 to 9999"
             }
             Self::Timestamp(TimestampFormat::EpochMilliseconds) => {
-                "a number (N) of milliseconds since 1970, before the year 10000"
+                "a number (N) of milliseconds since 1970, in the years 0 to 9999"
             }
             Self::Date => "a string (S) that is a date YYYY-MM-DD",
             Self::Json => "a value of a known type",

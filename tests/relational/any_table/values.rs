@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use millrace_shared::table_reader::ScanSegment;
 use millrace_sinks::document::PostgresTable;
-use millrace_sinks::{FailureKind, SinkOutcome};
+use millrace_sinks::postgres::{PostgresSink, migrate_table};
+use millrace_sinks::{FailureKind, Replica, SinkOutcome};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use super::{TableStore, declared, table_sink};
-use crate::relational::store::{apply, apply_within};
+use crate::log_capture::logged;
+use crate::relational::store::{apply, apply_within, soon};
 use crate::replication::events::{EventBuilder, event_of};
 
 /// An image with a user's key and these attributes.
@@ -186,4 +194,135 @@ async fn a_key_that_no_index_stores_is_quarantined_alone() {
     let outcome = apply_within(&store.sink, &event_of(&records), Duration::from_secs(30)).await;
     let failures = permanent(&outcome);
     assert!(outcome.applied == 1 && failures[0].1.contains("index stores at most 2600"), "{failures:?}");
+}
+
+/// Whether the typed columns of each item differ from the item, in the order of the keys; as verify and repair read them.
+async fn differing(sink: &PostgresSink) -> Vec<bool> {
+    let mut page = sink.scan(ScanSegment::WHOLE, None).await.unwrap();
+    page.held.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let keys: Vec<_> = page.held.iter().map(|(key, _)| key.clone()).collect();
+    let read = sink.read(&keys).await.unwrap().held;
+    let differing: Vec<_> = page.held.iter().map(|(_, held)| held.columns_differ).collect();
+    assert_eq!(differing, read.iter().map(|held| held.as_ref().unwrap().columns_differ).collect::<Vec<_>>());
+    differing
+}
+
+#[tokio::test]
+async fn a_time_that_postgresql_does_not_store_is_null_and_its_table_is_verified() {
+    let columns = json!({"at": {"path": "at", "type": "timestamptz", "format": "epoch_seconds"}});
+    let early = [change("a", 1, &json!({"at": {"N": "-300000000000"}})), change("b", 2, &json!({"at": {"N": "0"}}))];
+    let store = TableStore::start(&json!({})).await;
+    assert_eq!(apply(&store.sink, &early).await.applied, 2);
+
+    let wider = declared("orders", &columns, "null");
+    let sink = table_sink(&store.url, &wider);
+    migrate_table(sink.database(), &wider, soon()).await.unwrap();
+    assert_eq!(differing(&sink).await, [false, true], "the column of the second item is not filled yet");
+
+    let later = [change("a", 3, &json!({"at": {"N": "-300000000000"}})), change("b", 4, &json!({"at": {"N": "0"}}))];
+    let log = logged(async { assert_eq!(apply(&sink, &later).await.applied, 2) }).await;
+    assert!(log.iter().any(|line| line.contains("\"columns.unfit\":\"at: 1\"")), "{log:?}");
+    assert_eq!(store.count("orders where \"at\" is null and item->'at'->>'N' = '-300000000000'").await, 1);
+    assert_eq!(differing(&sink).await, [false, false]);
+}
+
+#[tokio::test]
+async fn an_item_whose_columns_the_server_does_not_accept_differs_alone() {
+    let store = TableStore::start(&json!({})).await;
+    // DynamoDB itself has no number of so many digits.
+    let number = |n: u64| if n == 3 { format!("1.{}1", "0".repeat(20_000)) } else { n.to_string() };
+    let changes: Vec<_> =
+        (1..=9).map(|n| change(&format!("u{n}"), n, &json!({"n": {"N": number(n)}, "t": {"NULL": true}}))).collect();
+    assert_eq!(apply(&store.sink, &changes).await.applied, 9);
+    let wider = declared("orders", &json!({"n": {"path": "n", "type": "jsonb"}}), "null");
+    let sink = table_sink(&store.url, &wider);
+    migrate_table(sink.database(), &wider, soon()).await.unwrap();
+    store
+        .client
+        .batch_execute("update orders set n = (item->'n'->>'N')::jsonb where key not like '%u3%'")
+        .await
+        .unwrap();
+    let expected: Vec<bool> = (1..=9).map(|n| n == 3).collect();
+    assert_eq!(differing(&sink).await, expected);
+}
+
+/// Values that DynamoDB can contain, among them those at the limits of the types of columns.
+fn stored_value() -> impl Strategy<Value = Value> {
+    let number = prop_oneof![
+        "-?[1-9][0-9]{0,37}(E-?[1-8][0-9])?",
+        "-?0\\.[0-9]{1,37}[1-9]",
+        (-70_000_000_000_000_i64..300_000_000_000_000).prop_map(|number| number.to_string()),
+        (-700_000_000_000_i64..400_000_000_000).prop_map(|number| number.to_string()),
+        proptest::sample::select(vec![
+            "1E-130",
+            "-9.9999999999999999999999999999999999999E125",
+            "9223372036854775807",
+            "-9223372036854775809",
+            "253402300799.999999",
+            "253402300800",
+            "-62167219200",
+            "-62167219200.000001",
+            "-210866803200",
+        ])
+        .prop_map(ToOwned::to_owned),
+    ]
+    .boxed();
+    let date = "(0000|0001|1582|1970|2026|9999)-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])";
+    let time = concat!(
+        "(0000-01-01|2026-11-28|2028-02-29|9999-12-31)T([01][0-9]|2[0-4]):[0-5][0-9]:([0-5][0-9]|60)",
+        "(\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+    );
+    let text = prop_oneof!["[^\\x00]{0,12}", "\\PC{0,12}", date, time].boxed();
+    let binary = proptest::collection::vec(any::<u8>(), 0..9).prop_map(|bytes| BASE64.encode(bytes)).boxed();
+    let list = |values: &BoxedStrategy<String>| proptest::collection::vec(values.clone(), 1..5);
+    let scalar = prop_oneof![
+        text.clone().prop_map(|text| json!({"S": text})),
+        number.clone().prop_map(|number| json!({"N": number})),
+        binary.clone().prop_map(|binary| json!({"B": binary})),
+        any::<bool>().prop_map(|value| json!({"BOOL": value})),
+        Just(json!({"NULL": true})),
+    ]
+    .boxed();
+    prop_oneof![
+        4 => scalar.clone(),
+        1 => list(&text).prop_map(|set| json!({"SS": set})),
+        1 => list(&number).prop_map(|set| json!({"NS": set})),
+        1 => list(&binary).prop_map(|set| json!({"BS": set})),
+        1 => list(&text).prop_map(|list| json!({"L": list.iter().map(|text| json!({"S": text})).collect::<Vec<_>>()})),
+        1 => list(&number).prop_map(|list| json!({"L": list.iter().map(|n| json!({"N": n})).collect::<Vec<_>>()})),
+        1 => proptest::collection::vec(("[^\\x00]{1,4}", scalar), 0..5).prop_map(|members| {
+            json!({"M": members.into_iter().collect::<serde_json::Map<_, _>>()})
+        }),
+    ]
+}
+
+#[tokio::test]
+async fn the_server_accepts_every_value_that_a_column_takes_and_stores_it_unchanged() {
+    let column = |kind: &str| json!({"path": "v", "type": kind});
+    let epoch = |format: &str| json!({"path": "v", "type": "timestamptz", "format": format});
+    let store = TableStore::start(&json!({
+        "t": column("text"), "folded": {"path": "v", "type": "text", "format": "case_folded"},
+        "n": column("numeric"), "i": column("bigint"), "b": column("boolean"), "at": column("timestamptz"),
+        "seconds": epoch("epoch_seconds"), "millis": epoch("epoch_milliseconds"), "day": column("date"),
+        "j": column("jsonb"), "bin": column("bytea"), "ts": column("text[]"), "ns": column("numeric[]"),
+    }))
+    .await;
+    let mut runner = TestRunner::deterministic();
+    let value = stored_value();
+    let columns = ["t", "folded", "n", "i", "b", "at", "seconds", "millis", "day", "j", "bin", "ts", "ns"];
+    let mut filled = [0; 13];
+    // A page of a scan has 250 rows.
+    for round in 0..4_u64 {
+        store.client.batch_execute("truncate orders").await.unwrap();
+        let changes: Vec<_> = (1..=240)
+            .map(|n| change(&format!("u{n}"), n, &json!({"v": value.new_tree(&mut runner).unwrap().current()})))
+            .collect();
+        let outcome = apply(&store.sink, &changes).await;
+        assert_eq!((outcome.applied, &outcome.failures[..]), (240, &[][..]), "round {round}");
+        assert!(differing(&store.sink).await.iter().all(|differs| !differs), "round {round}");
+        for (filled, column) in filled.iter_mut().zip(columns) {
+            *filled += store.count(&format!("orders where \"{column}\" is not null")).await;
+        }
+    }
+    assert!(filled.iter().all(|values| *values > 0), "{columns:?} {filled:?}");
 }

@@ -16,7 +16,7 @@ use tokio_postgres::types::ToSql;
 
 use super::PostgresSink;
 use super::row::{RowArrays, TableRow};
-use super::write::{RowFailure, UpsertMode};
+use super::write::{RowFailure, UpsertMode, is_row_error};
 use crate::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult};
 
 /// With items of 400 KB, the maximum, this is some 100 MB.
@@ -153,7 +153,8 @@ impl PostgresSink {
     /// Marks the items whose typed columns do not have the values that the item gives, such as a column that was added
     /// after the row was written. `rows` are the rows of `held`; the column `item` contains the item.
     ///
-    /// The server compares the columns, because it knows when two values of a type are equal.
+    /// The server compares the columns, because it knows when two values of a type are equal. A row whose values it does
+    /// not accept is located by bisection and differs: the table cannot contain them.
     async fn mark_differing(
         &self,
         held: &mut [(CanonicalKey, ReplicaItem)],
@@ -177,15 +178,28 @@ impl PostgresSink {
             }
             return Ok(());
         }
-        let lists = &RowArrays::of(&self.form, &compared);
-        let asked = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
-            let statement = session.statement(sql).await?;
-            session.client().query(&statement, &lists.comparing()).await
-        });
-        for row in &asked.await.map_err(|fault| self.unread_fault(fault))? {
-            let place: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
-            let row = usize::try_from(place - 1).ok().and_then(|place| compared.get(place));
-            differing.extend(row.map(|row| row.index));
+        let (until, mut open) = (Instant::now() + READ_TIMEOUT, vec![&compared[..]]);
+        while let Some(rows) = open.pop() {
+            let lists = &RowArrays::of(&self.form, rows);
+            let asked = self.database.run(until, |session| async move {
+                let statement = session.statement(sql).await?;
+                session.client().query(&statement, &lists.comparing()).await
+            });
+            match asked.await {
+                Ok(found) => {
+                    for row in &found {
+                        let place: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
+                        let row = usize::try_from(place - 1).ok().and_then(|place| rows.get(place));
+                        differing.extend(row.map(|row| row.index));
+                    }
+                }
+                Err(fault) if is_row_error(&fault) && rows.len() > 1 => {
+                    let (low, high) = rows.split_at(rows.len() / 2);
+                    open.extend([high, low]);
+                }
+                Err(fault) if is_row_error(&fault) => differing.extend(rows.iter().map(|row| row.index)),
+                Err(fault) => return Err(self.unread_fault(fault)),
+            }
         }
         for index in differing {
             held[index].1.columns_differ = true;

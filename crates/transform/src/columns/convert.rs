@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,13 +15,16 @@ use serde_json::value::RawValue;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
-use time::{Date, OffsetDateTime};
+use time::{Date, OffsetDateTime, UtcOffset};
 
 use super::{ColumnType, ColumnValue, TimestampFormat};
 
 /// The maximum number of digits before and after the decimal point of a PostgreSQL `numeric`.
 const DIGITS_BEFORE_POINT: i64 = 131_072;
 const DIGITS_AFTER_POINT: i64 = 16_383;
+
+/// The years of a point in time, in UTC. PostgreSQL stores none before 4714 BC, and [`OffsetDateTime`] starts earlier.
+const YEARS: RangeInclusive<i32> = 0..=9_999;
 
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
 
@@ -157,12 +161,17 @@ fn compare(one: &str, other: &str) -> Ordering {
 fn rfc3339(text: &str) -> Option<OffsetDateTime> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     let is_leap_second = text.as_bytes().get(17..19) == Some(b"60");
-    if is_leap_second { None } else { whole_micros(time) }
+    if is_leap_second { None } else { within_years(whole_micros(time)?) }
 }
 
 /// Cuts off what is finer than a microsecond, the resolution of PostgreSQL.
 fn whole_micros(time: OffsetDateTime) -> Option<OffsetDateTime> {
     time.replace_nanosecond(time.nanosecond() / 1_000 * 1_000).ok()
+}
+
+/// Returns the time in UTC if its year there is one of [`YEARS`].
+fn within_years(time: OffsetDateTime) -> Option<OffsetDateTime> {
+    time.checked_to_offset(UtcOffset::UTC).filter(|time| YEARS.contains(&time.year()))
 }
 
 /// Converts a number of units since 1970, of which one microsecond is `10^-digits`.
@@ -179,7 +188,7 @@ fn since_epoch(text: &str, digits: i64) -> Option<OffsetDateTime> {
         // Beyond 38 places, less than a microsecond is left.
         scale(-shift).map_or_else(|| number.signum().min(0), |scale| number.div_euclid(scale))
     };
-    OffsetDateTime::from_unix_timestamp_nanos(micros.checked_mul(1_000)?).ok()
+    within_years(OffsetDateTime::from_unix_timestamp_nanos(micros.checked_mul(1_000)?).ok()?)
 }
 
 fn date(text: &str) -> Option<Date> {
@@ -212,7 +221,15 @@ mod tests {
         assert_eq!(of("-0.0000001", 6), Some(-1_000));
         assert_eq!((of("1E-130", 6), of("-1E-130", 6)), (Some(0), Some(-1_000)));
         assert_eq!((of("1.7e9", 6), of("0", 3)), (Some(1_700_000_000_000_000_000), Some(0)));
-        for far in ["253402300800", "1E125", "99999999999999999999999999999999999999", "x"] {
+        assert_eq!(of("-62167219200", 6), Some(-62_167_219_200_000_000_000));
+        for far in [
+            "253402300800",
+            "-62167219200.000001",
+            "-300000000000",
+            "1E125",
+            "99999999999999999999999999999999999999",
+            "x",
+        ] {
             assert_eq!(of(far, 6), None, "{far}");
         }
     }

@@ -120,6 +120,11 @@ fn value_that_does_not_fit_is_never_another_value() {
         (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"S": "2016-12-31T23:59:60Z"})),
         (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"S": "2026-11-28"})),
         (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"N": "1795852800"})),
+        // In UTC, these are in the years -1 and 10000.
+        (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"S": "0000-01-01T00:00:00+00:01"})),
+        (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"S": "9999-12-31T23:59:59-00:01"})),
+        (ColumnType::Timestamp(TimestampFormat::EpochSeconds), json!({"N": "-300000000000"})),
+        (ColumnType::Timestamp(TimestampFormat::EpochMilliseconds), json!({"N": "-300000000000000"})),
         // Milliseconds where seconds are declared: the year 58877.
         (ColumnType::Timestamp(TimestampFormat::EpochSeconds), json!({"N": "1795852800123"})),
         (ColumnType::Timestamp(TimestampFormat::EpochSeconds), json!({"S": "1795852800"})),
