@@ -1,6 +1,7 @@
 //! A misconfiguration is reported by name and never treated as poison: none of its records is quarantined.
 
 use millrace_replicator::ReplicatorError;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::events::{EventBuilder, LABEL, event, event_of};
@@ -120,6 +121,49 @@ async fn record_with_a_mismatched_key_is_quarantined() {
     let reason = rig.quarantine_body(&key).await["reason"].to_string();
     assert!(reason.contains("key") && reason.contains("user_id (S), timestamp (N)"), "{reason}");
     assert_eq!(rig.item_count().await, 2);
+}
+
+/// A replica of users that stores their keys and names, as a function that just started.
+fn masked(rig: &ReplicationRig, include: &[&str]) -> millrace_replicator::ReplicatorHandler {
+    let document = json!({"version": 1, "replicas": [
+        {"name": "masked", "sink": "dynamodb", "table": REPLICA, "attributes": {"include": include}},
+    ]});
+    rig.replicator_of(&[("REPLICATION", &document.to_string())], rig.dynamodb.clone())
+}
+
+#[tokio::test]
+async fn record_with_a_key_that_the_rules_do_not_match_is_quarantined_wherever_it_is_in_the_batch() {
+    let rig = ReplicationRig::start().await;
+    let good = |number: u64| EventBuilder::named(&format!("u{number}"), number, "Ada").record();
+    let damaged = |number: u64| good(number).replace(r#""timestamp""#, r#""time""#);
+    let include = ["user_id", "timestamp", "name"];
+    let replicator = masked(&rig, &include);
+    replicator.check().await.unwrap();
+    let quarantined = async || {
+        let mut objects = rig.quarantined().await;
+        // The rules are recorded in the same bucket.
+        objects.retain(|key| !key.starts_with("transforms/"));
+        objects
+    };
+    // Alone in the first batch, it may show that the table is another one, as without rules.
+    assert_eq!(deliver_batch(&replicator, &event_of(&[damaged(1)])).await.identifier(), Some("1"));
+    assert!(quarantined().await.is_empty());
+    let batch = event_of(&[damaged(1), good(2), good(3)]);
+    for started in [masked(&rig, &include), replicator] {
+        assert_eq!(deliver_batch(&started, &batch).await.identifier(), None);
+        assert_eq!(deliver_batch(&started, &event_of(&[damaged(4)])).await.identifier(), None, "alone");
+    }
+    let key = |number: u64| format!("quarantine/replicator/masked/Users/{LABEL}-{number}.json");
+    assert_eq!(quarantined().await, [key(1), key(4)]);
+    let reason = rig.quarantine_body(&key(1)).await["reason"].to_string();
+    assert!(reason.contains("REPLICATION /replicas/0/attributes") && reason.contains("time, user_id"), "{reason}");
+    assert_eq!(rig.item_count().await, 2);
+
+    // Rules that match no key of the stream are an error of the configuration.
+    let wrong = masked(&rig, &["user_id", "name"]);
+    let fault = wrong.handle(&event_of(&[good(5), good(6)]), &invocation()).await.unwrap_err().to_string();
+    assert!(fault.contains("/replicas/0/attributes/include lacks timestamp"), "{fault}");
+    assert_eq!(quarantined().await, [key(1), key(4)]);
 }
 
 #[tokio::test]

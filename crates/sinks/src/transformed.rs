@@ -6,7 +6,7 @@
 //! leaves out. So every kind of sink applies a transformation in the same way, and one without a transformation is not
 //! wrapped: its images stay as the stream delivered them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -29,13 +29,15 @@ pub struct TransformedSink<S> {
     transform: Arc<ItemTransform>,
     /// The setting that contains the rules, for errors.
     setting: String,
+    /// The stream of which a key has matched the rules.
+    fitting: Mutex<Option<Box<str>>>,
 }
 
 impl<S: Sink> TransformedSink<S> {
     /// Adds a transformation to a sink. `setting` names the rules in errors.
     #[must_use]
     pub fn new(inner: S, transform: Arc<ItemTransform>, setting: String) -> Self {
-        Self { inner, transform, setting }
+        Self { inner, transform, setting, fitting: Mutex::new(None) }
     }
 
     /// Fails if a rule concerns a key attribute.
@@ -49,18 +51,66 @@ impl<S: Sink> TransformedSink<S> {
         Err(SinkMisconfiguredError { sink: self.inner.name().to_owned(), reason: reasons.join("; ") })
     }
 
+    /// Returns, for each change, the reason why its key does not match the rules, if it does not.
+    fn misfits(&self, changes: &[&Change<'_>]) -> Vec<Option<String>> {
+        let misfit = |change: &&Change<'_>| {
+            let names = key_names(change.key.canonical());
+            let is_misfit = !self.transform.key_problems(&names).is_empty();
+            is_misfit.then(|| {
+                format!(
+                    "the record's key does not match {}: its attributes are {}, and those of the stream's other \
+                     records differ",
+                    self.setting,
+                    names.join(", ")
+                )
+            })
+        };
+        if self.transform.settings().attributes.is_empty() {
+            return vec![None; changes.len()];
+        }
+        changes.iter().map(misfit).collect()
+    }
+
+    /// Returns whether an earlier change has shown that the rules match the keys of this stream. All keys of a stream
+    /// have the same schema, so a key that does not match is then the record's error.
+    fn has_fitted(&self, change: &Change<'_>) -> bool {
+        self.fitting.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(change.source.arn())
+    }
+
+    fn fits(&self, change: &Change<'_>) {
+        let mut fitting = self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+        if fitting.as_deref() != Some(change.source.arn()) {
+            *fitting = Some(change.source.arn().into());
+        }
+    }
+
     async fn apply_all(
         &self,
         decided: DeduplicatedBatch<'_>,
         invocation: &Invocation,
     ) -> Result<SinkOutcome, SinkMisconfiguredError> {
-        let Some(first) = decided.changes.first() else { return self.inner.apply(decided, invocation).await };
-        // All keys of a stream have the same schema, unless a record is not what it seems; its key still stays.
-        self.check_key(&key_names(first.key.canonical()))?;
+        let misfits = self.misfits(decided.latest_per_key);
+        if let Some(first) = decided.latest_per_key.first()
+            && misfits.iter().all(Option::is_some)
+            && !self.has_fitted(first)
+        {
+            // Whether the rules or the records are wrong: every record of the stream may have such a key.
+            let known = self.inner.key_names();
+            self.check_key(&known.unwrap_or_else(|| key_names(first.key.canonical())))?;
+            let reason = misfits.into_iter().flatten().next().unwrap_or_default();
+            return Ok(SinkOutcome::all_failed(decided.latest_per_key, &reason));
+        }
+        if let Some(place) = misfits.iter().position(Option::is_none) {
+            self.fits(decided.latest_per_key[place]);
+        }
         let decisions = transform_changes(&self.transform, decided.changes, decided.latest_per_key);
         let (mut filtered, mut failures) = (Vec::new(), Vec::new());
         let mut changes: Vec<Change<'_>> = Vec::with_capacity(decisions.len());
-        for (change, decision) in decided.latest_per_key.iter().zip(&decisions) {
+        for ((change, decision), misfit) in decided.latest_per_key.iter().zip(&decisions).zip(misfits) {
+            if let Some(misfit) = misfit {
+                failures.push(FailedChange { index: change.index, kind: FailureKind::Permanent(misfit) });
+                continue;
+            }
             let effect = match decision {
                 TransformedChange::Unchanged => change.effect,
                 TransformedChange::Write(image) => ChangeKind::Write { image: ItemImage::parse(image) },
