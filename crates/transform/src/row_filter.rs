@@ -9,9 +9,11 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use quamina::Quamina;
 use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use millrace_shared::change::ItemImage;
 
@@ -63,7 +65,7 @@ impl RowFilter {
                 _ => reader.add(&pointer, "is not a pattern: write one such as {\"status\":{\"S\":[\"paid\"]}}"),
             }
             if reader.problems.len() == before
-                && let Err(error) = matcher.add_pattern((), &pattern.to_string())
+                && let Err(error) = matcher.add_pattern((), &matched_form(pattern).to_string())
             {
                 reader.add(&pointer, &format!("is rejected ({error}): correct the pattern"));
             }
@@ -175,6 +177,7 @@ impl PatternReader {
                     .add(pointer, "is not a condition: write the type and the values, such as {\"S\":[\"paid\"]}");
             }
         };
+        let before = self.problems.len();
         for (kind, value) in members {
             let place = member(pointer, kind);
             match kind.as_str() {
@@ -191,6 +194,17 @@ impl PatternReader {
                 }
             }
         }
+        // Elements of a list are matched one at a time, so this also applies to their types.
+        let mut required = members.iter().filter(|(kind, value)| requires_type(kind, value)).map(|(kind, _)| kind);
+        if self.problems.len() == before
+            && let (Some(first), Some(second)) = (required.next(), required.next())
+        {
+            let reason = format!(
+                "is a second type besides {first}, but a value has one type, so that the pattern would never match: \
+                 write each as a pattern of its own"
+            );
+            self.add(&member(pointer, second), &reason);
+        }
     }
 
     /// Checks a list of values and operators.
@@ -198,6 +212,11 @@ impl PatternReader {
         let Some(values) = value.as_array().filter(|values| !values.is_empty()) else {
             return self.add(pointer, "is not a list of values: write at least one in brackets, such as [\"paid\"]");
         };
+        if values.len() > 1 && values.iter().any(|value| value.get("exists").is_some()) {
+            let reason = "combines exists with other conditions, of which only the first would be evaluated: write each \
+                          as a pattern of its own";
+            return self.add(pointer, reason);
+        }
         for (index, value) in values.iter().enumerate() {
             let place = format!("{pointer}/{index}");
             match value {
@@ -221,7 +240,16 @@ impl PatternReader {
                               exact values and anything-but; store what you filter by in a string attribute";
                 self.add(pointer, reason);
             }
+            "anything-but" if kind == "NULL" => {
+                self.add(pointer, "is not supported for NULL, whose value is always true: use exists");
+            }
             "anything-but" => match operand {
+                Value::Array(values) if kind == "BOOL" && excludes_both(values) => {
+                    self.add(
+                        pointer,
+                        "lists true and false, so that no value is left: list one of them, or use exists",
+                    );
+                }
                 Value::Array(values) if !values.is_empty() => {
                     for (index, value) in values.iter().enumerate() {
                         self.exact(&format!("{pointer}/{index}"), kind, value);
@@ -248,7 +276,18 @@ impl PatternReader {
     fn exact(&mut self, pointer: &str, kind: &str, value: &Value) {
         match (kind, value) {
             (_, value) if has_quote(value) => self.add(pointer, QUOTE),
-            ("BOOL" | "NULL", Value::Bool(_)) | ("S" | "SS" | "B" | "BS", Value::String(_)) => {}
+            ("BOOL", Value::Bool(_)) | ("NULL", Value::Bool(true)) | ("S" | "SS", Value::String(_)) => {}
+            ("NULL", Value::Bool(false)) => {
+                let reason = "is false, but the value of a NULL is always true: write true, or {\"exists\":false} for an \
+                              attribute that is not NULL";
+                self.add(pointer, reason);
+            }
+            ("B" | "BS", Value::String(text)) if BASE64.decode(text).is_ok() => {}
+            ("B" | "BS", Value::String(_)) => {
+                let reason = "is not base64 as DynamoDB writes it: encode the bytes with the standard alphabet and \
+                              padding, such as \"AAE=\"";
+                self.add(pointer, reason);
+            }
             ("BOOL" | "NULL", _) => self.add(pointer, "is not true or false, the values of this type"),
             ("N" | "NS", Value::String(number)) if is_plain_number(number) => {}
             ("N" | "NS", Value::String(_)) => {
@@ -262,6 +301,51 @@ impl PatternReader {
             _ => self.add(pointer, &format!("is not a string, the JSON type of {kind}")),
         }
     }
+}
+
+/// Returns a pattern in the form that `quamina` matches. After an attribute that exists, it does not evaluate whether a
+/// later one is absent; the conditions that every value of a type meets have the same result and are evaluated.
+fn matched_form(attributes: &Value) -> Value {
+    let Some(members) = attributes.as_object() else { return attributes.clone() };
+    members.iter().map(|(name, types)| (name.clone(), matched_types(types))).collect()
+}
+
+/// As [`matched_form`], for the conditions of a value by its type.
+fn matched_types(types: &Value) -> Value {
+    let Some(members) = types.as_object() else { return types.clone() };
+    let matched = members.iter().map(|(kind, condition)| {
+        let is_presence = *condition == json!([{"exists": true}]);
+        let matched = match kind.as_str() {
+            "M" => matched_form(condition),
+            "L" => matched_types(condition),
+            _ if !is_presence => condition.clone(),
+            "BOOL" => json!([true, false]),
+            "NULL" => json!([true]),
+            _ => json!([{"prefix": ""}]),
+        };
+        (kind.clone(), matched)
+    });
+    matched.collect()
+}
+
+/// Returns whether a condition is met only by a value of this type, and not by the absence of one.
+fn requires_type(kind: &str, condition: &Value) -> bool {
+    match (kind, condition) {
+        ("M", Value::Object(attributes)) => attributes.values().any(requires_any_type),
+        ("L", elements) => requires_any_type(elements),
+        (_, Value::Array(values)) => !values.iter().any(|value| value.get("exists") == Some(&Value::Bool(false))),
+        _ => false,
+    }
+}
+
+/// Returns whether one of the conditions of a value, by its type, requires this type.
+fn requires_any_type(types: &Value) -> bool {
+    types.as_object().is_some_and(|types| types.iter().any(|(kind, condition)| requires_type(kind, condition)))
+}
+
+/// Returns whether a list contains both truth values.
+fn excludes_both(values: &[Value]) -> bool {
+    [true, false].iter().all(|value| values.contains(&Value::Bool(*value)))
 }
 
 /// Returns whether a text contains the quote that delimits it in `quamina`'s automaton.
@@ -285,7 +369,6 @@ fn member(parent: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
     use serde_json::value::RawValue;
 
     use super::*;
@@ -324,6 +407,61 @@ mod tests {
     }
 
     #[test]
+    fn conditions_of_two_types_match_if_at_most_one_of_them_requires_a_value() {
+        let absent = || json!([{"exists": false}]);
+        let pattern = json!({"a": {"S": ["x"], "N": absent(), "M": {"b": {"S": absent()}}}});
+        assert!(matches(&pattern, r#"{"a":{"S":"x"}}"#) && !matches(&pattern, r#"{"a":{"N":"1"}}"#));
+        assert!(matches(
+            &json!({"a": {"B": ["AAE="]}, "b": {"NULL": [true]}}),
+            r#"{"a":{"B":"AAE="},"b":{"NULL":true}}"#
+        ));
+    }
+
+    #[test]
+    fn present_attribute_and_absent_attribute_are_combined_in_any_order() {
+        for (pattern, image, expected) in [
+            (json!({"a": {"S": [{"exists": true}]}, "b": {"S": [{"exists": false}]}}), r#"{"a":{"S":"x"}}"#, true),
+            (json!({"a": {"S": [{"exists": true}]}, "b": {"S": [{"exists": false}]}}), r#"{"b":{"S":"x"}}"#, false),
+            (json!({"a": {"N": [{"exists": true}]}, "b": {"S": [{"exists": false}]}}), r#"{"a":{"N":"1"}}"#, true),
+            (
+                json!({"a": {"BOOL": [{"exists": true}]}, "b": {"S": [{"exists": false}]}}),
+                r#"{"a":{"BOOL":false}}"#,
+                true,
+            ),
+            (
+                json!({"a": {"NULL": [{"exists": true}]}, "b": {"S": [{"exists": false}]}}),
+                r#"{"a":{"NULL":true}}"#,
+                true,
+            ),
+            (json!({"a": {"SS": [{"exists": true}]}, "b": {"S": [{"exists": false}]}}), r#"{"a":{"SS":["x"]}}"#, true),
+            (json!({"b": {"S": [{"exists": true}]}, "a": {"S": [{"exists": false}]}}), r#"{"b":{"S":""}}"#, true),
+            (
+                json!({"a": {"S": [{"exists": true}]}, "b": {"S": [{"exists": false}]}}),
+                r#"{"a":{"S":"x"},"b":{"S":""}}"#,
+                false,
+            ),
+        ] {
+            assert_eq!(matches(&pattern, image), expected, "{pattern} {image}");
+        }
+    }
+
+    #[test]
+    fn two_types_of_an_element_never_match() {
+        // The reason for which they are rejected also in a list: the matcher looks at one element at a time.
+        for (pattern, image) in [
+            (json!({"l": {"L": {"S": ["x"], "N": ["1"]}}}), r#"{"l":{"L":[{"S":"x"},{"N":"1"}]}}"#),
+            (
+                json!({"l": {"L": {"M": {"a": {"S": ["x"], "N": ["1"]}}}}}),
+                r#"{"l":{"L":[{"M":{"a":{"S":"x"}}},{"M":{"a":{"N":"1"}}}]}}"#,
+            ),
+        ] {
+            let mut matcher = Quamina::new();
+            matcher.add_pattern((), &pattern.to_string()).unwrap();
+            assert!(!matcher.has_matches(image.as_bytes()).unwrap(), "{pattern}");
+        }
+    }
+
+    #[test]
     fn pattern_that_cannot_be_evaluated_is_rejected_by_name() {
         for (pattern, pointer, part) in [
             (json!({"$or": [{"a": {"S": ["x"]}}]}), "/0/$or", "pattern of its own"),
@@ -344,13 +482,30 @@ mod tests {
             (json!({"a": {"S": ["\""]}}), "/0/a/S/0", "double quote"),
             (json!({"a": {"S": [{"prefix": "\""}]}}), "/0/a/S/0/prefix", "double quote"),
             (json!({"a.b": {"S": ["x"]}}), "/0/a.b", "contains a dot"),
+            (json!({"a": {"S": ["paid"], "N": ["1"]}}), "/0/a/", "pattern of its own"),
+            (json!({"a": {"S": [{"exists": true}], "NULL": [true]}}), "/0/a/", "a value has one type"),
+            (json!({"m": {"M": {"a": {"S": ["x"], "SS": ["x"]}}}}), "/0/m/M/a/", "a value has one type"),
+            (json!({"m": {"M": {"a": {"S": ["x"]}}, "S": ["x"]}}), "/0/m/", "a value has one type"),
+            (json!({"l": {"L": {"S": ["x"], "N": ["1"]}}}), "/0/l/L/", "a value has one type"),
+            (json!({"l": {"L": {"M": {"a": {"S": ["x"], "N": ["1"]}}}}}), "/0/l/L/M/a/", "a value has one type"),
+            (json!({"a": {"S": ["x", {"exists": false}]}}), "/0/a/S", "combines exists"),
+            (json!({"a": {"S": [{"exists": true}, {"prefix": "x"}]}}), "/0/a/S", "combines exists"),
+            (json!({"a": {"NULL": [false]}}), "/0/a/NULL/0", "write true"),
+            (json!({"a": {"NULL": [{"anything-but": [true]}]}}), "/0/a/NULL/0/anything-but", "use exists"),
+            (json!({"a": {"BOOL": [{"anything-but": [true, false]}]}}), "/0/a/BOOL/0/anything-but", "use exists"),
+            (json!({"a": {"B": ["zz"]}}), "/0/a/B/0", "is not base64"),
+            (json!({"a": {"B": ["zz=="]}}), "/0/a/B/0", "is not base64"),
+            (json!({"a": {"BS": ["AAE"]}}), "/0/a/BS/0", "is not base64"),
+            (json!({"a": {"B": [{"anything-but": ["_w=="]}]}}), "/0/a/B/0/anything-but/0", "is not base64"),
             (json!({"a": {"S": [{"regexp": "("}]}}), "/0", "is rejected (invalid pattern"),
             (json!({}), "/0", "is not a pattern"),
             (json!([]), "/0", "is not a pattern"),
         ] {
             let problems = RowFilter::parse(std::slice::from_ref(&pattern)).unwrap_err();
             assert_eq!(problems.len(), 1, "{pattern}: {problems:?}");
-            assert_eq!(problems[0].pointer, pointer, "{pattern}");
+            // Of two types, either may be the second.
+            let place = problems[0].pointer.as_str();
+            assert!(place == pointer || pointer.ends_with('/') && place.starts_with(pointer), "{pattern}: {place}");
             assert!(problems[0].reason.contains(part), "{pattern}: {}", problems[0].reason);
         }
         assert!(RowFilter::parse(&[]).unwrap_err()[0].reason.contains("no item would be replicated"));
