@@ -18,6 +18,9 @@ use crate::attribute_path::{AttributeName, AttributePath, PathStep};
 use crate::item_transform::TransformError;
 use crate::value_hash::HashKey;
 
+/// The maximum number of paths in the rules of a replica: each is compared with all others.
+const MAX_PATHS: usize = 1_000;
+
 /// The rules for the attributes of a replica, by path.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct AttributeSettings {
@@ -86,6 +89,10 @@ impl AttributeSettings {
             }
         }
         let rules = self.rules();
+        if rules.len() > MAX_PATHS {
+            add(String::new(), format!("has {} paths: at most {MAX_PATHS} are allowed", rules.len()));
+            return problems;
+        }
         for (index, (rule, place, path)) in rules.iter().enumerate() {
             for (other_rule, other_place, other) in &rules[..index] {
                 if let Some(reason) = Self::contradiction((rule, path), (other_rule, other_place, other)) {

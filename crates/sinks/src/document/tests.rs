@@ -556,6 +556,19 @@ fn every_problem_of_a_transformation_is_reported_at_once() {
 }
 
 #[test]
+fn paths_of_a_replica_are_limited_in_number() {
+    let paths = |count: usize| (0..count).map(|n| format!("a{n}")).collect::<Vec<_>>();
+    let document = |excluded: usize| {
+        let attributes = json!({"exclude": paths(excluded), "rename": {"x": "y"}});
+        let replica = json!({"name": "a", "sink": "dynamodb", "table": "One", "attributes": attributes});
+        json!({"version": 1, "replicas": [replica]}).to_string()
+    };
+    assert!(ReplicationDocument::parse(&document(999)).is_ok());
+    let expected = "has 1001 paths: at most 1000 are allowed".to_owned();
+    assert_eq!(problems(&document(1_000)), [("/replicas/0/attributes".to_owned(), expected)]);
+}
+
+#[test]
 fn reserved_names_depend_on_the_prefix() {
     let mut document = masked();
     document["replicas"][0]["attributes"]["rename"]["total"] = json!("mr_rev");
