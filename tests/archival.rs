@@ -8,6 +8,8 @@ mod stack;
 use harness::{ArchiverHarness, expired, payload, sequence};
 use serde_json::json;
 
+use crate::replication::rig::without_digests;
+
 #[tokio::test]
 async fn an_expired_user_is_one_row_in_the_archive() {
     let harness = ArchiverHarness::start().await;
@@ -126,11 +128,12 @@ async fn a_poison_record_goes_to_quarantine_and_its_neighbours_to_the_archive() 
 
     assert_eq!(harness.rows().await.len(), 2);
     let name = |n| format!("quarantine/archiver/s3/Users/2026-11-01T08:00:00.000-{}.json", sequence(n));
-    assert_eq!(harness.quarantined().await, [name(2), name(3)]);
-    let kept = harness.quarantine(&name(2)).await;
+    let keys = harness.quarantined().await;
+    assert_eq!(without_digests(&keys), [name(2), name(3)]);
+    let kept = harness.quarantine(&keys[0]).await;
     assert_eq!((&kept["format"], &kept["record"]), (&json!(1), &poison));
     assert!(kept["reason"].as_str().unwrap().contains("dynamodb.Keys"), "{}", kept["reason"]);
-    let kept = harness.quarantine(&name(3)).await;
+    let kept = harness.quarantine(&keys[1]).await;
     assert!(kept["reason"].as_str().unwrap().contains("ApproximateCreationDateTime"), "{}", kept["reason"]);
 }
 

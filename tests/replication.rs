@@ -102,9 +102,9 @@ async fn unreadable_record_is_quarantined_and_its_neighbours_are_applied() {
     let rig = ReplicationRig::start().await;
     let answer = deliver_batch(&rig.replicator(), &sample("unreadable-in-the-middle")).await;
     assert_eq!(answer.identifier(), None);
-    let key = format!("quarantine/replicator/read/Users/{LABEL}-4421584500000000017450439103.json");
-    assert_eq!(rig.quarantined().await, [key.as_str()]);
-    let body = rig.quarantine_body(&key).await;
+    let name = format!("quarantine/replicator/read/Users/{LABEL}-4421584500000000017450439103.json");
+    assert_eq!(rig.quarantined_positions().await, [name]);
+    let body = rig.quarantine_body(&rig.quarantined().await[0]).await;
     assert_eq!(body["format"], 1);
     assert_eq!(body["record"]["eventName"], "RENAME", "the whole record is kept");
     assert!(body["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
@@ -137,9 +137,9 @@ async fn item_too_large_with_revision_is_quarantined_and_neighbours_applied() {
         EventBuilder::named("c", 3, "Cleo"),
     ];
     assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
-    let key = format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json");
-    assert_eq!(rig.quarantined().await, [key.as_str()]);
-    let reason = rig.quarantine_body(&key).await["reason"].to_string();
+    let name = format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json");
+    assert_eq!(rig.quarantined_positions().await, [name]);
+    let reason = rig.quarantine_body(&rig.quarantined().await[0]).await["reason"].to_string();
     assert!(reason.contains("size"), "{reason}");
     assert!(rig.item("a", "1").await.is_some() && rig.item("c", "1").await.is_some());
     assert_eq!(rig.item("big", "1").await, None);

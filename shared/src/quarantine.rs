@@ -2,10 +2,10 @@
 //! the reason.
 //!
 //! A poison record would block its shard, and all changes behind it, until the stream trims it; if it were dropped, it
-//! would be lost. It is therefore stored as an object of its own, and the batch continues. The object's name is derived
-//! from the record's position, so that a retry overwrites its own object; if several records have the same position,
-//! the names of the further ones also contain a digest of their content. If the put fails, the caller reports the
-//! record as one to redeliver.
+//! would be lost. It is therefore stored as an object of its own, and the batch continues. The object's name consists of
+//! the record's position and a digest of the record: a redelivery overwrites its own object, and another record with
+//! the same sequence number (of another shard, or one that contradicts this one) has its own, in whichever batch it
+//! comes. If the put fails, the caller reports the record as one to redeliver.
 //!
 //! Reading the records back is out of scope. That is the job of the redrive task, which passes each record to the
 //! function and the sink that its key names.
@@ -26,15 +26,6 @@ const UNKNOWN_TABLE: &str = "unknown";
 /// Replaces the sink in the object key of a record if the archive already contains another record of the same item and
 /// sequence number. Archiving this record as well would overwrite that one.
 pub const CONTRADICTING: &str = "contradicting";
-
-/// The naming scheme of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ObjectNaming {
-    /// By the record's position.
-    Position,
-    /// By the record's position and its content: another record has the same position.
-    Content,
-}
 
 /// A record that the failure bucket did not accept.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +59,8 @@ impl Quarantine {
     ///
     /// # Errors
     /// [`QuarantineError`] if S3 did not confirm the object; the caller then has to report the record as failed.
-    pub async fn put(
-        &self,
-        sink: &str,
-        record: &StreamRecord<'_>,
-        naming: ObjectNaming,
-        reason: &str,
-    ) -> Result<(), QuarantineError> {
-        let key = object_key(self.function, sink, record, naming);
+    pub async fn put(&self, sink: &str, record: &StreamRecord<'_>, reason: &str) -> Result<(), QuarantineError> {
+        let key = object_key(self.function, sink, record);
         let body = QuarantineBody { format: FORMAT, reason, record: record.raw.to_raw() };
         let body = serde_json::to_vec(&body)
             .map_err(|error| self.bucket.failure(S3Operation::Put, &key, error.to_string()))?;
@@ -86,15 +71,13 @@ impl Quarantine {
     }
 }
 
-/// Returns `quarantine/<function>/<sink>/<table>/<label>-<number>.json`, with the record's digest after the number if
-/// the record is named by its content; or the digest alone if the record has no position.
-fn object_key(function: &str, sink: &str, record: &StreamRecord<'_>, naming: ObjectNaming) -> String {
+/// Returns `quarantine/<function>/<sink>/<table>/<label>-<number>-<digest>.json`, or the digest alone if the record has
+/// no position. The digest is that of the whole record and not of its key, because two records of the same item may
+/// contradict each other.
+fn object_key(function: &str, sink: &str, record: &StreamRecord<'_>) -> String {
     let table = record.source.as_ref().map_or(UNKNOWN_TABLE, |source| source.table());
-    let name = match (&record.source, record.number, naming) {
-        (Some(source), Some(number), ObjectNaming::Position) => format!("{}-{number}", source.label()),
-        (Some(source), Some(number), ObjectNaming::Content) => {
-            format!("{}-{number}-{}", source.label(), digest(record.raw.get()))
-        }
+    let name = match (&record.source, record.number) {
+        (Some(source), Some(number)) => format!("{}-{number}-{}", source.label(), digest(record.raw.get())),
         _ => digest(record.raw.get()),
     };
     format!("quarantine/{function}/{sink}/{table}/{name}.json")
@@ -111,24 +94,24 @@ mod tests {
     use crate::stream;
 
     fn key_of(record: &str) -> String {
-        key_named(record, ObjectNaming::Position)
-    }
-
-    fn key_named(record: &str, naming: ObjectNaming) -> String {
         let payload = RawValue::from_string(format!(r#"{{"Records":[{record}]}}"#)).unwrap();
         let batch = stream::read(&payload).unwrap();
-        object_key("replicator", "dynamodb", &batch.records[0], naming)
+        object_key("replicator", "dynamodb", &batch.records[0])
     }
 
     #[test]
-    fn a_record_is_named_by_its_position() {
+    fn record_is_named_by_its_position_and_digest() {
         let record = r#"{"eventSourceARN":"arn:aws:dynamodb:r:1:table/Users/stream/2015-06-27T00:48:05.899",
             "dynamodb":{"SequenceNumber":"000111"}}"#;
-        assert_eq!(key_of(record), "quarantine/replicator/dynamodb/Users/2015-06-27T00:48:05.899-111.json");
+        let key = key_of(record);
+        let position = "quarantine/replicator/dynamodb/Users/2015-06-27T00:48:05.899-111-";
+        let digest = key.strip_prefix(position).and_then(|rest| rest.strip_suffix(".json")).unwrap();
+        assert!(digest.len() == 32 && digest.bytes().all(|digit| digit.is_ascii_hexdigit()), "{key}");
+        assert_eq!(key_of(record), key, "a redelivery overwrites itself");
     }
 
     #[test]
-    fn records_with_one_sequence_number_get_keys_by_content() {
+    fn records_with_one_sequence_number_have_different_keys() {
         let record = |name: &str| {
             format!(
                 r#"{{"eventName":"{name}","eventSourceARN":"arn:aws:dynamodb:r:1:table/Users/stream/2015-06-27T00:48:05.899",
@@ -136,10 +119,7 @@ mod tests {
             )
         };
         let (one, other) = (record("INSERT"), record("MODIFY"));
-        let by_content = |record: &str| key_named(record, ObjectNaming::Content);
-        assert!(by_content(&one).starts_with("quarantine/replicator/dynamodb/Users/2015-06-27T00:48:05.899-111-"));
-        assert_ne!(by_content(&one), by_content(&other));
-        assert_eq!(by_content(&one), by_content(&one), "a retry overwrites itself");
+        assert_ne!(key_of(&one), key_of(&other));
     }
 
     #[test]

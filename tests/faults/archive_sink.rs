@@ -24,7 +24,7 @@ use super::sinks::{RecordingSink, taken};
 use super::troubled::{FaultySink, SinkFault};
 use crate::archival::harness::rows;
 use crate::replication::events::{EventBuilder, LABEL, event, event_of};
-use crate::replication::rig::{FAILURES, REPLICA, ReplicationRig, deliver_batch, invocation_within};
+use crate::replication::rig::{FAILURES, REPLICA, ReplicationRig, deliver_batch, invocation_within, without_digests};
 
 type GivenChanges = Arc<Mutex<Vec<Vec<u64>>>>;
 
@@ -164,7 +164,7 @@ async fn superseded_unarchivable_record_is_quarantined_under_archive() {
     for _ in 0..2 {
         assert_eq!(deliver_batch(&replicator, &event_of(&records)).await.identifier(), None);
         let expected = [format!("quarantine/replicator/archive/Users/{LABEL}-4.json")];
-        assert_eq!(buckets.keys(FAILURES).await, expected);
+        assert_eq!(without_digests(&buckets.keys(FAILURES).await), expected);
         assert_eq!(numbers(&buckets).await, ["6"]);
         assert_eq!(rig.item_count().await, 3);
     }

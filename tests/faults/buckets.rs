@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 
 use super::proxy::{self, HttpFault, ProxiedCall};
 use crate::replication::events::{EventBuilder, LABEL, event};
-use crate::replication::rig::{FAILURES, REPLICA, ReplicationRig, deliver_batch, invocation_within};
+use crate::replication::rig::{FAILURES, REPLICA, ReplicationRig, deliver_batch, invocation_within, without_digests};
 
 pub(super) const ARCHIVE: &str = "users-archive";
 pub(super) const LATE: Duration = Duration::from_millis(300);
@@ -105,7 +105,7 @@ async fn poison_is_not_acknowledged_before_it_is_safe() {
         assert_eq!(deliver_batch(&replicator, &event(&told[1..])).await.identifier(), None, "{mishap:?}");
         tokio::time::sleep(LATE).await;
         let expected = [format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json")];
-        assert_eq!(buckets.keys(FAILURES).await, expected, "{mishap:?}");
+        assert_eq!(without_digests(&buckets.keys(FAILURES).await), expected, "{mishap:?}");
     }
 }
 

@@ -110,7 +110,7 @@ async fn change_rejected_by_one_sink_is_applied_to_the_other() {
     let replicator = between(&rig, &[], &[SinkFault::CannotHold(vec![2])]).await;
     assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=3))).await), None);
     assert_eq!(counts(&rig).await, (3, 2));
-    assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json")]);
+    assert_eq!(rig.quarantined_positions().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json")]);
 }
 
 #[tokio::test]

@@ -179,8 +179,8 @@ async fn a_replica_that_feeds_the_source_is_refused_and_nothing_is_written_or_qu
     replica_stream(&rig, false).await;
     assert_eq!(deliver_batch(&rig.replicator(), &fed[0]).await.identifier(), None);
     let key = format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json");
-    assert_eq!((rig.item_count().await, rig.quarantined().await), (1, vec![key.clone()]));
-    let reason = rig.quarantine_body(&key).await["reason"].to_string();
+    assert_eq!((rig.item_count().await, rig.quarantined_positions().await), (1, vec![key]));
+    let reason = rig.quarantine_body(&rig.quarantined().await[0]).await["reason"].to_string();
     for part in ["attribute _rev", "RESERVED_PREFIX", "millrace attach TABLE --reserved-prefix mr_"] {
         assert!(reason.contains(part), "{part}: {reason}");
     }

@@ -116,9 +116,9 @@ async fn record_with_a_mismatched_key_is_quarantined() {
     assert!(damaged.contains(r#""Keys":{"time""#), "{damaged}");
     let records = [EventBuilder::named("a", 7, "Ada").record(), damaged, EventBuilder::named("c", 9, "Cleo").record()];
     assert_eq!(deliver_batch(&rig.replicator(), &event_of(&records)).await.identifier(), None);
-    let key = format!("quarantine/replicator/dynamodb/Users/{LABEL}-8.json");
-    assert_eq!(rig.quarantined().await, [key.as_str()]);
-    let reason = rig.quarantine_body(&key).await["reason"].to_string();
+    let name = format!("quarantine/replicator/dynamodb/Users/{LABEL}-8.json");
+    assert_eq!(rig.quarantined_positions().await, [name]);
+    let reason = rig.quarantine_body(&rig.quarantined().await[0]).await["reason"].to_string();
     assert!(reason.contains("key") && reason.contains("user_id (S), timestamp (N)"), "{reason}");
     assert_eq!(rig.item_count().await, 2);
 }
@@ -188,7 +188,7 @@ async fn an_image_without_the_key_that_its_record_names_is_poison() {
     let rig = ReplicationRig::start().await;
     let told = [EventBuilder::image("a", 1, r#"{"name":{"S":"Ada"}}"#), EventBuilder::named("b", 2, "Bob")];
     assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
-    assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/read/Users/{LABEL}-1.json")]);
+    assert_eq!(rig.quarantined_positions().await, [format!("quarantine/replicator/read/Users/{LABEL}-1.json")]);
     assert!(rig.item("b", "1").await.is_some());
 }
 
@@ -211,8 +211,8 @@ async fn an_image_of_another_item_than_its_record_names_is_poison_and_written_no
     ];
     assert_eq!(deliver_batch(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     let key = |number: u64| format!("quarantine/replicator/read/Users/{LABEL}-{number}.json");
-    assert_eq!(rig.quarantined().await, [key(1), key(2), key(5)]);
-    let reason = rig.quarantine_body(&key(1)).await["reason"].to_string();
+    assert_eq!(rig.quarantined_positions().await, [key(1), key(2), key(5)]);
+    let reason = rig.quarantine_body(&rig.quarantined().await[0]).await["reason"].to_string();
     assert!(reason.contains("dynamodb.NewImage and dynamodb.Keys differ") && reason.contains("user_id"), "{reason}");
     assert_eq!(rig.item_count().await, 2, "those of b and c");
     assert!(rig.item("b", "1").await.is_some() && rig.item("c", "1").await.is_some());
@@ -253,6 +253,32 @@ async fn of_two_poison_records_of_one_number_neither_overwrites_the_other() {
     let records = [poison("one"), poison("two"), poison("one"), EventBuilder::named("b", 2, "Bob").record()];
     assert_eq!(deliver_batch(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     assert_eq!(rig.quarantined().await.len(), 2);
+}
+
+#[tokio::test]
+async fn poison_records_of_one_number_in_different_batches_are_different_objects() {
+    let rig = ReplicationRig::start().await;
+    let unreadable = |user: &str| EventBuilder::named(user, 1, "Ada").record().replace("MODIFY", "RENAME");
+    let unfit = |user: &str| {
+        let image = format!(r#"{{"user_id":{{"S":"{user}"}},"timestamp":{{"N":"1"}},"_rev":{{"S":"x"}}}}"#);
+        EventBuilder::image(user, 2, &image).record()
+    };
+    // Two shards may number their records alike, and the second half is a redelivery.
+    for records in [unreadable("a"), unreadable("b"), unfit("a"), unfit("b")].iter().cycle().take(8) {
+        assert_eq!(deliver_batch(&rig.replicator(), &event_of(&[records])).await.identifier(), None);
+    }
+    let names: Vec<_> = [("dynamodb", 2), ("dynamodb", 2), ("read", 1), ("read", 1)]
+        .map(|(sink, number)| format!("quarantine/replicator/{sink}/Users/{LABEL}-{number}.json"))
+        .into();
+    assert_eq!(rig.quarantined_positions().await, names);
+    let mut users = Vec::new();
+    for key in rig.quarantined().await {
+        let body = rig.quarantine_body(&key).await;
+        users.push(body["record"]["dynamodb"]["Keys"]["user_id"]["S"].as_str().unwrap().to_owned());
+    }
+    users[..2].sort();
+    users[2..].sort();
+    assert_eq!(users, ["a", "b", "a", "b"], "each record is in its own object, once");
 }
 
 #[tokio::test]
@@ -313,6 +339,6 @@ async fn an_item_in_the_replica_with_a_foreign_revision_is_not_overwritten() {
         deliver_batch(&rig.replicator(), &event(&[EventBuilder::named("a", 1, "Ada")])).await.identifier(),
         None
     );
-    assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-1.json")]);
+    assert_eq!(rig.quarantined_positions().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-1.json")]);
     assert!(!rig.item("a", "1").await.unwrap().contains_key("name"));
 }

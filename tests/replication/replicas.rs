@@ -125,7 +125,7 @@ async fn each_replica_has_its_own_quarantine_objects() {
     let told = [poison, EventBuilder::named("b", 2, "Bob"), EventBuilder::named("c", 3, "Cleo")];
     assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), None);
     let key = |sink: &str, number: u64| format!("quarantine/replicator/{sink}/Users/{LABEL}-{number}.json");
-    assert_eq!(rig.quarantined().await, [key("copy", 1), key("staging", 1), key("staging", 2)]);
+    assert_eq!(rig.quarantined_positions().await, [key("copy", 1), key("staging", 1), key("staging", 2)]);
     assert!(rig.item_in(COPY, "b", "1").await.unwrap().contains_key("name"));
     assert!(rig.item_in(STAGING, "c", "1").await.is_some());
 }

@@ -10,12 +10,14 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use millrace_local::clients;
 use millrace_replicator::ReplicatorHandler;
 use millrace_replicator::config::ReplicatorConfig;
+use millrace_shared::hash::to_hex;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::quarantine::Quarantine;
 use millrace_shared::stream::BatchResponse;
 use millrace_sinks::Sink;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -148,10 +150,30 @@ impl ReplicationRig {
         keys
     }
 
+    /// The keys in the failure bucket without the digests of their records, sorted.
+    pub(crate) async fn quarantined_positions(&self) -> Vec<String> {
+        without_digests(&self.quarantined().await)
+    }
+
     pub(crate) async fn quarantine_body(&self, key: &str) -> Value {
         let object = self.s3.get_object().bucket(FAILURES).key(key).send().await.unwrap();
         serde_json::from_slice(&object.body.collect().await.unwrap().into_bytes()).unwrap()
     }
+}
+
+/// The names of quarantine objects without the digests of their records, which every name ends with.
+pub(crate) fn without_digests(keys: &[String]) -> Vec<String> {
+    let name = |key: &String| {
+        let (name, digest) = key.strip_suffix(".json").and_then(|name| name.rsplit_once('-')).unwrap();
+        assert!(digest.len() == 32 && digest.bytes().all(|digit| digit.is_ascii_hexdigit()), "{key}");
+        format!("{name}.json")
+    };
+    keys.iter().map(name).collect()
+}
+
+/// The digest in the name of a record's quarantine object.
+pub(crate) fn record_digest(record: &str) -> String {
+    to_hex(&Sha256::digest(record.as_bytes())[..16])
 }
 
 fn connect(table: &str, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> ReplicatorHandler {

@@ -23,6 +23,7 @@ use super::cloud::{ARCHIVE, FAILURES, SimBucket};
 use super::source::{ITEMS, PoisonKind, SimRecord, SourceWrite, WriteKind};
 use super::stage::SimStage;
 use super::world::SimState;
+use crate::replication::rig::record_digest;
 
 /// The result of a check: an error describes the violation.
 pub(super) type CheckVerdict = Result<(), String>;
@@ -223,7 +224,8 @@ impl<S: SimStage> SimState<'_, S> {
         for (place, record) in self.source.records.iter().enumerate() {
             for (function, sink) in self.poisoned(place) {
                 let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
-                let name = format!("quarantine/{}/{sink}/Users/{label}-{}.json", function.name(), record.number);
+                let (number, digest) = (&record.number, record_digest(&record.json));
+                let name = format!("quarantine/{}/{sink}/Users/{label}-{number}-{digest}.json", function.name());
                 // A settled change is superseded by a later one of the same item in the same batch, but not for the
                 // archive.
                 let superseded = function == SimFunction::Replicator

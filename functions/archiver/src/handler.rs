@@ -12,7 +12,7 @@ use millrace_shared::checkpoint::{self, MissingSequenceNumberError};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::metric;
-use millrace_shared::quarantine::{CONTRADICTING, ObjectNaming, Quarantine, QuarantineError};
+use millrace_shared::quarantine::{CONTRADICTING, Quarantine, QuarantineError};
 use millrace_shared::stream::{BatchResponse, EventParseError, StreamRecord};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -169,20 +169,9 @@ impl ArchiverHandler {
         records: &[StreamRecord<'_>],
     ) -> Result<(), QuarantineError> {
         let RejectedRecord { index, reason, contradicts } = rejected;
-        let (sink, naming) =
-            if contradicts { (CONTRADICTING, ObjectNaming::Content) } else { (SINK, naming(index, records)) };
-        self.quarantine.put(sink, &records[index], naming, &reason).await
+        let sink = if contradicts { CONTRADICTING } else { SINK };
+        self.quarantine.put(sink, &records[index], &reason).await
     }
-}
-
-/// Returns the naming scheme of a quarantined record. It includes the content if an earlier, different record of the
-/// batch has the same sequence number, because that record may be in quarantine under the position.
-fn naming(index: usize, records: &[StreamRecord<'_>]) -> ObjectNaming {
-    let (record, earlier) = (&records[index], &records[..index]);
-    let is_namesake = |other: &StreamRecord<'_>| {
-        other.number.is_some() && other.number == record.number && other.raw.get() != record.raw.get()
-    };
-    if earlier.iter().any(is_namesake) { ObjectNaming::Content } else { ObjectNaming::Position }
 }
 
 /// Logs one entry for the batch.

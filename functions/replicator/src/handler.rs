@@ -6,7 +6,7 @@
 //! already applied, the revision guard reports a duplicate, and a sink that confirmed it in this execution environment
 //! does not receive it again ([`ConfirmedChanges`]).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,8 +17,8 @@ use millrace_shared::checkpoint::{self, MissingSequenceNumberError};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::metric::{self, CounterMetric};
-use millrace_shared::quarantine::{ObjectNaming, Quarantine};
-use millrace_shared::revision::{Revision, SequenceNumber};
+use millrace_shared::quarantine::Quarantine;
+use millrace_shared::revision::SequenceNumber;
 use millrace_shared::stream::{self as dialect, BatchResponse, CONTRADICTION, EventParseError, StreamRecord};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -150,7 +150,6 @@ impl AppliedBatch<'_> {
 struct PoisonRecord<'s> {
     sink: &'s str,
     index: usize,
-    naming: ObjectNaming,
     reason: String,
 }
 
@@ -237,7 +236,6 @@ impl ReplicatorHandler {
         unfit.extend(contradicting.into_iter().map(|place| PoisonRecord {
             sink: PARSE_STAGE,
             index: changes[place].index,
-            naming: ObjectNaming::Content,
             reason: format!("{CONTRADICTION}: that record was applied; a redrive sets the item to the table's state"),
         }));
         let settled: Vec<&Change<'_>> = survivors.into_iter().map(|place| changes[place]).collect();
@@ -250,7 +248,7 @@ impl ReplicatorHandler {
         let sinks = self.sinks.iter().zip(shares).enumerate();
         let (tried, quarantine_outcome) = join(
             join_all(sinks.map(|(place, (sink, share))| apply(place, &**sink, share, decided, &applying, started))),
-            self.quarantine_records(&records, &name_apart(unfit, &records), invocation),
+            self.quarantine_records(&records, &unfit, invocation),
         )
         .await;
         if tried.iter().any(Result::is_err) {
@@ -259,8 +257,7 @@ impl ReplicatorHandler {
         }
         let outcomes: Vec<AppliedBatch<'_>> = tried.into_iter().collect::<Result<_, SinkMisconfiguredError>>()?;
         let (poison, lacking) = sort_failures(&outcomes);
-        let quarantine_outcome =
-            quarantine_outcome.and(self.quarantine_records(&records, &name_apart(poison, &records), invocation).await);
+        let quarantine_outcome = quarantine_outcome.and(self.quarantine_records(&records, &poison, invocation).await);
 
         let failed: BTreeSet<usize> = lacking.union(&quarantine_outcome.failing).copied().collect();
         let answer = checkpoint::batch_response(&records, failed.iter().copied());
@@ -382,8 +379,8 @@ impl ReplicatorHandler {
         // records.
         let (mut failed, mut first_error) = (Vec::new(), None);
         let put = |place: usize| {
-            let PoisonRecord { sink, index, naming, reason } = &poison[place];
-            self.quarantine.put(sink, &records[*index], *naming, reason)
+            let PoisonRecord { sink, index, reason } = &poison[place];
+            self.quarantine.put(sink, &records[*index], reason)
         };
         let puts = for_each_until(invocation.deadline, PUTS_IN_FLIGHT, 0..poison.len(), put, |place, put| {
             match put {
@@ -438,27 +435,11 @@ fn readable<'b, 'a>(records: &'b [StreamRecord<'a>]) -> (Vec<&'b Change<'a>>, Ve
         match &record.read {
             Ok(change) => changes.push(change),
             Err(reason) => {
-                let (naming, reason) = (ObjectNaming::Position, reason.to_string());
-                unreadable.push(PoisonRecord { sink: PARSE_STAGE, index, naming, reason });
+                unreadable.push(PoisonRecord { sink: PARSE_STAGE, index, reason: reason.to_string() });
             }
         }
     }
     (changes, unreadable)
-}
-
-/// Adds the content digest to a record's object name if another record of the batch is quarantined for the same sink
-/// with the same position: otherwise the second object would overwrite the first.
-fn name_apart<'s>(mut poison: Vec<PoisonRecord<'s>>, records: &[StreamRecord<'_>]) -> Vec<PoisonRecord<'s>> {
-    let mut first_of: HashMap<(&str, Revision), usize> = HashMap::new();
-    for PoisonRecord { sink, index, naming, .. } in &mut poison {
-        let record = &records[*index];
-        let Some((source, number)) = record.source.as_ref().zip(record.number) else { continue };
-        let first = *first_of.entry((*sink, Revision::new(source.label(), number))).or_insert(*index);
-        if records[first].raw.get() != record.raw.get() {
-            *naming = ObjectNaming::Content;
-        }
-    }
-    poison
 }
 
 /// Fails if a written item comes without its image. This is not an error of the record: every record of such a stream
@@ -499,7 +480,7 @@ fn sort_failures<'s>(outcomes: &'s [AppliedBatch<'_>]) -> (Vec<PoisonRecord<'s>>
             match kind {
                 FailureKind::Transient(_) => drop(lacking.insert(*index)),
                 FailureKind::Permanent(reason) => {
-                    poison.push(PoisonRecord { sink, index: *index, naming: naming(reason), reason: reason.clone() });
+                    poison.push(PoisonRecord { sink, index: *index, reason: reason.clone() });
                 }
             }
         }
@@ -509,12 +490,6 @@ fn sort_failures<'s>(outcomes: &'s [AppliedBatch<'_>]) -> (Vec<PoisonRecord<'s>>
 
 fn is_transient(failure: &FailedChange) -> bool {
     matches!(failure.kind, FailureKind::Transient(_))
-}
-
-/// Returns the naming scheme of a record that a sink cannot store. A record that contradicts another one shares its
-/// position with that one, and with any further one in another batch.
-fn naming(reason: &str) -> ObjectNaming {
-    if reason.starts_with(CONTRADICTION) { ObjectNaming::Content } else { ObjectNaming::Position }
 }
 
 fn first_transient(outcomes: &[AppliedBatch<'_>]) -> Option<String> {
