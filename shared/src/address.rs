@@ -1,4 +1,4 @@
-//! The addresses of tables and IAM roles: [`TableAddress`], [`RoleArn`] and [`region`].
+//! The addresses of tables, IAM roles and KMS keys: [`TableAddress`], [`RoleArn`], [`key_arn`] and [`region`].
 
 use serde::{Serialize, Serializer};
 
@@ -174,6 +174,28 @@ pub fn region(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses the ARN of a KMS key, in the strictest form of the parameter `SourceKeyArn` of infra/replication.yaml.
+///
+/// # Errors
+/// The problem and the fix if the text is not the ARN of a key, such as that of an alias.
+pub fn key_arn(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let is_key = match parts[..] {
+        ["arn", partition, "kms", region, account, resource] => {
+            let id = resource.strip_prefix("key/");
+            let is_id =
+                |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            is_partition(partition) && is_label(region) && is_account(account) && id.is_some_and(is_id)
+        }
+        _ => false,
+    };
+    if is_key {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("is {text:?}: set it to arn:aws:kms:<region>:<account>:key/<id>"))
+    }
+}
+
 fn is_table_name(text: &str) -> bool {
     (3..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
@@ -234,6 +256,26 @@ mod tests {
             "arn:aws:iam::111122223333:role/",
         ] {
             assert!(RoleArn::parse(text).unwrap_err().contains("role/<name>"), "{text}");
+        }
+    }
+
+    #[test]
+    fn kms_key_is_an_arn_of_a_key() {
+        for text in ["arn:aws:kms:eu-west-1:111122223333:key/mrk-0a1b", "arn:aws-cn:kms:cn-north-1:111122223333:key/0A"]
+        {
+            assert_eq!(key_arn(text).unwrap(), text);
+        }
+        for text in [
+            "",
+            "0a1b",
+            "arn:aws:kms:eu-west-1:111122223333:alias/a",
+            "arn:aws:kms:eu-west-1:111122223333:key/",
+            "arn:aws:kms:eu-west-1:111122223333:key/0a CodeBucket=b",
+            "arn:aws:kms:eu-west-1$(id):111122223333:key/0a",
+            "arn:aws:kms:eu-west-1:111122223333:key/0a\n",
+        ] {
+            let said = key_arn(text).unwrap_err();
+            assert!(said.contains(&format!("{text:?}")) && said.contains("key/<id>"), "{said}");
         }
     }
 

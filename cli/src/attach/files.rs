@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use millrace_local::table_description::{TableArn, TableCapacity, TableDescription};
 use millrace_shared::file::{regular_file, replace_file};
+use millrace_shared::shell;
 use serde_json::{Value, json};
 
 use super::findings::{ArchiveMode, AttachChoices, AttachPlan, backfill_read_units, key_parameter};
@@ -53,9 +54,7 @@ pub(super) struct AttachCommands {
 
 impl AttachCommands {
     fn new(folder: &Path, table: &TableDescription, stack_name: &str) -> Self {
-        // SAM CLI looks for a relative path in the folder of the template.
-        let base = if folder.is_absolute() { "" } else { "$PWD/" };
-        let config = format!("--config-file \"{base}{}\"", folder.join("samconfig.toml").display());
+        let config = format!("--config-file {}", config_path(folder));
         let region = &table.arn.region;
         let machine = format!(
             "--state-machine-arn \"$(aws cloudformation describe-stacks --region {region} --stack-name \
@@ -147,6 +146,19 @@ fn pretty(document: &Value) -> String {
     format!("{document:#}\n")
 }
 
+/// Returns the path of samconfig.toml as an argument of a shell command. SAM CLI looks for a relative path in the
+/// folder of the template.
+fn config_path(folder: &Path) -> String {
+    let path = folder.join("samconfig.toml").display().to_string();
+    let base = if folder.is_absolute() { "" } else { "$PWD/" };
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/_.:- ".contains(letter);
+    match base {
+        _ if path.chars().all(is_plain) => format!("\"{base}{path}\""),
+        "" => shell::quote(&path),
+        _ => format!("\"$PWD\"/{}", shell::quote(&path)),
+    }
+}
+
 /// Returns the parameters of infra/replication.yaml, as SAM CLI reads them.
 fn parameters(
     observation: &TableObservation,
@@ -206,9 +218,20 @@ fn samconfig(table: &TableDescription, parameters: &[(&'static str, String)], st
     text
 }
 
-/// Returns a basic string of TOML.
+/// Returns a basic string of TOML, in which quotation marks, backslashes and control characters are escaped.
 fn toml_string(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    let mut string = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => string.extend(['\\', letter]),
+            _ if letter.is_control() => {
+                let _ = write!(string, "\\u{:04X}", u32::from(letter));
+            }
+            _ => string.push(letter),
+        }
+    }
+    string.push('"');
+    string
 }
 
 /// Returns the replication document of the deployment.
@@ -302,7 +325,7 @@ fn policies_section(folder: &Path, table: &TableDescription, plan: &AttachPlan, 
         return String::new();
     }
     let policies = folder.join("policies.json");
-    let policies = policies.display();
+    let policies = shell::quote(&policies.display().to_string());
     let mut text = format!(
         "## Policies\n\nThe table is in account {account}, the stack in {stack_account}. The owner of the table \
          adds two resource policies. `put-resource-policy` replaces a policy that exists: `aws dynamodb \
@@ -315,7 +338,7 @@ fn policies_section(folder: &Path, table: &TableDescription, plan: &AttachPlan, 
         let _ = writeln!(
             text,
             "aws dynamodb put-resource-policy --region {} --resource-arn '{arn}' \\\n  \
-             --policy \"$(jq -c .{part}.policy '{policies}')\"",
+             --policy \"$(jq -c .{part}.policy {policies})\"",
             table.arn.region
         );
     }
@@ -336,7 +359,7 @@ fn policies_section(folder: &Path, table: &TableDescription, plan: &AttachPlan, 
 /// Returns what the owner of the existing replica, or of its role, adds before the deployment.
 fn replica_section(folder: &Path, replica: &TableArn, table: &TableDescription, choices: &AttachChoices) -> String {
     let policies = folder.join("policies.json");
-    let policies = policies.display();
+    let policies = shell::quote(&policies.display().to_string());
     let stack_account = choices.account_of_stack(table);
     if let Some(role) = &choices.replica_role {
         let name = role.as_str().rsplit('/').next().unwrap_or_default();
@@ -345,9 +368,9 @@ fn replica_section(folder: &Path, replica: &TableArn, table: &TableDescription, 
              owner adds the statement of the trust policy to the one that the role has, since \
              `update-assume-role-policy` replaces it, and the policy:\n\n```sh\n\
              aws iam update-assume-role-policy --role-name {name} \\\n  \
-             --policy-document \"$(jq -c .replica_role.trust_policy '{policies}')\"\n\
+             --policy-document \"$(jq -c .replica_role.trust_policy {policies})\"\n\
              aws iam put-role-policy --role-name {name} --policy-name millrace-replica \\\n  \
-             --policy-document \"$(jq -c .replica_role.policy '{policies}')\"\n```\n\n\
+             --policy-document \"$(jq -c .replica_role.policy {policies})\"\n```\n\n\
              If the replica is encrypted with a key of its owner, the role must be allowed to use it, too.\n\n",
             role = role.as_str(),
             account = role.account(),
@@ -360,7 +383,7 @@ fn replica_section(folder: &Path, replica: &TableArn, table: &TableDescription, 
         "## The policy of the replica\n\n`{replica}` is in another account than the stack, {stack_account}. Its owner \
          adds a resource policy; `put-resource-policy` replaces one that exists:\n\n```sh\n\
          aws dynamodb put-resource-policy --region {} --resource-arn '{replica}' \\\n  \
-         --policy \"$(jq -c .replica.policy '{policies}')\"\n```\n\n",
+         --policy \"$(jq -c .replica.policy {policies})\"\n```\n\n",
         replica.region
     )
 }

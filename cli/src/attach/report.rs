@@ -18,7 +18,7 @@ pub(super) fn text(observation: &TableObservation, plan: &AttachPlan, files: Opt
     let table = &observation.table;
     let mut text = format!("{}\n\n", table.arn);
     for (name, value) in rows(observation) {
-        let _ = writeln!(text, "  {name:<12}  {value}");
+        let _ = writeln!(text, "  {name:<12}  {}", printable(&value));
     }
     if let Some(cost) = CostEstimate::new(table) {
         text.push_str("\nestimated cost (list prices of us-east-1, docs/cost.md)\n");
@@ -36,7 +36,7 @@ pub(super) fn text(observation: &TableObservation, plan: &AttachPlan, files: Opt
             let _ = writeln!(text, "\n{heading}");
         }
         for finding in findings {
-            let _ = writeln!(text, "  {:<12}  {}", finding.subject, finding.text);
+            let _ = writeln!(text, "  {:<12}  {}", finding.subject, printable(&finding.text));
             if !finding.fix.is_empty() {
                 let _ = writeln!(text, "  {:<12}  fix: {}", "", finding.fix);
             }
@@ -71,6 +71,12 @@ pub(super) fn text(observation: &TableObservation, plan: &AttachPlan, files: Opt
         None => text.push_str("\nno files were written\n"),
     }
     text.trim_end().to_owned()
+}
+
+/// Escapes control characters: the name of an attribute can be any text, and a terminal executes some of them.
+fn printable(text: &str) -> String {
+    let escaped = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
+    text.chars().map(escaped).collect()
 }
 
 /// Returns the report as one JSON document.

@@ -461,3 +461,151 @@ fn files_with_other_contents_are_not_overwritten() {
     assert!(std::fs::read_to_string(&config).unwrap().contains("SourceTableName=Orders") && policies.exists());
     assert_eq!(std::fs::read_dir(folder.path().join("Orders")).unwrap().count(), 4, "no temporary file is left");
 }
+
+/// Splits a command into words as a POSIX shell does, with a NUL before each character that the shell would execute.
+fn shell_words(command: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut letters = command.chars();
+    while let Some(letter) = letters.next() {
+        let is_blank = quote.is_none() && " \t\n".contains(letter);
+        if is_blank {
+            words.extend(word.take());
+            continue;
+        }
+        if letter == '\\' && quote != Some('\'') {
+            match letters.next() {
+                Some('\n') | None => {}
+                Some(next) => word.get_or_insert_default().push(next),
+            }
+            continue;
+        }
+        let word = word.get_or_insert_default();
+        if quote == Some(letter) {
+            quote = None;
+        } else if quote.is_none() && "'\"".contains(letter) {
+            quote = Some(letter);
+        } else {
+            let is_active = match quote {
+                None => "$`;&|<>(){}*?[]~#!".contains(letter),
+                Some('"') => "$`".contains(letter),
+                Some(_) => false,
+            };
+            word.extend(is_active.then_some('\0'));
+            word.push(letter);
+        }
+    }
+    assert_eq!(quote, None, "an open quotation: {command}");
+    words.extend(word);
+    words
+}
+
+/// The commands for a description, and its parameters as SAM CLI receives them; `None` if the description is refused.
+fn written(description: &str) -> Option<(Vec<Vec<String>>, Vec<(String, String)>)> {
+    let table = TableDescription::parse(description).ok()?;
+    let (mut commands, mut parameters) = (Vec::new(), Vec::new());
+    let copy = TableArn::parse("arn:aws:dynamodb:us-east-1:999988887777:table/Copy").unwrap();
+    let choices = AttachChoices { stack_account: Some("999988887777".to_owned()), ..choices() };
+    let mut offline = TableObservation::offline(table, Some(copy));
+    for is_absent in [false, true] {
+        if is_absent {
+            offline.replica.as_mut().unwrap().table = CheckResult::Known(None);
+        }
+        for has_stream in [true, false] {
+            let mut observation = offline.clone();
+            observation.table.stream = observation.table.stream.filter(|_| has_stream);
+            let plan = AttachPlan::new(&observation, &choices);
+            commands.extend(plan.findings.iter().flat_map(|finding| &finding.commands).map(|text| shell_words(text)));
+            if plan.is_blocked() {
+                continue;
+            }
+            let folder = tempfile::tempdir().unwrap();
+            let files = AttachFiles::new(folder.path(), &observation, &plan, &choices);
+            files.write(false).unwrap();
+            let read = |name: &str| {
+                let path = folder.path().join(&observation.table.name).join(name);
+                std::fs::read_to_string(path).unwrap().replace(folder.path().to_str().unwrap(), "/attach")
+            };
+            let readme = read("README.md");
+            commands.extend(readme.split("```sh\n").skip(1).map(|part| shell_words(part.split("```").next().unwrap())));
+            for line in read("samconfig.toml").lines().filter(|line| line.starts_with("    \"")) {
+                let pair: String = serde_json::from_str(line.trim().trim_end_matches(',')).unwrap();
+                let (name, value) = pair.split_once('=').unwrap();
+                let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+                // SAM CLI ends a value without quotation marks at a space, and reads another parameter after it.
+                let rest = quoted.map_or_else(|| value.to_owned(), |value| value.replace("\\\"", ""));
+                let is_whole = !rest.contains('"') && (quoted.is_some() || !rest.contains(char::is_whitespace));
+                assert!(is_whole && !rest.contains(char::is_control), "{pair:?}");
+                parameters.push((name.to_owned(), value.to_owned()));
+            }
+            for name in ["policies.json", "replication.json"] {
+                serde_json::from_str::<serde_json::Value>(&read(name)).unwrap();
+            }
+        }
+    }
+    Some((commands, parameters))
+}
+
+/// The members of a description, each with a text that is found in no other place.
+const MEMBERS: [(&str, &str); 9] = [
+    ("eu-west-1", "xx-token-7"),
+    ("arn:aws:", "arn:aws-token:"),
+    ("123456789012", "314159265358"),
+    ("Orders", "TokenTable"),
+    ("2026-11-27T08:00:00.000", "2031-01-02T03:04:05.678"),
+    ("\"pk\"", "\"tokenpartition\""),
+    ("\"sk\"", "\"tokensort\""),
+    ("by-status", "tokenindex"),
+    ("\"ACTIVE\"", "\"TOKEN\""),
+];
+
+fn hostile_text() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let payload = prop::sample::select(vec![
+        "$(touch /tmp/x)",
+        "`id`",
+        "'",
+        "\"",
+        "\\",
+        "\n",
+        " CodeBucket=evil",
+        ";id",
+        "|id",
+        "&",
+        "\u{1b}[2J",
+        "\\\"",
+        "$PWD",
+    ]);
+    prop_oneof![
+        "[a-z0-9-]{3,12}",
+        "\\PC{1,12}",
+        ("[a-z0-9-]{0,6}", payload, "[a-z0-9-]{0,6}").prop_map(|(before, payload, after)| before + payload + &after),
+    ]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_member_is_refused_or_remains_in_its_word(member in 0..MEMBERS.len(), text in hostile_text()) {
+        let (needle, token) = MEMBERS[member];
+        let encoded = serde_json::Value::from(text.as_str()).to_string();
+        let encoded = encoded.trim_start_matches('"').strip_suffix('"').unwrap_or_default();
+        // The part of the token that the text replaces.
+        let bare = token.trim_matches('"').trim_start_matches("arn:").trim_end_matches(':');
+        let hostile = written(&ORDERS.replace(needle, &token.replace(bare, encoded)));
+        let Some((commands, parameters)) = hostile else { return Ok(()) };
+        let (expected, expected_parameters) = written(&ORDERS.replace(needle, token)).unwrap();
+        // Names of attributes are words of JSON in a command.
+        let in_word = |word: &String| word.replace(bare, if word.starts_with('[') { encoded } else { &text });
+        let expected: Vec<Vec<String>> = expected.iter().map(|words| words.iter().map(in_word).collect()).collect();
+        if !parameters.is_empty() {
+            proptest::prop_assert_eq!(&commands, &expected);
+            let names = |pairs: &[(String, String)]| pairs.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+            proptest::prop_assert_eq!(names(&parameters), names(&expected_parameters));
+        }
+        // A description that blocks has fewer commands, and none with other words than these.
+        let is_active = |words: &Vec<String>| words.iter().any(|word| word.contains('\0'));
+        let active = commands.iter().filter(|words| is_active(words)).count();
+        proptest::prop_assert!(active <= expected.iter().filter(|words| is_active(words)).count());
+    }
+}

@@ -4,13 +4,18 @@
 //! SDK's response to the same call ([`TableDescription::from_sdk`]). Both have one reader (`member`), so both report the
 //! same errors: the member as a JSON pointer, its value, and what was expected.
 //!
+//! The text may come from anybody, and its members are written to commands and files: names and ARNs are therefore
+//! accepted only in their documented format. Only the names of attributes may be any text.
+//!
 //! Only members that replication depends on are read. A member that is absent because DynamoDB omits it for such a
 //! table has its documented meaning; a member that another tool may have dropped is `None`, which is not the same as
 //! *off*.
 
 use std::fmt;
 
-use millrace_shared::change::latest_stream_command;
+use millrace_shared::address::{self, TableAddress};
+use millrace_shared::change::{StreamSource, latest_stream_command};
+use millrace_shared::revision::StreamLabel;
 use serde_json::Value;
 
 use crate::template::{AttributeType, KeyDefinition, SecondaryIndex};
@@ -56,15 +61,12 @@ impl TableArn {
     /// # Errors
     /// [`TableArnError`] if it is not one, such as the ARN of a stream or an index.
     pub fn parse(text: &str) -> Result<Self, TableArnError> {
-        let invalid = || TableArnError(text.to_owned());
-        let parts: Vec<&str> = text.splitn(6, ':').collect();
-        let ["arn", partition, "dynamodb", region, account, resource] = parts[..] else { return Err(invalid()) };
-        let table = resource.strip_prefix("table/").filter(|table| is_table_name(table)).ok_or_else(invalid)?;
-        let is_account = account.len() == 12 && account.bytes().all(|digit| digit.is_ascii_digit());
-        if partition.is_empty() || region.is_empty() || !is_account {
-            return Err(invalid());
-        }
-        let [partition, region, account, table] = [partition, region, account, table].map(str::to_owned);
+        let address = TableAddress::parse_arn(text).ok();
+        let parts = address.as_ref().and_then(|address| {
+            let table = address.name().to_owned();
+            Some((address.partition()?.to_owned(), address.region()?.to_owned(), address.account()?.to_owned(), table))
+        });
+        let (partition, region, account, table) = parts.ok_or_else(|| TableArnError(text.to_owned()))?;
         Ok(Self { partition, region, account, table })
     }
 }
@@ -432,7 +434,7 @@ impl TableDescription {
         Ok(Self {
             name: arn.table.clone(),
             arn,
-            status: table.required("TableStatus")?.text()?.to_owned(),
+            status: table.required("TableStatus")?.word()?,
             partition_key,
             sort_key,
             global_indexes: indexes(&table, "GlobalSecondaryIndexes")?,
@@ -444,14 +446,14 @@ impl TableDescription {
             former_stream_arn,
             encryption: table.optional("SSEDescription")?.map(|member| encryption(&member)).transpose()?.flatten(),
             replicas: replicas(&table)?,
-            global_table_version: table.optional_text("GlobalTableVersion")?,
+            global_table_version: table.optional_word("GlobalTableVersion")?,
             capacity: capacity(&table)?,
             deletion_protection: table
                 .optional("DeletionProtectionEnabled")?
                 .map(|protection| protection.boolean())
                 .transpose()?,
             table_class: match table.optional("TableClassSummary")? {
-                Some(summary) => summary.optional_text("TableClass")?,
+                Some(summary) => summary.optional_word("TableClass")?,
                 None => None,
             }
             .unwrap_or_else(|| "STANDARD".to_owned()),
@@ -522,13 +524,22 @@ fn primary_key(
     }
 }
 
+/// Returns the name of an index, which has the format of a table's name.
+fn index_name(member: &JsonMember) -> Result<String, TableDescriptionError> {
+    let name = member.text()?;
+    if is_table_name(name) {
+        return Ok(name.to_owned());
+    }
+    Err(member.error(&format!("{name:?} is not the name of an index: expected 3 to 255 letters, digits, _, . or -")))
+}
+
 fn indexes(table: &JsonMember, name: &str) -> Result<Vec<SecondaryIndex>, TableDescriptionError> {
     let one = |index: JsonMember| {
         let projection = index.required("Projection")?;
         let non_key = projection.optional("NonKeyAttributes")?;
         let non_key = non_key.map(|names| names.elements()).transpose()?.unwrap_or_default();
         Ok(SecondaryIndex {
-            name: index.required("IndexName")?.text()?.to_owned(),
+            name: index_name(&index.required("IndexName")?)?,
             keys: key_schema(&index.required("KeySchema")?)?,
             projection: projection
                 .required("ProjectionType")?
@@ -555,7 +566,9 @@ fn stream(
         None => false,
     };
     let Some(specification) = specification.filter(|_| enabled) else {
-        return Ok((None, table.optional_text("LatestStreamArn")?));
+        let former = table.optional("LatestStreamArn")?.map(|arn| stream_label(&arn, table_arn).map(|_| arn));
+        let former = former.transpose()?.map(|arn| arn.text().map(str::to_owned)).transpose()?;
+        return Ok((None, former));
     };
     let view = specification.required("StreamViewType")?.one_of(&[
         ("NEW_AND_OLD_IMAGES", StreamViewType::NewAndOldImages),
@@ -564,35 +577,62 @@ fn stream(
         ("KEYS_ONLY", StreamViewType::KeysOnly),
     ])?;
     let arn = table.required("LatestStreamArn")?;
-    let Some((_, label)) = arn.text()?.split_once("/stream/") else {
-        return Err(arn.error(&format!("{:?}: expected the ARN of a stream, …:table/NAME/stream/LABEL", arn.text()?)));
+    let from_arn = stream_label(&arn, table_arn)?;
+    let label = match table.optional("LatestStreamLabel")? {
+        Some(label) if StreamLabel::parse(label.text()?).is_err() => {
+            let problem =
+                format!("{:?}: expected the label of a stream, such as 2026-11-27T08:00:00.000", label.text()?);
+            return Err(label.error(&problem));
+        }
+        Some(label) => label.text()?.to_owned(),
+        None => from_arn,
     };
-    // A stream of another table, or of the table of the same name in another Region, account or partition.
-    if arn.text()?.split_once("/stream/").map(|(table, _)| table) != Some(table_arn.to_string().as_str()) {
-        return Err(arn.error(&format!(
-            "{:?} is not a stream of {table_arn}: set it to the ARN that this command prints: {}",
-            arn.text()?,
-            latest_stream_command(&table_arn.to_string())
-        )));
-    }
-    let label = table.optional_text("LatestStreamLabel")?.unwrap_or_else(|| label.to_owned());
     Ok((Some(TableStream { arn: arn.text()?.to_owned(), label, view }), None))
 }
 
+/// Returns the label in the ARN of a stream of this table.
+fn stream_label(arn: &JsonMember, table_arn: &TableArn) -> Result<String, TableDescriptionError> {
+    let text = arn.text()?;
+    let Some((of_table, label)) = text.split_once("/stream/") else {
+        return Err(arn.error(&format!("{text:?}: expected the ARN of a stream, …:table/NAME/stream/LABEL")));
+    };
+    // A stream of another table, or of the table of the same name in another Region, account or partition.
+    if of_table != table_arn.to_string() {
+        return Err(arn.error(&format!(
+            "{text:?} is not a stream of {table_arn}: set it to the ARN that this command prints: {}",
+            latest_stream_command(&table_arn.to_string())
+        )));
+    }
+    StreamSource::parse(text.into()).map_err(|_| {
+        arn.error(&format!("{text:?}: expected a label such as 2026-11-27T08:00:00.000 after {table_arn}/stream/"))
+    })?;
+    Ok(label.to_owned())
+}
+
 fn encryption(member: &JsonMember) -> Result<Option<TableEncryption>, TableDescriptionError> {
-    let status = member.required("Status")?.text()?.to_owned();
+    let status = member.required("Status")?.word()?;
     // DynamoDB describes a table whose key AWS owns without the member, or as disabled.
     if status == "DISABLED" {
         return Ok(None);
     }
-    let kind = member.optional_text("SSEType")?.unwrap_or_else(|| "KMS".to_owned());
-    Ok(Some(TableEncryption { status, kind, key_arn: member.optional_text("KMSMasterKeyArn")? }))
+    let kind = member.optional_word("SSEType")?.unwrap_or_else(|| "KMS".to_owned());
+    let key_arn = |key: JsonMember| {
+        let text = key.text()?;
+        address::key_arn(text).map_err(|_| {
+            key.error(&format!("{text:?}: expected the ARN of a KMS key, arn:PARTITION:kms:REGION:ACCOUNT:key/ID"))
+        })
+    };
+    let key_arn = member.optional("KMSMasterKeyArn")?.map(key_arn).transpose()?;
+    Ok(Some(TableEncryption { status, kind, key_arn }))
 }
 
 fn replicas(table: &JsonMember) -> Result<Vec<GlobalReplica>, TableDescriptionError> {
     let one = |replica: JsonMember| {
-        let region = replica.required("RegionName")?.text()?.to_owned();
-        Ok(GlobalReplica { region, status: replica.optional_text("ReplicaStatus")? })
+        let member = replica.required("RegionName")?;
+        let text = member.text()?;
+        let region = address::region(text)
+            .map_err(|_| member.error(&format!("{text:?}: expected the name of a Region, such as eu-west-1")))?;
+        Ok(GlobalReplica { region, status: replica.optional_word("ReplicaStatus")? })
     };
     let Some(replicas) = table.optional("Replicas")? else { return Ok(Vec::new()) };
     replicas.elements()?.into_iter().map(one).collect()

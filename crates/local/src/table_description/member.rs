@@ -28,6 +28,8 @@ impl<'v> JsonMember<'v> {
         let found = match self.value {
             Value::Object(_) => "an object".to_owned(),
             Value::Array(_) => "an array".to_owned(),
+            // Unlike JSON, this escapes every control character.
+            Value::String(text) => format!("{text:?}"),
             scalar => scalar.to_string(),
         };
         self.error(&format!("{found}: expected {what}"))
@@ -54,13 +56,20 @@ impl<'v> JsonMember<'v> {
             .ok_or_else(|| self.child(name, self.value).error("missing: expected it in the description"))
     }
 
-    /// Returns the text with this name; `None` if it is absent.
-    pub(super) fn optional_text(&self, name: &str) -> Result<Option<String>, TableDescriptionError> {
-        self.optional(name)?.map(|member| member.text().map(str::to_owned)).transpose()
+    /// Returns the word with this name; `None` if it is absent.
+    pub(super) fn optional_word(&self, name: &str) -> Result<Option<String>, TableDescriptionError> {
+        self.optional(name)?.map(|member| member.word()).transpose()
     }
 
     pub(super) fn text(&self) -> Result<&'v str, TableDescriptionError> {
         self.value.as_str().filter(|text| !text.is_empty()).ok_or_else(|| self.expected("a text"))
+    }
+
+    /// Returns a text that is one word, such as a status or a version: letters, digits, `_`, `.` and `-`.
+    pub(super) fn word(&self) -> Result<String, TableDescriptionError> {
+        let text = self.text()?;
+        let is_word = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        if is_word { Ok(text.to_owned()) } else { Err(self.expected("one word of letters, digits, _, . or -")) }
     }
 
     pub(super) fn number(&self) -> Result<u64, TableDescriptionError> {

@@ -283,10 +283,67 @@ fn an_error_names_the_member_its_value_and_what_was_expected() {
     }
 }
 
+/// The members are written to commands and files.
+#[test]
+fn hostile_texts_are_refused_member_by_member() {
+    const TABLE_ARN: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/Orders";
+    const KEY_ARN: &str = "arn:aws:kms:eu-west-1:123456789012:key/0a1b";
+    let replaced = |text: &str, from: &str, to: &str| json!(text.replace(from, to));
+    let hostile =
+        ["$(touch /tmp/x)", "`id`", "\n", "\u{1b}[2J", " CodeBucket=evil CodePrefix=x", "\"", "'", ";id", "\u{7f}"];
+    for hostile in hostile {
+        let region = format!("eu-west-1{hostile}");
+        let members = [
+            ("/TableName", json!(format!("Orders{hostile}"))),
+            ("/TableArn", replaced(TABLE_ARN, "eu-west-1", &region)),
+            ("/TableArn", replaced(TABLE_ARN, "aws", &format!("aws{hostile}"))),
+            ("/TableArn", replaced(TABLE_ARN, "123456789012", &format!("123456789012{hostile}"))),
+            ("/TableStatus", json!(format!("ACTIVE{hostile}"))),
+            (
+                "/LatestStreamArn",
+                replaced(&format!("{TABLE_ARN}/stream/2026-11-27T08:00:00.000"), "eu-west-1", &region),
+            ),
+            ("/LatestStreamArn", json!(format!("{TABLE_ARN}/stream/2026-11-27T08:00:00.000{hostile}"))),
+            ("/LatestStreamLabel", json!(format!("2026-11-27T08:00:00.000{hostile}"))),
+            ("/SSEDescription/KMSMasterKeyArn", json!(format!("{KEY_ARN}{hostile}"))),
+            ("/SSEDescription/KMSMasterKeyArn", replaced(KEY_ARN, "eu-west-1", &region)),
+            ("/SSEDescription/SSEType", json!(format!("KMS{hostile}"))),
+            ("/SSEDescription/Status", json!(format!("ENABLED{hostile}"))),
+            ("/GlobalSecondaryIndexes/0/IndexName", json!(format!("by-status{hostile}"))),
+            ("/LocalSecondaryIndexes/0/IndexName", json!(format!("local{hostile}"))),
+            ("/Replicas/0/RegionName", json!(region)),
+            ("/Replicas/0/ReplicaStatus", json!(format!("ACTIVE{hostile}"))),
+            ("/GlobalTableVersion", json!(format!("2019.11.21{hostile}"))),
+            ("/TableClassSummary/TableClass", json!(format!("STANDARD{hostile}"))),
+        ];
+        for (pointer, value) in members {
+            let document = changed(|table| {
+                table["Replicas"] = json!([{"RegionName": "us-east-1", "ReplicaStatus": "ACTIVE"}]);
+                table["GlobalTableVersion"] = json!("2019.11.21");
+                *table.pointer_mut(pointer).unwrap() = value.clone();
+            });
+            let error = TableDescription::parse(&document).unwrap_err();
+            assert_eq!(error.pointer, Some(format!("/Table{pointer}")), "{error}");
+            let error = error.to_string();
+            assert!(error.contains("expected") || error.contains("set it to"), "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
+            assert!(error.contains(&format!("{:?}", value.as_str().unwrap())), "{value}: {error}");
+        }
+    }
+    let former = changed(|table| {
+        remove(table, "StreamSpecification");
+        table["LatestStreamArn"] = json!(format!("{TABLE_ARN}/stream/x;id"));
+    });
+    let error = TableDescription::parse(&former).unwrap_err();
+    assert_eq!(error.pointer.as_deref(), Some("/Table/LatestStreamArn"));
+}
+
 #[test]
 fn an_arn_is_that_of_a_table() {
     for text in [
         "Orders",
+        "arn:gcp:dynamodb:eu-west-1:123456789012:table/Orders",
+        "arn:aws:dynamodb:eu-west-1$(id):123456789012:table/Orders",
         "arn:aws:dynamodb:eu-west-1:123456789012:table/Orders/stream/2026-11-27T08:00:00.000",
         "arn:aws:dynamodb:eu-west-1:123456789012:table/Orders/index/by-status",
         "arn:aws:dynamodb:eu-west-1:1234:table/Orders",
