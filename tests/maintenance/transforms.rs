@@ -2,17 +2,23 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use aws_sdk_s3::config::retry::RetryConfig;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use millrace_local::clients;
 use millrace_maintenance::MaintenanceHandler;
 use millrace_replicator::ReplicatorHandler;
+use millrace_replicator::config::ReplicatorConfig;
 use millrace_shared::environment::Environment;
 use serde_json::{Value, json};
 
 use super::replicas::{COPY, ReplicasScene, STAGING, environment};
 use super::scene::{SOURCE, SceneItem, text, to_its_end, user};
+use crate::faults::proxy::{self, HttpFault, ProxiedCall};
 use crate::log_capture::logged;
+use crate::replication::rig::create_table;
 use crate::table_shape::USERS;
 
 pub(super) const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii";
@@ -266,6 +272,64 @@ async fn repair_rewrites_the_hashes_after_a_rotation_of_the_key() {
     assert!(!now.contains_key("gone") && now.contains_key("new"), "{now:?}");
     assert_eq!(differences(&scene.verify().await, "staging"), 0);
     assert!(outdated(&scene, &rotated).await.is_empty());
+}
+
+/// Starts the maintenance function in this environment, and repairs every replica completely.
+async fn repair_completely(scene: &mut MaskedScene, environment: &Environment) {
+    let document = environment.get("REPLICATION").unwrap();
+    scene.maintenance = scene.replicas.maintenance_in(environment, document).await;
+    scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_with_rules_that_are_not_recorded() {
+    let (first, next) = (masked(&usual_rules()), masked(&json!({"include": ["user_id", "timestamp", "status"]})));
+    let mut scene = MaskedScene::start(&first).await;
+    repair_completely(&mut scene, &first).await;
+    assert!(outdated(&scene, &first).await.is_empty());
+
+    let is_refusing = Arc::new(AtomicBool::new(true));
+    let refuses = Arc::clone(&is_refusing);
+    let plan = move |_: &ProxiedCall<'_>| {
+        if refuses.load(Ordering::Relaxed) { HttpFault::Error(503, "SlowDown") } else { HttpFault::None }
+    };
+    let url = proxy::before(scene.replicas.scene.stack.s3_url(), plan).await;
+    let s3 = clients::s3(&url).config().to_builder().retry_config(RetryConfig::disabled()).build();
+    let (s3, dynamodb) = (aws_sdk_s3::Client::from_conf(s3), scene.replicas.scene.dynamodb.clone());
+    let config = ReplicatorConfig::parse(&next).unwrap();
+    scene.replicator = millrace_replicator::connect(&config, dynamodb, None, None, s3);
+    scene.replicator.check().await.unwrap();
+    let ada = scene.person("ada", "active");
+    let log = logged(async {
+        assert!(scene.replicas.write(&scene.replicator, ada.clone()).await.is_some(), "Lambda redelivers the change");
+    });
+    let log = log.await.join("\n");
+    assert!(log.contains("before the rules of the replica are recorded in FAILURE_BUCKET"), "{log}");
+    assert!(scene.statuses().await.is_empty(), "nothing is written with the next rules");
+    assert!(outdated(&scene, &first).await.is_empty(), "the former rules still hold for every item");
+
+    is_refusing.store(false, Ordering::Relaxed);
+    assert_eq!(scene.replicas.deliver(&scene.replicator, &ada).await, None);
+    assert_eq!(scene.statuses().await, owned(&[("ada", "active")]));
+    assert_eq!(outdated(&scene, &first).await, ["staging"], "the replica has an item of the next rules");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn same_rules_at_another_table_need_a_repair() {
+    const OTHER: &str = "UsersStagingOther";
+    let first = masked(&usual_rules());
+    let mut scene = MaskedScene::start(&first).await;
+    repair_completely(&mut scene, &first).await;
+    assert!(outdated(&scene, &first).await.is_empty());
+    create_table(&scene.replicas.scene.dynamodb, OTHER, USERS.key).await;
+    let document = first.get("REPLICATION").unwrap().replace(STAGING, OTHER);
+    let other = first.clone().with("REPLICATION", document);
+    assert_eq!(outdated(&scene, &other).await, ["staging"], "that table may have items of other rules");
+    repair_completely(&mut scene, &other).await;
+    assert!(outdated(&scene, &other).await.is_empty());
+    // The times of objects in S3 are whole seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    assert_eq!(outdated(&scene, &first).await, ["staging"], "the changes since then are in the other table");
 }
 
 /// Starts the replicator; returns the replicas that it reports as outdated.

@@ -499,8 +499,11 @@ fn shell_words(command: &str) -> Vec<String> {
     words
 }
 
-/// The commands for a description, and its parameters as SAM CLI receives them; `None` if the description is refused.
-fn written(description: &str) -> Option<(Vec<Vec<String>>, Vec<(String, String)>)> {
+/// The words of each command, and the parameters as SAM CLI receives them.
+type WrittenTexts = (Vec<Vec<String>>, Vec<(String, String)>);
+
+/// The commands and parameters for a description; `None` if the description is refused.
+fn written(description: &str) -> Option<WrittenTexts> {
     let table = TableDescription::parse(description).ok()?;
     let (mut commands, mut parameters) = (Vec::new(), Vec::new());
     let copy = TableArn::parse("arn:aws:dynamodb:us-east-1:999988887777:table/Copy").unwrap();

@@ -26,7 +26,8 @@ use aws_smithy_types::retry::ErrorKind;
 use bytes::Bytes;
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use tokio::time::sleep;
 
@@ -519,16 +520,17 @@ fn accept<E>(operation: &WireOperation, response: ReceivedResponse) -> Result<()
 /// Returns whether a body is a JSON object that is empty or has a member of a response of `DynamoDB`. The responses of
 /// its operations on one item have no other members than [`RESPONSE_MEMBERS`].
 fn is_response_of_operation(body: &[u8]) -> bool {
-    let begins_with = |member: &&str| {
+    let begins_with = |member: &str| {
         let rest = body.strip_prefix(b"{\"").and_then(|rest| rest.strip_prefix(member.as_bytes()));
         rest.is_some_and(|rest| rest.starts_with(b"\":"))
     };
-    if body == NOTHING || RESPONSE_MEMBERS.iter().any(|member| begins_with(member)) {
+    if body == NOTHING || RESPONSE_MEMBERS.into_iter().any(begins_with) {
         return true;
     }
-    let members: Result<HashMap<Cow<'_, str>, IgnoredAny>, _> = serde_json::from_slice(body);
-    members
-        .is_ok_and(|members| members.is_empty() || RESPONSE_MEMBERS.iter().any(|member| members.contains_key(*member)))
+    let members: Result<HashMap<Cow<'_, str>, &RawValue>, _> = serde_json::from_slice(body);
+    members.is_ok_and(|members| {
+        members.is_empty() || RESPONSE_MEMBERS.into_iter().any(|member| members.contains_key(member))
+    })
 }
 
 /// Parses a body as the caller's type.

@@ -68,6 +68,8 @@ pub struct SinksConfig {
 struct SinkRules {
     transform: Arc<ItemTransform>,
     setting: String,
+    /// The digest of the rules and of the table.
+    digest: String,
 }
 
 impl SinksConfig {
@@ -261,30 +263,30 @@ impl SinksConfig {
         &self.columns
     }
 
-    /// Returns the replicas of the document, each with the digest of its rules; `None` if it stores items as they are.
+    /// Returns the replicas of the document, each with the digest of its rules and of its table; `None` if it stores items as they are.
     #[must_use]
     pub fn transform_digests(&self) -> Vec<(SinkName, Option<String>)> {
         let tables = self.replicas.iter().filter(|replica| replica.setting != REPLICA_TABLE);
-        let tables = tables.map(|replica| (&replica.name, &replica.transform));
-        let relational = self.tables.iter().map(|replica| (&replica.name, &replica.transform));
-        let digest = |transform: &Option<Arc<ItemTransform>>| transform.as_ref().map(|rules| rules.digest().to_owned());
-        tables.chain(relational).map(|(name, transform)| (name.clone(), digest(transform))).collect()
+        let tables = tables.map(|replica| (replica.name.clone(), replica.digest()));
+        tables.chain(self.tables.iter().map(|replica| (replica.name.clone(), replica.digest()))).collect()
     }
 
     /// Returns the transformation of a PostgreSQL sink.
     fn rules_of(&self, sink: &PostgresSink) -> Option<SinkRules> {
-        let RelationalTable { setting, transform, .. } =
-            self.tables.iter().find(|table| table.name.as_str() == sink.name())?;
-        Some(SinkRules { transform: transform.clone()?, setting: format!("{setting}/attributes") })
+        let table = self.tables.iter().find(|table| table.name.as_str() == sink.name())?;
+        let setting = format!("{}/attributes", table.setting);
+        Some(SinkRules { transform: table.transform.clone()?, setting, digest: table.digest()? })
     }
 
     /// Returns the `DynamoDB` sinks, each with its transformation.
     fn dynamodb_sinks(&self, clients: &ReplicaClients) -> impl Iterator<Item = (DynamoDbSink, Option<SinkRules>)> {
-        self.replicas.iter().map(|ReplicaTable { name, setting, table, transform }| {
+        self.replicas.iter().map(|replica| {
+            let ReplicaTable { name, setting, table, transform } = replica;
             let ReplicaClient { client, role } = clients.of(name);
-            let rules = transform.clone().map(|transform| SinkRules {
+            let rules = transform.clone().zip(replica.digest()).map(|(transform, digest)| SinkRules {
                 transform,
                 setting: setting.trim_end_matches("/table").to_owned() + "/attributes",
+                digest,
             });
             let sink = DynamoDbSink::new(client, table.table.as_str(), table.max_concurrency, self.tombstone)
                 .with_name(name.clone(), setting.clone())
@@ -368,14 +370,18 @@ pub async fn load_document(environment: Environment, s3: &aws_sdk_s3::Client) ->
 
 fn as_sink(sink: impl Sink + 'static, rules: Option<SinkRules>) -> Box<dyn Sink> {
     match rules {
-        Some(SinkRules { transform, setting }) => Box::new(TransformedSink::new(sink, transform, setting)),
+        Some(SinkRules { transform, setting, digest }) => {
+            Box::new(TransformedSink::new(sink, transform, setting).with_digest(digest))
+        }
         None => Box::new(sink),
     }
 }
 
 fn as_replica(sink: impl Replica + 'static, rules: Option<SinkRules>) -> Box<dyn Replica> {
     match rules {
-        Some(SinkRules { transform, setting }) => Box::new(TransformedSink::new(sink, transform, setting)),
+        Some(SinkRules { transform, setting, digest }) => {
+            Box::new(TransformedSink::new(sink, transform, setting).with_digest(digest))
+        }
         None => Box::new(sink),
     }
 }

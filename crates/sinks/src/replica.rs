@@ -105,6 +105,12 @@ pub trait Replica: Sink {
         None
     }
 
+    /// Returns the digest of the rules and of the table, by which [`TransformHistory`](crate::transform_history) records
+    /// them; `None` if the replica stores items as they are.
+    fn rules_digest(&self) -> Option<&str> {
+        self.transform().map(ItemTransform::digest)
+    }
+
     /// Returns the item that the replica has to store for this item of the source.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! The rules with which the items of a replica were written, recorded in the failure bucket: [`TransformHistory`].
 //!
-//! After a change of the rules, or of the key of a hash, a replica still contains items of the former rules, until a
-//! repair over all segments has rewritten them. The digest of the rules is therefore recorded when the replicator starts
-//! with it, and a repair records each segment that it has completed with this digest:
+//! After a change of the rules, of the key of a hash, or of the table, a replica still contains items of other rules,
+//! until a repair over all segments has rewritten them. The digest of the rules and the table is therefore recorded when
+//! the replicator starts with it, before it writes with it, and a repair records each segment that it has completed with
+//! this digest:
 //!
 //! ```text
 //! transforms/<replica>/current/<digest>
@@ -19,14 +20,14 @@ use std::time::Duration;
 use millrace_shared::metric;
 use millrace_shared::s3::{ObjectMeta, S3Bucket, S3Error};
 use millrace_shared::table_reader::ScanSegment;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// The prefix of all objects.
 const PREFIX: &str = "transforms/";
 /// Replaces the digest of a replica that stores items as they are.
 const NO_RULES: &str = "none";
-/// The time limit at the start; Lambda limits the whole start to 10 seconds.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time limit of a record; Lambda limits the whole start to 10 seconds.
+pub const REPORT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Whether the items of a replica were written with the rules in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,22 +94,28 @@ impl TransformHistory {
     }
 
     /// Records that the replicator starts with these rules, and reports a replica that may contain items of other rules,
-    /// in the log and by the metric `OutdatedReplicas`. A failure of S3 is only logged.
-    pub async fn report_start(&self, replica: &str, digest: Option<&str>) {
-        let error = match timeout(REPORT_TIMEOUT, self.record_start(replica, digest)).await {
-            Ok(Ok(TransformState::Confirmed)) => return,
+    /// in the log and by the metric `OutdatedReplicas`. A failure is also logged.
+    ///
+    /// # Errors
+    /// The reason if the rules are not recorded by the deadline. The replicator must then not write with them: if it
+    /// did, and started with the former rules again, these would count as confirmed.
+    pub async fn report_start(&self, replica: &str, digest: Option<&str>, deadline: Instant) -> Result<(), String> {
+        // The future of a request of the SDK is large.
+        let error = match timeout_at(deadline, Box::pin(self.record_start(replica, digest))).await {
+            Ok(Ok(TransformState::Confirmed)) => return Ok(()),
             Ok(Ok(TransformState::Unrepaired | TransformState::Unused)) => {
                 metric::OUTDATED_REPLICAS.increment([replica], 1);
                 tracing::warn!(
                     sink = replica,
                     "the replica may contain items of other rules: run repair over all segments"
                 );
-                return;
+                return Ok(());
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "S3 did not respond in time".to_owned(),
         };
         tracing::warn!(sink = replica, error, "cannot compare the rules of the replica with those of the last start");
+        Err(error)
     }
 
     async fn put(&self, key: &str) -> Result<(), S3Error> {

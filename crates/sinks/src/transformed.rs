@@ -31,13 +31,22 @@ pub struct TransformedSink<S> {
     setting: String,
     /// The stream of which a key has matched the rules.
     fitting: Mutex<Option<Box<str>>>,
+    /// The digest of the rules and of the table.
+    digest: String,
 }
 
 impl<S: Sink> TransformedSink<S> {
     /// Adds a transformation to a sink. `setting` names the rules in errors.
     #[must_use]
     pub fn new(inner: S, transform: Arc<ItemTransform>, setting: String) -> Self {
-        Self { inner, transform, setting, fitting: Mutex::new(None) }
+        let digest = transform.digest().to_owned();
+        Self { inner, transform, setting, fitting: Mutex::new(None), digest }
+    }
+
+    /// Sets the digest of the rules and of the table.
+    #[must_use]
+    pub fn with_digest(self, digest: String) -> Self {
+        Self { digest, ..self }
     }
 
     /// Fails if a rule concerns a key attribute.
@@ -180,6 +189,10 @@ impl<S: Sink> Sink for TransformedSink<S> {
 impl<R: Replica> Replica for TransformedSink<R> {
     fn transform(&self) -> Option<&ItemTransform> {
         Some(&self.transform)
+    }
+
+    fn rules_digest(&self) -> Option<&str> {
+        Some(&self.digest)
     }
 
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {

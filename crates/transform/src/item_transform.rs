@@ -128,6 +128,14 @@ impl ItemTransform {
         &self.digest
     }
 
+    /// Returns the digest of this transformation and of the table whose items it writes: after a change of either, the
+    /// items of the table may be those of another transformation.
+    #[must_use]
+    pub fn digest_at(&self, table: &str) -> String {
+        let canonical = canonical_json(&json!({"rules": self.digest, "table": table}));
+        to_hex(digest(&SHA256, canonical.as_bytes()).as_ref())
+    }
+
     /// Returns the rules that a table with these key attributes does not allow.
     #[must_use]
     pub fn key_problems(&self, key_names: &[String]) -> Vec<RuleProblem> {

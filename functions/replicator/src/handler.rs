@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::confirmed::ConfirmedChanges;
 use crate::deduplicate::{LatestChanges, decide};
-use millrace_sinks::transform_history::TransformHistory;
+use millrace_sinks::transform_history::{REPORT_TIMEOUT, TransformHistory};
 use millrace_sinks::{
     DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome,
 };
@@ -94,10 +95,34 @@ pub struct ReplicatorHandler {
     source_arn: Option<String>,
 }
 
-/// The digests of the replicas' rules, and the records to compare them with.
+/// The rules of the replicas, and the records to compare them with.
 struct ReplicaRules {
     history: TransformHistory,
-    digests: Vec<(SinkName, Option<String>)>,
+    replicas: Vec<ReplicaRule>,
+}
+
+/// The rules of a replica.
+struct ReplicaRule {
+    replica: SinkName,
+    /// The digest of the rules; `None` if the replica stores items as they are.
+    digest: Option<String>,
+    /// Whether this execution environment has recorded them.
+    is_recorded: AtomicBool,
+}
+
+impl ReplicaRules {
+    /// Records the rules that this execution environment has not recorded yet, and returns the replicas whose rules
+    /// remain unrecorded, each with the reason.
+    async fn record(&self, deadline: Instant) -> Vec<(&str, String)> {
+        let open = self.replicas.iter().filter(|rule| !rule.is_recorded.load(Ordering::Relaxed));
+        let recorded = join_all(open.map(|rule| async move {
+            let name = rule.replica.as_str();
+            let reported = self.history.report_start(name, rule.digest.as_deref(), deadline).await;
+            rule.is_recorded.store(reported.is_ok(), Ordering::Relaxed);
+            reported.err().map(|error| (name, error))
+        }));
+        recorded.await.into_iter().flatten().collect()
+    }
 }
 
 /// The part of a batch that is passed to a sink which confirmed the rest of it before.
@@ -170,7 +195,9 @@ impl ReplicatorHandler {
     /// `None` for a replica that stores items as they are.
     #[must_use]
     pub fn with_rules(self, history: TransformHistory, digests: Vec<(SinkName, Option<String>)>) -> Self {
-        Self { rules: Some(ReplicaRules { history, digests }), ..self }
+        let rule = |(replica, digest)| ReplicaRule { replica, digest, is_recorded: AtomicBool::new(false) };
+        let replicas = digests.into_iter().map(rule).collect();
+        Self { rules: Some(ReplicaRules { history, replicas }), ..self }
     }
 
     /// Verifies, before the first batch, that every replica exists and has the right shape. All sinks are checked
@@ -190,10 +217,18 @@ impl ReplicatorHandler {
         if let Some(first) = first {
             return Err(first.into());
         }
-        if let Some(ReplicaRules { history, digests }) = &self.rules {
-            join_all(digests.iter().map(|(replica, digest)| history.report_start(replica, digest.as_deref()))).await;
-        }
+        // Rules that are not recorded now are recorded before the first batch.
+        drop(self.record_rules(Instant::now() + REPORT_TIMEOUT).await);
         Ok(())
+    }
+
+    /// Records the rules of the replicas, unless this execution environment has recorded them, and returns the replicas
+    /// whose rules remain unrecorded, each with the reason.
+    async fn record_rules(&self, deadline: Instant) -> Vec<(&str, String)> {
+        match &self.rules {
+            Some(rules) => rules.record(deadline).await,
+            None => Vec::new(),
+        }
     }
 
     /// Handles the records of one invocation.
@@ -245,9 +280,18 @@ impl ReplicatorHandler {
         let until = invocation.deadline - QUARANTINE_MARGIN.min(left / 4);
         let applying = Invocation { deadline: until, ..invocation.clone() };
         let shares = self.shares(decided, invocation.now);
+        let unrecorded = self.record_rules(until.min(started + REPORT_TIMEOUT)).await;
         let sinks = self.sinks.iter().zip(shares).enumerate();
         let (tried, quarantine_outcome) = join(
-            join_all(sinks.map(|(place, (sink, share))| apply(place, &**sink, share, decided, &applying, started))),
+            join_all(sinks.map(|(place, (sink, share))| {
+                let unrecorded = unrecorded.iter().find(|(replica, _)| *replica == sink.name());
+                let refusal = unrecorded.map(|(_, error)| {
+                    format!(
+                        "nothing is written before the rules of the replica are recorded in FAILURE_BUCKET: {error}"
+                    )
+                });
+                apply(place, &**sink, share, decided, refusal, &applying, started)
+            })),
             self.quarantine_records(&records, &unfit, invocation),
         )
         .await;
@@ -452,17 +496,21 @@ fn refuse_view_without_images(changes: &[&Change<'_>]) -> Result<(), ReplicatorE
     })
 }
 
+/// Passes a batch, or the sink's share of it, to a sink; with a `refusal`, every change is a transient failure instead.
 async fn apply<'b>(
     place: usize,
     sink: &'b dyn Sink,
     share: Option<SinkShare<'b>>,
     decided: DeduplicatedBatch<'b>,
+    refusal: Option<String>,
     invocation: &Invocation,
     started: Instant,
 ) -> Result<AppliedBatch<'b>, SinkMisconfiguredError> {
     let given = share.as_ref().map_or(decided, SinkShare::decided);
     let outcome = if given.changes.is_empty() {
         SinkOutcome::default()
+    } else if let Some(refusal) = refusal {
+        SinkOutcome::all_failed(&sink.required_changes(given), &refusal)
     } else {
         match timeout_at(invocation.deadline, sink.apply(given, invocation)).await {
             Ok(outcome) => outcome?,

@@ -57,7 +57,24 @@ pub(super) struct ConfiguredReplicas {
     pub(super) columns: TableColumns,
 }
 
+impl RelationalTable {
+    /// Returns the digest of the rules and of the table. The database is not part of it, because functions may reach
+    /// the same one by different addresses.
+    pub(super) fn digest(&self) -> Option<String> {
+        self.transform.as_ref().map(|rules| rules.digest_at(self.table.table.as_str()))
+    }
+}
+
 impl ReplicaTable {
+    /// Returns the digest of the rules and of the table's address.
+    pub(super) fn digest(&self) -> Option<String> {
+        let TableSettings { table, region, role_arn, .. } = &self.table;
+        // An ARN contains the Region and the account.
+        let of_name = |part: Option<&str>| part.filter(|_| table.region().is_none()).unwrap_or_default().to_owned();
+        let (region, account) = (of_name(region.as_deref()), of_name(role_arn.as_ref().map(RoleArn::account)));
+        self.transform.as_ref().map(|rules| rules.digest_at(&format!("{region}:{account}:{}", table.as_str())))
+    }
+
     /// Returns why the table cannot be a replica of the source that this variable names, as far as the names say.
     pub(super) fn refusal(&self, variable: &str, source: &TableAddress) -> Option<String> {
         let Self { setting, table, .. } = self;

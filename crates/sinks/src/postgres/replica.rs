@@ -15,8 +15,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::PostgresSink;
+use super::rejection::is_row_error;
 use super::row::{RowArrays, TableRow};
-use super::write::{RowFailure, UpsertMode, is_row_error};
+use super::write::{RowFailure, UpsertMode};
 use crate::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult};
 
 /// With items of 400 KB, the maximum, this is some 100 MB.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use millrace_sinks::SinkName;
 use millrace_sinks::transform_history::TransformState;
-use millrace_transform::ItemTransform;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::timeout_at;
@@ -84,8 +83,7 @@ async fn record_rules(task_run: &TaskRun<VerifyCursor>, context: &TaskContext<'_
         if task_run.confirmed_count(&format!("{sink}.failed")) > 0 {
             continue;
         }
-        let digest = replica.transform().map(ItemTransform::digest);
-        let recorded = history.record_repair(sink, digest, task_run.segment());
+        let recorded = history.record_repair(sink, replica.rules_digest(), task_run.segment());
         let error = match timeout_at(task_run.report_by(), recorded).await {
             Ok(Ok(TransformState::Unrepaired | TransformState::Confirmed)) => continue,
             Ok(Ok(TransformState::Unused)) => {

@@ -23,7 +23,6 @@ use std::time::Duration;
 use futures::future::try_join;
 use millrace_shared::change::CanonicalKey;
 use millrace_sinks::{Replica, SinkName};
-use millrace_transform::ItemTransform;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -193,7 +192,7 @@ impl VerifyCursor {
 
 /// Returns the digests of the replicas' rules as one text.
 fn rules_of(replicas: &[&dyn Replica]) -> String {
-    let digests = replicas.iter().map(|replica| replica.transform().map_or("", ItemTransform::digest));
+    let digests = replicas.iter().map(|replica| replica.rules_digest().unwrap_or_default());
     digests.collect::<Vec<_>>().join(",")
 }
 
