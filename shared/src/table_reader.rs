@@ -74,6 +74,20 @@ pub struct SourceDescription {
     pub stream_view: Option<String>,
     /// The number of items; the service updates it every six hours.
     pub items: u64,
+    /// The secondary indexes, global and local.
+    pub indexes: Vec<IndexSchema>,
+}
+
+/// The key of a secondary index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexSchema {
+    /// The name of the table.
+    pub table: String,
+    /// The name of the index.
+    pub name: String,
+    /// Name and type (`S`, `N` or `B`) of the key attributes. An item in which one of them has another type, or is an
+    /// empty string, cannot be written.
+    pub key: Vec<(String, String)>,
 }
 
 impl SourceDescription {
@@ -309,11 +323,22 @@ fn description(table: TableDescription) -> SourceDescription {
         let definition = table.attribute_definitions().iter().find(|one| one.attribute_name() == name);
         definition.map(|one| one.attribute_type().as_str().to_owned()).unwrap_or_default()
     };
-    let names = table.key_schema().iter().map(KeySchemaElement::attribute_name);
+    let key_of = |schema: &[KeySchemaElement]| -> Vec<_> {
+        let names = schema.iter().map(KeySchemaElement::attribute_name);
+        names.map(|name| (name.to_owned(), type_of(name))).collect()
+    };
+    let global = table.global_secondary_indexes().iter().map(|index| (index.index_name(), index.key_schema()));
+    let local = table.local_secondary_indexes().iter().map(|index| (index.index_name(), index.key_schema()));
+    let index = |(name, key): (Option<&str>, &[KeySchemaElement])| IndexSchema {
+        table: table.table_name().unwrap_or_default().to_owned(),
+        name: name.unwrap_or_default().to_owned(),
+        key: key_of(key),
+    };
     let stream = table.stream_specification().filter(|stream| stream.stream_enabled());
     SourceDescription {
         stream_view: stream.and_then(|stream| stream.stream_view_type()).map(|view| view.as_str().to_owned()),
-        key: names.map(|name| (name.to_owned(), type_of(name))).collect(),
+        key: key_of(table.key_schema()),
+        indexes: global.chain(local).map(index).collect(),
         items: table.item_count().and_then(|count| u64::try_from(count).ok()).unwrap_or_default(),
         arn: table.table_arn.unwrap_or_default(),
         stream_arn: table.latest_stream_arn,

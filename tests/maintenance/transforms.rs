@@ -5,6 +5,10 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType,
+};
 use aws_sdk_s3::config::retry::RetryConfig;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use millrace_local::clients;
@@ -240,6 +244,53 @@ async fn rule_for_a_key_attribute_prevents_the_start() {
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains(part), "{refused}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() {
+    let scene = ReplicasScene::start().await;
+    let dynamodb = &scene.scene.dynamodb;
+    dynamodb.delete_table().table_name(STAGING).send().await.unwrap();
+    let definition =
+        |name: &str, kind| AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build();
+    let key = |name: &str, role| KeySchemaElement::builder().attribute_name(name).key_type(role).build().unwrap();
+    let index = GlobalSecondaryIndex::builder()
+        .index_name("by-total")
+        .key_schema(key("email", KeyType::Hash))
+        .key_schema(key("total", KeyType::Range))
+        .projection(Projection::builder().projection_type(ProjectionType::All).build());
+    let create = dynamodb.create_table().table_name(STAGING).billing_mode(BillingMode::PayPerRequest);
+    let create = create.key_schema(key("user_id", KeyType::Hash)).key_schema(key("timestamp", KeyType::Range));
+    let kinds = [
+        ("user_id", ScalarAttributeType::S),
+        ("timestamp", ScalarAttributeType::N),
+        ("email", ScalarAttributeType::S),
+        ("total", ScalarAttributeType::N),
+    ];
+    let definitions = kinds.map(|(name, kind)| definition(name, kind).unwrap());
+    let create = create.set_attribute_definitions(Some(definitions.to_vec()));
+    create.global_secondary_indexes(index.build().unwrap()).send().await.unwrap();
+    let place = |rule: &str| format!("/replicas/1/attributes/{rule}");
+    for (rules, rule) in [
+        (json!({"hash": {"total": "pii"}}), "hash/total makes a string (S) of total"),
+        (json!({"hash": {"sum": "pii"}, "rename": {"sum": "total"}}), "hash/sum makes a string (S) of sum"),
+        (json!({"truncate": {"total": 4}}), "truncate/total cuts only a string (S)"),
+        (json!({"truncate": {"email": 0}}), "truncate/email makes an empty string of email"),
+    ] {
+        let environment = masked(&rules);
+        let error = scene.replicator_in(&environment).check().await.unwrap_err().to_string();
+        let document = environment.get("REPLICATION").unwrap();
+        let maintenance = scene.maintenance_in(&environment, document).await;
+        let refused = to_its_end(&maintenance, json!({"task": "verify"}), std::time::Duration::from_mins(1)).await;
+        for said in [error, refused.unwrap_err().to_string()] {
+            assert!(said.contains(&place(rule)) && said.contains("of the index by-total of"), "{said}");
+            assert!(said.contains(STAGING) && said.contains("exclude"), "{said}");
+        }
+    }
+    let rules = json!({"hash": {"email": "pii"}, "truncate": {"email": 8}, "exclude": ["total"]});
+    scene.replicator_in(&masked(&rules)).check().await.unwrap();
+    let renamed = json!({"hash": {"total": "pii"}, "rename": {"total": "total_hash"}});
+    scene.replicator_in(&masked(&renamed)).check().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,7 @@ use millrace_shared::change::{Change, ChangeKind};
 use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::replica_item::ReservedNames;
-use millrace_shared::table_reader::{TableReadError, TableReader};
+use millrace_shared::table_reader::{IndexSchema, TableReadError, TableReader};
 use tokio::time::{sleep_until, timeout};
 
 use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome};
@@ -373,6 +373,11 @@ impl Sink for DynamoDbSink {
     fn key_names(&self) -> Option<Vec<String>> {
         let schema = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         Some(schema.key.iter().map(|(name, _)| name.clone()).collect())
+    }
+
+    fn indexes(&self) -> Vec<IndexSchema> {
+        let schema = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        schema.map(|schema| schema.indexes.clone()).unwrap_or_default()
     }
 
     fn apply<'s>(

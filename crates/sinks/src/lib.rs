@@ -107,6 +107,7 @@ mod transformed;
 use futures::future::BoxFuture;
 use millrace_shared::change::Change;
 use millrace_shared::invocation::Invocation;
+use millrace_shared::table_reader::IndexSchema;
 
 pub use name::{SinkName, SinkNameError};
 pub use replica::{
@@ -166,6 +167,12 @@ pub trait Sink: Send + Sync {
     /// Returns the names of the key attributes of the replica's items, as far as [`Sink::check`] has read them.
     fn key_names(&self) -> Option<Vec<String>> {
         None
+    }
+
+    /// Returns the indexes that restrict the types of attributes in the replica, as far as [`Sink::check`] has read
+    /// them.
+    fn indexes(&self) -> Vec<IndexSchema> {
+        Vec::new()
     }
 
     /// Returns the changes of a batch that this sink has to confirm: if it does not respond in time, all of them have

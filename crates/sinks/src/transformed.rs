@@ -6,13 +6,14 @@
 //! leaves out. So every kind of sink applies a transformation in the same way, and one without a transformation is not
 //! wrapped: its images stay as the stream delivered them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_shared::change::{CanonicalKey, Change, ChangeKind, ItemImage};
 use millrace_shared::invocation::Invocation;
-use millrace_shared::table_reader::{ScanSegment, SourceDescription};
+use millrace_shared::table_reader::{IndexSchema, ScanSegment, SourceDescription};
 use millrace_transform::ItemTransform;
 use millrace_transform::batch_transform::{TransformedChange, redelivered_from, transform_changes};
 use millrace_transform::item_transform::key_names;
@@ -29,6 +30,8 @@ pub struct TransformedSink<S> {
     transform: Arc<ItemTransform>,
     /// The setting that contains the rules, for errors.
     setting: String,
+    /// Whether the rules have been checked against the replica's table.
+    is_checked: AtomicBool,
     /// The stream of which a key has matched the rules.
     fitting: Mutex<Option<Box<str>>>,
     /// The digest of the rules and of the table.
@@ -40,7 +43,7 @@ impl<S: Sink> TransformedSink<S> {
     #[must_use]
     pub fn new(inner: S, transform: Arc<ItemTransform>, setting: String) -> Self {
         let digest = transform.digest().to_owned();
-        Self { inner, transform, setting, fitting: Mutex::new(None), digest }
+        Self { inner, transform, setting, is_checked: AtomicBool::new(false), fitting: Mutex::new(None), digest }
     }
 
     /// Sets the digest of the rules and of the table.
@@ -49,9 +52,24 @@ impl<S: Sink> TransformedSink<S> {
         Self { digest, ..self }
     }
 
-    /// Fails if a rule concerns a key attribute.
-    fn check_key(&self, key_names: &[String]) -> Result<(), SinkMisconfiguredError> {
-        let problems = self.transform.key_problems(key_names);
+    /// Fails if a rule does not fit the replica's table, as far as the table has been described.
+    fn check_table(&self) -> Result<(), SinkMisconfiguredError> {
+        if !self.is_checked.load(Ordering::Relaxed)
+            && let Some(names) = self.inner.key_names()
+        {
+            self.check_rules(&names)?;
+            self.is_checked.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Fails if a rule concerns a key attribute, or gives the key attribute of an index a value that the replica's table
+    /// rejects.
+    fn check_rules(&self, key_names: &[String]) -> Result<(), SinkMisconfiguredError> {
+        let mut problems = self.transform.key_problems(key_names);
+        for index in self.inner.indexes() {
+            problems.extend(self.transform.index_problems(&index.table, &index.name, &index.key));
+        }
         if problems.is_empty() {
             return Ok(());
         }
@@ -98,6 +116,7 @@ impl<S: Sink> TransformedSink<S> {
         decided: DeduplicatedBatch<'_>,
         invocation: &Invocation,
     ) -> Result<SinkOutcome, SinkMisconfiguredError> {
+        self.check_table()?;
         let misfits = self.misfits(decided.latest_per_key);
         if let Some(first) = decided.latest_per_key.first()
             && misfits.iter().all(Option::is_some)
@@ -105,7 +124,7 @@ impl<S: Sink> TransformedSink<S> {
         {
             // Whether the rules or the records are wrong: every record of the stream may have such a key.
             let known = self.inner.key_names();
-            self.check_key(&known.unwrap_or_else(|| key_names(first.key.canonical())))?;
+            self.check_rules(&known.unwrap_or_else(|| key_names(first.key.canonical())))?;
             let reason = misfits.into_iter().flatten().next().unwrap_or_default();
             return Ok(SinkOutcome::all_failed(decided.latest_per_key, &reason));
         }
@@ -160,16 +179,17 @@ impl<S: Sink> Sink for TransformedSink<S> {
     fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async {
             self.inner.check().await?;
-            match self.inner.key_names() {
-                Some(names) => self.check_key(&names),
-                None => Ok(()),
-            }
+            self.check_table()
         }
         .boxed()
     }
 
     fn key_names(&self) -> Option<Vec<String>> {
         self.inner.key_names()
+    }
+
+    fn indexes(&self) -> Vec<IndexSchema> {
+        self.inner.indexes()
     }
 
     fn apply<'s>(
@@ -214,7 +234,7 @@ impl<R: Replica> Replica for TransformedSink<R> {
     fn check_source<'s>(&'s self, source: &'s SourceDescription) -> BoxFuture<'s, Result<(), SinkMisconfiguredError>> {
         async move {
             self.inner.check_source(source).await?;
-            self.check_key(&source.key_names())
+            self.check_rules(&source.key_names())
         }
         .boxed()
     }

@@ -231,6 +231,38 @@ impl AttributeSettings {
         }
         problems
     }
+
+    /// Returns the rules by which a key attribute of an index of the table gets a value that `DynamoDB` rejects: another
+    /// type than that of the index, or an empty string. Each item with the attribute would be rejected. `key` has the
+    /// name and the type of each key attribute.
+    #[must_use]
+    pub fn index_problems(&self, table: &str, index: &str, key: &[(String, String)]) -> Vec<RuleProblem> {
+        let mut problems = Vec::new();
+        for (name, kind) in key {
+            let stored_name =
+                |path: &AttributePath| self.rename.get(path).map_or(path.attribute(), String::as_str) == name;
+            let is_key = |path: &AttributePath| path.inner().is_empty() && stored_name(path);
+            let of_index = format!("the key attribute {name} ({kind}) of the index {index} of {table}");
+            let fix = "exclude or rename the attribute, or create the index for an attribute of the type S";
+            for path in self.hash.keys().filter(|path| is_key(path) && kind != "S") {
+                let reason = format!("makes a string (S) of {path}, {of_index}: {fix}");
+                problems.push(RuleProblem { pointer: pointer("hash", path), reason });
+            }
+            for (path, characters) in self.truncate.iter().filter(|(path, _)| is_key(path)) {
+                let reason = if *characters == 0 {
+                    format!(
+                        "makes an empty string of {path}, {of_index}: set it to at least 1, or exclude the attribute"
+                    )
+                } else if kind != "S" && !self.hash.contains_key(path) {
+                    format!("cuts only a string (S), but {path} is {of_index}: {fix}")
+                } else {
+                    continue;
+                };
+                problems.push(RuleProblem { pointer: pointer("truncate", path), reason });
+            }
+        }
+        problems
+    }
 }
 
 /// Compiled rules: a tree of the steps of all paths.

@@ -142,6 +142,12 @@ impl ItemTransform {
         self.settings.attributes.key_problems(key_names)
     }
 
+    /// Returns the rules whose values a table with an index of this key does not store.
+    #[must_use]
+    pub fn index_problems(&self, table: &str, index: &str, key: &[(String, String)]) -> Vec<RuleProblem> {
+        self.settings.attributes.index_problems(table, index, key)
+    }
+
     /// Returns whether the item with this image is replicated.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use millrace_shared::revision::StreamLabel;
-use millrace_shared::table_reader::{SourceDescription, TableReadError, TableReader};
+use millrace_shared::table_reader::{IndexSchema, SourceDescription, TableReadError, TableReader};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -23,6 +23,8 @@ pub(super) struct ReplicaSchema {
     pub(super) key: Vec<(String, String)>,
     /// The table's stream, if it is enabled.
     pub(super) stream: Option<ReplicaStream>,
+    /// The table's secondary indexes.
+    pub(super) indexes: Vec<IndexSchema>,
 }
 
 /// The stream of a replica's table, from which another replicator may read.
@@ -37,9 +39,9 @@ impl ReplicaSchema {
     pub(super) async fn of_table(table: &TableReader) -> Result<Self, TableReadError> {
         let description = table.describe().await?;
         let label = description.stream_label();
-        let SourceDescription { arn, key, stream_arn, stream_view, .. } = description;
+        let SourceDescription { arn, key, stream_arn, stream_view, indexes, .. } = description;
         let stream = stream_view.and(stream_arn).zip(label).map(|(arn, label)| ReplicaStream { arn, label });
-        Ok(Self { arn, key, stream })
+        Ok(Self { arn, key, stream, indexes })
     }
 
     /// Checks whether the table can store an item with this key, which is given as the stream's JSON.
@@ -129,7 +131,7 @@ mod tests {
     fn admits(key: &str) -> bool {
         let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
         let key_schema = vec![pair("user_id", "S"), pair("timestamp", "N")];
-        let schema = ReplicaSchema { arn: String::new(), key: key_schema, stream: None };
+        let schema = ReplicaSchema { arn: String::new(), key: key_schema, stream: None, indexes: Vec::new() };
         schema.admits(key).is_ok()
     }
 
@@ -142,7 +144,8 @@ mod tests {
     #[test]
     fn a_mismatch_names_both_key_schemas_and_no_value() {
         let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
-        let schema = ReplicaSchema { arn: String::new(), key: vec![pair("user_id", "S")], stream: None };
+        let key = vec![pair("user_id", "S")];
+        let schema = ReplicaSchema { arn: String::new(), key, stream: None, indexes: Vec::new() };
         let error = schema.admits(r#"{"sk":{"N":"7"},"pk":{"S":"secret"}}"#).unwrap_err();
         assert_eq!(error, "the replica's key is user_id (S), but the source's key is pk (S), sk (N)");
     }
