@@ -120,12 +120,14 @@ fn every_variable_is_read(template: SamTemplate) {
     for FunctionResource { name, environment, .. } in template.functions {
         // The settings that functions share are parsed in a library.
         let libraries: &[&str] = match name.as_str() {
-            "replicator" | "maintenance" => &["sinks", "archive"],
-            "archiver" => &["archive"],
+            "replicator" | "maintenance" => {
+                &["sinks/src/config.rs", "sinks/src/config/configured_replicas.rs", "archive/src/config.rs"]
+            }
+            "archiver" => &["archive/src/config.rs"],
             _ => &[],
         };
         let mut config = source(&format!("functions/{name}/src/config.rs"));
-        config.extend(libraries.iter().map(|of| source(&format!("crates/{of}/src/config.rs"))));
+        config.extend(libraries.iter().map(|of| source(&format!("crates/{of}"))));
         // The module of a tier reads the variables of the tier.
         for (tier, files) in TIERS {
             if config.contains(tier) {
