@@ -84,6 +84,8 @@ struct WriteProgress {
     written: usize,
     /// Whether the socket has accepted all of them.
     is_flushed: bool,
+    /// The error that ended the writing. The response may have arrived before.
+    write_error: Option<io::Error>,
 }
 
 impl ConnectTarget {
@@ -208,19 +210,29 @@ impl ConnectionState {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<ReceivedResponse>> {
         if !progress.is_flushed
+            && progress.write_error.is_none()
             && let Poll::Ready(written) = self.poll_send(request, progress, context)
         {
-            written?;
-            progress.is_flushed = true;
+            progress.is_flushed = written.is_ok();
+            progress.write_error = written.err();
         }
-        // A server can respond before it has received all of a request that it rejects.
+        // A server can respond before it has received all of a request that it rejects, and close the connection.
         loop {
             let mut space = ReadBuf::new(self.buffer.space());
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut space))?;
-            let received = space.filled().len();
-            if let Some((response, is_persistent)) = self.buffer.receive(received).map_err(io::Error::other)? {
-                self.is_open = is_persistent && progress.is_flushed;
-                return Poll::Ready(Ok(response));
+            let read = match Pin::new(&mut self.stream).poll_read(context, &mut space) {
+                Poll::Ready(read) => read.map(|()| space.filled().len()),
+                Poll::Pending => match progress.write_error.take() {
+                    Some(error) => Err(error),
+                    None => return Poll::Pending,
+                },
+            };
+            match read.and_then(|received| self.buffer.receive(received).map_err(io::Error::other)) {
+                Ok(Some((response, is_persistent))) => {
+                    self.is_open = is_persistent && progress.is_flushed;
+                    return Poll::Ready(Ok(response));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(progress.write_error.take().unwrap_or(error))),
             }
         }
     }
@@ -302,6 +314,25 @@ mod tests {
 
     fn request() -> Vec<u8> {
         b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}".to_vec()
+    }
+
+    #[tokio::test]
+    async fn response_that_arrives_before_the_server_closes_is_received() {
+        let (listener, port) = listener().await;
+        let target = target(port);
+        let (connection, accepted) = tokio::join!(target.connect(), listener.accept());
+        let (mut connection, (mut server, _)) = (connection.unwrap(), accepted.unwrap());
+        let respond = async move {
+            assert!(server.read(&mut [0; 1_024]).await.unwrap() > 0);
+            // The client has filled the buffers, and waits. The unread rest of the request resets the connection.
+            sleep(Duration::from_millis(300)).await;
+            let response = b"HTTP/1.1 413 Payload Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+            server.write_all(response).await.unwrap();
+        };
+        let large = [request(), vec![b'x'; 20_000_000]].concat();
+        let (received, ()) = tokio::join!(connection.send(large), respond);
+        assert_eq!(received.unwrap().status, 413);
+        assert!(!connection.is_open());
     }
 
     /// Opens a connection, lets it serve requests, and closes it at the server.

@@ -193,6 +193,10 @@ impl ResponseBuffer {
     fn decode_chunks(&mut self) -> Result<bool, ResponseError> {
         loop {
             let rest = &self.bytes[self.next_chunk..self.filled];
+            // The parser accepts a line without digits as that of the last chunk.
+            if rest.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) {
+                return Err(ResponseError::Chunk);
+            }
             let size = httparse::parse_chunk_size(rest).map_err(|_| ResponseError::Chunk)?;
             let httparse::Status::Complete((line, size)) = size else {
                 return if rest.len() > MAX_HEAD_BYTES { Err(ResponseError::TooLong) } else { Ok(false) };
@@ -368,7 +372,16 @@ mod tests {
         ] {
             is_received(&format!("{head}{chunks}"), false, 200, body, true);
         }
-        for wrong in ["x\r\n", "1\r\n{}\r\n0\r\n\r\n", "ffffffffffffffffff\r\n", "-1\r\n"] {
+        for wrong in [
+            "x\r\n",
+            "1\r\n{}\r\n0\r\n\r\n",
+            "ffffffffffffffffff\r\n",
+            "-1\r\n",
+            "\r\n\r\n",
+            ";x\r\n\r\n",
+            " 0\r\n\r\n",
+            "2\r\n{}\r\n\r\n\r\n",
+        ] {
             for part in PARTS {
                 let received = receive(&mut ResponseBuffer::new(), &format!("{head}{wrong}"), part, false);
                 assert_eq!(received, Err(ResponseError::Chunk), "{wrong}");

@@ -49,6 +49,8 @@ const EXPIRED_KEYS: usize = 8;
 /// The reason of a response that is not one of the service. A parser's error is left out, because it may quote the
 /// response, which may contain an item.
 const OTHER_RESPONSE: &str = "the response is not that of the operation";
+/// The reason of an error that is not one of the service.
+const OTHER_ERROR: &str = "the response is not an error of the service";
 /// The header with the pause, in milliseconds, that the service requests before a retry.
 const RETRY_AFTER: &str = "x-amz-retry-after";
 
@@ -350,10 +352,12 @@ impl TableClient {
             Err(error) => return FailedAttempt::final_error(error),
         };
         let error = match parse_error::<E>(operation, &raw) {
-            Ok(error) => error,
-            // An error whose body cannot be parsed, such as that of a proxy, has no code.
-            Err(error) => {
+            Ok(error) if error.code().is_some() => error,
+            // An error that is not one of the service, such as the page of a proxy, has no code. The SDK's parser accepts
+            // it as an unknown error.
+            parsed => {
                 let is_retryable = retryable_kind(ErrorResponse { status, code: None, is_skewed: false });
+                let error = parsed.err().unwrap_or_else(|| OTHER_ERROR.into());
                 let error = SdkError::response_error(error, raw);
                 let kind = is_retryable.or(Some(ErrorKind::TransientError));
                 return Box::new(FailedAttempt { error, kind, retry_after, charge: None });
@@ -552,7 +556,7 @@ fn parse_error<E: Error + Send + Sync + 'static>(operation: &WireOperation, raw:
         // `map_operation_error` is the only access to the error by value.
         drop(failed.map_operation_error(|failed| error = failed.downcast::<E>().ok()));
     }
-    error.ok_or_else(|| "the response is not an error of the service".into())
+    error.ok_or_else(|| OTHER_ERROR.into())
 }
 
 #[cfg(test)]

@@ -160,6 +160,8 @@ async fn transient_failure_is_retried() {
         PlannedReaction::error(500, "InternalServerError"),
         PlannedReaction::error(503, "ServiceUnavailable"),
         PlannedReaction::Response(502, Vec::new(), "<html>Bad Gateway</html>".to_owned()),
+        PlannedReaction::Response(429, Vec::new(), "<html>Too Many Requests</html>".to_owned()),
+        PlannedReaction::Response(403, Vec::new(), String::new()),
         PlannedReaction::Closed,
         PlannedReaction::Truncated,
         PlannedReaction::Silence,
