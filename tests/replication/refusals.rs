@@ -5,7 +5,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::events::{EventBuilder, LABEL, event, event_of};
-use super::rig::{REPLICA, ReplicationRig, deliver_batch, invocation, sample};
+use super::rig::{REPLICA, ReplicationRig, deliver_batch, invocation, sample, without_digests};
 
 #[tokio::test]
 async fn a_payload_that_is_no_stream_event_fails_the_invocation() {
@@ -145,6 +145,7 @@ async fn record_with_a_key_that_the_rules_do_not_match_is_quarantined_wherever_i
         objects.retain(|key| !key.starts_with("transforms/"));
         objects
     };
+    let positions = async || without_digests(&quarantined().await);
     // Alone in the first batch, it may show that the table is another one, as without rules.
     assert_eq!(deliver_batch(&replicator, &event_of(&[damaged(1)])).await.identifier(), Some("1"));
     assert!(quarantined().await.is_empty());
@@ -154,8 +155,8 @@ async fn record_with_a_key_that_the_rules_do_not_match_is_quarantined_wherever_i
         assert_eq!(deliver_batch(&started, &event_of(&[damaged(4)])).await.identifier(), None, "alone");
     }
     let key = |number: u64| format!("quarantine/replicator/masked/Users/{LABEL}-{number}.json");
-    assert_eq!(quarantined().await, [key(1), key(4)]);
-    let reason = rig.quarantine_body(&key(1)).await["reason"].to_string();
+    assert_eq!(positions().await, [key(1), key(4)]);
+    let reason = rig.quarantine_body(&quarantined().await[0]).await["reason"].to_string();
     assert!(reason.contains("REPLICATION /replicas/0/attributes") && reason.contains("time, user_id"), "{reason}");
     assert_eq!(rig.item_count().await, 2);
 
@@ -163,7 +164,7 @@ async fn record_with_a_key_that_the_rules_do_not_match_is_quarantined_wherever_i
     let wrong = masked(&rig, &["user_id", "name"]);
     let fault = wrong.handle(&event_of(&[good(5), good(6)]), &invocation()).await.unwrap_err().to_string();
     assert!(fault.contains("/replicas/0/attributes/include lacks timestamp"), "{fault}");
-    assert_eq!(quarantined().await, [key(1), key(4)]);
+    assert_eq!(positions().await, [key(1), key(4)]);
 }
 
 #[tokio::test]

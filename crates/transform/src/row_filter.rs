@@ -61,7 +61,10 @@ impl RowFilter {
             let pointer = format!("/{index}");
             let before = reader.problems.len();
             match pattern {
-                Value::Object(attributes) if !attributes.is_empty() => reader.attributes(&pointer, pattern),
+                Value::Object(attributes) if !attributes.is_empty() => {
+                    reader.attributes(&pointer, pattern);
+                    reader.presence(&pointer, pattern, before);
+                }
                 _ => reader.add(&pointer, "is not a pattern: write one such as {\"status\":{\"S\":[\"paid\"]}}"),
             }
             if reader.problems.len() == before
@@ -141,6 +144,19 @@ struct PatternReader {
 impl PatternReader {
     fn add(&mut self, pointer: &str, reason: &str) {
         self.problems.push(PatternProblem { pointer: pointer.to_owned(), reason: reason.to_owned() });
+    }
+
+    /// Rejects a pattern of several absent attributes and nothing else, which the matcher does not evaluate. Does nothing
+    /// if the pattern has a problem already.
+    fn presence(&mut self, pointer: &str, pattern: &Value, problems: usize) {
+        let (mut absent, mut others) = (0, 0);
+        count_conditions(pattern, &mut absent, &mut others);
+        if self.problems.len() == problems && absent > 1 && others == 0 {
+            let reason = "has only conditions that an attribute is absent, of which several cannot be evaluated without \
+                          another condition: add one that every item meets, such as {\"exists\":true} for an attribute \
+                          of the key";
+            self.add(pointer, reason);
+        }
     }
 
     /// Checks a map from the names of attributes to conditions of their values.
@@ -303,6 +319,15 @@ impl PatternReader {
     }
 }
 
+/// Counts the conditions that an attribute is absent, and the others.
+fn count_conditions(pattern: &Value, absent: &mut usize, others: &mut usize) {
+    match pattern {
+        Value::Object(members) => members.values().for_each(|value| count_conditions(value, absent, others)),
+        conditions if *conditions == json!([{"exists": false}]) => *absent += 1,
+        _ => *others += 1,
+    }
+}
+
 /// Returns a pattern in the form that `quamina` matches. After an attribute that exists, it does not evaluate whether a
 /// later one is absent; the conditions that every value of a type meets have the same result and are evaluated.
 fn matched_form(attributes: &Value) -> Value {
@@ -462,6 +487,37 @@ mod tests {
     }
 
     #[test]
+    fn presence_and_absence_are_evaluated_in_any_combination() {
+        let attributes = ["a", "b", "c"];
+        let conditions = [None, Some(json!([{"exists": false}])), Some(json!([{"exists": true}])), Some(json!(["x"]))];
+        for number in 1..64_usize {
+            let chosen = |place: usize| number / 4_usize.pow(u32::try_from(place).unwrap()) % 4;
+            let members = attributes.iter().enumerate().filter_map(|(place, name)| {
+                conditions[chosen(place)].clone().map(|condition| ((*name).to_owned(), json!({ "S": condition })))
+            });
+            let pattern: Value = members.collect();
+            if RowFilter::parse(std::slice::from_ref(&pattern)).is_err() {
+                assert!((0..3).all(|place| chosen(place) < 2), "{pattern}");
+                continue;
+            }
+            for present in 0..8 {
+                let has = |place: usize| present >> place & 1 == 1;
+                let image: Value = (0..3)
+                    .filter(|place| has(*place))
+                    .map(|place| (attributes[place].to_owned(), json!({"S": "x"})))
+                    .collect();
+                let expected = (0..3).all(|place| match chosen(place) {
+                    0 => true,
+                    1 => !has(place),
+                    _ => has(place),
+                });
+                let image = image.to_string();
+                assert_eq!(matches(&pattern, &image), expected, "{pattern} {image}");
+            }
+        }
+    }
+
+    #[test]
     fn pattern_that_cannot_be_evaluated_is_rejected_by_name() {
         for (pattern, pointer, part) in [
             (json!({"$or": [{"a": {"S": ["x"]}}]}), "/0/$or", "pattern of its own"),
@@ -483,6 +539,11 @@ mod tests {
             (json!({"a": {"S": [{"prefix": "\""}]}}), "/0/a/S/0/prefix", "double quote"),
             (json!({"a.b": {"S": ["x"]}}), "/0/a.b", "contains a dot"),
             (json!({"a": {"S": ["paid"], "N": ["1"]}}), "/0/a/", "pattern of its own"),
+            (
+                json!({"a": {"S": [{"exists": false}]}, "b": {"S": [{"exists": false}]}}),
+                "/0",
+                "add one that every item",
+            ),
             (json!({"a": {"S": [{"exists": true}], "NULL": [true]}}), "/0/a/", "a value has one type"),
             (json!({"m": {"M": {"a": {"S": ["x"], "SS": ["x"]}}}}), "/0/m/M/a/", "a value has one type"),
             (json!({"m": {"M": {"a": {"S": ["x"]}}, "S": ["x"]}}), "/0/m/", "a value has one type"),

@@ -107,9 +107,11 @@ returns public.users_counts language sql immutable parallel safe as $$
 $$;
 
 -- Counts the rows that a statement has changed. The function has the rights of its owner: a user who writes rows needs
--- none on the counts.
+-- none on the counts. So that no other user can run code with these rights, no name is looked up in the schema of
+-- temporary objects first, and no other user may create a trigger with it or call the functions
+-- (https://www.postgresql.org/docs/current/sql-createfunction.html#SQL-CREATEFUNCTION-SECURITY).
 create function public.users_count_changes() returns trigger
-language plpgsql security definer set search_path = '' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     changes public.users_counts[];
 begin
@@ -151,11 +153,12 @@ end
 $$;
 
 -- Adds the log to the counts.
-create function public.users_add_count_log() returns void language sql set search_path = '' as $$
+create function public.users_add_count_log() returns void language sql set search_path = pg_catalog, pg_temp as $$
     with logged as (delete from public.users_count_log returning changes)
     insert into public.users_counts as stored select dimension, value, sum(records)
     from logged cross join unnest(changes) where value is not null group by dimension, value having sum(records) <> 0
-    on conflict (dimension, value) do update set records = stored.records + excluded.records
+    on conflict (dimension, value) do update set records = stored.records + excluded.records;
+    delete from public.users_counts where records = 0
 $$;
 
 create trigger users_count_inserts after insert on public.users referencing new table as new_rows
@@ -169,7 +172,7 @@ create trigger users_count_truncates after truncate on public.users
 
 -- Counts all rows. It is needed only after rows were written without the triggers, or if a restore loaded both the rows
 -- and their counts with the triggers (pg_restore --data-only). Writers wait for it.
-create function public.users_recount() returns void language sql set search_path = '' as $$
+create function public.users_recount() returns void language sql set search_path = pg_catalog, pg_temp as $$
     lock table public.users in share row exclusive mode;
     delete from public.users_count_log;
     delete from public.users_counts;
@@ -180,5 +183,7 @@ create function public.users_recount() returns void language sql set search_path
         group by grouping sets ((status), (day), (email_domain))) as groups
     where (counted).value is not null
 $$;
+
+revoke execute on function public.users_count_changes(), public.users_add_count_log(), public.users_recount() from public;
 
 select public.users_recount();

@@ -36,9 +36,11 @@ pub(super) enum RejectedRows {
 /// Returns whether the error may be that of a single row: a value that cannot be stored, or one that is too long for an
 /// index (SQLSTATE 54000).
 pub(super) fn is_row_error(fault: &PostgresError) -> bool {
-    let is_index_limit =
-        matches!(&fault.kind, PostgresErrorKind::Refused(code) if *code == SqlState::PROGRAM_LIMIT_EXCEEDED);
-    fault.is_data_error() || is_index_limit
+    fault.is_data_error() || is_index_limit(fault)
+}
+
+fn is_index_limit(fault: &PostgresError) -> bool {
+    matches!(&fault.kind, PostgresErrorKind::Refused(code) if *code == SqlState::PROGRAM_LIMIT_EXCEEDED)
 }
 
 impl PostgresSink {
@@ -60,8 +62,19 @@ impl PostgresSink {
     }
 
     /// Returns whether the table would accept an item that it has once more. A table without an item accepts none.
-    pub(super) async fn accepts_stored_items(&self, until: Instant) -> Result<bool, PostgresError> {
+    async fn accepts_stored_items(&self, until: Instant) -> Result<bool, PostgresError> {
         self.probe(&self.form.statements.probe_stored, until).await
+    }
+
+    /// Returns whether the table would accept an item although it rejects this one. A value that is too long for an index
+    /// is the item's own error as soon as the table accepts an empty item.
+    pub(super) async fn accepts_other_items(
+        &self,
+        fault: &PostgresError,
+        until: Instant,
+    ) -> Result<bool, PostgresError> {
+        Ok(self.accepts_stored_items(until).await?
+            || (is_index_limit(fault) && self.probe(&self.form.statements.probe_item, until).await.is_ok()))
     }
 
     /// Returns whether the row of a probe was accepted.

@@ -187,7 +187,7 @@ impl RowLists<'_> {
         };
         let insert = format!(
             "insert into {table} (key, revision, item, changed_at{}) \
-             values (' probe', '\\x00', copied.item, now(){}) on conflict do nothing; {ACCEPTED}",
+             values (' probe', '\\x00', copied.item, now(){}); {ACCEPTED}",
             parts(&|name, _| format!(", {name}")),
             parts(&|_, alias| format!(", copied.{alias}")),
         );
@@ -235,11 +235,13 @@ fn insert_probe(table: &str, column: &str, value: &str) -> String {
     format!("insert into {table} (key, revision, {column}) values (' probe', '\\x00', {value}); {ACCEPTED}")
 }
 
-/// Returns a statement that ignores the error of a row that the table rejects.
+/// Returns a statement that ignores the error of a row that the table rejects, also one that a trigger raises. A row that
+/// is rejected only because its original has the same unique value is accepted.
 fn attempt(statements: &str) -> String {
+    let accepted = format!("raise exception using errcode = '{PROBED}'");
     format!(
-        "begin {statements} exception when integrity_constraint_violation or data_exception or program_limit_exceeded \
-         then null; end;"
+        "begin {statements} exception when sqlstate '{PROBED}' then raise; \
+         when unique_violation or exclusion_violation then {accepted}; when others then null; end;"
     )
 }
 

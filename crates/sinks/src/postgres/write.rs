@@ -117,7 +117,7 @@ impl PostgresSink {
 
     /// Returns the error of a table that accepts no item: none of this batch, and none of those that it has.
     async fn misfit_of_items(&self, fault: &PostgresError, until: Instant) -> Option<String> {
-        match self.accepts_stored_items(until).await {
+        match self.accepts_other_items(fault, until).await {
             Ok(true) => None,
             Ok(false) => Some(self.describe_rejection(RejectedRows::Items, fault, until).await),
             Err(fault) => Some(fault.to_string()),
