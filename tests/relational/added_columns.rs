@@ -197,3 +197,46 @@ async fn declared_column_of_the_users_table_that_no_record_fits_is_a_misconfigur
         assert!(matches!(outcome.failures[0].kind, FailureKind::Permanent(_)), "{outcome:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn record_that_is_too_long_for_an_index_is_at_fault_in_a_table_without_items() {
+    let users = RelationalStore::start().await;
+    // No compression makes it fit into the page of an index.
+    let mut state = 1_u32;
+    let mut random = |length: usize| {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b'a' + u8::try_from((state >> 16) % 26).unwrap())
+        };
+        (0..length).map(|_| next()).collect::<String>()
+    };
+    let user_id = random(2_000);
+    let mut item = user(&user_id, "1", "Ada");
+    item["status"] = json!({"S": random(1_000)});
+    let long = EventBuilder::image(&user_id, 1, &item.to_string());
+    let outcome = apply(&users.sink, &[long]).await;
+    let [failure] = &outcome.failures[..] else { panic!("{outcome:?}") };
+    assert!(matches!(&failure.kind, FailureKind::Permanent(_)), "{:?}", failure.kind);
+    assert_eq!(apply(&users.sink, &named(&["Bob"], 2)).await.applied, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rejected_record_is_at_fault_beside_a_deferrable_unique_constraint_and_triggers() {
+    for table in tables().await {
+        let sink = (table.new_sink)();
+        assert_eq!(apply(&sink, &named(&["Ada"], 1)).await.applied, 1);
+        table
+            .execute(
+                "alter table {} add constraint one_name unique (name) deferrable initially deferred; \
+                 create function {}_refuse() returns trigger language plpgsql as \
+                 'begin if new.item = jsonb_build_object() then raise exception ''empty''; end if; return new; end'; \
+                 create trigger refuse before insert on {} for each row execute function {}_refuse(); \
+                 alter table {} add check (name <> 'Bob')",
+            )
+            .await;
+        sink.check().await.unwrap();
+        let outcome = apply(&sink, &named(&["Bob"], 2)).await;
+        let [failure] = &outcome.failures[..] else { panic!("{outcome:?}") };
+        assert!(matches!(&failure.kind, FailureKind::Permanent(_)), "{}: {:?}", table.name, failure.kind);
+    }
+}

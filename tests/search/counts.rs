@@ -199,3 +199,35 @@ async fn restored_database_has_the_counts_of_its_rows() {
     rows.assert_counts().await;
     assert_eq!(answered(&rows).await, scanned(&rows).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counting_function_runs_no_code_of_another_user() {
+    let store = RelationalStore::start().await;
+    // A role that can only connect and create temporary tables: with a trigger of its own it could choose the rows.
+    store
+        .client
+        .batch_execute("create role counts_stranger; grant counts_stranger to current_user; set role counts_stranger")
+        .await
+        .unwrap();
+    let attempt = "create temporary table own \
+        (status text, created_at timestamptz, email_domain text, deleted_at timestamptz); \
+        create trigger counted after insert on own referencing new table as new_rows \
+        for each statement execute function public.users_count_changes()";
+    let error = store.client.batch_execute(attempt).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "42501", "{error}");
+    for function in ["users_add_count_log", "users_recount"] {
+        let error = store.client.batch_execute(&format!("select public.{function}()")).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "42501", "{function}: {error}");
+    }
+    store.client.batch_execute("reset role; drop owned by counts_stranger; drop role counts_stranger").await.unwrap();
+
+    // A writer of rows whose temporary type has the name of one that the function uses.
+    let writer = "create role counts_writer; grant counts_writer to current_user; grant insert on users to counts_writer; \
+        set role counts_writer; \
+        create function pg_temp.called(pg_catalog.date) returns boolean language sql as 'select 1 / 0 = 0'; \
+        create domain pg_temp.date as pg_catalog.date check (pg_temp.called(value)); \
+        insert into users (key, revision, item, status, created_at) values ('w', '\\x01', '{}', 'new', now()); \
+        reset role; drop owned by counts_writer; drop role counts_writer";
+    store.client.batch_execute(writer).await.unwrap();
+    store.assert_counts().await;
+}
