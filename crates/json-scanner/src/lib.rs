@@ -207,9 +207,9 @@ impl<'a> JsonScanner<'a> {
                         }
                     }
                 }
-                b't' => self.skip_literal("rue")?,
-                b'f' => self.skip_literal("alse")?,
-                b'n' => self.skip_literal("ull")?,
+                b't' => self.skip_literal("true")?,
+                b'f' => self.skip_literal("false")?,
+                b'n' => self.skip_literal("null")?,
                 _ => self.skip_number(first)?,
             }
             // The value is complete, and with it the objects and lists whose ends follow.
@@ -253,10 +253,11 @@ impl<'a> JsonScanner<'a> {
     }
 
     /// Consumes the rest of `true`, `false` or `null`.
-    fn skip_literal(&mut self, rest: &str) -> Option<()> {
-        let text = self.text.as_bytes().get(self.position..self.position + rest.len())?;
-        self.position += rest.len();
-        (text == rest.as_bytes()).then_some(())
+    fn skip_literal(&mut self, literal: &str) -> Option<()> {
+        let start = self.position - 1;
+        let text = self.text.as_bytes().get(start..start + literal.len())?;
+        self.position = start + literal.len();
+        (text == literal.as_bytes()).then_some(())
     }
 
     /// Consumes a string up to and including its closing quote; the opening one is consumed. Returns whether the string
