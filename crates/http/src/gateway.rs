@@ -255,9 +255,12 @@ impl GatewayResponse {
 
 impl Serialize for GatewayResponse {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut response = serializer.serialize_struct("GatewayResponse", 4)?;
+        let mut response = serializer.serialize_struct("GatewayResponse", 6)?;
         response.serialize_field("statusCode", &self.parts.status.as_u16())?;
         response.serialize_field("headers", &ResponseHeaders(&self.parts.headers))?;
+        // `cargo lambda watch` rejects a response without these two.
+        response.serialize_field("multiValueHeaders", &NoHeaders {})?;
+        response.serialize_field("cookies", &[(); 0])?;
         if let Ok(text) = std::str::from_utf8(&self.body) {
             response.serialize_field("body", text)?;
             response.serialize_field("isBase64Encoded", &false)?;
@@ -268,6 +271,10 @@ impl Serialize for GatewayResponse {
         response.end()
     }
 }
+
+/// An object without members.
+#[derive(Serialize)]
+struct NoHeaders {}
 
 struct ResponseHeaders<'a>(&'a HeaderMap);
 
