@@ -72,7 +72,7 @@ impl TryFrom<EventMembers> for GatewayEvent {
 
 impl GatewayEvent {
     /// Converts the event to a request. If its path is not canonical, the request has the reason, which
-    /// [`crate::uri::refuse`] returns.
+    /// `crate::uri::refuse` returns.
     #[must_use]
     pub fn into_request(self) -> Request {
         let mut request = Request::new(Body::from(self.body));

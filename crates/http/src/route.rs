@@ -30,12 +30,12 @@ pub const READ: &str = "GET, HEAD, OPTIONS";
 /// 1. [`uri::canonical`] makes the path canonical, because every later step compares it as text.
 /// 2. [`BasePath`] removes the stage and the base path, which the routes do not contain.
 /// 3. The router matches the route. All later steps can read its template.
-/// 4. [`RequestTelemetry`] records the log entry and the metrics of every response, and adds the common headers. It
-///    also writes the body of a [`Problem`], so each step below it may return one.
-/// 5. [`deadline::limit`] responds before Lambda ends the process. It is outside of all steps that wait.
-/// 6. [`uri::refuse`] rejects a path that is not canonical, and a route other than the one that API Gateway authorized,
+/// 4. `RequestTelemetry` records the log entry and the metrics of every response, and adds the common headers. It
+///    also writes the body of a `Problem`, so each step below it may return one.
+/// 5. `deadline::limit` responds before Lambda ends the process. It is outside of all steps that wait.
+/// 6. `uri::refuse` rejects a path that is not canonical, and a route other than the one that API Gateway authorized,
 ///    before any step relies on the route.
-/// 7. [`AuthLayer::authorize`] identifies the caller and checks its scope.
+/// 7. `AuthLayer::authorize` identifies the caller and checks its scope.
 /// 8. `rate_limit` takes the request from the caller's quota. It needs the caller, so a request that is rejected before
 ///    costs no quota and no call to the cache.
 /// 9. The handler. A path without a route gets [`Problem::UnknownRoute`] here, without steps 7 and 8 having an effect.

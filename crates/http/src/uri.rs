@@ -18,7 +18,7 @@ pub fn uri(path: &RequestPath, query: Option<&str>) -> Result<Uri, PathError> {
 }
 
 /// Converts the path of a request from a connection to its canonical form. If the path has none, the request gets the
-/// root path and the [`PathError`], which [`refuse`] returns. Idempotent. The URI of an event is canonical already.
+/// root path and the [`PathError`], which `refuse` returns. Idempotent. The URI of an event is canonical already.
 pub fn canonical(mut request: Request) -> Request {
     let extensions = request.extensions();
     if extensions.get::<CanonicalUri>().is_some() || extensions.get::<PathError>().is_some() {
