@@ -84,10 +84,14 @@ impl VpcRoutes<'_> {
         let is_reached = |endpoint: &VpcEndpointSettings| lets_in(network, endpoint, egress, groups);
         // What another function calls is not known: it must reach one of the endpoints.
         if called.is_empty() {
-            let is_closed = !self.is_open && self.endpoints.iter().all(|endpoint| is_reached(endpoint) == Ok(false));
-            return Ok(
-                is_closed.then(|| format!("the security groups let the function reach no endpoint of {}", self.of))
-            );
+            let reached: Vec<_> = self.endpoints.iter().map(is_reached).collect();
+            if self.is_open || reached.contains(&Ok(true)) {
+                return Ok(None);
+            }
+            if let Some(reason) = reached.into_iter().find_map(Result::err) {
+                return Err(reason);
+            }
+            return Ok(Some(format!("the security groups let the function reach no endpoint of {}", self.of)));
         }
         let mut missing = Vec::new();
         let mut closed = Vec::new();

@@ -157,6 +157,11 @@ fn the_security_group_of_an_interface_endpoint_must_let_the_function_in() {
     let (found, unchecked) = of_network("", "VpcEndpointType: Interface", "");
     let reason = "an endpoint uses the default security group, which is not read";
     assert_eq!((found, unchecked), (Vec::new(), vec![reason.to_owned()]));
+    // So it is for a function whose calls are not known.
+    let mut changes = in_network("", "VpcEndpointType: Interface");
+    changes.push(("REPLICA_TABLE:", "OTHER_NAME:".to_owned()));
+    let changes: Vec<(&str, &str)> = changes.iter().map(|(from, to)| (*from, to.as_str())).collect();
+    assert_eq!(judged("network-without-route", &changes), (Vec::new(), vec![reason.to_owned()]));
     // Another way out is enough.
     let nat = "  Nat: {Type: AWS::EC2::NatGateway}\n";
     assert_eq!(of_network("", INTERFACE, nat), (Vec::new(), Vec::new()));
