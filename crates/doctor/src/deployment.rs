@@ -405,8 +405,8 @@ pub enum TrafficPeer {
     Addresses,
     /// The members of a security group.
     Group(String),
-    /// An address that nobody has, as in a rule that replaces the default one.
-    Nobody,
+    /// An address that no host has, as in a rule that replaces the default one.
+    NoHost,
 }
 
 impl FunctionSettings {

@@ -667,11 +667,11 @@ fn traffic(rule: &ResolvedNode) -> Result<TrafficRule, String> {
         Some("tcp" | "6") => (port("FromPort")?.unwrap_or(0)..=port("ToPort")?.unwrap_or(65_535)).contains(&443),
         _ => false,
     };
-    let nobody = ["255.255.255.255/32", "127.0.0.1/32", "::1/128"];
+    let no_host = ["255.255.255.255/32", "127.0.0.1/32", "::1/128"];
     for name in ["CidrIp", "CidrIpv6", "DestinationPrefixListId", "SourcePrefixListId"] {
         match rule.text_at(&[name]) {
-            SettingValue::Known(block) if nobody.contains(&block.as_str()) => {
-                return Ok(TrafficRule { allows_https, peer: TrafficPeer::Nobody });
+            SettingValue::Known(block) if no_host.contains(&block.as_str()) => {
+                return Ok(TrafficRule { allows_https, peer: TrafficPeer::NoHost });
             }
             SettingValue::Absent => {}
             // Some addresses, whichever they are.

@@ -183,7 +183,7 @@ struct Parsed<T>(T);
 
 /// A type that is parsed from a text of an event.
 trait EventText: Sized {
-    /// What the text is, for an error.
+    /// The name of the type, for an error.
     const EXPECTED: &'static str;
 
     fn parse(text: &str) -> Option<Self>;

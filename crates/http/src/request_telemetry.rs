@@ -37,7 +37,7 @@ const SECURITY: [(HeaderName, HeaderValue); 5] = [
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
 
-/// A request that is being handled: what its log entry contains beside the response.
+/// The data of a request in progress that its log entry and its metrics need in addition to the response.
 pub(crate) struct RequestTelemetry {
     started: Instant,
     request_id: String,

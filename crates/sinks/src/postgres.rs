@@ -85,7 +85,7 @@ pub struct PostgresSink {
     fitting: Mutex<FittingStream>,
 }
 
-/// What the batches of a stream have shown about the table.
+/// The facts about the table that the batches of a stream have shown.
 #[derive(Debug, Default)]
 struct FittingStream {
     /// The stream's ARN.

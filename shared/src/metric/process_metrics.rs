@@ -28,7 +28,7 @@ pub struct MetricSeries {
     pub metrics: Vec<RecordedMetric>,
 }
 
-/// What was recorded of a metric of a series.
+/// The recorded values of a metric of a series.
 #[derive(Debug)]
 pub struct RecordedMetric {
     /// The metric.

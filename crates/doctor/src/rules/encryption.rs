@@ -89,7 +89,7 @@ fn of_table(deployment: &StreamDeployment, role: &str, name: Result<&str, String
     let name = name?;
     let table = deployment.table(name).ok_or_else(|| format!("{role} {name} is not part of this deployment"))?;
     let of = format!("{role} {}", table.name);
-    // Whoever reads or writes an item decrypts the table's data key.
+    // Reading and writing an item decrypt the data key of the table.
     let key = customer_key(deployment, &table.key, &of)?;
     Ok(key.map(|key| KeyUse { of, key, action: "kms:Decrypt", service: "dynamodb" }))
 }

@@ -82,7 +82,7 @@ impl VpcRoutes<'_> {
             return Ok(Some(self.none.to_owned()));
         }
         let is_reached = |endpoint: &VpcEndpointSettings| lets_in(network, endpoint, egress, groups);
-        // What another function calls is not known: it must reach one of the endpoints.
+        // The calls of another function are not known: it must reach one of the endpoints.
         if called.is_empty() {
             let reached: Vec<_> = self.endpoints.iter().map(is_reached).collect();
             if self.is_open || reached.contains(&Ok(true)) {
@@ -153,11 +153,11 @@ fn allowed_egress(network: &NetworkSettings, function: &FunctionSettings) -> Res
             continue;
         };
         for rule in rules {
-            allowed.is_any |= rule.peer != TrafficPeer::Nobody;
+            allowed.is_any |= rule.peer != TrafficPeer::NoHost;
             match &rule.peer {
                 TrafficPeer::Addresses => allowed.is_open |= rule.allows_https,
                 TrafficPeer::Group(group) if rule.allows_https => allowed.groups.push(group.clone()),
-                TrafficPeer::Group(_) | TrafficPeer::Nobody => {}
+                TrafficPeer::Group(_) | TrafficPeer::NoHost => {}
             }
         }
     }
@@ -194,7 +194,7 @@ fn lets_in(
         let is_allowed = |peer: &TrafficPeer| match peer {
             TrafficPeer::Addresses => true,
             TrafficPeer::Group(group) => groups.contains(group),
-            TrafficPeer::Nobody => false,
+            TrafficPeer::NoHost => false,
         };
         if group.ingress.iter().any(|rule| rule.allows_https && is_allowed(&rule.peer)) {
             return Ok(true);

@@ -18,7 +18,7 @@ use crate::{SinkName, archive, dynamodb, postgres};
 
 /// The variable that names the only replica if there is no document.
 pub(super) const REPLICA_TABLE: &str = "REPLICA_TABLE";
-/// What to do after the problems of a document.
+/// The advice after the problems of a document.
 const CHECK_DOCUMENT: &str = "correct the document, and check it with millrace transform --document FILE --items PATH \
                               --key NAMES before it is deployed (parameter Replication)";
 /// The variables that configure the only replica if there is no document.
@@ -31,7 +31,7 @@ pub(super) struct ReplicaTable {
     /// The setting that names the table, for errors.
     pub(super) setting: String,
     pub(super) table: TableSettings,
-    /// What the replica stores of an item; `None` if it stores items as they are.
+    /// The rules for the stored items; `None` if the replica stores items unchanged.
     pub(super) transform: Option<Arc<ItemTransform>>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct RelationalTable {
     /// The place in the document, for errors.
     pub(super) setting: String,
     pub(super) table: PostgresTable,
-    /// What the replica stores of an item; `None` if it stores items as they are.
+    /// The rules for the stored items; `None` if the replica stores items unchanged.
     pub(super) transform: Option<Arc<ItemTransform>>,
 }
 
