@@ -17,6 +17,7 @@ use millrace_shared::aws;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::{Environment, EnvironmentError};
 use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::secrets::SecretsClient;
 use millrace_sinks::config::load_document;
 use millrace_sinks::hash_keys::load_hash_keys;
 
@@ -118,7 +119,7 @@ async fn connect(
     let s3 = Builder::from(sdk).force_path_style(connection.endpoint_url.is_some()).build();
     let s3 = aws_sdk_s3::Client::from_conf(s3);
     let environment = load_document(environment, &s3).await?;
-    let environment = load_hash_keys(environment, &aws_sdk_secretsmanager::Client::new(sdk)).await?;
+    let environment = load_hash_keys(environment, &SecretsClient::new(sdk)).await?;
     let config = MaintenanceConfig::parse(&environment)?;
     let clients = AwsClients {
         source: match config.source_region() {

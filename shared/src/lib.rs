@@ -44,6 +44,7 @@
 
 pub mod address;
 pub mod aws;
+pub mod aws_service;
 pub mod cache;
 pub mod change;
 pub mod checkpoint;
@@ -67,6 +68,7 @@ pub mod replica_item;
 pub mod revision;
 pub mod runtime;
 pub mod s3;
+pub mod secrets;
 pub mod shell;
 pub mod stream;
 pub mod table;

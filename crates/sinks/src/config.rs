@@ -16,6 +16,7 @@ use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::item::restored::SourceSchema;
 use millrace_shared::postgres::PostgresSettings;
 use millrace_shared::replica_item::ReservedNames;
+use millrace_shared::secrets::SecretsClient;
 use millrace_transform::ItemTransform;
 use millrace_transform::columns::TableColumns;
 use time::Duration;
@@ -342,8 +343,7 @@ pub async fn load_document_at_start(environment: Environment) -> Result<Environm
         _ => environment,
     };
     if needs_hash_keys(&environment) {
-        let client = aws_sdk_secretsmanager::Client::new(&aws::load().await);
-        return load_hash_keys(environment, &client).await;
+        return load_hash_keys(environment, &SecretsClient::new(&aws::load().await)).await;
     }
     Ok(environment)
 }

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_secretsmanager::error::ProvideErrorMetadata as _;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use millrace_shared::environment::{Environment, EnvironmentError};
 use millrace_shared::error_chain::error_chain;
+use millrace_shared::secrets::SecretsClient;
 use millrace_transform::HashKey;
 
 use crate::document::{REPLICATION, ReplicationDocument, SecretArn};
@@ -35,19 +36,14 @@ pub(crate) fn needs_hash_keys(environment: &Environment) -> bool {
 ///
 /// # Errors
 /// [`EnvironmentError`]: every secret that cannot be read, with the permission.
-pub async fn load_hash_keys(
-    environment: Environment,
-    client: &aws_sdk_secretsmanager::Client,
-) -> Result<Environment, EnvironmentError> {
+pub async fn load_hash_keys(environment: Environment, client: &SecretsClient) -> Result<Environment, EnvironmentError> {
     let (mut loaded, mut problems) = (environment.clone(), Vec::new());
     for (name, arn) in secrets(&environment) {
         let pointer = format!("{REPLICATION} /hash_keys/{name} is {arn}");
-        // The future of a request of the SDK is large, and every caller would contain it.
-        match Box::pin(client.get_secret_value().secret_id(arn.as_str()).send()).await {
-            Ok(secret) => match secret.secret_string() {
-                Some(text) => loaded = loaded.with(arn.as_str(), text.trim().to_owned()),
-                None => problems.push(format!("{pointer}, which contains no text: set the secret to a text")),
-            },
+        // The future of a request is large, and every caller would contain it.
+        match Box::pin(client.text(arn.as_str())).await {
+            Ok(Some(text)) => loaded = loaded.with(arn.as_str(), text.trim().to_owned()),
+            Ok(None) => problems.push(format!("{pointer}, which contains no text: set the secret to a text")),
             Err(error) => {
                 let fix = match error.code() {
                     Some(code) => format!("{code}): allow {PERMISSION} on it"),
@@ -94,9 +90,10 @@ pub(crate) fn hash_keys(
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_secretsmanager::Config;
-    use aws_sdk_secretsmanager::config::retry::RetryConfig;
-    use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
+    use aws_config::retry::RetryConfig;
+    use aws_config::{BehaviorVersion, Region, SdkConfig};
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
 
     use super::*;
 
@@ -104,16 +101,15 @@ mod tests {
     async fn secret_that_does_not_answer_names_the_endpoint_of_a_network() {
         let document = r#"{"version":1,"hash_keys":{"pii":"arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii"},
             "replicas":[{"name":"copy","sink":"dynamodb","table":"Copy","attributes":{"hash":{"email":"pii"}}}]}"#;
-        let config = Config::builder()
+        let sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::from_static("eu-west-1"))
-            .credentials_provider(Credentials::for_tests())
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("key", "secret", None, None, "test")))
             .endpoint_url("http://127.0.0.1:1")
             .retry_config(RetryConfig::disabled())
             .build();
-        let client = aws_sdk_secretsmanager::Client::from_conf(config);
         let environment: Environment = [(REPLICATION.to_owned(), document.to_owned())].into_iter().collect();
-        let error = load_hash_keys(environment, &client).await.unwrap_err().to_string();
+        let error = load_hash_keys(environment, &SecretsClient::new(&sdk)).await.unwrap_err().to_string();
         for part in [
             "the environment has 1 problem:",
             "REPLICATION /hash_keys/pii is arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii",

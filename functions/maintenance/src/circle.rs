@@ -2,11 +2,12 @@
 //! ([`feeding_functions`]).
 
 use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
+use millrace_shared::aws_service::AwsCallError;
 use millrace_shared::error_chain::error_chain;
 use millrace_sinks::document::{DocumentLocation, REPLICATION, ReplicationDocument, ReplicatorLocation, TableAddress};
 use millrace_sinks::document_object::read_document;
 
-use crate::lambda_client::{LambdaCallError, LambdaClient};
+use crate::lambda_client::LambdaClient;
 
 /// A function that replicates a replica back to the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct FeedUnknownError {
 }
 
 impl FeedUnknownError {
-    fn of_call(call: &'static str, action: &'static str, error: &LambdaCallError) -> Self {
+    fn of_call(call: &'static str, action: &'static str, error: &AwsCallError) -> Self {
         Self { call, action, code: error.code().map(str::to_owned), reason: error_chain(error) }
     }
 

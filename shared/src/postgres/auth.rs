@@ -1,10 +1,11 @@
 //! The login of a connection. [`PostgresAuth`]
 
-use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use serde::Deserialize;
 
 use super::database_url::DatabaseUrl;
 use crate::iam_token::{AuthTarget, TokenSigner};
+use crate::secrets::SecretsClient;
 
 /// The variable that names a Secrets Manager secret.
 pub(super) const SECRET: &str = "POSTGRES_SECRET";
@@ -23,7 +24,7 @@ pub enum PostgresAuth {
 /// A Secrets Manager secret: JSON with `username` and `password`, the format of the secrets that RDS manages.
 #[derive(Debug, Clone)]
 pub struct LoginSecret {
-    client: aws_sdk_secretsmanager::Client,
+    client: SecretsClient,
     /// The secret's ARN or name.
     name: String,
 }
@@ -40,8 +41,7 @@ pub(super) struct PostgresCredentials {
 impl PostgresAuth {
     /// Creates a login with the secret of this ARN or name, which is read with the AWS configuration of `signer`.
     pub(super) fn from_secret_arn(signer: &TokenSigner, name: &str) -> Self {
-        let client = aws_sdk_secretsmanager::Client::new(signer.sdk());
-        Self::Secret(LoginSecret { client, name: name.to_owned() })
+        Self::Secret(LoginSecret { client: SecretsClient::new(signer.sdk()), name: name.to_owned() })
     }
 
     /// Returns the current credentials; `None` if those in the URL apply.
@@ -61,13 +61,12 @@ impl PostgresAuth {
 impl LoginSecret {
     async fn read(&self) -> Result<PostgresCredentials, String> {
         let named = |what: &str| format!("uses the login in {SECRET} {}, which {what}", self.name);
-        let asked = self.client.get_secret_value().secret_id(&self.name).send().await;
-        let answer = asked.map_err(|error| {
+        let text = self.client.text(&self.name).await.map_err(|error| {
             let why = error.code().map_or_else(|| "Secrets Manager is unreachable".to_owned(), str::to_owned);
             named(&format!("cannot be read ({why}): grant the function's role secretsmanager:GetSecretValue on it"))
         })?;
         // serde's error message would quote the secret's content.
-        let pass = answer.secret_string().and_then(|text| serde_json::from_str(text).ok());
+        let pass = text.and_then(|text| serde_json::from_str(&text).ok());
         pass.ok_or_else(|| named("is not JSON with a username and a password"))
     }
 }
