@@ -61,7 +61,7 @@ pub enum DemoError {
     #[error("maintenance task failed: {0}")]
     Task(#[from] millrace_maintenance::TaskError),
     /// Some stream record was not processed in time.
-    #[error("streams not drained within {} s", DRAINED_WITHIN.as_secs())]
+    #[error("the records of the streams were not processed within {} s", DRAINED_WITHIN.as_secs())]
     NotDrained,
 }
 

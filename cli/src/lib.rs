@@ -2,8 +2,8 @@
 //! `attach`, `console`, `doctor`, `plan`, `task` and `transform` have modules of their own, and so have the options that
 //! select what a stack replicates and the messages about invalid arguments.
 //!
-//! [`banner`] is the text that a started stack prints, and [`demo`] the story that checks itself. Everything else is in
-//! the crate `millrace-local`, the stack on one machine, and in the functions that it runs.
+//! [`banner`] is the text that a started stack prints, and [`demo`] is the self-checking demo. Everything else is in the
+//! crate `millrace-local`, the stack on one machine, and in the functions that it runs.
 
 mod athena_command;
 mod attach;

@@ -1,14 +1,17 @@
 //! The library that Millrace's functions share.
 //!
-//! Its modules form layers. A module imports only from its own layer and the layers listed before it:
+//! Its modules form layers. A module imports only from its own layer and the layers listed before it, but adapters do
+//! not import [`checkpoint`]:
 //!
 //! - Domain types, which do not depend on AWS: [`user`], [`revision`], [`change`], [`address`], [`number`],
-//!   [`clock`], [`version_fence`], [`folding`], [`hash`], [`invocation`], [`concurrency`], [`metric`] and [`http`].
+//!   [`clock`], [`version_fence`], [`folding`], [`hash`], [`invocation`], [`metric`], [`error_chain`], [`shell`] and
+//!   [`http`].
 //! - Codecs, which convert external formats to domain types and back, without network access: [`stream`], [`item`],
 //!   [`raw_item`] and [`replica_item`].
 //! - Pure computation of the position from which Lambda retries a batch: [`checkpoint`].
 //! - Adapters, which do I/O: [`table`], [`table_reader`], [`cache`], [`s3`], [`file`](mod@file), [`quarantine`], [`postgres`]
-//!   (a database connection) and [`iam_token`] (the password of a database or of the cache).
+//!   (a database connection), [`iam_token`] (the password of a database or of the cache) and [`concurrency`] (a limited
+//!   number of calls at a time).
 //! - Process setup, for a function's `main` and `config` only: [`environment`], [`telemetry`], [`aws`] and
 //!   [`runtime`].
 //!

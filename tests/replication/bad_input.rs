@@ -171,7 +171,7 @@ async fn a_replica_that_feeds_the_source_is_refused_and_nothing_is_written_or_qu
     for batch in &fed {
         let fault = rig.replicator().handle(batch, &invocation()).await.unwrap_err();
         assert_eq!(fault.name(), "SinkMisconfigured", "{fault}");
-        assert!(fault.to_string().contains("would go round in a circle"), "{fault}");
+        assert!(fault.to_string().contains("would be replicated in a loop"), "{fault}");
     }
     assert_eq!((rig.item_count().await, rig.quarantined().await.len()), (0, 0));
 

@@ -494,7 +494,7 @@ impl<'o> TableReview<'o> {
         self.replica_access(arn);
         for function in replica.feeding_functions.known().into_iter().flatten() {
             let FeedingFunction { name, mapping_uuid } = function;
-            let text = format!("{name} replicates {arn} to this table: changes would go round in a circle");
+            let text = format!("{name} replicates {arn} to this table: changes would be replicated in a loop");
             let fix = "name a table that does not feed this one, or delete the event source mapping of that function";
             let command = delete_mapping_command(&arn.to_string(), mapping_uuid);
             self.add(FindingSeverity::Blocks, "replica", text, fix, vec![command]);

@@ -15,7 +15,7 @@ pub(crate) fn orders() -> TableDescription {
     TableDescription::parse(ORDERS).unwrap()
 }
 
-/// Returns the observation of a table of which everything was read and nothing is amiss.
+/// Returns the observation of a table that was read completely and has no finding.
 fn observation() -> TableObservation {
     let mut table = orders();
     table.time_to_live = TimeToLive::Enabled { attribute: "ttl".to_owned() };

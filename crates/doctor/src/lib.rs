@@ -1,10 +1,11 @@
 //! Finds the settings of a DynamoDB-stream deployment that lose records: the library of `millrace doctor`.
 //!
-//! [`template_reader`] reads a template of `CloudFormation` or SAM to a [`deployment::StreamDeployment`], in which each
-//! setting is known, absent or unresolved. [`diagnosis::diagnose`] applies the rules of [`rule_table::RULES`] to it,
-//! which are pure functions, and [`report`] formats the result. [`explanation`] shows in the simulator of the event
-//! source mapping which records a setting loses. [`account_reader`] reads the recorded answers of an account to the same
-//! model. Nothing is called in an account here.
+//! [`template_reader`] converts a template of `CloudFormation` or SAM to a [`deployment::StreamDeployment`], in which
+//! each setting is known, absent or unresolved; [`terraform_plan`] converts a Terraform plan, and [`account_reader`] the
+//! recorded responses of an account, to the same model. This crate calls no AWS service.
+//! [`diagnosis::diagnose`] applies the rules of [`rule_table::RULES`], which are pure functions, to the deployment, and
+//! [`report`] formats the result. [`explanation`] replays a setting in the simulator of the event source mapping, to
+//! show the records that it loses.
 //!
 //! ```
 //! use std::collections::BTreeMap;

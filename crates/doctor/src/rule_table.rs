@@ -557,7 +557,7 @@ pub const RULES: &[DoctorRule] = &[
         id: "mapping-not-watched",
         severity: RuleSeverity::Weakens,
         title: "No alarm on lag, dropped records or the destination",
-        loss: "A loss is noticed only when somebody misses the records, mostly after the stream has trimmed them.",
+        loss: "A loss is noticed only when the records are missed, mostly after the stream has trimmed them.",
         offline: "Alarms on IteratorAge, DroppedEventCount and, with a destination, \
                   OnFailureDestinationDeliveredEventCount and DestinationDeliveryFailures; MetricsConfig of the \
                   mapping.",

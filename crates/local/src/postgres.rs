@@ -35,7 +35,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresServerError {
     /// PostgreSQL's programs are not installed.
-    #[error("PostgreSQL is not installed: apt-get install postgresql, or brew install postgresql, or use a URL")]
+    #[error("PostgreSQL is not installed: run apt-get install postgresql or brew install postgresql, or use a URL")]
     NotInstalled,
     /// The process runs as root, and the server has no other user to run as.
     #[error(

@@ -216,7 +216,7 @@ pub enum StartError {
         other: String,
     },
     /// A throwaway server would lose its data, while the data folder retains the tables.
-    #[error("{option} auto loses its data on exit, --data does not: set {option} to the URL of a persistent server")]
+    #[error("{option} auto keeps no data, but --data does: set {option} to the URL of a persistent server")]
     EphemeralTierWithData {
         /// The option of the tier.
         option: &'static str,

@@ -4,8 +4,8 @@
 //! SDK's response to the same call ([`TableDescription::from_sdk`]). Both have one reader (`member`), so both report the
 //! same errors: the member as a JSON pointer, its value, and what was expected.
 //!
-//! The text may come from anybody, and its members are written to commands and files: names and ARNs are therefore
-//! accepted only in their documented format. Only the names of attributes may be any text.
+//! The text may come from another person, and its members are written to commands and files. Therefore names and ARNs
+//! are accepted only in their documented format. Only the names of attributes may be any text.
 //!
 //! Only members that replication depends on are read. A member that is absent because DynamoDB omits it for such a
 //! table has its documented meaning; a member that another tool may have dropped is `None`, which is not the same as

@@ -211,9 +211,9 @@ impl DynamoDbSink {
         let region = stream_arn.split(':').nth(3).unwrap_or_default();
         Err(self.misconfigured(format!(
             "the replica {} feeds the source: an item of {} carries {} with a revision of the replica's stream \
-             {stream_arn}, so another replicator writes the replica's changes to the source, and they would go round \
-             in a circle: find its event source mapping with aws lambda list-event-source-mappings --region {region} \
-             --event-source-arn {stream_arn}, and delete it with aws lambda delete-event-source-mapping --region \
+             {stream_arn}, so another replicator writes the replica's changes to the source, and they would be \
+             replicated in a loop: find its event source mapping with aws lambda list-event-source-mappings --region \
+             {region} --event-source-arn {stream_arn}, and delete it with aws lambda delete-event-source-mapping --region \
              {region} --uuid UUID, or set {} to another table. If that replication has ended, set {} to another \
              prefix, such as mr_",
             schema.arn,

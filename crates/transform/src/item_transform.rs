@@ -52,14 +52,14 @@ pub enum TransformError {
     #[error("the patterns of where cannot be evaluated: the image is not DynamoDB JSON")]
     Unmatchable,
     /// No hash can be computed of a value.
-    #[error("the value of {0} is not a DynamoDB value, so that its hash cannot be computed")]
+    #[error("the value of {0} is not a DynamoDB value, so its hash cannot be computed")]
     Unhashable(String),
     /// A value that is truncated is not a string.
-    #[error("the value of {0} is not a string, so that it cannot be truncated: hash or exclude it instead")]
+    #[error("the value of {0} is not a string, so it cannot be truncated: hash or exclude it instead")]
     NotAString(String),
-    /// A path to a value that is removed or masked leads through a value of another type.
+    /// A value on the path to a value that is removed or masked is not the map or list that the path requires.
     #[error(
-        "the value of {0} is not the map or list that the path of a rule leads through, so that it cannot be masked"
+        "the value of {0} is not the map or list that the path of a rule requires, so it cannot be masked"
     )]
     Unexpected(String),
     /// An attribute has the new name of another one.

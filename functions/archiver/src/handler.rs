@@ -1,6 +1,6 @@
 //! The processing of a stream batch: parse the event, select rows, put objects, return the response.
 //!
-//! The rows are selected and written by [`millrace_archive`], for the archiver and the replicator's archive sink alike;
+//! The rows are selected and written by [`millrace_archive`], for both the archiver and the replicator's archive sink;
 //! here the records that can never be archived are quarantined.
 
 use std::collections::BTreeSet;

@@ -23,7 +23,7 @@ pub enum MappingNotReadyError {
     #[error(
         "the event source mapping {uuid} of {function} reads {reads}, a former stream of the table: deploy with the \
          latest stream {stream} (parameter SourceStreamArn of infra/replication.yaml), which {} prints, or changes are \
-         lost. The former stream can be read for 24 hours",
+         lost; the former stream can be read for 24 hours",
         latest_stream_command(stream)
     )]
     FormerStream {

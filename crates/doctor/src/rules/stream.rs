@@ -5,7 +5,7 @@ use crate::deployment::{DeploymentForm, StreamDeployment, StreamMapping, StreamP
 
 /// The number of readers of a shard.
 const MAX_READERS: usize = 2;
-/// The number of readers of a shard of a global table, beside the one of the service.
+/// The number of readers of a shard of a global table, in addition to that of the service.
 const MAX_GLOBAL_READERS: usize = 1;
 
 /// A stream ARN that is spelled out.

@@ -83,7 +83,7 @@ pub enum ImportSourceError {
     },
     /// A line is longer than an item can be.
     #[error(
-        "{}:{line}: the line is longer than {MAX_LINE_BYTES} bytes, which no item is: write one item on each line",
+        "{}:{line}: the line is longer than {MAX_LINE_BYTES} bytes, the limit of an item: write one item on each line",
         path.display()
     )]
     LongLine {

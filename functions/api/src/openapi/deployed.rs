@@ -69,8 +69,8 @@ impl ContractDeployment {
         serde_json::to_vec_pretty(&document)
     }
 
-    /// An operation with the security of this deployment. API Gateway lets nobody in without a signature or a token,
-    /// whatever the operation; which scopes a token needs, the operation says.
+    /// Returns an operation with the security of this deployment. API Gateway rejects every request without a signature
+    /// or a token; the operation lists the scopes that a token needs.
     fn secured(&self, operation: &RawValue) -> Result<Box<RawValue>, Error> {
         let mut operation: ObjectMembers = serde_json::from_str(operation.get())?;
         let scoped: Vec<Value> = match operation.get("security") {
