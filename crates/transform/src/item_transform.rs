@@ -58,9 +58,7 @@ pub enum TransformError {
     #[error("the value of {0} is not a string, so it cannot be truncated: hash or exclude it instead")]
     NotAString(String),
     /// A value on the path to a value that is removed or masked is not the map or list that the path requires.
-    #[error(
-        "the value of {0} is not the map or list that the path of a rule requires, so it cannot be masked"
-    )]
+    #[error("the value of {0} is not the map or list that the path of a rule requires, so it cannot be masked")]
     Unexpected(String),
     /// An attribute has the new name of another one.
     #[error("the item has an attribute {0}, the new name of another attribute: exclude it or choose another name")]

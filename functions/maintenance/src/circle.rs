@@ -48,8 +48,7 @@ impl FeedUnknownError {
 #[error(
     "sink {sink}: {function} reads {stream}, the stream of the replica, and replicates to the source {source_arn}: \
      changes would be replicated in a loop: delete its event source mapping with {}, or replace the replica by another \
-     table; \
-     millrace attach {source_arn} --replica-table ARN checks it and writes the files to deploy",
+     table; millrace attach {source_arn} --replica-table ARN checks it and writes the files to deploy",
     delete_mapping_command(stream, mapping_uuid)
 )]
 pub struct ReplicationCircleError {
