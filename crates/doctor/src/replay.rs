@@ -127,7 +127,7 @@ pub struct ReplayScenario {
 
 const POISON_STORY: &str =
     "Ten records are written, one a minute; the function always fails on record 4, a poison record.";
-const PLAIN_STORY: &str = "Ten records are written, one a minute; the function applies whatever it receives.";
+const PLAIN_STORY: &str = "Ten records are written, one a minute; the function applies every record that it receives.";
 
 /// Returns the scenario of a rule; each rule that loses records has one.
 #[must_use]
