@@ -1,4 +1,4 @@
-//! `millrace attach`: what it takes to replicate a table that exists, as a report and as files to deploy
+//! `millrace attach`: whether a table that exists can be replicated, as a report, and the files that deploy it
 //! ([`AttachCommand`]).
 //!
 //! [`account`] reads the table's account, with read-only calls, to an [`observation`]; with `--from` the observation is

@@ -34,13 +34,13 @@ pub(crate) struct DoctorCommand {
         required_unless_present_any = ["explain", "list_rules", "print_policy", "stack", "function", "table"]
     )]
     templates: Vec<PathBuf>,
-    /// Judge a deployed stack of CloudFormation with its nested stacks, with read-only calls
+    /// Check a deployed stack of CloudFormation with its nested stacks, with read-only calls
     #[arg(long, value_name = "NAME", group = "target", conflicts_with = "templates", value_parser = stack)]
     stack: Option<String>,
-    /// Judge the mappings of a function, by its name or ARN
+    /// Check the mappings of a function, by its name or ARN
     #[arg(long, value_name = "NAME", group = "target", conflicts_with = "templates", value_parser = function)]
     function: Option<String>,
-    /// Judge the mappings of a table's streams, by its name or ARN
+    /// Check the mappings of a table's streams, by its name or ARN
     #[arg(long, value_name = "NAME", group = "target", conflicts_with = "templates", value_parser = table)]
     table: Option<String>,
     /// Print the IAM policy that allows the calls of --stack, --function and --table
@@ -73,7 +73,7 @@ pub(crate) struct DoctorCommand {
         default_value = "weakens"
     )]
     fail_on: RuleSeverity,
-    /// Explain a rule: what is lost and how, replayed in the simulator of the event source mapping, the fix, the source
+    /// Explain a rule: the records that are lost in a replay in the event source mapping simulator, the fix, the source
     #[arg(long, value_name = "RULE", conflicts_with_all = ["templates", "target"], value_parser = rule)]
     explain: Option<&'static DoctorRule>,
     /// Print the rules

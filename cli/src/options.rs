@@ -140,11 +140,11 @@ struct UpArguments {
     /// Prefix of each scope in the tokens of the issuer, such as millrace/ (default: the template's)
     #[arg(long, value_name = "TEXT", value_parser = ScopeMapping::parse_prefix)]
     scope_prefix: Option<String>,
-    /// PostgreSQL of the relational tier: auto starts the installed one as a throwaway server, a URL uses that server,
+    /// PostgreSQL of the relational tier: auto starts the installed one as a temporary server, a URL uses that server,
     /// off disables the tier (default: off). For a table of your own, --document declares the tables
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     postgres: TierServer,
-    /// Server of the cache tier: auto starts the installed Valkey or Redis as a throwaway server, a URL uses that
+    /// Server of the cache tier: auto starts the installed Valkey or Redis as a temporary server, a URL uses that
     /// server, off disables the tier (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     cache: TierServer,
@@ -179,7 +179,7 @@ enum MillraceCommand {
     Demo(DemoArguments),
     /// Run a maintenance task to completion against a running `millrace`, or on the data folder of a stopped one
     Task(TaskCommand),
-    /// Report what it takes to replicate a DynamoDB table that exists, and write the files that deploy it; only reads
+    /// Check whether a DynamoDB table that exists can be replicated, and write the files that deploy it; only reads
     Attach(AttachCommand),
     /// Compute capacity, cost per month and the first limit of the replication of a table from its size and its load
     Plan(PlanCommand),
@@ -189,7 +189,8 @@ enum MillraceCommand {
     /// Serve web pages about a deployed stack on this machine: its metrics, one key in all stores, quarantined records,
     /// task runs, the archive and the findings of doctor; only reads, unless --allow-tasks is set
     Console(ConsoleCommand),
-    /// Show what each replica of a replication document would store of sample items, of a file or a table; only reads
+    /// Show the items that each replica of a replication document would store, for sample items of a file or a table;
+    /// only reads
     Transform(TransformCommand),
     /// Print the statement that creates an Athena table over the Parquet files of an archive, with the columns of a
     /// replication document; only reads files

@@ -1,4 +1,4 @@
-//! `millrace transform`: what each replica of a document would store of sample items ([`TransformCommand`]).
+//! `millrace transform`: the items that each replica of a document would store, for sample items ([`TransformCommand`]).
 //!
 //! It reads the document and sample items, of a file or of a table, and changes nothing, so that a document is seen at
 //! work before anything is deployed.

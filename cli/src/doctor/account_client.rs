@@ -1,4 +1,4 @@
-//! Client of the account that `doctor` judges and the console shows: [`read_account`], [`AccountClient`].
+//! Client of the account that `doctor` checks and the console shows: [`read_account`], [`AccountClient`].
 //!
 //! The crate `millrace-doctor` decides which calls are made; this module makes them, one after the other. A call is a
 //! signed request to the service, and its response is JSON or is converted to JSON.

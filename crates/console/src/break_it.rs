@@ -155,7 +155,7 @@ pub(crate) async fn show(
     let light = LightState::decide(None, round.as_ref());
     let done = ACTIONS.iter().find(|action| action.name == message.done);
     let body = html! {
-        p.note { "Break a part of the stack and watch the light: it compares every replica with the source again and again." }
+        p.note { "Break a part of the stack and watch the light: it compares every replica with the source continuously." }
         div #light role="status" { (light.render()) }
         noscript { p.note { "Without JavaScript the light does not update itself: reload the page." } }
         @if let Some(BreakAction { done, see: (path, name, what), .. }) = done {

@@ -1,4 +1,4 @@
-//! The verify light: whether every replica is equal to the source, determined again and again while a page shows it.
+//! The verify light: whether every replica is equal to the source, determined continuously while a page shows it.
 //! [`compare`]
 //!
 //! Each round compares the first [`ITEMS`] items of the source and of each replica, in both directions. A difference

@@ -245,7 +245,7 @@ impl AccountReader<'_, '_> {
             SettingValue::Known(response) => one_or_many(&response["EventSourceMappings"]),
             SettingValue::Absent => Vec::new(),
             SettingValue::Unresolved(reason) => {
-                self.problems.push(format!("{}: no mapping is judged: {reason}", self.file));
+                self.problems.push(format!("{}: no mapping is checked: {reason}", self.file));
                 Vec::new()
             }
         };

@@ -1,4 +1,4 @@
-//! Model of a deployment, which the rules judge: [`StreamDeployment`].
+//! Model of a deployment, which the rules check: [`StreamDeployment`].
 //!
 //! It has no knowledge of the form in which the deployment is written. Names and ARNs may contain tokens for parts that
 //! only a deployment assigns (`${FailureBucket}`); equal tokens are equal names.

@@ -40,7 +40,7 @@ pub fn read_file(path: &Path, parameters: &BTreeMap<String, String>) -> Result<D
 fn limited(reading: DeploymentReading, file: &str) -> Result<DeploymentReading, TemplateError> {
     let count = reading.deployment.mappings.len();
     if count > MAX_MAPPINGS {
-        let problem = format!("{count} mappings of DynamoDB streams: at most {MAX_MAPPINGS} are judged");
+        let problem = format!("{count} mappings of DynamoDB streams: at most {MAX_MAPPINGS} are checked");
         return Err(TemplateError::new(0, problem).in_file(file));
     }
     Ok(reading)

@@ -1,4 +1,4 @@
-//! Replays a setting in the simulator of the event source mapping, to show which records are really lost:
+//! Replays a setting in the simulator of the event source mapping, to show which records are lost:
 //! [`replay`].
 //!
 //! Ten records of ten items are written, one a minute; record 4 is a poison record, on which the function always fails.

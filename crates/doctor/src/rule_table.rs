@@ -385,7 +385,7 @@ pub const RULES: &[DoctorRule] = &[
                Without the permission, or with a key that is disabled or waits for its deletion, nothing is delivered.",
         offline: "Enabled of each key, and the statements of the role and of the key's policy, for the keys of the \
                   source table, of its replicas and, for functions of Millrace, of the buckets of the archive and the \
-                  quarantine. The key of an on-failure destination is judged by destination-not-granted.",
+                  quarantine. The key of an on-failure destination is checked by destination-not-granted.",
         live: "KeyState of DescribeKey, GetKeyPolicy, and SimulatePrincipalPolicy, for the same keys (DescribeTable \
                and GetBucketEncryption) and that of the on-failure destination. A replica in another Region or \
                account is not checked.",

@@ -102,7 +102,7 @@ impl<'a> TemplateReader<'_, 'a> {
             }
             if let ConditionValue::Unknown(reason) = &created {
                 // Judged as if it were created.
-                self.unread.push((at.clone(), format!("its condition is not resolved ({reason}): judged as created")));
+                self.unread.push((at.clone(), format!("its condition is not resolved ({reason}): checked as created")));
             }
             let is_nested = matches!(kind, "AWS::Serverless::Application" | "AWS::CloudFormation::Stack");
             if is_nested {

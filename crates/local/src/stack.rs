@@ -215,7 +215,7 @@ pub enum StartError {
         /// The source, or the other replica.
         other: String,
     },
-    /// A throwaway server would lose its data, while the data folder retains the tables.
+    /// A temporary server would lose its data, while the data folder retains the tables.
     #[error("{option} auto keeps no data, but --data does: set {option} to the URL of a persistent server")]
     EphemeralTierWithData {
         /// The option of the tier.

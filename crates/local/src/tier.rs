@@ -10,7 +10,7 @@ pub enum TierServer {
     /// No server: the tier is off.
     #[default]
     Off,
-    /// A throwaway server, started from the installed program.
+    /// A temporary server, started from the installed program.
     Auto,
     /// The server at a URL; it is neither started nor stopped.
     At(String),
@@ -78,7 +78,7 @@ impl fmt::Display for TierServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Off => "off",
-            Self::Auto => "a throwaway server, removed on exit",
+            Self::Auto => "a temporary server, removed on exit",
             Self::At(_) => "the server at the given URL",
         })
     }

@@ -191,7 +191,7 @@ fn a_resource_with_an_unresolved_condition_is_judged_and_one_that_is_not_created
             );
     let count = |parameters| reading(&template, parameters).deployment.mappings.len();
     assert_eq!((count(&[]), count(&[("A", "x")]), count(&[("A", "y")])), (1, 1, 0));
-    assert!(reading(&template, &[]).deployment.unread[0].1.contains("judged as created"));
+    assert!(reading(&template, &[]).deployment.unread[0].1.contains("checked as created"));
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl EnabledTiers {
             TierServer::Off | TierServer::At(_) => None,
         };
         let postgres = planned.as_ref().map(PlannedServer::url).or_else(|| options.postgres.url().map(str::to_owned));
-        // A cache contains only copies, so a throwaway server is allowed together with a data folder.
+        // A cache contains only copies, so a temporary server is allowed together with a data folder.
         let started = match &options.cache {
             TierServer::Auto => Some(cache::CacheServer::spawn(&[])?),
             TierServer::Off | TierServer::At(_) => None,
