@@ -64,7 +64,7 @@ fn glue_name(text: &str) -> Result<String, String> {
     if (1..=255).contains(&text.len()) && text.bytes().all(is_name) {
         return Ok(text.to_owned());
     }
-    Err("set it to 1 to 255 lowercase letters, digits, underscores or hyphens, as Athena has its names".to_owned())
+    Err("set it to 1 to 255 lowercase letters, digits, underscores or hyphens, as Athena requires".to_owned())
 }
 
 impl AthenaCommand {

@@ -487,7 +487,7 @@ impl<'o> TableReview<'o> {
         }
         if arn.partition != source.arn.partition {
             let text = format!("--replica-table {arn} is in another partition than the table");
-            let fix = format!("name a table in the partition {}, which that of the table is", source.arn.partition);
+            let fix = format!("name a table in the partition {}, that of the source table", source.arn.partition);
             let command = format!("millrace attach {} --replica-table ARN", source.arn);
             self.add(FindingSeverity::Blocks, "replica", text, fix, vec![command]);
         }

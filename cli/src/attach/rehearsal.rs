@@ -25,7 +25,7 @@ pub(crate) fn deployment_notes(table: &TableDescription, reserved_prefix: &str) 
     blocking
         .map(|finding| {
             let mut note = format!(
-                "note: {}: {}. Table {} of this machine is replicated all the same; for a deployment: {}",
+                "note: {}: {}. Table {} of this machine is replicated nevertheless; for a deployment: {}",
                 finding.subject, finding.text, table.name, finding.fix
             );
             for command in finding.commands {

@@ -126,9 +126,7 @@ impl AttributeSettings {
     ) -> Option<String> {
         let at = format!("/attributes{other_place}");
         if let Some(common) = path.differing_container(other) {
-            return Some(format!(
-                "uses {common} as a map or list where {at} uses it as the other: correct one of them"
-            ));
+            return Some(format!("uses {common} as a map, and {at} as a list, or the reverse: correct one of them"));
         }
         let overlaps = path.contains(other) || other.contains(path);
         if !overlaps {
@@ -212,7 +210,8 @@ impl AttributeSettings {
             let is_included =
                 |key: &&String| included.iter().any(|path| path.attribute() == **key && path.inner().is_empty());
             for key in key_names.iter().filter(|key| !is_included(key)) {
-                let reason = format!("lacks {key}, a key attribute of the table: add it, a replica has the same key");
+                let reason =
+                    format!("lacks {key}, a key attribute of the table: add it, because a replica has the same key");
                 problems.push(RuleProblem { pointer: "/include".to_owned(), reason });
             }
         }

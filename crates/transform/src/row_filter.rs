@@ -216,8 +216,8 @@ impl PatternReader {
             && let (Some(first), Some(second)) = (required.next(), required.next())
         {
             let reason = format!(
-                "is a second type besides {first}, but a value has one type, so that the pattern would never match: \
-                 write each as a pattern of its own"
+                "is a second type of the value, in addition to {first}, so the pattern never matches: write a pattern for \
+                 each type"
             );
             self.add(&member(pointer, second), &reason);
         }
