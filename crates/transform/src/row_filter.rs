@@ -216,8 +216,8 @@ impl PatternReader {
             && let (Some(first), Some(second)) = (required.next(), required.next())
         {
             let reason = format!(
-                "is a second type of the value, in addition to {first}, so the pattern never matches: write a pattern for \
-                 each type"
+                "is a second type of the value, in addition to {first}, so the pattern never matches: write each as \
+                 a pattern of its own"
             );
             self.add(&member(pointer, second), &reason);
         }
