@@ -1,5 +1,5 @@
 //! The OpenAPI 3.1 document, assembled from the API's part, the part of search, the formats of texts
-//! ([`patterns`](self)) and the problems that each operation can return.
+//! (`patterns`) and the problems that each operation can return (`problems`).
 //!
 //! It is generated when it changes, not on request: `cargo run -p millrace-contract --example openapi` writes the document, the
 //! repository contains it as `functions/api/openapi.json`, a test compares the two, and the API serves the file.

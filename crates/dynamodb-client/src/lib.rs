@@ -3,7 +3,7 @@
 //! [`TableClient`] takes its configuration from a client of the AWS SDK: credentials, Region, endpoint, retries and
 //! timeouts, as that client resolves them. It signs the request body of the caller with Signature Version 4, and sends
 //! it over its own HTTP/1.1 connections. The JSON of a response is parsed as a type of the caller. Errors are parsed by
-//! the SDK and have its types, so a caller handles them like those of the SDK.
+//! the SDK and have its types, so a caller handles them as errors of the SDK.
 //! docs/adr/0016-client-for-the-hot-calls.md contains the reasons and the differences from the SDK.
 //!
 //! | module | contents |

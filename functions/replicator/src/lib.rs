@@ -3,7 +3,7 @@
 //!
 //! [`handler`] parses a batch, has [`deduplicate`] select the changes to apply, passes them to every [sink](millrace_sinks)
 //! concurrently, quarantines the records that can never be applied, and returns the lowest position that a replica may
-//! lack. The data model of the items does not matter here: keys come from the record, images stay undecoded.
+//! lack. It is independent of the data model of the items: keys come from the record, and images are not decoded.
 //!
 //! # Example
 //!

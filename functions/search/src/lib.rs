@@ -1,8 +1,8 @@
 //! Search: queries over all users, served by the relational replica.
 //!
 //! The API reads single records by key from the table. This function serves the queries that a key-value table does not
-//! support: filters, sort orders, aggregates. The results are as fresh as the replica, and each response reports that
-//! freshness.
+//! support: filters, sort orders, aggregates. The results are those of the replica, and each response contains the time
+//! of the latest change that they include (`as_of`).
 
 pub mod config;
 mod database;
