@@ -497,7 +497,7 @@ pub const RULES: &[DoctorRule] = &[
         id: "open-route",
         severity: RuleSeverity::Exposes,
         title: "A route of an HTTP API without an authorizer",
-        loss: "Everybody may call the route. SAM does not apply DefaultAuthorizer to OPTIONS.",
+        loss: "Any client can call the route. SAM does not apply DefaultAuthorizer to OPTIONS.",
         offline: "AuthorizationType of each route, Auth of SAM's events and APIs, and each operation of an OpenAPI \
                   document in the template, in a local file (DefinitionUri, AWS::Include) or in the body of a plan. A \
                   document in a bucket is not checked. An API with a Target has one route without an authorizer.",
