@@ -170,7 +170,7 @@ async fn a_record_created_again_replaces_its_tombstone(sink: &dyn Sink, replica:
 
 async fn a_later_stream_outranks_a_higher_number(sink: &dyn Sink, replica: &dyn ContractReplica) {
     assert_eq!(apply(sink, &[EventBuilder::named("stream", 900, "Before")]).await, applied(1));
-    assert_eq!(apply(sink, &[EventBuilder::named("stream", 1, "After").of_stream(LATER_LABEL)]).await, applied(1));
+    assert_eq!(apply(sink, &[EventBuilder::named("stream", 1, "After").with_stream(LATER_LABEL)]).await, applied(1));
     assert_eq!(apply(sink, &[EventBuilder::named("stream", 901, "Before")]).await, stale(1));
     assert_eq!(state(replica, "stream").await, Some(named("After")));
 }
@@ -225,7 +225,7 @@ fn histories() -> impl Strategy<Value = (Vec<EventBuilder>, Vec<usize>)> {
                 1 => EventBuilder::deleted("", number),
                 _ => EventBuilder::expired("", number),
             };
-            told.of_stream(if later { LATER_LABEL } else { LABEL })
+            told.with_stream(if later { LATER_LABEL } else { LABEL })
         };
         by_revision.into_iter().map(tell).collect::<Vec<_>>()
     });
@@ -361,7 +361,7 @@ async fn every_removal_is_a_row(sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
     assert_eq!(archived(s3, "again").await, [revision(9), revision(13)]);
     // A late one is a row too, and so is one of a later stream with a lower number.
     assert_eq!(apply(sink, &[EventBuilder::expired("again", 5)]).await, applied(1));
-    assert_eq!(apply(sink, &[EventBuilder::expired("again", 1).of_stream(LATER_LABEL)]).await, applied(1));
+    assert_eq!(apply(sink, &[EventBuilder::expired("again", 1).with_stream(LATER_LABEL)]).await, applied(1));
     let later = format!("{LATER_LABEL}#1");
     assert_eq!(archived(s3, "again").await, [revision(5), revision(9), revision(13), later]);
 }

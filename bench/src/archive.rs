@@ -85,7 +85,7 @@ impl ArchiveBench {
             source: dynamodb.clone(),
             replicas: dynamodb.clone().into(),
             signer: None,
-            s3: requests.of(&s3),
+            s3: requests.counted(&s3),
             lambda: millrace_local::clients::lambda(&url("API")?),
         };
         let environment: Environment = [
@@ -129,8 +129,12 @@ impl ArchiveBench {
                 event_id: None,
                 item: item.get(),
             });
-            let object =
-                millrace_archive::write("Users", ArchiveHour::of(removed_at), rows.collect(), Compression::Zstd)?;
+            let object = millrace_archive::write(
+                "Users",
+                ArchiveHour::from_datetime(removed_at),
+                rows.collect(),
+                Compression::Zstd,
+            )?;
             let metadata = object.description.encode()?;
             self.store.put(&object.key.to_string(), object.bytes, object.description.sha256, metadata).await?;
         }

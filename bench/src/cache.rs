@@ -81,15 +81,15 @@ async fn hits(binaries: &Path, endpoint: &str, cache: &str) -> Result<(), BenchE
 }
 
 async fn calls(stack: &LocalStack, cache: &Cache) -> Result<(), BenchError> {
-    let (table, line) = (stack.dynamodb(), cache.connection().await?);
+    let (table, connection) = (stack.dynamodb(), cache.connection().await?);
     let entry = CacheEntry { version: 7, expires_at: None, json: vec![b'x'; 300] };
-    line.put("bench", &entry, Clock::system().now()).await?;
+    connection.put("bench", &entry, Clock::system().now()).await?;
     for at_once in LOADS {
         let ask_cache = |_| {
-            let line = line.clone();
+            let connection = connection.clone();
             async move {
                 let sent = Instant::now();
-                line.get("bench").await?;
+                connection.get("bench").await?;
                 Ok::<_, BenchError>(micros(sent.elapsed()))
             }
         };

@@ -66,7 +66,7 @@ impl BenchTable {
             Self::Declared => {
                 let table = declared()?;
                 migrate_table(sink.database(), &table, until).await?;
-                return Ok(sink.of_table(SinkName::parse("sql")?, "REPLICATION /replicas/0".to_owned(), table));
+                return Ok(sink.with_table(SinkName::parse("sql")?, "REPLICATION /replicas/0".to_owned(), table));
             }
         }
         Ok(sink)
@@ -203,9 +203,8 @@ async fn all(sink: &PostgresSink, batches: &[Box<RawValue>]) -> Result<usize, Be
         let records = stream::read(batch)?.records;
         let changes: Vec<_> = records.iter().filter_map(|record| record.read.as_ref().ok()).collect();
         let settled: Vec<_> = latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
-        let stop_at = Instant::now() + Duration::from_mins(1);
-        let invocation =
-            Invocation { now: OffsetDateTime::UNIX_EPOCH, deadline: stop_at, request_id: "bench".to_owned() };
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let invocation = Invocation { now: OffsetDateTime::UNIX_EPOCH, deadline, request_id: "bench".to_owned() };
         let outcome =
             sink.apply(DeduplicatedBatch { changes: &changes, latest_per_key: &settled }, &invocation).await?;
         if let Some(failure) = outcome.failures.first() {

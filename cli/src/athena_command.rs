@@ -87,7 +87,7 @@ impl AthenaCommand {
             ));
         }
         let attributes = match self.source_schema {
-            SourceSchema::Users => ColumnDefinition::of_users(),
+            SourceSchema::Users => ColumnDefinition::for_users(),
             SourceSchema::Any => Vec::new(),
         };
         let key: Vec<(String, String)> = [&self.partition_key].into_iter().chain(&self.sort_key).cloned().collect();

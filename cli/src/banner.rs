@@ -1,4 +1,4 @@
-//! Start-up banner: URLs, settings and first commands ([`of`]).
+//! Start-up banner: URLs, settings and first commands ([`text`]).
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 /// Returns the banner of a stack that has started, with the URL of its console.
 #[must_use]
-pub fn of(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String {
+pub fn text(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String {
     let (api, dynamodb, s3) = (stack.api_url(), stack.dynamodb_url(), stack.s3_url());
     let options = stack.options();
     let data = options.data.as_ref().map_or_else(
@@ -81,7 +81,7 @@ pub fn of(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String 
         _ => format!(
             "{}\nRead it from the replica (any credentials are accepted):\n\n{}",
             users_examples(api, bearer, all),
-            cli.of("scan", replica.unwrap_or_default(), "")
+            cli.command("scan", replica.unwrap_or_default(), "")
         ),
     };
     let task = if stack.replicas().is_empty() {
@@ -171,7 +171,7 @@ struct AwsCommand<'a> {
 
 impl AwsCommand<'_> {
     /// Returns an indented command; `more` is its last part.
-    fn of(&self, operation: &str, table: &str, more: &str) -> String {
+    fn command(&self, operation: &str, table: &str, more: &str) -> String {
         let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
         format!(
             "  AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} aws dynamodb {operation} --table-name {table} \\
@@ -213,10 +213,10 @@ fn table_examples(cli: &AwsCommand<'_>, table: &TableResource, replica: Option<&
     let key = shell::quote(&key);
     let (put, get) = (format!(" --item {key}"), format!(" --key {key}"));
     let (write, put) =
-        ("Write an item to the table (any credentials are accepted)", cli.of("put-item", &table.name, &put));
+        ("Write an item to the table (any credentials are accepted)", cli.command("put-item", &table.name, &put));
     match replica {
         Some(replica) => {
-            format!("{write}, and read it from the replica:\n\n{put}{}", cli.of("get-item", replica, &get))
+            format!("{write}, and read it from the replica:\n\n{put}{}", cli.command("get-item", replica, &get))
         }
         None => format!("{write}:\n\n{put}"),
     }

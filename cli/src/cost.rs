@@ -95,10 +95,10 @@ impl CostEstimate {
             item_bytes,
             backfill_read_units,
             backfill_write_units,
-            backfill: of_million(backfill_read_units, prices::MILLION_READ_UNITS)
-                + of_million(backfill_write_units, prices::MILLION_WRITE_UNITS),
+            backfill: cost_of_units(backfill_read_units, prices::MILLION_READ_UNITS)
+                + cost_of_units(backfill_write_units, prices::MILLION_WRITE_UNITS),
             change_write_units,
-            million_changes: of_million(change_write_units, prices::MILLION_WRITE_UNITS) + replicator(),
+            million_changes: cost_of_units(change_write_units, prices::MILLION_WRITE_UNITS) + replicator(),
             million_archived: archiver(),
             archive_month: counts::ARCHIVED_BYTES * 1e6 / 1e9 * prices::GB_MONTH,
         })
@@ -117,7 +117,7 @@ pub(crate) fn replica_write_units(item_bytes: u64) -> u64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "units are far below 2^53")]
-fn of_million(units: u64, price: f64) -> f64 {
+fn cost_of_units(units: u64, price: f64) -> f64 {
     units as f64 / 1e6 * price
 }
 
@@ -219,12 +219,12 @@ mod tests {
             format!(
                 "| read the table, 4 KB for each unit | {} read units | {} |",
                 grouped(cost.backfill_read_units),
-                dollars(of_million(cost.backfill_read_units, prices::MILLION_READ_UNITS))
+                dollars(cost_of_units(cost.backfill_read_units, prices::MILLION_READ_UNITS))
             ),
             format!(
                 "| write the replica, 2 write units for each item | {} write units | {} |",
                 grouped(cost.backfill_write_units),
-                dollars(of_million(cost.backfill_write_units, prices::MILLION_WRITE_UNITS))
+                dollars(cost_of_units(cost.backfill_write_units, prices::MILLION_WRITE_UNITS))
             ),
             format!("| **backfilled** | | **{}** |", dollars(cost.backfill)),
             format!("| storage, per month | 0.24 GB | ${:.3} |", cost.archive_month),
@@ -234,7 +234,7 @@ mod tests {
         (table.item_count, table.size_bytes) = (Some(MILLION), Some(1_000_000 * 997));
         let cost = CostEstimate::new(&table).unwrap();
         assert_eq!((cost.item_bytes, cost.change_write_units), (997, MILLION), "with the revision, a full KB");
-        assert_eq!(dollars(of_million(MILLION, prices::MILLION_WRITE_UNITS)), "$0.63");
+        assert_eq!(dollars(cost_of_units(MILLION, prices::MILLION_WRITE_UNITS)), "$0.63");
         (table.item_count, table.size_bytes) = (Some(MILLION), Some(1_000_000 * 998));
         assert_eq!(CostEstimate::new(&table).unwrap().change_write_units, 2 * MILLION);
     }

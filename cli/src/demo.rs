@@ -100,7 +100,7 @@ pub async fn run(options: StackOptions, duckdb: &DuckDb) -> Result<bool, DemoErr
 }
 
 async fn shown(stack: &LocalStack, duckdb: &DuckDb, started: Instant) -> Result<DemoReport, DemoError> {
-    let stores = StoreInspector::of(stack)?;
+    let stores = StoreInspector::new(stack)?;
     let browser = ApiClient::new(stack.api_url());
     let told = act(stack, &stores, &browser, started).await?;
     drained(stack).await?;
@@ -111,7 +111,7 @@ async fn shown(stack: &LocalStack, duckdb: &DuckDb, started: Instant) -> Result<
     scenarios::scenario_expiry(&mut page, &stores, &told).await?;
     restore_scenario::show(&mut page, stack, &stores, &browser, &told, duckdb).await?;
     scenarios::poison(&mut page, &stores, &told).await?;
-    let operator = TaskRunner::of(stack)?;
+    let operator = TaskRunner::new(stack)?;
     recovery_scenarios::scenario_redrive(&mut page, &stores, &operator, &told).await?;
     recovery_scenarios::scenario_backfill(&mut page, &stores, &operator).await?;
     recovery_scenarios::scenario_stale_redrive(&mut page, &stores, &operator, &told).await?;

@@ -357,7 +357,7 @@ async fn serve(line: UpArguments) -> ExitCode {
     for note in source.deployment_notes() {
         println!("{note}");
     }
-    println!("{}", banner::of(&stack, console.url(), env_file.as_deref()));
+    println!("{}", banner::text(&stack, console.url(), env_file.as_deref()));
     if let Err(error) = tokio::signal::ctrl_c().await {
         return refuse(&format!("cannot listen for Ctrl-C: {error}"));
     }

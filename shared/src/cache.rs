@@ -65,9 +65,9 @@ pub enum CacheError {
 
 impl CacheError {
     /// Classifies an error of the client library, and names the setting to correct.
-    fn of(error: &redis::RedisError, settings: &CacheSettings) -> Self {
-        let place = settings.place();
-        let words = error.to_string();
+    fn from_redis(error: &redis::RedisError, settings: &CacheSettings) -> Self {
+        let endpoint = settings.endpoint();
+        let text = error.to_string();
         let code = error.code().unwrap_or_default();
         let login = if settings.login == CacheAuth::Iam { IAM_LOGIN } else { LOGIN };
         let fix = match code {
@@ -75,18 +75,18 @@ impl CacheError {
             _ if error.kind() == redis::ErrorKind::AuthenticationFailed => login,
             "READONLY" => "CACHE_URL is a replica: set it to the primary endpoint",
             "MOVED" | "ASK" | "CROSSSLOT" => "it is a cluster: set CACHE_MODE=cluster",
-            _ if words.contains("cluster support disabled") => "it is not a cluster: set CACHE_MODE=single",
-            _ if words.to_ascii_lowercase().contains("certificate") => {
+            _ if text.contains("cluster support disabled") => "it is not a cluster: set CACHE_MODE=single",
+            _ if text.to_ascii_lowercase().contains("certificate") => {
                 "its certificate is not trusted: set CACHE_URL to a host name in the certificate"
             }
             _ if error.is_io_error() || error.is_connection_refusal() => {
                 return Self::Unavailable(format!(
-                    "the cache at {place} is unreachable ({words}): check CACHE_URL and the network"
+                    "the cache at {endpoint} is unreachable ({text}): check CACHE_URL and the network"
                 ));
             }
-            _ => return Self::Unavailable(format!("the cache at {place} failed: {words}")),
+            _ => return Self::Unavailable(format!("the cache at {endpoint} failed: {text}")),
         };
-        Self::Misconfigured(format!("the cache at {place} rejected the request ({words}): {fix}"))
+        Self::Misconfigured(format!("the cache at {endpoint} rejected the request ({text}): {fix}"))
     }
 }
 
@@ -108,7 +108,7 @@ struct CacheInner {
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Cache").field(&self.0.settings.place()).finish()
+        f.debug_tuple("Cache").field(&self.0.settings.endpoint()).finish()
     }
 }
 
@@ -155,7 +155,7 @@ impl Cache {
     /// Returns host and port, without the password.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        self.0.settings.place()
+        self.0.settings.endpoint()
     }
 
     /// Returns the open connection, or opens a new one. A caller that stops waiting does not cancel the connection
@@ -164,44 +164,44 @@ impl Cache {
     /// # Errors
     /// [`CacheError`]
     pub async fn connection(&self) -> Result<CacheConnection, CacheError> {
-        if let Some(line) = self.opened() {
-            return Ok(line);
+        if let Some(connection) = self.opened() {
+            return Ok(connection);
         }
         let mut number = Arc::clone(&self.0.gate).lock_owned().await;
-        if let Some(line) = self.opened() {
-            return Ok(line);
+        if let Some(connection) = self.opened() {
+            return Ok(connection);
         }
         let cache = self.clone();
         let connecting = tokio::spawn(async move {
             *number += 1;
             let connected = cache.connect().await?;
-            let line = CacheConnection::new(connected, *number, Instant::now(), Arc::downgrade(&cache.0));
-            *cache.0.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.clone());
-            Ok(line)
+            let connection = CacheConnection::new(connected, *number, Instant::now(), Arc::downgrade(&cache.0));
+            *cache.0.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+            Ok(connection)
         });
         connecting.await.unwrap_or_else(|_| Err(CacheError::Unavailable("connecting was cancelled".to_owned())))
     }
 
     fn opened(&self) -> Option<CacheConnection> {
         let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        open.filter(|line| {
-            self.0.settings.login == CacheAuth::Password || line.since.elapsed() < IAM_CONNECTION_MAX_AGE
+        open.filter(|connection| {
+            self.0.settings.login == CacheAuth::Password || connection.since.elapsed() < IAM_CONNECTION_MAX_AGE
         })
     }
 
     /// Discards a connection that has failed: the next call to [`Cache::connection`] opens a new one.
-    pub fn discard(&self, line: &CacheConnection) {
+    pub fn discard(&self, connection: &CacheConnection) {
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.as_ref().is_some_and(|open| open.number == line.number) {
+        if open.as_ref().is_some_and(|open| open.number == connection.number) {
             *open = None;
         }
     }
 
     /// Returns whether this connection has been neither discarded nor replaced since it was returned.
     #[must_use]
-    pub fn is_open(&self, line: &CacheConnection) -> bool {
+    pub fn is_open(&self, connection: &CacheConnection) -> bool {
         let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.as_ref().is_some_and(|open| open.number == line.number)
+        open.as_ref().is_some_and(|open| open.number == connection.number)
     }
 
     async fn connect(&self) -> Result<CacheTransport, CacheError> {
@@ -237,13 +237,13 @@ impl Cache {
         let signer =
             self.0.signer.as_ref().ok_or_else(|| refused("CACHE_AUTH=iam needs AWS credentials".to_owned()))?;
         let user = self.0.settings.user().unwrap_or_default();
-        let token = signer.sign(door.of(), &user).await.map_err(|error| refused(error.to_string()))?;
+        let token = signer.sign(door.auth_target(), &user).await.map_err(|error| refused(error.to_string()))?;
         let login = info.redis_settings().clone().set_password(token.secret());
         Ok(info.set_redis_settings(login))
     }
 
     async fn connect_single(&self, info: ConnectionInfo) -> Result<MultiplexedConnection, CacheError> {
-        let refused = |error: redis::RedisError| CacheError::of(&error, &self.0.settings);
+        let refused = |error: redis::RedisError| CacheError::from_redis(&error, &self.0.settings);
         let info = info.set_tcp_settings(tcp_settings());
         let client = match self.certificates() {
             Some(certificates) => Client::build_with_tls(info, certificates),
@@ -262,7 +262,7 @@ impl Cache {
         &self,
         info: ConnectionInfo,
     ) -> Result<redis::cluster_async::ClusterConnection, CacheError> {
-        let refused = |error: redis::RedisError| CacheError::of(&error, &self.0.settings);
+        let refused = |error: redis::RedisError| CacheError::from_redis(&error, &self.0.settings);
         let certificates = self.certificates();
         // A failed call must not be retried invisibly to the caller: a retry could use another connection, which the
         // module's rule about write-backs forbids.
@@ -305,6 +305,6 @@ fn tcp_settings() -> TcpSettings {
 
 impl CacheSettings {
     fn info(&self) -> Result<ConnectionInfo, CacheError> {
-        self.url.as_str().into_connection_info().map_err(|error| CacheError::of(&error, self))
+        self.url.as_str().into_connection_info().map_err(|error| CacheError::from_redis(&error, self))
     }
 }

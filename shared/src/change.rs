@@ -28,11 +28,11 @@ impl<'a> ItemImage<'a> {
     /// Accepts the JSON as an item's image; returns `None` if it is not an object.
     #[must_use]
     pub fn parse(json: &'a RawValue) -> Option<Self> {
-        Self::of(json.into())
+        Self::from_text(json.into())
     }
 
     /// Like [`ItemImage::parse`], for the text of a JSON value.
-    pub(crate) fn of(json: JsonText<'a>) -> Option<Self> {
+    pub(crate) fn from_text(json: JsonText<'a>) -> Option<Self> {
         json.get().starts_with('{').then_some(Self(json))
     }
 
@@ -87,11 +87,11 @@ impl<'a> ItemKey<'a> {
     /// # Errors
     /// [`KeyError`], which names the attribute.
     pub fn parse(raw: &'a RawValue) -> Result<Self, KeyError> {
-        Self::of(raw.into())
+        Self::from_text(raw.into())
     }
 
     /// Like [`ItemKey::parse`], for the text of a JSON value.
-    pub(crate) fn of(json: JsonText<'a>) -> Result<Self, KeyError> {
+    pub(crate) fn from_text(json: JsonText<'a>) -> Result<Self, KeyError> {
         Ok(Self { json, canonical: CanonicalKey::parse(json.get())? })
     }
 

@@ -108,7 +108,7 @@ pub fn expires_at(item: &AttributeMap, now: OffsetDateTime) -> Option<ExpiresAt>
 /// Returns the expiry of an item whose table has this TTL attribute, as DynamoDB's TTL interprets it.
 fn expiry(item: &AttributeMap, ttl_attribute: &str, now: OffsetDateTime) -> Option<ExpiresAt> {
     match item.get(ttl_attribute) {
-        Some(AttributeValue::N(number)) => ExpiresAt::of_stored(number, now),
+        Some(AttributeValue::N(number)) => ExpiresAt::from_stored(number, now),
         _ => None,
     }
 }

@@ -56,7 +56,7 @@ impl<const N: usize> CounterMetric<N> {
 
     /// Adds `count` to the counter with these values of its own dimensions.
     pub fn increment(&self, values: [&str; N], count: u64) {
-        match ProcessMetrics::of_process() {
+        match ProcessMetrics::lock() {
             Some(mut metrics) => metrics.increment(&self.0, &values, count),
             None => metrics::counter!(self.0.name, labels(self.0.dimensions, values)).increment(count),
         }
@@ -72,7 +72,7 @@ impl<const N: usize> HistogramMetric<N> {
 
     /// Records a value with these values of its own dimensions.
     pub fn record(&self, values: [&str; N], value: f64) {
-        let is_recorded = if let Some(mut metrics) = ProcessMetrics::of_process() {
+        let is_recorded = if let Some(mut metrics) = ProcessMetrics::lock() {
             metrics.record(&self.0, &values, value)
         } else {
             metrics::histogram!(self.0.name, labels(self.0.dimensions, values)).record(value);

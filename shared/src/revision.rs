@@ -214,7 +214,7 @@ impl Revision {
 
     /// Returns `(label, 0)`: above every change of earlier streams, below every change of this stream.
     #[must_use]
-    pub fn floor(label: StreamLabel) -> Self {
+    pub fn lowest(label: StreamLabel) -> Self {
         Self::new(label, SequenceNumber::ZERO)
     }
 

@@ -250,7 +250,7 @@ fn read_change<'a>(
     let change = wire.dynamodb.ok_or_else(|| missing("dynamodb"))?;
     let key = match change.keys.ok_or_else(|| missing("dynamodb.Keys"))? {
         RawKey::Parsed(key) => key,
-        RawKey::Text(text) => ItemKey::of(text).map_err(unreadable)?,
+        RawKey::Text(text) => ItemKey::from_text(text).map_err(unreadable)?,
     };
     let name = wire.event_name.ok_or_else(|| missing("eventName"))?.0;
     let view = change.stream_view_type.map(|text| text.0);
@@ -319,7 +319,7 @@ fn old_image<'a>(
 
 fn image<'a>(field: &str, raw: Option<&RawImage<'a>>) -> Result<Option<ItemImage<'a>>, RecordParseError> {
     let not_an_object = || RecordParseError(format!("{field} is not an object"));
-    raw.map(|raw| ItemImage::of(raw.text).ok_or_else(not_an_object)).transpose()
+    raw.map(|raw| ItemImage::from_text(raw.text).ok_or_else(not_an_object)).transpose()
 }
 
 /// Parses epoch seconds in the form of an integer, a decimal fraction or a float.

@@ -196,7 +196,7 @@ impl UserTable {
     /// Reads the item under a key, as a `T`.
     async fn get<T: DeserializeOwned>(&self, key: &UserKey) -> Result<Option<T>, TableError> {
         let body = wire::get_request(&self.name, &item::key(key))?;
-        let response: GetResponse<T> = Box::pin(self.records.get_item(body)).await.map_err(TableError::of)?;
+        let response: GetResponse<T> = Box::pin(self.records.get_item(body)).await.map_err(TableError::from_sdk)?;
         self.meter.add_units(response.consumed_units());
         Ok(response.item)
     }
@@ -312,8 +312,8 @@ impl UserTable {
                 }
                 _ => self.creation(&user, now)?,
             };
-            let before = live.as_ref().and_then(|live| HeldEmail::of_item(live, now));
-            let after = HeldEmail::of_profile(&user.profile);
+            let before = live.as_ref().and_then(|live| HeldEmail::from_item(live, now));
+            let after = HeldEmail::from_profile(&user.profile);
             let plan = WritePlan::new(write).with(self.reservations(&user.key, before, after, now).await?);
             match self.execute(plan).await {
                 Ok(_) => return Ok(PutOutcome { user, created: live.is_none() }),
@@ -360,10 +360,10 @@ impl UserTable {
             merged.as_ref().map_or(Ok(()), check_size)?;
             // A transaction does not return the item, so the result is computed before the write.
             let (patched, reservations) = if is_reserved {
-                let before = HeldEmail::of_item(&live, now);
+                let before = HeldEmail::from_item(&live, now);
                 let mut user = decode(Some(patched(live, edits, merged.clone())), now)?;
                 (user.version, user.updated_at) = (next_version(version, now), Some(now));
-                let after = HeldEmail::of_profile(&user.profile);
+                let after = HeldEmail::from_profile(&user.profile);
                 (Some(user), self.reservations(key, before, after, now).await?)
             } else {
                 (None, Vec::new())
@@ -404,7 +404,7 @@ impl UserTable {
                 return Err(WriteError::PreconditionFailed);
             }
             let deletion = self.deletion(key, &Precondition::exactly(version), now)?;
-            let reservations = self.reservations(key, HeldEmail::of_item(&live, now), None, now).await?;
+            let reservations = self.reservations(key, HeldEmail::from_item(&live, now), None, now).await?;
             match self.execute(WritePlan::new(deletion).with(reservations)).await {
                 Ok(_) => return Ok(version),
                 Err(error) => existing = error.retryable()?,
@@ -453,7 +453,7 @@ impl UserTable {
         user: &User,
         now: OffsetDateTime,
     ) -> Result<Vec<TransactWriteItem>, WriteError> {
-        self.reservations(&user.key, None, HeldEmail::of_profile(&user.profile), now).await
+        self.reservations(&user.key, None, HeldEmail::from_profile(&user.profile), now).await
     }
 
     /// Returns the write of a new record, which replaces an expired one.

@@ -118,7 +118,7 @@ impl Telemetry {
         let TelemetryProcess { function, stack, clock, output } = self.process;
         let millis = clock.now().unix_timestamp_nanos() / 1_000_000;
         let mut waiting = output.waiting();
-        if let Some(mut metrics) = ProcessMetrics::of_process() {
+        if let Some(mut metrics) = ProcessMetrics::lock() {
             let context = MetricContext { function, stack, request_id, millis };
             write_documents(&mut metrics, &context, &mut waiting);
         }

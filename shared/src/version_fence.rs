@@ -50,7 +50,7 @@ impl MinVersion {
 
     /// Returns the minimum version after a stream change; `version` reads the version in an image.
     #[must_use]
-    pub fn of_change(change: &Change<'_>, version: impl Fn(ItemImage<'_>) -> Option<u64>) -> Self {
+    pub fn from_change(change: &Change<'_>, version: impl Fn(ItemImage<'_>) -> Option<u64>) -> Self {
         let before = match change.before {
             OldImage::Nothing => Some(0),
             OldImage::Image(image) => version(image),
@@ -98,7 +98,7 @@ mod tests {
         }
     }
 
-    fn floor(name: &str, old: Option<u64>, new: Option<u64>) -> MinVersion {
+    fn min_version(name: &str, old: Option<u64>, new: Option<u64>) -> MinVersion {
         let image = |version: Option<u64>| {
             version.map(|version| json!({"k": {"S": "a"}, "version": {"N": version.to_string()}}))
         };
@@ -108,21 +108,21 @@ mod tests {
         }]});
         let event = RawValue::from_string(event.to_string()).unwrap();
         let batch = stream::read(&event).unwrap();
-        MinVersion::of_change(batch.records[0].read.as_ref().unwrap(), item::image_version)
+        MinVersion::from_change(batch.records[0].read.as_ref().unwrap(), item::image_version)
     }
 
     #[test]
     fn a_change_of_the_stream_has_the_floor_of_what_it_did() {
-        assert_eq!(floor("INSERT", None, Some(7)), MinVersion(7));
-        assert_eq!(floor("MODIFY", Some(7), Some(8)), MinVersion(8));
-        assert_eq!(floor("MODIFY", Some(7), Some(7)), MinVersion(8));
-        assert_eq!(floor("REMOVE", Some(7), None), MinVersion(8));
-        assert_eq!(floor("REMOVE", Some(0), None), MinVersion(1));
+        assert_eq!(min_version("INSERT", None, Some(7)), MinVersion(7));
+        assert_eq!(min_version("MODIFY", Some(7), Some(8)), MinVersion(8));
+        assert_eq!(min_version("MODIFY", Some(7), Some(7)), MinVersion(8));
+        assert_eq!(min_version("REMOVE", Some(7), None), MinVersion(8));
+        assert_eq!(min_version("REMOVE", Some(0), None), MinVersion(1));
     }
 
     #[test]
     fn change_without_old_version_fences_every_version() {
-        assert_eq!(floor("MODIFY", None, Some(8)), MinVersion::HIGHEST);
-        assert_eq!(floor("REMOVE", None, None), MinVersion::HIGHEST);
+        assert_eq!(min_version("MODIFY", None, Some(8)), MinVersion::HIGHEST);
+        assert_eq!(min_version("REMOVE", None, None), MinVersion::HIGHEST);
     }
 }

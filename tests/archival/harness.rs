@@ -154,8 +154,8 @@ pub(crate) async fn handle(
     // Spawned, because the Lambda runtime may poll the future on several threads.
     let archiver = archiver.clone();
     let invoked = tokio::spawn(async move {
-        let stop_at = Instant::now() + time;
-        let invocation = Invocation { now: OffsetDateTime::UNIX_EPOCH, deadline: stop_at, request_id: "1".to_owned() };
+        let deadline = Instant::now() + time;
+        let invocation = Invocation { now: OffsetDateTime::UNIX_EPOCH, deadline, request_id: "1".to_owned() };
         archiver.handle(&event, &invocation).await
     });
     invoked.await.unwrap()

@@ -115,8 +115,8 @@ async fn a_record_without_a_version_is_never_kept() {
     for _ in 0..2 {
         assert_eq!(source(&api.get("/users/eve/7").await), "database");
     }
-    let line = cache.connection().await.unwrap();
-    assert_eq!(line.get("millrace:1:{Users/eve/7}").await.unwrap(), CacheSlot::Fenced);
+    let connection = cache.connection().await.unwrap();
+    assert_eq!(connection.get("millrace:1:{Users/eve/7}").await.unwrap(), CacheSlot::Fenced);
 }
 
 #[tokio::test]
@@ -124,8 +124,8 @@ async fn missing_record_is_cached_and_a_create_is_visible_at_once() {
     let (service, cache) = service().await;
     let api = service.api();
     assert_eq!(api.get("/users/ada/7").await.status, 404);
-    let line = cache.connection().await.unwrap();
-    assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Missing);
+    let connection = cache.connection().await.unwrap();
+    assert_eq!(connection.get(KEY).await.unwrap(), CacheSlot::Missing);
     let missing = api.get("/users/ada/7").await;
     assert_eq!((missing.status, missing.problem()), (404, "not-found"));
     api.created("ada", 7).await;
@@ -219,8 +219,8 @@ async fn lost_invalidation_stays_pending_and_the_stale_entry_is_not_served() {
         marks_fail.store(false, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert_eq!(api.get("/users/ada/7").await.status, 404);
-        let line = at(&server.url()).connection().await.unwrap();
-        assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Fenced, "the debt is paid");
+        let connection = at(&server.url()).connection().await.unwrap();
+        assert_eq!(connection.get(KEY).await.unwrap(), CacheSlot::Fenced, "the debt is paid");
     }
 }
 
@@ -299,8 +299,8 @@ async fn a_server_that_lost_its_marks_is_brought_nothing_that_was_read_before() 
     let cache = servers::at(&server.url());
     let service = UsersService::with_cache(cache.clone(), PATIENT).await;
     service.api().created("ada", 7).await;
-    let line = cache.connection().await.unwrap();
-    assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Fenced);
+    let connection = cache.connection().await.unwrap();
+    assert_eq!(connection.get(KEY).await.unwrap(), CacheSlot::Fenced);
     server.restart().await.unwrap();
     let read = service.api().get("/users/ada/7").await;
     assert_eq!(source(&read), "database");

@@ -25,15 +25,15 @@ pub(super) enum ModelMutation {
     /// A fill replaces any entry.
     FillOverAnything,
     /// A fill replaces any invalidation marker.
-    FillOverMark,
+    FillOverMarker,
     /// An invalidation marker expires before the readers that it protects against have ended.
-    ShortMark,
+    ShortMarker,
     /// An invalidation marker that is not higher than the existing one does not extend its lifetime.
     MarkNotRenewed,
     /// An invalidation marker does not replace entries.
     MarkSparesEntries,
     /// A negative entry replaces an invalidation marker.
-    MissingOverMark,
+    MissingOverMarker,
     /// An entry that expires soon does not keep its version for the lifetime of an invalidation marker.
     EntryEndsAlone,
     /// A reader may fill the cache with a value that it read any length of time ago.
@@ -47,16 +47,16 @@ pub(super) const WEAKNESSES: [ModelMutation; 13] = [
     ModelMutation::SettledFirst,
     ModelMutation::ResentFromSettled,
     ModelMutation::FillOverAnything,
-    ModelMutation::FillOverMark,
-    ModelMutation::ShortMark,
+    ModelMutation::FillOverMarker,
+    ModelMutation::ShortMarker,
     ModelMutation::MarkNotRenewed,
     ModelMutation::MarkSparesEntries,
-    ModelMutation::MissingOverMark,
+    ModelMutation::MissingOverMarker,
     ModelMutation::EntryEndsAlone,
     ModelMutation::LateFill,
 ];
 
-const MARK: u64 = 60;
+const MARKER_TTL: u64 = 60;
 const FILL_WITHIN: u64 = 30;
 const LONGEST: u64 = 900;
 const MISSING: u64 = 5;
@@ -66,7 +66,7 @@ const MISSING: u64 = 5;
 enum CachedValue {
     Entry { version: u64, state: usize },
     Missing { state: usize },
-    Mark { floor: u64 },
+    Marker { min_version: u64 },
 }
 
 /// A model of the cache with a clock in seconds.
@@ -87,11 +87,11 @@ impl CacheModel {
     }
 
     /// Returns the state that a read returns, if there is one, and its version (0: the record is missing).
-    fn told(&self) -> Option<(usize, u64)> {
+    fn cached(&self) -> Option<(usize, u64)> {
         match self.live()? {
             CachedValue::Entry { version, state } => Some((state, version)),
             CachedValue::Missing { state } => Some((state, 0)),
-            CachedValue::Mark { .. } => None,
+            CachedValue::Marker { .. } => None,
         }
     }
 
@@ -101,38 +101,40 @@ impl CacheModel {
             Some(CachedValue::Entry { version: held, .. }) => {
                 held < version || self.weakness == ModelMutation::FillOverAnything
             }
-            Some(CachedValue::Mark { floor }) => floor <= version || self.weakness == ModelMutation::FillOverMark,
+            Some(CachedValue::Marker { min_version }) => {
+                min_version <= version || self.weakness == ModelMutation::FillOverMarker
+            }
         };
         if taken {
-            let least = if self.weakness == ModelMutation::EntryEndsAlone { 0 } else { MARK };
+            let least = if self.weakness == ModelMutation::EntryEndsAlone { 0 } else { MARKER_TTL };
             let life = ends_in.unwrap_or(LONGEST).min(LONGEST).max(least);
             self.kept = Some((CachedValue::Entry { version, state }, self.now + life));
         }
     }
 
     fn fill_missing(&mut self, state: usize) {
-        let over_mark =
-            self.weakness == ModelMutation::MissingOverMark && matches!(self.live(), Some(CachedValue::Mark { .. }));
+        let over_mark = self.weakness == ModelMutation::MissingOverMarker
+            && matches!(self.live(), Some(CachedValue::Marker { .. }));
         if self.live().is_none() || over_mark {
             self.kept = Some((CachedValue::Missing { state }, self.now + MISSING));
         }
     }
 
-    fn mark(&mut self, floor: u64) {
-        let until = self.now + if self.weakness == ModelMutation::ShortMark { 15 } else { MARK };
+    fn invalidate(&mut self, min_version: u64) {
+        let until = self.now + if self.weakness == ModelMutation::ShortMarker { 15 } else { MARKER_TTL };
         match self.live() {
-            Some(CachedValue::Entry { version, .. }) if version >= floor => {}
+            Some(CachedValue::Entry { version, .. }) if version >= min_version => {}
             Some(CachedValue::Entry { .. }) if self.weakness == ModelMutation::MarkSparesEntries => {}
-            Some(CachedValue::Mark { floor: held }) if held >= floor => {
+            Some(CachedValue::Marker { min_version: held }) if held >= min_version => {
                 if self.weakness != ModelMutation::MarkNotRenewed {
-                    self.kept = Some((CachedValue::Mark { floor: held }, until));
+                    self.kept = Some((CachedValue::Marker { min_version: held }, until));
                 }
             }
-            _ => self.kept = Some((CachedValue::Mark { floor }, until)),
+            _ => self.kept = Some((CachedValue::Marker { min_version }, until)),
         }
     }
 
-    fn floor(&self, before: Option<u64>, after: Option<u64>) -> u64 {
+    fn min_version(&self, before: Option<u64>, after: Option<u64>) -> u64 {
         let old = before.unwrap_or(0);
         match after {
             None if self.weakness == ModelMutation::RemovalCountsNothing => old,
@@ -154,15 +156,15 @@ pub(super) enum StepOutcome {
         ends_in: Option<u64>,
     },
     FillMissing,
-    Mark(MinVersion),
+    Marker(MinVersion),
     Pass(u64),
 }
 
 /// A pseudorandom generator that is deterministic for a seed.
-struct ModelFault(u64);
+struct ModelRandom(u64);
 
-impl ModelFault {
-    fn of(&mut self, count: u64) -> u64 {
+impl ModelRandom {
+    fn below(&mut self, count: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -171,7 +173,7 @@ impl ModelFault {
     }
 
     fn in_percent(&mut self, percent: u64) -> bool {
-        self.of(100) < percent
+        self.below(100) < percent
     }
 }
 
@@ -191,7 +193,7 @@ struct ModelReader {
 /// A run against one record: its states, which the stream delivers in order, and its readers.
 struct ModelRun {
     is_foreign: bool,
-    chance: ModelFault,
+    chance: ModelRandom,
     model: CacheModel,
     done: Vec<StepOutcome>,
     /// The versions before and after each change; change n leads to state n + 1.
@@ -209,7 +211,7 @@ struct ModelRun {
 impl ModelRun {
     fn step(&mut self) -> Result<(), String> {
         // Every third record is written only by other programs, and more of its steps only advance the clock.
-        let kind = if self.is_foreign { 3 + self.chance.of(13) } else { self.chance.of(16) };
+        let kind = if self.is_foreign { 3 + self.chance.below(13) } else { self.chance.below(16) };
         match kind {
             0..=1 => self.write(),
             2 => self.remove(),
@@ -219,7 +221,7 @@ impl ModelRun {
             11..=12 => self.read(),
             13 => self.bring(),
             _ => {
-                let seconds = [1, 4, 4, 29, 45, 61][usize::try_from(self.chance.of(6)).unwrap()];
+                let seconds = [1, 4, 4, 29, 45, 61][usize::try_from(self.chance.below(6)).unwrap()];
                 self.model.now += seconds;
                 self.done.push(StepOutcome::Pass(seconds));
             }
@@ -235,26 +237,26 @@ impl ModelRun {
     }
 
     fn ends(&mut self) -> Option<u64> {
-        self.chance.in_percent(40).then(|| self.model.now + 1 + self.chance.of(4))
+        self.chance.in_percent(40).then(|| self.model.now + 1 + self.chance.below(4))
     }
 
-    fn mark(&mut self, floor: u64) {
-        self.model.mark(floor);
+    fn invalidate(&mut self, min_version: u64) {
+        self.model.invalidate(min_version);
         // A minimum version of the model is also one of the real server.
-        self.done.push(StepOutcome::Mark(MinVersion::after_write(0, floor)));
+        self.done.push(StepOutcome::Marker(MinVersion::after_write(0, min_version)));
     }
 
     /// A write by the API, which invalidates at once; the invalidation may be lost.
     fn write(&mut self) {
         let version = match self.item {
             Some(item) if item.version > 0 => item.version + 1,
-            _ if self.chance.in_percent(40) => 1 + self.chance.of(self.highest + 2),
-            _ => self.highest + 1 + self.chance.of(3),
+            _ if self.chance.in_percent(40) => 1 + self.chance.below(self.highest + 2),
+            _ => self.highest + 1 + self.chance.below(3),
         };
         let ends = self.ends();
         self.change(Some(TableItem { version, ends }));
         if self.chance.in_percent(70) {
-            self.mark(version);
+            self.invalidate(version);
         }
     }
 
@@ -262,16 +264,16 @@ impl ModelRun {
         let Some(item) = self.item else { return };
         self.change(None);
         if self.chance.in_percent(60) {
-            let floor = self.model.floor(Some(item.version), None);
-            self.mark(floor);
+            let min_version = self.model.min_version(Some(item.version), None);
+            self.invalidate(min_version);
         }
     }
 
     fn write_by_another_program(&mut self) {
         let before = self.item.map_or(0, |item| item.version);
-        let version = match self.chance.of(8) {
+        let version = match self.chance.below(8) {
             0 => 0,
-            1 => self.chance.of(before + 1),
+            1 => self.chance.below(before + 1),
             _ => before,
         };
         let ends = self.ends();
@@ -281,35 +283,37 @@ impl ModelRun {
     /// Delivers a batch of the stream, which may have been delivered before and may not reach the cache.
     fn deliver(&mut self) {
         if self.chance.in_percent(15) {
-            self.position = usize::try_from(self.chance.of(self.position as u64 + 1)).unwrap();
+            self.position = usize::try_from(self.chance.below(self.position as u64 + 1)).unwrap();
         }
-        let end = (self.position + 1 + usize::try_from(self.chance.of(3)).unwrap()).min(self.changes.len());
+        let end = (self.position + 1 + usize::try_from(self.chance.below(3)).unwrap()).min(self.changes.len());
         if self.position >= end {
             return;
         }
-        let floors = (self.position..end).map(|at| (self.model.floor(self.changes[at].0, self.changes[at].1), at));
+        let min_versions =
+            (self.position..end).map(|at| (self.model.min_version(self.changes[at].0, self.changes[at].1), at));
         let settled = end - 1;
-        let (floor, whose) = floors.clone().max_by_key(|(floor, at)| (*floor, usize::MAX - at)).unwrap();
-        let floor = if self.model.weakness == ModelMutation::SettledFirst {
-            floors.clone().next_back().unwrap().0
+        let (min_version, whose) =
+            min_versions.clone().max_by_key(|(min_version, at)| (*min_version, usize::MAX - at)).unwrap();
+        let min_version = if self.model.weakness == ModelMutation::SettledFirst {
+            min_versions.clone().next_back().unwrap().0
         } else {
-            floor
+            min_version
         };
         if self.chance.in_percent(25) {
             self.position = if self.model.weakness == ModelMutation::ResentFromSettled { settled } else { whose };
             return;
         }
-        self.mark(floor.max(1));
+        self.invalidate(min_version.max(1));
         self.marked = self.marked.max(end);
         self.position = end;
     }
 
     fn look(&mut self) -> Result<(), String> {
-        let told = self.model.told();
-        self.done.push(StepOutcome::Look(told.map(|(_, version)| version)));
-        match told {
+        let cached = self.model.cached();
+        self.done.push(StepOutcome::Look(cached.map(|(_, version)| version)));
+        match cached {
             Some((state, version)) if state < self.marked => {
-                Err(format!("state {state} (version {version}) was told, and change {} is marked", self.marked - 1))
+                Err(format!("state {state} (version {version}) was returned, and change {} is marked", self.marked - 1))
             }
             Some(_) => Ok(()),
             None => {
@@ -323,7 +327,7 @@ impl ModelRun {
 
     fn any_reader(&mut self) -> Option<usize> {
         let count = u64::try_from(self.readers.len()).unwrap();
-        (count > 0).then(|| usize::try_from(self.chance.of(count)).unwrap())
+        (count > 0).then(|| usize::try_from(self.chance.below(count)).unwrap())
     }
 
     fn read(&mut self) {
@@ -359,7 +363,7 @@ impl ModelRun {
 pub(super) fn live(seed: u64, weakness: ModelMutation) -> (Vec<StepOutcome>, Result<(), String>) {
     let mut life = ModelRun {
         is_foreign: seed.is_multiple_of(3),
-        chance: ModelFault(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
+        chance: ModelRandom(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
         model: CacheModel::new(weakness),
         done: Vec::new(),
         changes: Vec::new(),

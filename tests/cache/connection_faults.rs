@@ -8,76 +8,76 @@ use millrace_shared::cache::{Cache, CacheEntry, CacheError, CacheSlot, QuotaDeci
 use millrace_shared::version_fence::MinVersion;
 use tempfile::TempDir;
 
-use super::servers::{at, cache, settings, time_left, told, url};
+use super::servers::{at, cache, cached_version, settings, time_left, url};
 use crate::users_api::service::NOW;
 
 fn entry(version: u64) -> CacheEntry {
     CacheEntry { version, expires_at: None, json: br#"{"user_id":"ada"}"#.to_vec() }
 }
 
-fn floor(version: u64) -> MinVersion {
+fn min_version(version: u64) -> MinVersion {
     MinVersion::after_write(0, version)
 }
 
 #[tokio::test]
 async fn a_record_is_taken_over_nothing_and_over_a_lower_one_alone() {
-    let line = cache().await.connection().await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Miss);
-    assert!(line.put("k", &entry(7), NOW).await.unwrap());
-    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Entry(entry(7)));
-    assert!(!line.put("k", &entry(6), NOW).await.unwrap());
-    assert!(!line.put("k", &entry(7), NOW).await.unwrap());
-    assert!(line.put("k", &entry(8), NOW).await.unwrap());
-    assert_eq!(told(&line, "k").await, Some(8));
+    let connection = cache().await.connection().await.unwrap();
+    assert_eq!(connection.get("k").await.unwrap(), CacheSlot::Miss);
+    assert!(connection.put("k", &entry(7), NOW).await.unwrap());
+    assert_eq!(connection.get("k").await.unwrap(), CacheSlot::Entry(entry(7)));
+    assert!(!connection.put("k", &entry(6), NOW).await.unwrap());
+    assert!(!connection.put("k", &entry(7), NOW).await.unwrap());
+    assert!(connection.put("k", &entry(8), NOW).await.unwrap());
+    assert_eq!(cached_version(&connection, "k").await, Some(8));
 }
 
 #[tokio::test]
 async fn a_mark_takes_away_what_is_below_and_lets_in_what_is_not() {
-    let line = cache().await.connection().await.unwrap();
-    assert!(line.put("k", &entry(7), NOW).await.unwrap());
-    line.invalidate("k", floor(7)).await.unwrap();
-    assert_eq!(told(&line, "k").await, Some(7), "it is the very state that the mark is of");
-    line.invalidate("k", floor(8)).await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Fenced);
-    assert!(!line.put("k", &entry(7), NOW).await.unwrap());
-    line.invalidate("k", floor(5)).await.unwrap();
-    assert!(!line.put("k", &entry(7), NOW).await.unwrap(), "the highest stays");
-    assert!(line.put("k", &entry(8), NOW).await.unwrap());
+    let connection = cache().await.connection().await.unwrap();
+    assert!(connection.put("k", &entry(7), NOW).await.unwrap());
+    connection.invalidate("k", min_version(7)).await.unwrap();
+    assert_eq!(cached_version(&connection, "k").await, Some(7), "it is the very state that the marker is of");
+    connection.invalidate("k", min_version(8)).await.unwrap();
+    assert_eq!(connection.get("k").await.unwrap(), CacheSlot::Fenced);
+    assert!(!connection.put("k", &entry(7), NOW).await.unwrap());
+    connection.invalidate("k", min_version(5)).await.unwrap();
+    assert!(!connection.put("k", &entry(7), NOW).await.unwrap(), "the highest stays");
+    assert!(connection.put("k", &entry(8), NOW).await.unwrap());
 }
 
 #[tokio::test]
 async fn versions_that_differ_by_one_differ_though_a_float_holds_neither() {
-    let line = cache().await.connection().await.unwrap();
+    let connection = cache().await.connection().await.unwrap();
     let version = (1 << 53) + 1;
-    line.invalidate("k", floor(version)).await.unwrap();
-    assert!(!line.put("k", &entry(version - 1), NOW).await.unwrap());
-    assert!(line.put("k", &entry(version), NOW).await.unwrap());
+    connection.invalidate("k", min_version(version)).await.unwrap();
+    assert!(!connection.put("k", &entry(version - 1), NOW).await.unwrap());
+    assert!(connection.put("k", &entry(version), NOW).await.unwrap());
 }
 
 #[tokio::test]
 async fn negative_entry_is_stored_only_over_a_miss_and_for_seconds() {
     let url = url().await;
-    let line = at(&url).connection().await.unwrap();
-    line.put_negative("k").await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Missing);
+    let connection = at(&url).connection().await.unwrap();
+    connection.put_negative("k").await.unwrap();
+    assert_eq!(connection.get("k").await.unwrap(), CacheSlot::Missing);
     assert!((1..=5_000).contains(&time_left(&url, "k").await));
-    line.invalidate("k", floor(1)).await.unwrap();
-    line.put_negative("k").await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Fenced, "somebody wrote meanwhile");
-    assert!(line.put("k", &entry(1), NOW).await.unwrap());
-    line.put_negative("k").await.unwrap();
-    assert_eq!(told(&line, "k").await, Some(1));
+    connection.invalidate("k", min_version(1)).await.unwrap();
+    connection.put_negative("k").await.unwrap();
+    assert_eq!(connection.get("k").await.unwrap(), CacheSlot::Fenced, "somebody wrote meanwhile");
+    assert!(connection.put("k", &entry(1), NOW).await.unwrap());
+    connection.put_negative("k").await.unwrap();
+    assert_eq!(cached_version(&connection, "k").await, Some(1));
 }
 
 #[tokio::test]
 async fn repeated_or_lower_invalidation_restarts_the_time_to_live() {
     let url = url().await;
-    let line = at(&url).connection().await.unwrap();
-    line.invalidate("k", floor(9)).await.unwrap();
+    let connection = at(&url).connection().await.unwrap();
+    connection.invalidate("k", min_version(9)).await.unwrap();
     for again in [9, 3] {
         tokio::time::sleep(Duration::from_millis(30)).await;
         let before = time_left(&url, "k").await;
-        line.invalidate("k", floor(again)).await.unwrap();
+        connection.invalidate("k", min_version(again)).await.unwrap();
         assert!(time_left(&url, "k").await > before, "{again}");
     }
 }
@@ -85,11 +85,11 @@ async fn repeated_or_lower_invalidation_restarts_the_time_to_live() {
 #[tokio::test]
 async fn a_record_that_ends_soon_leaves_its_floor_for_as_long_as_a_mark_would() {
     let url = url().await;
-    let line = at(&url).connection().await.unwrap();
+    let connection = at(&url).connection().await.unwrap();
     let ending = CacheEntry { expires_at: Some(NOW.unix_timestamp() + 2), ..entry(7) };
-    assert!(line.put("k", &ending, NOW).await.unwrap());
+    assert!(connection.put("k", &ending, NOW).await.unwrap());
     assert!((55_000..=60_000).contains(&time_left(&url, "k").await));
-    assert!(line.put("j", &entry(7), NOW).await.unwrap());
+    assert!(connection.put("j", &entry(7), NOW).await.unwrap());
     assert!((800_000..=900_000).contains(&time_left(&url, "j").await));
 }
 
@@ -97,49 +97,54 @@ async fn a_record_that_ends_soon_leaves_its_floor_for_as_long_as_a_mark_would() 
 async fn many_marks_are_one_round_trip_also_after_a_restart() {
     let mut server = CacheServer::start().await.unwrap();
     let cache = at(&server.url());
-    let marks: Vec<_> = (1..=5_000).map(|n| (format!("k{n}"), floor(n))).collect();
-    let line = cache.connection().await.unwrap();
-    line.invalidate_all(&marks).await.unwrap();
-    assert_eq!(line.get("k5000").await.unwrap(), CacheSlot::Fenced);
+    let markers: Vec<_> = (1..=5_000).map(|n| (format!("k{n}"), min_version(n))).collect();
+    let connection = cache.connection().await.unwrap();
+    connection.invalidate_all(&markers).await.unwrap();
+    assert_eq!(connection.get("k5000").await.unwrap(), CacheSlot::Fenced);
     server.kill();
-    assert!(line.invalidate_all(&marks).await.is_err());
-    cache.discard(&line);
+    assert!(connection.invalidate_all(&markers).await.is_err());
+    cache.discard(&connection);
     server.restart().await.unwrap();
-    let line = cache.connection().await.unwrap();
-    assert_eq!(line.get("k1").await.unwrap(), CacheSlot::Miss);
-    line.invalidate_all(&marks).await.unwrap();
-    assert_eq!(line.get("k1").await.unwrap(), CacheSlot::Fenced);
+    let connection = cache.connection().await.unwrap();
+    assert_eq!(connection.get("k1").await.unwrap(), CacheSlot::Miss);
+    connection.invalidate_all(&markers).await.unwrap();
+    assert_eq!(connection.get("k1").await.unwrap(), CacheSlot::Fenced);
 }
 
 #[tokio::test]
 async fn a_line_that_failed_stays_failed_though_the_server_is_back() {
     let mut server = CacheServer::start().await.unwrap();
     let cache = at(&server.url());
-    let line = cache.connection().await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Miss, "a reader looks, and goes to the table");
+    let connection = cache.connection().await.unwrap();
+    assert_eq!(connection.get("k").await.unwrap(), CacheSlot::Miss, "a reader looks, and goes to the table");
     server.restart().await.unwrap();
-    assert!(line.put("k", &entry(7), NOW).await.is_err(), "the marks since its look are lost");
-    assert!(cache.is_open(&line));
-    cache.discard(&line);
-    assert!(!cache.is_open(&line));
+    assert!(connection.put("k", &entry(7), NOW).await.is_err(), "the markers since its lookup are lost");
+    assert!(cache.is_open(&connection));
+    cache.discard(&connection);
+    assert!(!cache.is_open(&connection));
     assert!(cache.connection().await.unwrap().put("k", &entry(7), NOW).await.unwrap());
 }
 
 #[tokio::test]
 async fn a_quota_is_spent_and_comes_back_with_time() {
-    let line = cache().await.connection().await.unwrap();
+    let connection = cache().await.connection().await.unwrap();
     let quota = RequestQuota { requests: 10, seconds: 1, burst: 3 };
     for remaining in [2, 1, 0] {
-        let QuotaDecision::Allowed { remaining: left, .. } = line.try_acquire("ada", quota).await.unwrap() else {
+        let QuotaDecision::Allowed { remaining: left, .. } = connection.try_acquire("ada", quota).await.unwrap() else {
             panic!()
         };
         assert_eq!(left, remaining);
     }
-    let QuotaDecision::Limited { next_in } = line.try_acquire("ada", quota).await.unwrap() else { panic!("a fourth") };
+    let QuotaDecision::Limited { next_in } = connection.try_acquire("ada", quota).await.unwrap() else {
+        panic!("a fourth")
+    };
     assert!(next_in <= Duration::from_millis(100) && next_in > Duration::from_millis(10), "{next_in:?}");
-    assert!(matches!(line.try_acquire("eve", quota).await.unwrap(), QuotaDecision::Allowed { .. }), "each has its own");
+    assert!(
+        matches!(connection.try_acquire("eve", quota).await.unwrap(), QuotaDecision::Allowed { .. }),
+        "each has its own"
+    );
     tokio::time::sleep(next_in).await;
-    assert!(matches!(line.try_acquire("ada", quota).await.unwrap(), QuotaDecision::Allowed { remaining: 0, .. }));
+    assert!(matches!(connection.try_acquire("ada", quota).await.unwrap(), QuotaDecision::Allowed { remaining: 0, .. }));
 }
 
 #[tokio::test]
@@ -156,35 +161,39 @@ async fn a_cluster_is_spoken_to_as_one() {
     let slots = redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16_383).exec_async(&mut connection).await;
     slots.unwrap();
     let cache = Cache::new(settings(&[("CACHE_URL", &server.url()), ("CACHE_MODE", "cluster")]), None);
-    let line = loop {
+    let connection = loop {
         let proved = match cache.connection().await {
-            Ok(line) => line.check_writable().await.map(|()| line.clone()).inspect_err(|_| cache.discard(&line)),
+            Ok(connection) => connection
+                .check_writable()
+                .await
+                .map(|()| connection.clone())
+                .inspect_err(|_| cache.discard(&connection)),
             Err(error) => Err(error),
         };
         match proved {
-            Ok(line) => break line,
+            Ok(connection) => break connection,
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     };
     let key = |n: u64| format!("millrace:1:{{Users/u{n}/1}}");
-    let marks: Vec<_> = (1..=500).map(|n| (key(n), floor(n))).collect();
-    line.invalidate_all(&marks).await.unwrap();
-    assert!(!line.put(&key(7), &entry(6), NOW).await.unwrap());
-    assert!(line.put(&key(7), &entry(7), NOW).await.unwrap());
-    assert_eq!(told(&line, &key(7)).await, Some(7));
+    let markers: Vec<_> = (1..=500).map(|n| (key(n), min_version(n))).collect();
+    connection.invalidate_all(&markers).await.unwrap();
+    assert!(!connection.put(&key(7), &entry(6), NOW).await.unwrap());
+    assert!(connection.put(&key(7), &entry(7), NOW).await.unwrap());
+    assert_eq!(cached_version(&connection, &key(7)).await, Some(7));
     assert!(matches!(
-        line.try_acquire("ada", RequestQuota { requests: 1, seconds: 1, burst: 1 }).await.unwrap(),
+        connection.try_acquire("ada", RequestQuota { requests: 1, seconds: 1, burst: 1 }).await.unwrap(),
         QuotaDecision::Allowed { .. }
     ));
 }
 
 #[tokio::test]
 async fn cache_error_names_the_setting() {
-    let told = async |cache: Cache| match cache.connection().await {
-        Ok(line) => line.check_writable().await.unwrap_err(),
+    let check_error = async |cache: Cache| match cache.connection().await {
+        Ok(connection) => connection.check_writable().await.unwrap_err(),
         Err(error) => error,
     };
-    let nobody = told(at("redis://127.0.0.1:1")).await;
+    let nobody = check_error(at("redis://127.0.0.1:1")).await;
     assert!(
         matches!(&nobody, CacheError::Unavailable(reason) if reason.contains("127.0.0.1:1") && reason.contains("CACHE_URL")),
         "{nobody}"
@@ -193,7 +202,7 @@ async fn cache_error_names_the_setting() {
     let mut locked = CacheServer::spawn(&["--requirepass", "secret"]).unwrap();
     locked.ready(&format!("redis://:secret@127.0.0.1:{}", locked.port())).await.unwrap();
     for url in [locked.url(), format!("redis://ada:wrong@127.0.0.1:{}", locked.port())] {
-        let refused = told(at(&url)).await;
+        let refused = check_error(at(&url)).await;
         assert!(
             matches!(&refused, CacheError::Misconfigured(reason) if reason.contains("user and password")),
             "{refused}"
@@ -204,7 +213,7 @@ async fn cache_error_names_the_setting() {
     let primary = CacheServer::start().await.unwrap();
     let replica = CacheServer::spawn(&["--replicaof", "127.0.0.1", &primary.port().to_string()]).unwrap();
     let refused = loop {
-        let refused = told(at(&replica.url())).await;
+        let refused = check_error(at(&replica.url())).await;
         if matches!(refused, CacheError::Misconfigured(_)) {
             break refused.to_string();
         }
@@ -213,7 +222,7 @@ async fn cache_error_names_the_setting() {
     assert!(refused.contains("set it to the primary"), "{refused}");
 
     let cluster = settings(&[("CACHE_URL", &primary.url()), ("CACHE_MODE", "cluster")]);
-    let refused = told(Cache::new(cluster, None)).await;
+    let refused = check_error(Cache::new(cluster, None)).await;
     assert!(matches!(&refused, CacheError::Misconfigured(reason) if reason.contains("CACHE_MODE=single")), "{refused}");
 }
 
@@ -307,8 +316,8 @@ async fn an_encrypted_line_trusts_the_right_certificate_alone() {
     let port = encrypted.number();
     let of = |host: &str| settings(&[("CACHE_URL", &format!("rediss://{host}:{port}"))]);
     let trusted = Cache::with_root_certificates(of("localhost"), None, Some(authority.clone()));
-    let line = trusted.connection().await.unwrap();
-    assert!(line.put("k", &entry(7), NOW).await.unwrap());
+    let connection = trusted.connection().await.unwrap();
+    assert!(connection.put("k", &entry(7), NOW).await.unwrap());
     for (settings, roots) in [(of("localhost"), None), (of("127.0.0.1"), Some(authority))] {
         let refused = Cache::with_root_certificates(settings, None, roots).connection().await.err().unwrap();
         assert!(matches!(&refused, CacheError::Misconfigured(reason) if reason.contains("certificate")), "{refused}");

@@ -4,7 +4,7 @@ use millrace_shared::cache::{CacheConnection, CacheEntry};
 use redis::aio::MultiplexedConnection;
 
 use super::cache_model::{ModelMutation, StepOutcome, live};
-use super::servers::{at, told, url};
+use super::servers::{at, cached_version, url};
 use crate::users_api::service::NOW;
 
 const LIVES: u64 = 200;
@@ -16,16 +16,22 @@ async fn pass(server: &mut MultiplexedConnection, key: &str, seconds: u64) {
     redis::cmd("PEXPIRE").arg(key).arg(left.max(0)).exec_async(server).await.unwrap();
 }
 
-async fn follow(line: &CacheConnection, server: &mut MultiplexedConnection, key: &str, done: &[StepOutcome]) {
+async fn follow(connection: &CacheConnection, server: &mut MultiplexedConnection, key: &str, done: &[StepOutcome]) {
     for (step, one) in done.iter().enumerate() {
         match *one {
-            StepOutcome::Look(version) => assert_eq!(told(line, key).await, version, "{key}, step {step}: {done:#?}"),
+            StepOutcome::Look(version) => {
+                assert_eq!(cached_version(connection, key).await, version, "{key}, step {step}: {done:#?}")
+            }
             StepOutcome::Fill { version, ends_in } => {
                 let expires_at = ends_in.map(|seconds| NOW.unix_timestamp() + i64::try_from(seconds).unwrap());
-                line.put(key, &CacheEntry { version, expires_at, json: b"{}".to_vec() }, NOW).await.map(drop).unwrap();
+                connection
+                    .put(key, &CacheEntry { version, expires_at, json: b"{}".to_vec() }, NOW)
+                    .await
+                    .map(drop)
+                    .unwrap();
             }
-            StepOutcome::FillMissing => line.put_negative(key).await.unwrap(),
-            StepOutcome::Mark(floor) => line.invalidate(key, floor).await.unwrap(),
+            StepOutcome::FillMissing => connection.put_negative(key).await.unwrap(),
+            StepOutcome::Marker(min_version) => connection.invalidate(key, min_version).await.unwrap(),
             StepOutcome::Pass(seconds) => pass(server, key, seconds).await,
         }
     }
@@ -34,11 +40,11 @@ async fn follow(line: &CacheConnection, server: &mut MultiplexedConnection, key:
 #[tokio::test]
 async fn server_scripts_match_the_cache_model() {
     let url = url().await;
-    let line = at(&url).connection().await.unwrap();
+    let connection = at(&url).connection().await.unwrap();
     let mut server = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     for seed in 0..LIVES {
         let (done, lived) = live(seed, ModelMutation::None);
         assert_eq!(lived, Ok(()));
-        follow(&line, &mut server, &format!("life-{seed}"), &done).await;
+        follow(&connection, &mut server, &format!("life-{seed}"), &done).await;
     }
 }

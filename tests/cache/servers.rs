@@ -36,8 +36,8 @@ pub(crate) fn settings(variables: &[(&str, &str)]) -> CacheSettings {
 }
 
 /// Returns the version in the cache entry of a key: 0 for a negative entry, `None` if the table must be read.
-pub(crate) async fn told(line: &CacheConnection, key: &str) -> Option<u64> {
-    match line.get(key).await.unwrap() {
+pub(crate) async fn cached_version(connection: &CacheConnection, key: &str) -> Option<u64> {
+    match connection.get(key).await.unwrap() {
         CacheSlot::Entry(entry) => Some(entry.version),
         CacheSlot::Missing => Some(0),
         CacheSlot::Fenced | CacheSlot::Miss => None,

@@ -15,7 +15,7 @@ use millrace_sinks::{DeduplicatedBatch, FailureKind, Sink, SinkOutcome};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::servers::{at, cache, told};
+use super::servers::{at, cache, cached_version};
 use crate::replication::events::event_of;
 use crate::replication::rig::{self, ReplicationRig, deliver_batch, invocation_within};
 use crate::users_api::service::NOW;
@@ -72,34 +72,37 @@ async fn apply(sink: &dyn Sink, event: &RawValue, time: Duration) -> SinkOutcome
 
 async fn marked(changes: &[String]) -> (CacheConnection, SinkOutcome) {
     let cache = cache().await;
-    let line = cache.connection().await.unwrap();
+    let connection = cache.connection().await.unwrap();
     for user in ["ada", "bob"] {
         let entry = CacheEntry { version: 7, expires_at: None, json: b"{}".to_vec() };
-        assert!(line.put(&key(user), &entry, NOW).await.unwrap());
+        assert!(connection.put(&key(user), &entry, NOW).await.unwrap());
     }
     let outcome = apply(&CacheSink::new(cache), &event_of(changes), Duration::from_mins(1)).await;
-    (line, outcome)
+    (connection, outcome)
 }
 
 #[tokio::test]
 async fn changed_entry_is_invalidated_and_current_entry_stays() {
-    let (line, outcome) = marked(&[change("ada", 1, Some(7), Some(8)), change("bob", 2, Some(6), Some(7))]).await;
+    let (connection, outcome) = marked(&[change("ada", 1, Some(7), Some(8)), change("bob", 2, Some(6), Some(7))]).await;
     assert_eq!(outcome, SinkOutcome { applied: 2, ..SinkOutcome::default() });
-    assert_eq!((told(&line, &key("ada")).await, told(&line, &key("bob")).await), (None, Some(7)));
+    assert_eq!(
+        (cached_version(&connection, &key("ada")).await, cached_version(&connection, &key("bob")).await),
+        (None, Some(7))
+    );
 }
 
 #[tokio::test]
 async fn a_record_is_marked_by_the_highest_floor_of_all_its_changes() {
     // A writer whose clock is behind created the record again: the last change has the lower version.
-    let (line, _) = marked(&[change("ada", 1, Some(7), None), change("ada", 2, None, Some(3))]).await;
-    assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Fenced);
+    let (connection, _) = marked(&[change("ada", 1, Some(7), None), change("ada", 2, None, Some(3))]).await;
+    assert_eq!(connection.get(&key("ada")).await.unwrap(), CacheSlot::Fenced);
 }
 
 #[tokio::test]
 async fn a_writer_that_counts_no_versions_is_noticed() {
     for new in [7, 3, 0] {
-        let (line, _) = marked(&[change("ada", 1, Some(7), Some(new))]).await;
-        assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Fenced, "{new}");
+        let (connection, _) = marked(&[change("ada", 1, Some(7), Some(new))]).await;
+        assert_eq!(connection.get(&key("ada")).await.unwrap(), CacheSlot::Fenced, "{new}");
     }
 }
 
@@ -121,7 +124,7 @@ async fn failed_invalidation_is_reported_at_the_change_of_its_min_version() {
     let mut outcome = apply(&sink, &event, Duration::from_mins(1)).await;
     outcome.failures.sort_by_key(|failure| failure.index);
     let indexes: Vec<_> = outcome.failures.iter().map(|failure| failure.index).collect();
-    assert_eq!(indexes, [0, 1], "resent from the third, the deletion's floor would be lost");
+    assert_eq!(indexes, [0, 1], "resent from the third, the deletion's minimum version would be lost");
     let FailureKind::Transient(reason) = &outcome.failures[0].kind else { panic!("{outcome:?}") };
     assert!(reason.contains("CACHE_URL"), "{reason}");
 }
@@ -140,9 +143,9 @@ async fn a_sink_without_time_claims_nothing_and_nothing_comes_of_nothing() {
     let (server, changes) = (CacheServer::start().await.unwrap(), [change("ada", 1, None, Some(8))]);
     let sink = CacheSink::new(at(&server.url()));
     let outcome = apply(&sink, &event_of(&changes), Duration::ZERO).await;
-    let line = at(&server.url()).connection().await.unwrap();
+    let connection = at(&server.url()).connection().await.unwrap();
     assert!(
-        outcome.failures.len() == 1 || line.get(&key("ada")).await.unwrap() == CacheSlot::Fenced,
+        outcome.failures.len() == 1 || connection.get(&key("ada")).await.unwrap() == CacheSlot::Fenced,
         "claimed and not there"
     );
     assert_eq!(apply(&sink, &event_of(&[] as &[&str]), Duration::from_secs(1)).await, SinkOutcome::default());
@@ -168,8 +171,8 @@ async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_noth
     assert_eq!(rig.item_count().await, 3, "the replica has it all");
     server.restart().await.unwrap();
     assert_eq!(deliver_batch(&replicator, &event).await.identifier(), None);
-    let line = at(&server.url()).connection().await.unwrap();
-    assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Fenced);
+    let connection = at(&server.url()).connection().await.unwrap();
+    assert_eq!(connection.get(&key("ada")).await.unwrap(), CacheSlot::Fenced);
     assert!(rig.quarantined().await.is_empty());
 }
 

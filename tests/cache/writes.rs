@@ -81,10 +81,10 @@ async fn cancelled_write_leaves_no_stale_cache_entry() {
 }
 
 /// A pseudorandom generator that is deterministic for a seed.
-struct WriteFault(u64);
+struct WriteRandom(u64);
 
-impl WriteFault {
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+impl WriteRandom {
+    fn choose<T: Copy>(&mut self, choices: &[T]) -> T {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         choices[usize::try_from(self.0 >> 33).unwrap() % choices.len()]
     }
@@ -93,7 +93,7 @@ impl WriteFault {
 /// Makes one random write through this instance.
 async fn write(
     api: &ApiHandle,
-    chance: &mut WriteFault,
+    chance: &mut WriteRandom,
     path: &str,
     id: &str,
     step: usize,
@@ -102,14 +102,14 @@ async fn write(
     let name = format!(r#"{{"name":"{step}"}}"#);
     let create = format!(r#"{{"user_id":"{id}","timestamp":7,"name":"{step}"}}"#);
     let tag = format!("\"{}\"", version.unwrap_or(1));
-    let key = format!("{id}-{}", chance.of(&[0, 1, step]));
-    let condition = chance.of(&[None, Some("if-match"), Some("if-none-match")]);
+    let key = format!("{id}-{}", chance.choose(&[0, 1, step]));
+    let condition = chance.choose(&[None, Some("if-match"), Some("if-none-match")]);
     let conditions: Vec<(&str, &str)> = match condition {
         Some("if-none-match") => vec![("if-none-match", "*")],
         Some(name) => vec![(name, tag.as_str())],
         None => vec![],
     };
-    let (kind, method, path, media, body) = chance.of(&[
+    let (kind, method, path, media, body) = chance.choose(&[
         ("POST", "POST", "/users", JSON, create.as_str()),
         ("POST with a key", "POST", "/users", JSON, create.as_str()),
         ("PUT", "PUT", path, JSON, name.as_str()),
@@ -129,7 +129,7 @@ async fn write(
 
 /// Runs random writes with faults against one record.
 async fn live(service: &UsersService, cache: &Cache, seed: u64, unique: &str) {
-    let mut chance = WriteFault(seed);
+    let mut chance = WriteRandom(seed);
     let id = format!("life-{unique}-{seed}");
     let path = format!("/users/{id}/7");
     let more = [("UNIQUE_EMAIL", unique), ("EMAILS_TABLE", "Emails")];
@@ -138,21 +138,21 @@ async fn live(service: &UsersService, cache: &Cache, seed: u64, unique: &str) {
         (troubled(service, Arc::clone(&planned), 2).await, troubled(service, Arc::clone(&planned), 0).await);
     for step in 0..14 {
         let now = NOW + Duration::seconds(i64::try_from(step).unwrap());
-        let client = chance.of(&[&with_retries, &without]).clone();
+        let client = chance.choose(&[&with_retries, &without]).clone();
         let (writer, reader) =
             (instance(client, Some(cache), &more, now), instance(service.dynamodb.clone(), Some(cache), &more, now));
         let mut read = reader.get(&path).await;
-        if chance.of(&[true, true, false]) {
+        if chance.choose(&[true, true, false]) {
             read = reader.get(&path).await;
         }
         let version = (read.status == 200).then(|| read.version());
-        let wrong = chance.of(&[
+        let wrong = chance.choose(&[
             HttpFault::ResponseLost,
             HttpFault::ResponseLost,
             HttpFault::None,
             HttpFault::Error(500, "InternalServerError"),
         ]);
-        let before = chance.of(&[0, 0, 1, 2]);
+        let before = chance.choose(&[0, 0, 1, 2]);
         *planned.lock().unwrap() = [HttpFault::None].repeat(before).into_iter().chain([wrong]).collect();
         let (what, answer) = write(&writer, &mut chance, &path, &id, step, version).await;
         planned.lock().unwrap().clear();

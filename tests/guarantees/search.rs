@@ -8,9 +8,14 @@ use crate::search::scene::{AS_OF, NOW, ScenePerson, SearchScene, nobody, over};
 async fn guarantee_25_what_is_searched_is_what_was_replicated() {
     let active = |id: &str| ScenePerson { status: Some("active".into()), ..ScenePerson::named(id, "Ada") };
     let gone = ScenePerson { expires_at: Some(NOW.unix_timestamp()), ..active("gone") };
-    let scene =
-        SearchScene::of(&[active("ada"), active("eve"), active("mallory"), gone, ScenePerson::named("bob", "Bob")])
-            .await;
+    let scene = SearchScene::with_people(&[
+        active("ada"),
+        active("eve"),
+        active("mallory"),
+        gone,
+        ScenePerson::named("bob", "Bob"),
+    ])
+    .await;
     apply(&scene.store.sink, &[EventBuilder::deleted("eve", 9)]).await;
     assert_eq!(scene.find("status=active&sort=user_id").await, ["ada", "mallory"]);
     let first = scene.search.get("/search/users?status=active&sort=user_id&limit=1").await;

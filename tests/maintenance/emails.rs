@@ -19,14 +19,14 @@ const ADDRESS: &str = "Ada@Example.com";
 
 fn table(scene: &MaintenanceScene) -> UserTable {
     let table = UserTable::new(scene.dynamodb.clone(), SOURCE.to_owned(), "EmailIndex".to_owned());
-    table.with_unique_emails(Some(EMAILS), NonceSource::of(Clock::system()))
+    table.with_unique_emails(Some(EMAILS), NonceSource::new(Clock::system()))
 }
 
 /// The maintenance function with unique emails enabled.
 fn maintenance(scene: &MaintenanceScene) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     maintenance.restore_table = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
-        .with_unique_emails(Some(EMAILS), NonceSource::of(Clock::system()));
+        .with_unique_emails(Some(EMAILS), NonceSource::new(Clock::system()));
     maintenance
 }
 

@@ -111,7 +111,7 @@ impl ForeignTable {
             event_id: None,
             item,
         });
-        let object = write(TABLE, ArchiveHour::of(removed_at), rows.collect(), Compression::Zstd).unwrap();
+        let object = write(TABLE, ArchiveHour::from_datetime(removed_at), rows.collect(), Compression::Zstd).unwrap();
         let store = ArchiveStore::new(self.scene.s3.clone(), ARCHIVE.to_owned());
         let metadata = object.description.encode().unwrap();
         store.put(&object.key.to_string(), object.bytes, object.description.sha256, metadata).await.unwrap();

@@ -45,7 +45,7 @@ type ItemsByKey = BTreeMap<CanonicalKey, RawItem>;
 
 impl ShapeStory {
     async fn start(shape: TableShape, mode: ArchiveMode) -> Self {
-        Self { scene: MaintenanceScene::of(shape, mode).await, shape, mode, keys: shape.edge_keys() }
+        Self { scene: MaintenanceScene::with_shape(shape, mode).await, shape, mode, keys: shape.edge_keys() }
     }
 
     /// An item under the key of this number.

@@ -158,7 +158,7 @@ async fn dry_run_of_a_restore_reports_the_outcome_of_each_key() {
         let scene = MaintenanceScene::start().await;
         let mut maintenance = scene.maintenance();
         maintenance.restore_table = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
-            .with_unique_emails(Some("Emails"), NonceSource::of(Clock::system()));
+            .with_unique_emails(Some("Emails"), NonceSource::new(Clock::system()));
         let with_email = |name: &str, email: &str| {
             let mut item = user(name, "Then");
             item.insert("email".to_owned(), text(email));

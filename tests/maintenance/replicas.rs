@@ -60,16 +60,16 @@ pub(crate) struct ReplicasScene {
 
 impl ReplicasScene {
     pub(crate) async fn start() -> Self {
-        Self::of(USERS).await
+        Self::with_shape(USERS).await
     }
 
     /// Starts a scene for each table over which the guarantees are tested.
     pub(crate) async fn of_each_shape() -> Vec<Self> {
-        futures::future::join_all(GUARANTEED.map(Self::of)).await
+        futures::future::join_all(GUARANTEED.map(Self::with_shape)).await
     }
 
-    async fn of(shape: TableShape) -> Self {
-        let scene = MaintenanceScene::of(shape, ArchiveMode::Separate).await;
+    async fn with_shape(shape: TableShape) -> Self {
+        let scene = MaintenanceScene::with_shape(shape, ArchiveMode::Separate).await;
         for table in [COPY, STAGING] {
             create_table(&scene.dynamodb, table, shape.key).await;
         }

@@ -96,23 +96,23 @@ impl MaintenanceScene {
     }
 
     pub(crate) async fn archiving(mode: ArchiveMode) -> Self {
-        Self::of(USERS, mode).await
+        Self::with_shape(USERS, mode).await
     }
 
     /// Starts a scene for each table over which the guarantees are tested.
     pub(crate) async fn of_each_shape() -> Vec<Self> {
-        futures::future::join_all(GUARANTEED.map(|shape| Self::of(shape, ArchiveMode::Separate))).await
+        futures::future::join_all(GUARANTEED.map(|shape| Self::with_shape(shape, ArchiveMode::Separate))).await
     }
 
     /// Starts a scene for each table over which the guarantees are tested, and each way to archive its items.
     pub(crate) async fn of_each_shape_and_mode() -> Vec<(ArchiveMode, Self)> {
         let scenes = ArchiveMode::BOTH.into_iter().flat_map(|mode| GUARANTEED.map(|shape| (mode, shape)));
-        let start = scenes.map(|(mode, shape)| async move { (mode, Self::of(shape, mode).await) });
+        let start = scenes.map(|(mode, shape)| async move { (mode, Self::with_shape(shape, mode).await) });
         futures::future::join_all(start).await
     }
 
     /// Starts a stack for a table of this shape: the users service, or the replication of another table by itself.
-    pub(crate) async fn of(shape: TableShape, mode: ArchiveMode) -> Self {
+    pub(crate) async fn with_shape(shape: TableShape, mode: ArchiveMode) -> Self {
         let mut options = Self::options_of(shape);
         options.parameters.insert("Archive".to_owned(), mode.parameter().to_owned());
         Self::with(shape, options).await
@@ -300,7 +300,7 @@ impl MaintenanceScene {
 
 /// A record of the source, as its stream with this label delivers it.
 pub(crate) fn record(told: EventBuilder, label: &str) -> Value {
-    let mut record: Value = serde_json::from_str(&told.of_stream(label).record()).unwrap();
+    let mut record: Value = serde_json::from_str(&told.with_stream(label).record()).unwrap();
     record["eventSourceARN"] = json!(format!("arn:aws:dynamodb:dynoxide:000000000000:table/{SOURCE}/stream/{label}"));
     record
 }

@@ -97,10 +97,10 @@ async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_
         let outcome = task(&scene, order, Some(&url)).await.unwrap();
         assert!(outcome.is_success(), "{outcome}");
     }
-    let printed = banner::of(&scene.stack, "http://127.0.0.1:1", None);
+    let printed = banner::text(&scene.stack, "http://127.0.0.1:1", None);
     let command = printed.lines().find(|line| line.contains("-- task")).unwrap();
     assert!(command.contains(&format!("--postgres '{url}'")), "{command}");
-    assert!(!banner::of(&MaintenanceScene::start().await.stack, "http://127.0.0.1:1", None).contains("--postgres"));
+    assert!(!banner::text(&MaintenanceScene::start().await.stack, "http://127.0.0.1:1", None).contains("--postgres"));
 }
 
 /// The maintenance function of the stack, for which Lambda returns this response about the replicator.

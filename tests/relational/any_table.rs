@@ -39,15 +39,15 @@ pub(crate) fn declared(name: &str, columns: &Value, otherwise: &str) -> Postgres
 /// A sink for this table, as the function creates it.
 pub(crate) fn table_sink(url: &str, table: &PostgresTable) -> PostgresSink {
     let name = SinkName::parse("sql").unwrap();
-    sink(url).of_table(name, "REPLICATION /replicas/0".to_owned(), table.clone())
+    sink(url).with_table(name, "REPLICATION /replicas/0".to_owned(), table.clone())
 }
 
 impl TableStore {
     pub(super) async fn start(columns: &Value) -> Self {
-        Self::of(declared("orders", columns, "null")).await
+        Self::with_table(declared("orders", columns, "null")).await
     }
 
-    pub(super) async fn of(table: PostgresTable) -> Self {
+    pub(super) async fn with_table(table: PostgresTable) -> Self {
         let url = empty().await;
         let sink = table_sink(&url, &table);
         migrate_table(sink.database(), &table, soon()).await.unwrap();

@@ -48,7 +48,7 @@ impl EventBuilder {
     }
 
     /// Sets the label of the stream, which may be another stream of the table.
-    pub(crate) fn of_stream(self, label: &str) -> Self {
+    pub(crate) fn with_stream(self, label: &str) -> Self {
         Self { label: label.to_owned(), ..self }
     }
 

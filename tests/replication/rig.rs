@@ -45,16 +45,16 @@ pub(crate) struct ReplicationRig {
 impl ReplicationRig {
     /// Starts two engines with the replica of the users table, and the failure bucket.
     pub(crate) async fn start() -> Self {
-        Self::of(USERS).await
+        Self::with_shape(USERS).await
     }
 
     /// Starts a rig for each table over which the guarantees are tested.
     pub(crate) async fn of_each_shape() -> Vec<Self> {
-        futures::future::join_all(GUARANTEED.map(Self::of)).await
+        futures::future::join_all(GUARANTEED.map(Self::with_shape)).await
     }
 
     /// Starts two engines with the replica of a table of this shape, and the failure bucket.
-    pub(crate) async fn of(shape: TableShape) -> Self {
+    pub(crate) async fn with_shape(shape: TableShape) -> Self {
         let root = TempDir::new().unwrap();
         let dynamodb = millrace_local::dynamodb::DynamoDbEngine::start(listener().await, None).await.unwrap();
         let s3 = millrace_local::s3::S3Engine::start(listener().await, root.path()).await.unwrap();

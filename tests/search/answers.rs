@@ -31,7 +31,7 @@ fn people() -> Vec<ScenePerson> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_summary_is_the_newest_live_record_with_counts_and_times() {
-    let scene = SearchScene::of(&people()).await;
+    let scene = SearchScene::with_people(&people()).await;
     let answer = scene.search.get("/users/ada/summary").await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let told = &answer.json;
@@ -51,7 +51,7 @@ async fn a_summary_is_the_newest_live_record_with_counts_and_times() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_are_by_status_by_day_and_by_domain() {
-    let scene = SearchScene::of(&people()).await;
+    let scene = SearchScene::with_people(&people()).await;
     let answer = scene.search.get("/stats/users").await;
     assert_eq!(
         answer.json,
@@ -68,14 +68,15 @@ async fn counts_are_by_status_by_day_and_by_domain() {
     assert_eq!(fewer.json["domains"], json!([{"domain": "example.com", "records": 2}]));
     let wrong = scene.search.get("/stats/users?days=0&domains=101&hours=1").await;
     assert_eq!((wrong.status, wrong.json["errors"].as_array().unwrap().len()), (400, 3));
-    let none = SearchScene::of(&[]).await.search.get("/stats/users").await;
+    let none = SearchScene::with_people(&[]).await.search.get("/stats/users").await;
     assert_eq!(none.json, json!({"records": 0, "statuses": [], "days": [], "domains": [], "as_of": null}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_and_expired_users_are_in_no_response() {
     let gone = ScenePerson { expires_at: Some(NOW.unix_timestamp()), ..ScenePerson::named("gone", "Ada") };
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada"), gone, ScenePerson::named("eve", "Eve")]).await;
+    let scene =
+        SearchScene::with_people(&[ScenePerson::named("ada", "Ada"), gone, ScenePerson::named("eve", "Eve")]).await;
     apply(&scene.store.sink, &[EventBuilder::deleted("eve", 9)]).await;
     assert_eq!(scene.find("").await, ["ada"]);
     assert_eq!(scene.search.get("/stats/users").await.json["records"], 1);
@@ -86,7 +87,7 @@ async fn deleted_and_expired_users_are_in_no_response() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_response_contains_the_as_of_timestamp() {
-    let scene = SearchScene::of(&[]).await;
+    let scene = SearchScene::with_people(&[]).await;
     let search = "/search/users";
     assert_eq!(scene.search.get(search).await.json["as_of"], json!(null));
     apply(&scene.store.sink, &[ScenePerson::named("ada", "Ada").told(1)]).await;
@@ -102,7 +103,7 @@ async fn every_response_contains_the_as_of_timestamp() {
 async fn an_item_that_is_no_user_is_left_out_and_does_not_end_the_list() {
     let foreign = ScenePerson { name: "\u{1}".into(), ..ScenePerson::named("bob", "") };
     let people = [ScenePerson::named("ada", "Ada"), foreign, ScenePerson::named("eve", "Eve")];
-    let scene = SearchScene::of(&people).await;
+    let scene = SearchScene::with_people(&people).await;
     assert_eq!(scene.find("sort=user_id").await, ["ada", "eve"]);
     let first = scene.search.get("/search/users?sort=user_id&limit=1").await;
     let second = scene
@@ -128,7 +129,7 @@ async fn a_page_of_large_records_is_bounded_in_bytes_and_so_is_what_is_read_for_
         ..ScenePerson::named(&format!("user-{number:03}"), "Large")
     };
     let people: Vec<ScenePerson> = (0..100).map(large).collect();
-    let scene = SearchScene::of(&people).await;
+    let scene = SearchScene::with_people(&people).await;
     let line = TcpProxy::to(&scene.store.url).await;
     let search = over(&[("POSTGRES_URL", line.url())]);
     let mut found = Vec::new();

@@ -22,12 +22,12 @@ async fn ask(search: &ApiHandle, path: &str, caller: Option<(&str, &str)>) -> Se
             "http": {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "t"}});
         request = request.extension(serde_json::from_value::<GatewayContext>(context).unwrap());
     }
-    ServiceResponse::of(search.0.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()).await
+    ServiceResponse::from_response(search.0.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_users_are_an_administrator_s_and_a_summary_its_own_user_s() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada"), ScenePerson::named("eve", "Eve")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada"), ScenePerson::named("eve", "Eve")]).await;
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("AUTH", "jwt")]);
     let (ada, admin) = (Some(("ada", "users:read users:write")), Some(("operator", "users:admin")));
     for (path, caller, status) in [
@@ -56,7 +56,7 @@ async fn all_users_are_an_administrator_s_and_a_summary_its_own_user_s() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_is_its_caller_s_alone() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada"), ScenePerson::named("eve", "Eve")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada"), ScenePerson::named("eve", "Eve")]).await;
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("AUTH", "jwt")]);
     let first = ask(&search, NEXT, Some(("one", "users:admin"))).await;
     let path = format!("{NEXT}&cursor={}", first.json["next_cursor"].as_str().unwrap());
@@ -66,7 +66,7 @@ async fn a_cursor_is_its_caller_s_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_methods_are_refused_with_those_that_there_are() {
-    let scene = SearchScene::of(&[]).await;
+    let scene = SearchScene::with_people(&[]).await;
     for path in ["/search/users", "/stats/users", "/users/ada/summary"] {
         let answer = scene.search.send("POST", path, &[], "{}").await;
         assert_eq!((answer.status, answer.problem()), (405, "method-not-allowed"));

@@ -169,7 +169,7 @@ fn run(program: &str, arguments: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restored_database_has_the_counts_of_its_rows() {
-    let scene = SearchScene::of(&people(200)).await;
+    let scene = SearchScene::with_people(&people(200)).await;
     let expected = answered(&scene.store).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("dump");

@@ -8,14 +8,14 @@ const EVENT: &str = include_str!("../../events/search-users.json");
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sample_call_is_answered() {
     let ada = ScenePerson { status: Some("active".into()), ..ScenePerson::named("ada", "Ada Lovelace") };
-    let scene = SearchScene::of(&[ada, ScenePerson::named("eve", "Eve")]).await;
+    let scene = SearchScene::with_people(&[ada, ScenePerson::named("eve", "Eve")]).await;
     let answer = deliver_batch(&scene.search, EVENT).await;
     assert_eq!((answer.status, ids(&answer)), (200, vec!["ada".to_owned()]), "{}", answer.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_that_is_not_canonical_is_refused() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada")]).await;
     for path in [
         "/search/users#x",
         "/search/users?x",
@@ -38,7 +38,7 @@ async fn a_path_that_is_not_canonical_is_refused() {
 async fn a_plus_in_a_query_is_a_space() {
     let on_leave = ScenePerson { status: Some("on leave".into()), ..ScenePerson::named("ada", "Ada") };
     let plus = ScenePerson { status: Some("on+leave".into()), ..ScenePerson::named("eve", "Eve") };
-    let scene = SearchScene::of(&[on_leave, plus]).await;
+    let scene = SearchScene::with_people(&[on_leave, plus]).await;
     for (query, found) in [("on+leave", "ada"), ("on%20leave", "ada"), ("on%2Bleave", "eve")] {
         assert_eq!(scene.find(&format!("status={query}")).await, [found], "{query}");
         let mut event: serde_json::Value = serde_json::from_str(EVENT).unwrap();
@@ -51,7 +51,7 @@ async fn a_plus_in_a_query_is_a_space() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn base_path_is_removed_and_prefixes_the_next_page_link() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada"), ScenePerson::named("eve", "Eve")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada"), ScenePerson::named("eve", "Eve")]).await;
     let mut event: serde_json::Value = serde_json::from_str(EVENT).unwrap();
     event["rawPath"] = "/v1/search/users".into();
     event["rawQueryString"] = "limit=1".into();

@@ -16,7 +16,7 @@ const ALL: &str = "/search/users";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_reader_is_gone_the_writer_answers() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada")]).await;
     let reader = nobody().await;
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &reader)]);
     let lines = logged(async {
@@ -32,21 +32,21 @@ async fn while_the_reader_is_gone_the_writer_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_lacks_its_tables_is_stood_in_for() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada")]).await;
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &empty().await)]);
     assert_eq!(search.get(ALL).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn available_reader_is_queried_instead_of_the_writer() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada")]).await;
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
     assert_eq!(search.get(ALL).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recovered_reader_is_queried_again() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada")]).await;
     let line = TcpProxy::to(&scene.store.url).await;
     let mut server = server().await;
     millrace_sinks::postgres::migrate(
@@ -95,7 +95,7 @@ async fn a_missing_migration_is_an_operator_s_business() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_query_times_out_and_is_not_retried_on_the_writer() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada")]).await;
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
     assert_eq!(search.get(ALL).await.status, 200);
     // The lock on the table makes every query wait.
@@ -119,7 +119,7 @@ async fn silent() -> (tokio::net::TcpListener, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_reader_and_a_silent_writer_have_less_than_the_request_together() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada")]).await;
     let ((_reader, reader), (_writer, writer)) = (silent().await, silent().await);
     let time = Duration::from_secs(4);
     let within = |variables: &[(&str, &str)]| ApiHandle(millrace_http::deadline::within(over(variables).0, time));
@@ -137,7 +137,7 @@ async fn a_silent_reader_and_a_silent_writer_have_less_than_the_request_together
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_query_ends_before_the_request_deadline() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada")]).await;
     let time = Duration::from_secs(2);
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
     let search = ApiHandle(millrace_http::deadline::within(search.0, time));

@@ -32,7 +32,7 @@ async fn explained(client: &Client, question: &str, after: Option<&[&str]>) -> S
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_filter_that_has_an_index_is_answered_by_it_and_a_page_begins_where_the_last_one_ended() {
-    let scene = SearchScene::of(&[]).await;
+    let scene = SearchScene::with_people(&[]).await;
     let client = &scene.store.client;
     fill(client).await;
     for (question, index) in [
@@ -82,7 +82,7 @@ async fn every_filter_that_has_an_index_is_answered_by_it_and_a_page_begins_wher
 /// a prefix that is nearly unique it would scan the records from the newest on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_beginning_that_few_names_have_is_looked_up_though_all_names_begin_alike() {
-    let scene = SearchScene::of(&[]).await;
+    let scene = SearchScene::with_people(&[]).await;
     let client = &scene.store.client;
     fill(client).await;
     client.batch_execute("update users set name_folded = 'name number ' || timestamp").await.unwrap();

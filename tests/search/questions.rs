@@ -23,7 +23,7 @@ async fn every_paged_search_matches_the_in_memory_model() {
     let mut runner = TestRunner::deterministic();
     let people: Vec<ScenePerson> =
         (0..PEOPLE).map(|n| ScenePerson { id: format!("p{n:03}"), ..drawn(&mut runner, &person()) }).collect();
-    let scene = SearchScene::of(&people).await;
+    let scene = SearchScene::with_people(&people).await;
     let mut found_some = 0;
     for _ in 0..QUESTIONS {
         let asked = drawn(&mut runner, &proptest::collection::vec(asked(), 0..3));
@@ -58,7 +58,7 @@ async fn every_paged_search_matches_the_in_memory_model() {
 async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
     let names = ["Ada Lovelace", "Ada Lovelace King", "Adam Lovelace", "Grace Hopper", "Lovelace Ada"];
     let people: Vec<_> = (0..).zip(names).map(|(n, name)| ScenePerson::named(&format!("p{n}"), name)).collect();
-    let scene = SearchScene::of(&people).await;
+    let scene = SearchScene::with_people(&people).await;
     // The order of words is irrelevant to similarity: the two names with exactly these words tie and are sorted by
     // descending identifier.
     assert_eq!(scene.find("name_like=ada%20lovelace").await, ["p4", "p0", "p2", "p1"]);
@@ -71,7 +71,7 @@ async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
 async fn each_word_matches_with_one_typo_and_any_separator() {
     let names = ["Ada King Lovelace", "Grace O\u{2019}Brien", "Li Wei", "Ada Hopper"];
     let people: Vec<_> = (0..).zip(names).map(|(n, name)| ScenePerson::named(&format!("p{n}"), name)).collect();
-    let scene = SearchScene::of(&people).await;
+    let scene = SearchScene::with_people(&people).await;
     for (like, found) in [
         ("lovelace", &["p0"][..]),
         ("LOVELACE, A.", &["p0"]),
@@ -106,7 +106,7 @@ async fn each_word_matches_with_one_typo_and_any_separator() {
 async fn names_and_domains_are_found_in_whatever_case_and_unicode_spelling() {
     let person =
         |id: &str, name: &str, email: &str| ScenePerson { email: Some(email.into()), ..ScenePerson::named(id, name) };
-    let scene = SearchScene::of(&[
+    let scene = SearchScene::with_people(&[
         person("greek", "Γιάννης Παππάς", "a@Bank.EXAMPLE"),
         person("zoe", "Zoe\u{308} Strauß", "a@xn--BCHER-kva.example"),
         person("long", &"ß".repeat(256), "a@x.org"),
@@ -147,7 +147,7 @@ async fn prefix_matches_are_sorted_by_name_unless_sort_is_given() {
         updated_at: Some(NOW.unix_timestamp() - n),
         ..ScenePerson::named(&format!("p{n}"), name)
     });
-    let scene = SearchScene::of(&people.collect::<Vec<_>>()).await;
+    let scene = SearchScene::with_people(&people.collect::<Vec<_>>()).await;
     assert_eq!(scene.find("name_prefix=ada").await, ["p2", "p0", "p1"]);
     assert_eq!(scene.find("name_prefix=ada&order=desc").await, ["p1", "p0", "p2"]);
     assert_eq!(scene.find("name_prefix=ada&sort=updated_at").await, ["p0", "p1", "p2"]);
@@ -161,7 +161,7 @@ async fn prefix_matches_are_sorted_by_name_unless_sort_is_given() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cursor_is_valid_only_for_its_own_query() {
     let people: Vec<_> = (0..9).map(|n| ScenePerson::named(&format!("p{n}"), "Ada")).collect();
-    let scene = SearchScene::of(&people).await;
+    let scene = SearchScene::with_people(&people).await;
     let first = scene.search.get("/search/users?name_prefix=a&limit=3").await;
     let cursor = first.json["next_cursor"].as_str().unwrap();
     for question in ["name_prefix=a&limit=5", "limit=2&name_prefix=a&fields=user_id"] {
@@ -186,7 +186,7 @@ async fn search_returns_users_as_the_api_does_without_rounding_numbers() {
         expires_at: Some(NOW.unix_timestamp() + 60),
         ..ScenePerson::named("ada", "Ada")
     };
-    let scene = SearchScene::of(&[ada]).await;
+    let scene = SearchScene::with_people(&[ada]).await;
     let answer = scene.search.get(&format!("/search/users?attributes.exact={exact}")).await;
     let record = concat!(
         r#"{"user_id":"ada","timestamp":1,"name":"Ada","email":"ada@example.com","status":"active","#,
@@ -206,7 +206,7 @@ async fn search_returns_users_as_the_api_does_without_rounding_numbers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_characters_anywhere_find_nothing_and_harm_nothing() {
-    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
+    let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada")]).await;
     let odd = ["'; drop table users; --", "\" or 1=1", "$1", "{}", "\\", "%", "_", "\u{1F600}", "null)", "/**/"];
     let texts = ["status", "name_prefix", "name_like", "attributes.plan"];
     for odd in odd {
@@ -238,7 +238,7 @@ async fn odd_characters_anywhere_find_nothing_and_harm_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_search_parameter_is_rejected_with_the_allowed_ones() {
-    let scene = SearchScene::of(&[]).await;
+    let scene = SearchScene::with_people(&[]).await;
     let answer = scene.search.get("/search/users?state=active&sort=similarity&attribute.plan=pro").await;
     assert_eq!(answer.status, 400);
     for told in ["\"state\"", "\"attribute.plan\"", "attributes.…", "similarity requires the parameter name_like"] {

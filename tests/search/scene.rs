@@ -69,7 +69,7 @@ pub(crate) struct SearchScene {
 }
 
 impl SearchScene {
-    pub(crate) async fn of(people: &[ScenePerson]) -> Self {
+    pub(crate) async fn with_people(people: &[ScenePerson]) -> Self {
         let store = RelationalStore::start().await;
         let told: Vec<EventBuilder> = (1..).zip(people).map(|(number, person)| person.told(number)).collect();
         for some in told.chunks(500) {

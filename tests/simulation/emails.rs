@@ -189,7 +189,7 @@ struct EmailSimulation<'s> {
 
 fn table(client: Client) -> UserTable {
     UserTable::new(client, "Users".to_owned(), "EmailIndex".to_owned())
-        .with_unique_emails(Some(EMAILS_TABLE), NonceSource::of(Clock::system()))
+        .with_unique_emails(Some(EMAILS_TABLE), NonceSource::new(Clock::system()))
 }
 
 impl EmailSimulation<'_> {

@@ -77,7 +77,7 @@ impl InjectedFault {
     ];
 
     /// A delayed read has no effect, so it fails like a call that the store did not receive.
-    fn of_a_read(self) -> Self {
+    fn as_read_fault(self) -> Self {
         if self == Self::Zombie { Self::CutBefore } else { self }
     }
 }
@@ -212,7 +212,7 @@ impl FaultInjector {
         let trouble = {
             let mut state = self.lock();
             let trouble = state.troubles[place.index()].pop_front().or_else(|| state.interruption(place));
-            let trouble = trouble.map(|trouble| if writes { trouble } else { trouble.of_a_read() });
+            let trouble = trouble.map(|trouble| if writes { trouble } else { trouble.as_read_fault() });
             if let Some(trouble) = trouble {
                 state.coverage.see(name_of(trouble));
             }

@@ -37,7 +37,7 @@ pub(super) struct FaultyReplica {
 }
 
 /// A write that owns its data, so that it can outlive its caller.
-struct OwnedDatabase {
+struct OwnedWrite {
     key: CanonicalKey,
     item: Option<RawItem>,
     expired: bool,
@@ -156,10 +156,10 @@ impl Replica for FaultyReplica {
             if writes.is_empty() {
                 return Vec::new();
             }
-            let owned: Vec<OwnedDatabase> = writes.iter().map(OwnedDatabase::of).collect();
+            let owned: Vec<OwnedWrite> = writes.iter().map(OwnedWrite::from_write).collect();
             let (inner, invocation) = (Arc::clone(&self.inner), invocation.clone());
             let effect = async move {
-                let writes: Vec<ReplicaWrite<'_>> = owned.iter().map(OwnedDatabase::write).collect();
+                let writes: Vec<ReplicaWrite<'_>> = owned.iter().map(OwnedWrite::write).collect();
                 inner.put(&writes, &later(&invocation)).await
             };
             let put = self.injector.pass(self.place, true, effect).await;
@@ -169,8 +169,8 @@ impl Replica for FaultyReplica {
     }
 }
 
-impl OwnedDatabase {
-    fn of(write: &ReplicaWrite<'_>) -> Self {
+impl OwnedWrite {
+    fn from_write(write: &ReplicaWrite<'_>) -> Self {
         let (item, expired) = match write.target {
             WriteTarget::Item(item) => (Some(item.clone()), false),
             WriteTarget::Tombstone { expired } => (None, expired),

@@ -155,7 +155,7 @@ impl SimTable {
             "present" => Some(json!({self.value.clone(): {"N": [{"exists": true}]}})),
             _ => None,
         };
-        let path = |name: &String| AttributePath::of_attribute(name.clone());
+        let path = |name: &String| AttributePath::from_attribute(name.clone());
         let mut attributes = AttributeSettings::default();
         match kind {
             0 => {

@@ -23,13 +23,13 @@ const URGENCIES: [&str; 2] = ["Page", "Ticket"];
 const DRILLS: &str = "https://github.com/millrace/millrace/blob/main/docs/operations.md#";
 
 /// The resources of a type in a template, by id.
-pub(super) fn of_type(file: &str, kind: &str) -> BTreeMap<String, Value> {
+pub(super) fn resources_of_type(file: &str, kind: &str) -> BTreeMap<String, Value> {
     section(file, "Resources").into_iter().filter(|(_, resource)| resource["Type"] == kind).collect()
 }
 
 /// Every alarm of the template and of the nested templates, by its id.
 fn alarms() -> BTreeMap<String, Value> {
-    let alarms = WITH_ALARMS.into_iter().flat_map(|(file, _)| of_type(file, "AWS::CloudWatch::Alarm"));
+    let alarms = WITH_ALARMS.into_iter().flat_map(|(file, _)| resources_of_type(file, "AWS::CloudWatch::Alarm"));
     alarms.map(|(id, alarm)| (id, alarm["Properties"].clone())).collect()
 }
 
@@ -57,9 +57,9 @@ fn combined(composite: &Value) -> BTreeMap<String, Option<String>> {
 #[test]
 fn every_alarm_has_one_urgency_whose_topic_is_notified() {
     for (file, name) in WITH_ALARMS {
-        let own = of_type(file, "AWS::CloudWatch::Alarm");
+        let own = resources_of_type(file, "AWS::CloudWatch::Alarm");
         let mut seen = BTreeSet::new();
-        for (id, composite) in of_type(file, "AWS::CloudWatch::CompositeAlarm") {
+        for (id, composite) in resources_of_type(file, "AWS::CloudWatch::CompositeAlarm") {
             let urgency = URGENCIES.into_iter().find(|urgency| id == format!("{name}{urgency}Alarm"));
             let urgency = urgency.unwrap_or_else(|| panic!("{file}: {id} has no urgency"));
             let actions =

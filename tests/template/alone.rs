@@ -186,7 +186,7 @@ async fn table_of_another_key_schema_is_replicated_and_verified() {
         ..StackOptions::default()
     };
     let stack = LocalStack::start(options).await.unwrap();
-    let banner = millrace::banner::of(&stack, "http://127.0.0.1:1", None);
+    let banner = millrace::banner::text(&stack, "http://127.0.0.1:1", None);
     let commands = [
         "--table-name Orders ",
         "--table-name OrdersReplica ",
@@ -229,7 +229,7 @@ async fn stack_with_only_the_archive_reports_no_replica_to_compare() {
     };
     let stack = LocalStack::start(options).await.unwrap();
     assert_eq!(stack.replicas(), []);
-    let banner = millrace::banner::of(&stack, "http://127.0.0.1:1", None);
+    let banner = millrace::banner::text(&stack, "http://127.0.0.1:1", None);
     for part in ["replica     none", "declares no replica to compare", "task restore --never-expires"] {
         assert!(banner.contains(part), "{part}: {banner}");
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use millrace_shared::telemetry;
 use serde_json::Value;
 
-use super::alarms::{WITH_ALARMS, metrics_of, of_type};
+use super::alarms::{WITH_ALARMS, metrics_of, resources_of_type};
 use super::tiers::section;
 use crate::telemetry::FUNCTIONS;
 use crate::telemetry::metrics::printed_by;
@@ -124,7 +124,7 @@ fn references(text: &str) -> impl Iterator<Item = &str> {
 
 fn dashboards() -> impl Iterator<Item = (&'static str, String, Value)> {
     let of = |file: &'static str| {
-        of_type(file, "AWS::CloudWatch::Dashboard").into_iter().map(move |(id, of)| (file, id, of))
+        resources_of_type(file, "AWS::CloudWatch::Dashboard").into_iter().map(move |(id, of)| (file, id, of))
     };
     WITH_ALARMS.into_iter().flat_map(move |(file, _)| of(file))
 }
@@ -174,7 +174,7 @@ fn every_metric_on_a_dashboard_is_printed_or_is_one_of_aws_about_a_resource() {
 fn every_alarm_is_next_to_a_graph_of_its_metrics() {
     let mut shown: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for (file, id, dashboard) in dashboards() {
-        let alarms = of_type(file, "AWS::CloudWatch::Alarm");
+        let alarms = resources_of_type(file, "AWS::CloudWatch::Alarm");
         let body = body(&dashboard, true);
         let (mut used, mut row) = (0, BTreeSet::new());
         for widget in body["widgets"].as_array().unwrap() {
@@ -202,7 +202,7 @@ fn every_alarm_is_next_to_a_graph_of_its_metrics() {
         }
     }
     for (file, _) in WITH_ALARMS {
-        let alarms: BTreeSet<String> = of_type(file, "AWS::CloudWatch::Alarm").into_keys().collect();
+        let alarms: BTreeSet<String> = resources_of_type(file, "AWS::CloudWatch::Alarm").into_keys().collect();
         assert_eq!(shown.get(file), Some(&alarms), "{file}");
     }
 }

@@ -71,7 +71,7 @@ fn written(key: &[&str], users: bool) -> Vec<(String, String)> {
         .iter()
         .map(|key| key.split_once(':').map(|(name, kind)| (name.to_owned(), kind.to_owned())).unwrap())
         .collect();
-    let columns = if users { ColumnDefinition::of_users() } else { Vec::new() };
+    let columns = if users { ColumnDefinition::for_users() } else { Vec::new() };
     let schema = ParquetSchema::new(&key, &columns).arrow();
     let column = |name: &String, kind: String| {
         let kind = match kind.as_str() {
@@ -89,7 +89,7 @@ fn written(key: &[&str], users: bool) -> Vec<(String, String)> {
 fn of_athena(key: &[&str], users: bool) -> Vec<(String, String)> {
     let key: Vec<_> = key.iter().filter_map(|key| key.split_once(':')).collect();
     let key: Vec<_> = key.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
-    let columns = if users { ColumnDefinition::of_users() } else { Vec::new() };
+    let columns = if users { ColumnDefinition::for_users() } else { Vec::new() };
     let columns = ParquetSchema::new(&key, &columns).athena_columns();
     columns.into_iter().map(|(name, kind)| (name, kind.to_owned())).collect()
 }

@@ -30,7 +30,7 @@ fn names(path: &str, section: &str) -> BTreeSet<String> {
     documents[0][section].as_mapping().unwrap().keys().map(|id| id.as_str().unwrap().to_owned()).collect()
 }
 
-fn of_type(path: &str, kind: &str) -> BTreeMap<String, Value> {
+fn resources_of_type(path: &str, kind: &str) -> BTreeMap<String, Value> {
     section(path, "Resources").into_iter().filter(|(_, resource)| resource["Type"] == kind).collect()
 }
 
@@ -90,7 +90,7 @@ fn no_tier_is_on_unless_wanted_and_then_no_function_is_in_a_network() {
         assert_eq!(function.environment.keys().find(of_a_tier), None, "{}", function.name);
     }
     let functions: BTreeMap<String, Value> =
-        TEMPLATES.into_iter().flat_map(|path| of_type(path, "AWS::Serverless::Function")).collect();
+        TEMPLATES.into_iter().flat_map(|path| resources_of_type(path, "AWS::Serverless::Function")).collect();
     let condition = |function: &str| functions[function]["Properties"]["VpcConfig"][0].as_str();
     assert_eq!(condition("ApiFunction"), Some("HasCache"));
     assert_eq!(condition("ReplicatorFunction"), Some("HasNetwork"));
@@ -110,7 +110,7 @@ fn nothing_leads_out_of_the_network() {
     for way in ["InternetGateway", "NatGateway", "Route", "EIP", "VPCPeeringConnection", "VPCGatewayAttachment"] {
         assert!(!kinds.contains(&format!("AWS::EC2::{way}")), "{way}");
     }
-    let endpoints = |path| of_type(path, "AWS::EC2::VPCEndpoint");
+    let endpoints = |path| resources_of_type(path, "AWS::EC2::VPCEndpoint");
     for (id, endpoint) in endpoints("infra/network.yaml").into_iter().chain(endpoints("infra/endpoints.yaml")) {
         let statements = endpoint["Properties"]["PolicyDocument"]["Statement"].as_array().unwrap();
         let own = |statement: &Value| !statement["Condition"]["StringEquals"]["aws:PrincipalAccount"].is_null();
@@ -149,7 +149,7 @@ fn replicator_reaches_secrets_manager_if_a_document_has_hash_keys() {
 
 #[test]
 fn security_group_ingress_allows_only_security_groups() {
-    for (id, group) in of_type("infra/network.yaml", "AWS::EC2::SecurityGroup") {
+    for (id, group) in resources_of_type("infra/network.yaml", "AWS::EC2::SecurityGroup") {
         let properties = &group["Properties"];
         assert!(
             properties["SecurityGroupIngress"].is_null(),
@@ -162,7 +162,7 @@ fn security_group_ingress_allows_only_security_groups() {
         }
     }
     let mut doors = BTreeSet::new();
-    for (id, rule) in of_type("infra/network.yaml", "AWS::EC2::SecurityGroupIngress") {
+    for (id, rule) in resources_of_type("infra/network.yaml", "AWS::EC2::SecurityGroupIngress") {
         let rule = &rule["Properties"];
         assert!(rule["CidrIp"].is_null() && rule["CidrIpv6"].is_null(), "{id} lets in addresses");
         let name = |key: &str| rule[key].as_str().unwrap().trim_start_matches("!Ref ").to_owned();
@@ -256,8 +256,8 @@ fn the_manual_names_what_there_is_and_nothing_else() {
         assert!(manual.contains(&format!("configuration.md#{section}")), "no link to {section}");
     }
     let alarms = |path: &str| {
-        let composite = of_type(path, "AWS::CloudWatch::CompositeAlarm");
-        of_type(path, "AWS::CloudWatch::Alarm").into_keys().chain(composite.into_keys())
+        let composite = resources_of_type(path, "AWS::CloudWatch::CompositeAlarm");
+        resources_of_type(path, "AWS::CloudWatch::Alarm").into_keys().chain(composite.into_keys())
     };
     let of_the_tiers: BTreeSet<String> = alarms("infra/relational.yaml").chain(alarms("infra/cache.yaml")).collect();
     let all: BTreeSet<String> = of_the_tiers.iter().cloned().chain(TEMPLATES.into_iter().flat_map(alarms)).collect();

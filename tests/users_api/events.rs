@@ -19,7 +19,7 @@ fn payload(name: &str) -> String {
 
 pub(crate) async fn deliver_batch(api: &ApiHandle, payload: &str) -> ServiceResponse {
     let request = millrace_http::lambda::request(serde_json::from_str(payload).unwrap());
-    ServiceResponse::of(api.0.clone().oneshot(request).await.unwrap().map(Body::new)).await
+    ServiceResponse::from_response(api.0.clone().oneshot(request).await.unwrap().map(Body::new)).await
 }
 
 #[tokio::test]

@@ -153,7 +153,7 @@ fn expiries() -> Vec<(AttributeValue, bool, Option<i64>)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expiry_means_the_same_to_the_api_to_ttl_and_to_search() {
-    let (service, search) = (UsersService::start().await, SearchScene::of(&[]).await);
+    let (service, search) = (UsersService::start().await, SearchScene::with_people(&[]).await);
     let api = service.api();
     let rows = expiries();
     let id = |row: usize| format!("user-{row:02}");

@@ -91,10 +91,10 @@ impl UsersService {
     async fn streamed(&self, key: &str) {
         let Some(cache) = &self.stream else { return };
         loop {
-            let Ok(line) = cache.connection().await else { continue };
-            match line.invalidate(key, MinVersion::HIGHEST).await {
+            let Ok(connection) = cache.connection().await else { continue };
+            match connection.invalidate(key, MinVersion::HIGHEST).await {
                 Ok(()) => break,
-                Err(_) => cache.discard(&line),
+                Err(_) => cache.discard(&connection),
             }
         }
     }
@@ -151,8 +151,10 @@ impl ApiHandle {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        ServiceResponse::of(self.0.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap())
-            .await
+        ServiceResponse::from_response(
+            self.0.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap(),
+        )
+        .await
     }
 
     pub(crate) async fn get(&self, path: &str) -> ServiceResponse {
@@ -190,7 +192,7 @@ pub(crate) struct ServiceResponse {
 }
 
 impl ServiceResponse {
-    pub(crate) async fn of(response: http::Response<Body>) -> Self {
+    pub(crate) async fn from_response(response: http::Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         let json = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };

@@ -22,7 +22,7 @@ struct RequestCounts {
 
 impl RequestCounter {
     /// Returns a client with the same configuration that counts its requests.
-    pub(crate) fn of(&self, client: &aws_sdk_s3::Client) -> aws_sdk_s3::Client {
+    pub(crate) fn counted(&self, client: &aws_sdk_s3::Client) -> aws_sdk_s3::Client {
         aws_sdk_s3::Client::from_conf(client.config().to_builder().interceptor(self.clone()).build())
     }
 }

@@ -67,7 +67,7 @@ impl ParquetCopy {
     ///
     /// # Errors
     /// Fails with the error of the operating system.
-    pub(super) fn of(objects: &[(String, Vec<u8>)]) -> io::Result<Self> {
+    pub(super) fn write(objects: &[(String, Vec<u8>)]) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("millrace-columns-").tempdir()?;
         for (key, bytes) in objects {
             let path = folder.path().join(key);
@@ -108,7 +108,8 @@ mod tests {
         assert_eq!(DuckDb::from("off").found(), Ok(DuckDb::Off));
         let said = DuckDb::from("/nowhere/duckdb").found().unwrap_err();
         assert!(said.starts_with("cannot run /nowhere/duckdb: "), "{said}");
-        let columns = ParquetCopy::of(&[("parquet/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
+        let columns =
+            ParquetCopy::write(&[("parquet/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
         // A program that runs but is not DuckDB.
         let said = columns.select(Path::new("false"), "1", "").unwrap_err();
         assert!(said.starts_with("false failed (exit status: 1)"), "{said}");

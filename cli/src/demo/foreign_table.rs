@@ -40,8 +40,8 @@ pub(super) fn stack_options(users: &StackOptions) -> Result<StackOptions, DemoEr
 }
 
 async fn show_stack(report: &mut DemoReport, stack: &LocalStack) -> Result<(), DemoError> {
-    let stores = StoreInspector::of(stack)?;
-    let task_runner = TaskRunner::of(stack)?;
+    let stores = StoreInspector::new(stack)?;
+    let task_runner = TaskRunner::new(stack)?;
     scenario_changes(report, stack, &stores).await?;
     scenario_expiry(report, stack, &stores).await?;
     scenario_loss(report, &stores, &task_runner).await?;

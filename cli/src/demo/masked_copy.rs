@@ -96,11 +96,11 @@ struct MaskedStores {
 }
 
 impl MaskedStores {
-    fn of(stack: &LocalStack) -> Result<Self, DemoError> {
+    fn new(stack: &LocalStack) -> Result<Self, DemoError> {
         let settings = PostgresSettings::parse(SETTING, |name| stack.postgres_url().filter(|_| name == SETTING));
         let settings = settings.map_err(|problems| InspectError::new("PostgreSQL", problems.join("; ")))?;
         let postgres = settings.map(|settings| settings.database(None, ""));
-        Ok(Self { inspector: StoreInspector::of(stack)?, postgres })
+        Ok(Self { inspector: StoreInspector::new(stack)?, postgres })
     }
 
     /// Returns the row of an order, if there is one.
@@ -147,8 +147,8 @@ impl MaskedStores {
 }
 
 async fn show_stack(report: &mut DemoReport, stack: &LocalStack) -> Result<(), DemoError> {
-    let stores = MaskedStores::of(stack)?;
-    let task_runner = TaskRunner::of(stack)?;
+    let stores = MaskedStores::new(stack)?;
+    let task_runner = TaskRunner::new(stack)?;
     report.heading("A masked copy of the orders: no drafts, no names and streets, and hashed emails");
     for (number, status) in [(1, "paid"), (DRAFT, "draft"), (3, "paid")] {
         stores.inspector.put(order(number, status)).await?;

@@ -35,7 +35,7 @@ pub(super) async fn scenario_redrive(
     for key in stores.failures("redriven/").await? {
         report.show("redriven", &key);
     }
-    let ends = FinalState::of(report, stores, "mallory", timestamp).await?;
+    let ends = FinalState::read(report, stores, "mallory", timestamp).await?;
     report.check(
         "a dry run reports what would be redriven and changes nothing",
         untouched && dry.get("redrive.would_redrive") == replicas as u64,
@@ -86,12 +86,12 @@ pub(super) async fn scenario_stale_redrive(
     report
         .heading("The record of Edsger's creation is redriven weeks late: the item is deleted and its tombstone lost");
     let timestamp = state.edsger.first().map_or(0, ApiResponse::timestamp);
-    let before = FinalState::of(report, stores, "edsger", timestamp).await?;
+    let before = FinalState::read(report, stores, "edsger", timestamp).await?;
     let (key, age) = given_up(stores, "edsger").await?;
     report.show("discarded by Lambda", &key);
     report.show("  its revision", &age.to_string());
     let real = task_runner.run_task(report, r#"{"task":"redrive","dry_run":false}"#).await?;
-    let after = FinalState::of(report, stores, "edsger", timestamp).await?;
+    let after = FinalState::read(report, stores, "edsger", timestamp).await?;
     report.check("no table had the item, and the record was redriven", {
         let unknown = before.source.is_none() && before.replica.is_none();
         let redriven = stores.failures("redriven/aws/lambda/").await?;

@@ -104,7 +104,7 @@ async fn queried(
         }
         DuckDb::At(program) => program,
     };
-    let columns = ParquetCopy::of(&stores.columns().await?).map_err(DemoError::Folder)?;
+    let columns = ParquetCopy::write(&stores.columns().await?).map_err(DemoError::Folder)?;
     let alan = "user_id, name, email, expires_at > 0";
     let said = columns.select(program, alan, "where user_id = 'alan'");
     let counted = columns.select(program, "count(*)", "");

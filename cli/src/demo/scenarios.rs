@@ -26,10 +26,10 @@ impl FinalState {
             report.show(&answer.request, &answer.describe());
         }
         let timestamp = answers.first().map_or(0, ApiResponse::timestamp);
-        Self::of(report, stores, user_id, timestamp).await
+        Self::read(report, stores, user_id, timestamp).await
     }
 
-    pub(super) async fn of(
+    pub(super) async fn read(
         report: &mut DemoReport,
         stores: &StoreInspector,
         user_id: &str,
@@ -150,7 +150,7 @@ pub(super) async fn poison(
 ) -> Result<(), InspectError> {
     report.heading("Mallory is a poison record, written to the table with an attribute that replication reserves");
     let timestamp = state.ada.first().map_or(0, ApiResponse::timestamp);
-    let ends = FinalState::of(report, stores, "mallory", timestamp).await?;
+    let ends = FinalState::read(report, stores, "mallory", timestamp).await?;
     let quarantined = stores.quarantined().await?;
     for object in &quarantined {
         report.show("quarantine", &object.key);

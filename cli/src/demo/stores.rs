@@ -68,7 +68,7 @@ impl From<S3Error> for InspectError {
 }
 
 impl StoreInspector {
-    pub(super) fn of(stack: &LocalStack) -> Result<Self, InspectError> {
+    pub(super) fn new(stack: &LocalStack) -> Result<Self, InspectError> {
         let template = stack.template();
         let source = variable(template, "maintenance", "SOURCE_TABLE")?;
         let table = template.tables.iter().find(|table| table.name == source);

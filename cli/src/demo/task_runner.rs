@@ -25,7 +25,7 @@ pub(super) struct TaskRunner<'s> {
 }
 
 impl<'s> TaskRunner<'s> {
-    pub(super) fn of(stack: &'s LocalStack) -> Result<Self, DemoError> {
+    pub(super) fn new(stack: &'s LocalStack) -> Result<Self, DemoError> {
         Ok(Self { stack, maintenance: stack.maintenance().ok_or(DemoError::NoMaintenance)? })
     }
 

@@ -233,7 +233,7 @@ pub(super) struct BatchDuration {
 
 impl BatchDuration {
     /// Returns the seconds of a batch.
-    pub(super) fn of(self, records: f64) -> f64 {
+    pub(super) fn seconds(self, records: f64) -> f64 {
         self.base + self.record * records
     }
 }
@@ -279,13 +279,13 @@ impl TableWorkload {
     fn lane_cycle(&self, arrivals: f64) -> (f64, f64) {
         let duration = self.batch_duration();
         let polled = arrivals * service::POLL_SECONDS;
-        if duration.of(polled) <= service::POLL_SECONDS {
+        if duration.seconds(polled) <= service::POLL_SECONDS {
             return (service::POLL_SECONDS, polled);
         }
         let room = 1.0 - arrivals * duration.record;
         let records = if room > 0.0 { arrivals * duration.base / room } else { f64::INFINITY };
         let records = records.min(self.largest_batch());
-        (duration.of(records), records)
+        (duration.seconds(records), records)
     }
 }
 
@@ -340,8 +340,8 @@ fn lag(workload: &TableWorkload) -> Option<ReplicationLag> {
     let (cycle, records) = workload.lane_cycle(arrivals);
     let large = (records + 3.0 * records.sqrt()).clamp(1.0, workload.largest_batch());
     Some(ReplicationLag {
-        typical_seconds: cycle / 2.0 + duration.of(records.max(1.0)),
-        longest_seconds: cycle + duration.of(large),
+        typical_seconds: cycle / 2.0 + duration.seconds(records.max(1.0)),
+        longest_seconds: cycle + duration.seconds(large),
     })
 }
 
@@ -349,7 +349,7 @@ fn lag(workload: &TableWorkload) -> Option<ReplicationLag> {
 fn lane_use(workload: &TableWorkload) -> f64 {
     let arrivals = workload.records_per_second() / (workload.shards() * settings::LANES);
     let largest = workload.largest_batch();
-    arrivals * workload.batch_duration().of(largest) / largest
+    arrivals * workload.batch_duration().seconds(largest) / largest
 }
 
 impl CapacityPlan {

@@ -124,7 +124,7 @@ fn simulate(workload: &TableWorkload, seconds: u64, concurrency: usize) -> Simul
             assert_eq!(action.work, ActionKind::Deliver);
             let length = action.records.len();
             started += length;
-            let took = u64::try_from(whole(duration.of(float(length)) * 1_000.0)).unwrap().max(1);
+            let took = u64::try_from(whole(duration.seconds(float(length)) * 1_000.0)).unwrap().max(1);
             running.push(Reverse((now + took, action.ticket)));
             batches.insert(action.ticket, action.records.iter().map(|record| record.body).collect());
             if now >= WARM_UP_MS {

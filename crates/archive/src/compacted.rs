@@ -137,8 +137,8 @@ impl ArchiveKey {
     /// Returns whether the object may contain a row that was removed at this time.
     pub(super) fn contains(&self, removed_at: OffsetDateTime) -> bool {
         match self {
-            Self::Archived(key) => ArchiveHour::of(removed_at) == key.hour,
-            Self::Compacted(key) => ArchiveDay::of(removed_at) == key.day,
+            Self::Archived(key) => ArchiveHour::from_datetime(removed_at) == key.hour,
+            Self::Compacted(key) => ArchiveDay::from_datetime(removed_at) == key.day,
         }
     }
 

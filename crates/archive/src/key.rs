@@ -22,7 +22,7 @@ pub struct ArchiveDay(Date);
 impl ArchiveDay {
     /// Returns the UTC day that contains a time.
     #[must_use]
-    pub fn of(at: OffsetDateTime) -> Self {
+    pub fn from_datetime(at: OffsetDateTime) -> Self {
         Self(at.to_offset(UtcOffset::UTC).date())
     }
 
@@ -67,9 +67,9 @@ pub struct ArchiveHour {
 impl ArchiveHour {
     /// Returns the UTC hour that contains a time.
     #[must_use]
-    pub fn of(at: OffsetDateTime) -> Self {
+    pub fn from_datetime(at: OffsetDateTime) -> Self {
         let at = at.to_offset(UtcOffset::UTC);
-        Self { day: ArchiveDay::of(at), hour: at.hour() }
+        Self { day: ArchiveDay::from_datetime(at), hour: at.hour() }
     }
 
     /// Returns the day that contains the hour.
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn an_hour_is_that_of_utc() {
-        let hour = ArchiveHour::of(datetime!(2026-01-01 00:59:59.9 +02:00));
+        let hour = ArchiveHour::from_datetime(datetime!(2026-01-01 00:59:59.9 +02:00));
         assert_eq!(hour.to_string(), "dt=2025-12-31/hr=22");
         assert_eq!(hour.start(), datetime!(2025-12-31 22:00 UTC));
     }
@@ -201,7 +201,7 @@ mod tests {
         let text = "archive/Users.v-2/dt=2026-11-02/hr=04/0123456789abcdef0123456789abcdef.ndjson.gz";
         let key = ObjectKey::parse(text).unwrap();
         assert_eq!((key.table.as_str(), key.compression), ("Users.v-2", Compression::Gzip));
-        assert_eq!(key.hour, ArchiveHour::of(datetime!(2026-11-02 04:30 UTC)));
+        assert_eq!(key.hour, ArchiveHour::from_datetime(datetime!(2026-11-02 04:30 UTC)));
         assert_eq!(key.to_string(), text);
     }
 

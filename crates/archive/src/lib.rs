@@ -48,7 +48,7 @@
 //!     event_id: None,
 //!     item: r#"{"user_id": {"S": "ada"}, "name": {"S": "Ada"}}"#,
 //! };
-//! let object = write("Users", ArchiveHour::of(removed_at), vec![row], Compression::Zstd)?;
+//! let object = write("Users", ArchiveHour::from_datetime(removed_at), vec![row], Compression::Zstd)?;
 //!
 //! let metadata = object.description.encode()?.map(|(name, value)| (name.to_owned(), value));
 //! let metadata = HashMap::from(metadata);

@@ -48,7 +48,7 @@ pub struct ItemText(Box<str>);
 impl ItemText {
     /// Copies an item's JSON. Returns `None` if it is not a JSON object.
     #[must_use]
-    pub fn of(json: &RawValue) -> Option<Self> {
+    pub fn from_json(json: &RawValue) -> Option<Self> {
         ItemImage::parse(json).map(|image| Self(image.get().into()))
     }
 

@@ -123,7 +123,7 @@ pub fn rows_from_changes<'a>(changes: &[&'a Change<'_>]) -> Result<ArchiveBatch<
                 continue;
             }
         };
-        let (table, hour) = (change.source.table(), ArchiveHour::of(removed_at));
+        let (table, hour) = (change.source.table(), ArchiveHour::from_datetime(removed_at));
         let place = *places.entry((table, hour)).or_insert_with(|| {
             selection.partitions.push(HourPartition { table, hour, rows: Vec::new(), records: Vec::new() });
             selection.partitions.len() - 1

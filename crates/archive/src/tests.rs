@@ -72,7 +72,8 @@ fn one_line(json: &str) -> String {
 
 fn object(rows: &[RowParts], compression: Compression) -> EncodedObject {
     let rows = rows.iter().map(RowParts::row).collect();
-    write("Users", ArchiveHour::of(OffsetDateTime::from_unix_timestamp(HOUR).unwrap()), rows, compression).unwrap()
+    write("Users", ArchiveHour::from_datetime(OffsetDateTime::from_unix_timestamp(HOUR).unwrap()), rows, compression)
+        .unwrap()
 }
 
 fn metadata(object: &EncodedObject) -> HashMap<String, String> {

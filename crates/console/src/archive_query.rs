@@ -37,15 +37,15 @@ pub(crate) struct QueryForm {
 
 /// Renders the SQL to copy, and the box for a query if a DuckDB is installed.
 pub(crate) async fn section(context: &ConsoleContext, reader: &ArchiveReader, day: Option<ArchiveDay>) -> Markup {
-    let day = day.unwrap_or_else(|| ArchiveDay::of(context.clock.now()));
+    let day = day.unwrap_or_else(|| ArchiveDay::from_datetime(context.clock.now()));
     let layouts = layouts(reader).await;
     let (access, place) = match &context.origin {
-        StackOrigin::Local(local) => (S3Access::of_endpoint(local.stack.s3_url()), "the S3 server of this machine"),
+        StackOrigin::Local(local) => (S3Access::from_endpoint(local.stack.s3_url()), "the S3 server of this machine"),
         // The archive has just been opened with this connection.
         StackOrigin::Deployed(stack) => {
             let connection = stack.connect().await.ok();
             let region = connection.map(|connection| connection.account.region.clone()).unwrap_or_default();
-            (S3Access::of_account(&region), "S3 with the credentials of the AWS CLI")
+            (S3Access::from_region(&region), "S3 with the credentials of the AWS CLI")
         }
     };
     html! {
@@ -97,7 +97,7 @@ struct S3Access {
 }
 
 impl S3Access {
-    fn of_endpoint(url: &str) -> Self {
+    fn from_endpoint(url: &str) -> Self {
         let [key_id, key, region, endpoint] =
             [ACCESS_KEY_ID, SECRET_ACCESS_KEY, REGION, url.trim_start_matches("http://")].map(sql_text);
         let secret = format!(
@@ -108,7 +108,7 @@ impl S3Access {
     }
 
     /// No credential is written to the page.
-    fn of_account(region: &str) -> Self {
+    fn from_region(region: &str) -> Self {
         let secret = format!("TYPE s3, PROVIDER credential_chain, REGION {}", sql_text(region));
         Self { extensions: "aws", secret }
     }

@@ -203,14 +203,14 @@ pub(crate) async fn show(
 fn deliveries(observer: &ChangeObserver, position: u64) -> Markup {
     let sinks = observer.totals();
     let page = observer.after(position, RING_CAPACITY);
-    let of_sink = |sink: &SinkTotals, verdict: ChangeVerdict| {
+    let verdict_count = |sink: &SinkTotals, verdict: ChangeVerdict| {
         if position == 0 {
-            return sink.of(verdict);
+            return sink.count_of(verdict);
         }
         let all = page.changes.iter().flat_map(|change| &change.verdicts);
         all.filter(|own| own.sink == sink.sink && own.verdict == verdict).count() as u64
     };
-    let verdicts = live::shown_verdicts(|verdict| sinks.iter().any(|sink| of_sink(sink, verdict) > 0));
+    let verdicts = live::shown_verdicts(|verdict| sinks.iter().any(|sink| verdict_count(sink, verdict) > 0));
     html! {
         table {
             caption {
@@ -223,7 +223,7 @@ fn deliveries(observer: &ChangeObserver, position: u64) -> Markup {
             } }
             tbody { @for sink in &sinks { tr {
                 th scope="row" { (sink.sink) }
-                @for verdict in &verdicts { td.number { (of_sink(sink, *verdict)) } }
+                @for verdict in &verdicts { td.number { (verdict_count(sink, *verdict)) } }
             } } }
         }
     }
@@ -280,7 +280,7 @@ fn meaning(fault: SinkFault) -> String {
 }
 
 fn sink(context: &LocalContext, observer: &ChangeObserver, name: &str) -> Markup {
-    let current = observer.switches().of_sink(name);
+    let current = observer.switches().sink_fault(name);
     let id = format!("fault-{name}");
     html! {
         section.box aria-label=(format!("replica {name}")) {

@@ -66,7 +66,8 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
         }
     };
     let stores = key_stores::read(maintenance, &own.cache, &key, context.clock.now()).await;
-    let history = context.origin.changes().map(|observer| observer.of_key(key.as_str(), HISTORY)).unwrap_or_default();
+    let history =
+        context.origin.changes().map(|observer| observer.changes_of_key(key.as_str(), HISTORY)).unwrap_or_default();
     let body = html! {
         (search(key.as_str(), &key_stores::example(&description)))
         (summary(&stores))
@@ -80,7 +81,7 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
                     Err(error) => { (frame::problem(error)) }
                 }
             }
-            @for replica in &stores.replicas { (of_replica(replica)) }
+            @for replica in &stores.replicas { (replica_section(replica)) }
             (cache(&stores))
             (archive(&stores))
             (failures(&stores))
@@ -128,7 +129,7 @@ fn summary(stores: &KeyStores) -> Markup {
     }
 }
 
-fn of_replica(replica: &StoredReplica) -> Markup {
+fn replica_section(replica: &StoredReplica) -> Markup {
     let is_equal = replica.is_equal();
     let different = match &replica.expected {
         Ok(expected) if is_equal == Some(false) => differences(expected.as_ref(), replica.item()),

@@ -275,7 +275,7 @@ async fn archived(
     let table = description.arn.split_once(":table/").map_or(maintenance.source.name(), |(_, name)| name);
     let (mut objects, mut is_cut) = (Vec::new(), false);
     for day in [now, now - Duration::DAY] {
-        let prefix = format!("{ARCHIVE}{table}/dt={}/", ArchiveDay::of(day));
+        let prefix = format!("{ARCHIVE}{table}/dt={}/", ArchiveDay::from_datetime(day));
         let (listed, has_more) = latest_objects(archive, &prefix, ARCHIVE_OBJECTS - objects.len()).await?;
         objects.extend(listed);
         is_cut |= has_more;

@@ -119,16 +119,16 @@ impl ConsoleContext {
     /// when `stopped` becomes true.
     #[must_use]
     pub fn new(stack: Arc<LocalStack>, address: &str, stopped: watch::Receiver<bool>, clock: Clock) -> Self {
-        Self::of(StackOrigin::Local(LocalOrigin::new(stack)), address, stopped, clock)
+        Self::with_origin(StackOrigin::Local(LocalOrigin::new(stack)), address, stopped, clock)
     }
 
     /// Creates the context of a console of a deployed stack, like [`ConsoleContext::new`].
     #[must_use]
     pub fn deployed(stack: Arc<DeployedStack>, address: &str, stopped: watch::Receiver<bool>, clock: Clock) -> Self {
-        Self::of(StackOrigin::Deployed(stack), address, stopped, clock)
+        Self::with_origin(StackOrigin::Deployed(stack), address, stopped, clock)
     }
 
-    fn of(origin: StackOrigin, address: &str, stopped: watch::Receiver<bool>, clock: Clock) -> Self {
+    fn with_origin(origin: StackOrigin, address: &str, stopped: watch::Receiver<bool>, clock: Clock) -> Self {
         let token = format!("{}{}", new_uuid(clock.now()).simple(), new_uuid(clock.now()).simple());
         let guard = Arc::new(RequestGuard::new(address, token));
         Self { origin, guard, runs: Arc::default(), stopped, clock, duckdb: Arc::default() }
@@ -179,7 +179,7 @@ impl ConsoleServer {
     fn serve(listener: TcpListener, origin: StackOrigin, clock: Clock) -> std::io::Result<Self> {
         let address = listener.local_addr()?.to_string();
         let (stop, stopped) = watch::channel(false);
-        let context = ConsoleContext::of(origin, &address, stopped.clone(), clock);
+        let context = ConsoleContext::with_origin(origin, &address, stopped.clone(), clock);
         let server = tokio::spawn(async move {
             let mut stopped = stopped;
             let served = axum::serve(listener, router(context)).with_graceful_shutdown(async move {

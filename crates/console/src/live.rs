@@ -147,11 +147,11 @@ fn picture(table: &str, observer: &ChangeObserver) -> Markup {
         if &*sink.sink == ARCHIVER {
             return observer.switches().is_s3_down().then_some("S3 is down");
         }
-        let fault = observer.switches().of_sink(&sink.sink);
+        let fault = observer.switches().sink_fault(&sink.sink);
         (fault != SinkFault::Off).then(|| break_it::label(fault))
     };
     let target = |sink: &SinkTotals, name: &str| {
-        let written = sink.of(ChangeVerdict::Applied) + sink.of(ChangeVerdict::Tombstone);
+        let written = sink.count_of(ChangeVerdict::Applied) + sink.count_of(ChangeVerdict::Tombstone);
         let fault = fault(sink);
         html! {
             div.node.bad[fault.is_some()] {
@@ -203,7 +203,7 @@ pub(crate) fn shown_verdicts(has_occurred: impl Fn(ChangeVerdict) -> bool) -> Ve
 
 /// Renders the counters of the sinks.
 fn totals(totals: &[SinkTotals], in_progress: usize) -> Markup {
-    let verdicts = shown_verdicts(|verdict| totals.iter().any(|sink| sink.of(verdict) > 0));
+    let verdicts = shown_verdicts(|verdict| totals.iter().any(|sink| sink.count_of(verdict) > 0));
     html! {
         table {
             caption { (in_progress) " batches in progress" }
@@ -214,7 +214,7 @@ fn totals(totals: &[SinkTotals], in_progress: usize) -> Markup {
             tbody { @for sink in totals { tr {
                 th scope="row" { (sink.sink) }
                 td.number { (sink.lag_ms.map_or_else(|| "–".to_owned(), frame::milliseconds)) }
-                @for verdict in &verdicts { td.number { (sink.of(*verdict)) } }
+                @for verdict in &verdicts { td.number { (sink.count_of(*verdict)) } }
             } } }
         }
     }

@@ -110,7 +110,7 @@ async fn section(context: &ConsoleContext, maintenance: &MaintenanceHandler, obj
         Ok(None) => {
             html! { p.note { "The object has " (object.size_bytes / 1024) " KB, or no longer exists: it is not shown." } }
         }
-        Ok(Some(record)) => of_record(maintenance, record).await,
+        Ok(Some(record)) => record_section(maintenance, record).await,
     };
     html! {
         section.box aria-label=(object.key) {
@@ -122,7 +122,7 @@ async fn section(context: &ConsoleContext, maintenance: &MaintenanceHandler, obj
     }
 }
 
-async fn of_record(maintenance: &MaintenanceHandler, record: &FailureRecord) -> Markup {
+async fn record_section(maintenance: &MaintenanceHandler, record: &FailureRecord) -> Markup {
     let keys = keys_of(record);
     let mut now = Vec::new();
     for key in keys.iter().take(3) {

@@ -146,7 +146,7 @@ impl MetricCall<'_> {
         self.series(MetricQuery { namespace: OWN, name, statistic, dimensions })
     }
 
-    fn of_lambda(&mut self, name: &'static str, statistic: &'static str, function: &str) -> MetricSeries {
+    fn lambda_series(&mut self, name: &'static str, statistic: &'static str, function: &str) -> MetricSeries {
         let dimensions = vec![("FunctionName", function.to_owned())];
         self.series(MetricQuery { namespace: LAMBDA, name, statistic, dimensions })
     }
@@ -174,10 +174,10 @@ impl MetricCall<'_> {
             };
             FunctionMetrics {
                 function,
-                invocations: self.of_lambda("Invocations", "Sum", physical),
-                errors: self.of_lambda("Errors", "Sum", physical),
-                throttles: self.of_lambda("Throttles", "Sum", physical),
-                iterator_age: of_stream(&mut || self.of_lambda("IteratorAge", "Maximum", physical)),
+                invocations: self.lambda_series("Invocations", "Sum", physical),
+                errors: self.lambda_series("Errors", "Sum", physical),
+                throttles: self.lambda_series("Throttles", "Sum", physical),
+                iterator_age: of_stream(&mut || self.lambda_series("IteratorAge", "Maximum", physical)),
                 quarantined: of_stream(&mut || self.own(metric::QUARANTINED.name(), "Sum", function, None)),
                 redelivered: of_stream(&mut || self.own(metric::PARTIAL_BATCH_FAILURES.name(), "Sum", function, None)),
             }

@@ -26,7 +26,7 @@ struct TextConstraints {
 }
 
 /// Returns the constraints of a member or parameter.
-fn of(name: &str) -> Option<TextConstraints> {
+fn constraints_of(name: &str) -> Option<TextConstraints> {
     let (pattern, shortest, longest) = match name {
         "user_id" => (USER_ID, 1, Some(128)),
         "name" | "name_prefix" | "name_like" => (WORDS, 1, Some(256)),
@@ -73,7 +73,7 @@ fn constrain(name: &str, schema: &mut RefOr<Schema>) {
         array.unique_items = true;
     }
     if let RefOr::T(Schema::Object(object)) = schema
-        && let Some(TextConstraints { pattern, shortest, longest }) = of(name)
+        && let Some(TextConstraints { pattern, shortest, longest }) = constraints_of(name)
     {
         object.pattern = Some(pattern.to_owned());
         object.min_length = Some(shortest);
@@ -97,8 +97,8 @@ mod tests {
             let is_whole = |text: TextConstraints| {
                 text.pattern.starts_with('^') && text.pattern.ends_with('$') && text.shortest > 0
             };
-            assert!(of(name).is_some_and(is_whole), "{name}");
+            assert!(constraints_of(name).is_some_and(is_whole), "{name}");
         }
-        assert!(of("attributes").is_none());
+        assert!(constraints_of("attributes").is_none());
     }
 }

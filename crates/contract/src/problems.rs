@@ -25,7 +25,7 @@ impl Modify for ProblemResponses {
 
 fn answer(operation: &mut Operation) {
     let mut by_status: BTreeMap<u16, Vec<Problem>> = BTreeMap::new();
-    for problem in of(operation.operation_id.as_deref().unwrap_or_default()) {
+    for problem in problems_of(operation.operation_id.as_deref().unwrap_or_default()) {
         by_status.entry(problem.status()).or_default().push(problem);
     }
     for (status, problems) in by_status {
@@ -65,7 +65,7 @@ fn headers(problems: &[Problem]) -> Vec<&'static str> {
 const SEARCH: [&str; 3] = ["searchUsers", "getUserSummary", "getUserStats"];
 
 /// Returns the problems of an operation; an operation without an entry cannot fail.
-pub(super) fn of(operation: &str) -> Vec<Problem> {
+pub(super) fn problems_of(operation: &str) -> Vec<Problem> {
     let cause = String::new;
     let gated = || {
         vec![

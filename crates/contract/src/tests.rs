@@ -4,7 +4,7 @@ use millrace_api::openapi::OPENAPI_JSON;
 use millrace_http::problem::all_variants;
 use serde_json::Value;
 
-use super::problems::of;
+use super::problems::problems_of;
 use super::*;
 
 fn document() -> Value {
@@ -38,7 +38,7 @@ fn every_problem_type_is_documented_for_its_operations() {
     let everywhere = ["unknown-route", "relational-tier-off", "method-not-allowed"];
     let mut told = BTreeSet::new();
     for (method, path, operation) in operations() {
-        for problem in of(operation["operationId"].as_str().unwrap()) {
+        for problem in problems_of(operation["operationId"].as_str().unwrap()) {
             let response = &operation["responses"][problem.status().to_string()];
             let description = response["description"].as_str().unwrap_or_default();
             assert!(description.contains(&problem.type_uri()), "{method} {path}: {description}");

@@ -164,7 +164,7 @@ impl AccessPolicy {
 
     /// Returns the policy that KMS gives a key without one: the account's own policies decide.
     #[must_use]
-    pub fn of_account() -> Self {
+    pub fn account_default() -> Self {
         let known = |text: &str| vec![SettingValue::Known(text.to_owned())];
         let statement = AccessStatement {
             denies: false,

@@ -160,7 +160,7 @@ impl AccountReader<'_, '_> {
         }
     }
 
-    fn of_stack(&self, kind: &str, physical: &str) -> Option<&StackResource> {
+    fn stack_resource(&self, kind: &str, physical: &str) -> Option<&StackResource> {
         self.stack.get(&(kind.to_owned(), physical.to_owned()))
     }
 
@@ -341,8 +341,8 @@ impl AccountReader<'_, '_> {
         let (name, _) = function_name(function);
         match &self.book.recording.target {
             AccountTarget::Stack(_) => {
-                self.of_stack("AWS::Lambda::EventSourceMapping", uuid).is_some()
-                    || self.of_stack("AWS::Lambda::Function", name).is_some()
+                self.stack_resource("AWS::Lambda::EventSourceMapping", uuid).is_some()
+                    || self.stack_resource("AWS::Lambda::Function", name).is_some()
             }
             AccountTarget::Function(target) => name == function_name(target).0,
             AccountTarget::Table(target) => {
@@ -372,7 +372,7 @@ impl AccountReader<'_, '_> {
             "FilterCriteria": mapping["FilterCriteria"],
             "MetricsConfig": mapping["MetricsConfig"],
         });
-        let of_stack = self.of_stack("AWS::Lambda::EventSourceMapping", uuid);
+        let of_stack = self.stack_resource("AWS::Lambda::EventSourceMapping", uuid);
         let resource =
             of_stack.map_or_else(|| format!("{}.{uuid}", function_name(function).0), |of_stack| of_stack.id.clone());
         let mut entry = self.entry(&resource, "AWS::Lambda::EventSourceMapping", &properties);
@@ -410,7 +410,7 @@ impl AccountReader<'_, '_> {
             SettingValue::Absent => unresolved("the function does not exist"),
             SettingValue::Unresolved(reason) => unresolved(&reason),
         };
-        let of_stack = self.of_stack("AWS::Lambda::Function", name);
+        let of_stack = self.stack_resource("AWS::Lambda::Function", name);
         let resource = of_stack.map_or(name, |of_stack| &of_stack.id).to_owned();
         let metadata = of_stack.and_then(|of_stack| of_stack.metadata.clone());
         let reports_failures = of_stack.and_then(|of_stack| of_stack.reports_failures);
@@ -465,8 +465,9 @@ impl AccountReader<'_, '_> {
             SettingValue::Absent => return,
             SettingValue::Unresolved(reason) => unresolved(&reason),
         };
-        let of_stack =
-            self.of_stack("AWS::DynamoDB::Table", name).or_else(|| self.of_stack("AWS::DynamoDB::GlobalTable", name));
+        let of_stack = self
+            .stack_resource("AWS::DynamoDB::Table", name)
+            .or_else(|| self.stack_resource("AWS::DynamoDB::GlobalTable", name));
         let resource = of_stack.map_or(name, |of_stack| &of_stack.id).to_owned();
         let metadata = of_stack.and_then(|of_stack| of_stack.metadata.clone());
         let retained = match of_stack {
@@ -499,7 +500,7 @@ impl AccountReader<'_, '_> {
             let state = response["KeyState"].as_str().unwrap_or("in an unknown state");
             let properties = json!({"Enabled": state == "Enabled", "KeyState": state, "KeyPolicy": value_of(policy)});
             let id = arn.rsplit('/').next().unwrap_or_default();
-            let of_stack = self.of_stack("AWS::KMS::Key", id);
+            let of_stack = self.stack_resource("AWS::KMS::Key", id);
             let resource = of_stack.map_or(id, |of_stack| &of_stack.id).to_owned();
             let metadata = of_stack.and_then(|of_stack| of_stack.metadata.clone());
             let mut entry = self.entry(&resource, "AWS::KMS::Key", &properties);
@@ -570,7 +571,7 @@ impl AccountReader<'_, '_> {
 
     /// Adds a bucket and returns the name of its resource.
     fn add_bucket_entry(&mut self, bucket: &str, properties: &Value) -> String {
-        let of_stack = self.of_stack("AWS::S3::Bucket", bucket);
+        let of_stack = self.stack_resource("AWS::S3::Bucket", bucket);
         let resource = of_stack.map_or(bucket, |of_stack| &of_stack.id).to_owned();
         let metadata = of_stack.and_then(|of_stack| of_stack.metadata.clone());
         let mut entry = self.entry(&resource, "AWS::S3::Bucket", properties);
@@ -647,7 +648,7 @@ impl AccountReader<'_, '_> {
             .map(|(_, physical)| physical.clone())
             .collect();
         for api in apis {
-            let of_stack = self.of_stack("AWS::ApiGatewayV2::Api", &api);
+            let of_stack = self.stack_resource("AWS::ApiGatewayV2::Api", &api);
             let id = of_stack.map_or(&api, |of_stack| &of_stack.id).clone();
             match self.book.ask(&GET_ROUTES, &[("ApiId", &api)]) {
                 SettingValue::Known(response) => {

@@ -606,7 +606,7 @@ fn key(entry: &ResourceEntry) -> KeySettings {
     let policy = match properties.at(&["KeyPolicy"]) {
         SettingValue::Known(document) => AccessPolicy::parse(document),
         // Without a policy, KMS lets the account decide.
-        SettingValue::Absent => AccessPolicy::of_account(),
+        SettingValue::Absent => AccessPolicy::account_default(),
         SettingValue::Unresolved(reason) => AccessPolicy::unknown(reason),
     };
     KeySettings {

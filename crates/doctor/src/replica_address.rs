@@ -51,8 +51,8 @@ pub(crate) fn replicas_of(
         None => Ok(None),
     };
     let replicas = match variable("REPLICATION") {
-        Ok(Some(document)) => of_document(&document),
-        Ok(None) => of_variables(variable),
+        Ok(Some(document)) => replicas_in_document(&document),
+        Ok(None) => replicas_in_variables(variable),
         Err(reason) => Err(reason),
     };
     match replicas {
@@ -61,7 +61,7 @@ pub(crate) fn replicas_of(
     }
 }
 
-fn of_document(document: &str) -> Result<Vec<ReplicaAddress>, String> {
+fn replicas_in_document(document: &str) -> Result<Vec<ReplicaAddress>, String> {
     let Ok(document) = serde_json::from_str::<Value>(document) else {
         return Err("the replication document is not part of the configuration".to_owned());
     };
@@ -73,7 +73,9 @@ fn of_document(document: &str) -> Result<Vec<ReplicaAddress>, String> {
     Ok(replicas.iter().filter(|replica| replica["sink"] == "dynamodb").filter_map(address).collect())
 }
 
-fn of_variables(variable: impl Fn(&str) -> Result<Option<String>, String>) -> Result<Vec<ReplicaAddress>, String> {
+fn replicas_in_variables(
+    variable: impl Fn(&str) -> Result<Option<String>, String>,
+) -> Result<Vec<ReplicaAddress>, String> {
     let Some(table) = variable("REPLICA_TABLE")? else { return Ok(Vec::new()) };
     let (region, role) = (variable("REPLICA_REGION")?, variable("REPLICA_ROLE_ARN")?);
     Ok(vec![ReplicaAddress { table, region, role }])

@@ -95,7 +95,7 @@ impl ResolvedNode {
 
     /// Returns a text at a line.
     #[must_use]
-    pub fn of_text(line: usize, text: impl Into<String>) -> Self {
+    pub fn from_text(line: usize, text: impl Into<String>) -> Self {
         Self { line, value: ResolvedValue::Text(text.into()) }
     }
 }
@@ -347,7 +347,7 @@ impl<'a> TemplateScopes<'a> {
                     if separator.is_empty() {
                         return Err(format!("{}: Split expects a separator", self.place(scope, line)));
                     }
-                    let part = |part: &str| ResolvedNode::of_text(line, part);
+                    let part = |part: &str| ResolvedNode::from_text(line, part);
                     Ok(ResolvedValue::List(whole.split(&separator).map(part).collect()))
                 }),
                 _ => Err(format!("{}: Split expects a separator and a string", self.place(scope, line))),
@@ -658,7 +658,7 @@ fn equal(left: Option<ResolvedValue>, right: Option<ResolvedValue>, place: &str)
 fn split_list(kind: &str, value: ResolvedValue, line: usize) -> ResolvedValue {
     match value {
         ResolvedValue::Text(text) if kind == "CommaDelimitedList" || kind.starts_with("List<") => {
-            ResolvedValue::List(text.split(',').map(|part| ResolvedNode::of_text(line, part.trim())).collect())
+            ResolvedValue::List(text.split(',').map(|part| ResolvedNode::from_text(line, part.trim())).collect())
         }
         value => value,
     }

@@ -47,7 +47,7 @@ pub(crate) struct SdkComponents {
 
 impl SdkComponents {
     /// Takes the components of `client`, for requests to `table`.
-    pub(crate) async fn of(client: &Client, table: &str) -> Result<Self, BoxError> {
+    pub(crate) async fn from_client(client: &Client, table: &str) -> Result<Self, BoxError> {
         let kept = Arc::new(Mutex::new(None));
         let keeper = KeepComponents(Arc::clone(&kept));
         // The operation always fails: the interceptor ends it.

@@ -375,7 +375,7 @@ impl TableClient {
 
     async fn sdk(&self) -> Result<&SdkComponents, BoxError> {
         let ClientState { client, table, sdk, .. } = &*self.0;
-        sdk.get_or_try_init(|| Box::pin(SdkComponents::of(client, table))).await
+        sdk.get_or_try_init(|| Box::pin(SdkComponents::from_client(client, table))).await
     }
 
     /// Returns the access to the endpoint, if its credentials were read recently.

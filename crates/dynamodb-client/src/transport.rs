@@ -210,7 +210,7 @@ mod tests {
             .region(Region::from_static("eu-west-1"))
             .credentials_provider(Credentials::new("AKID", "secret", None, None, "test"))
             .build();
-        let sdk = SdkComponents::of(&Client::from_conf(config), "Orders").await.unwrap();
+        let sdk = SdkComponents::from_client(&Client::from_conf(config), "Orders").await.unwrap();
         HttpTransport::new(&sdk, &Uri::from_static(uri), proxies, 8)
     }
 

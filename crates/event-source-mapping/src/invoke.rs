@@ -23,7 +23,7 @@ impl InvokeError {
     }
 
     /// Joins the error and its sources to one line.
-    fn of(error: &dyn std::error::Error) -> Self {
+    fn from_error(error: &dyn std::error::Error) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(error) = source {
@@ -49,8 +49,8 @@ pub trait StreamFunction: Send + Sync {
 /// # Errors
 /// The function's error, or that of the encoding.
 pub fn encode_response(answer: Result<BatchResponse, impl std::error::Error>) -> Result<String, InvokeError> {
-    let answer = answer.map_err(|fault| InvokeError::of(&fault))?;
-    serde_json::to_string(&answer).map_err(|error| InvokeError::of(&error))
+    let answer = answer.map_err(|fault| InvokeError::from_error(&fault))?;
+    serde_json::to_string(&answer).map_err(|error| InvokeError::from_error(&error))
 }
 
 /// A function behind the Lambda API that `cargo lambda watch` serves.
@@ -78,12 +78,12 @@ impl ServedFunction {
         let request = http::Request::post(self.address.clone())
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::copy_from_slice(event.get().as_bytes())))
-            .map_err(|error| InvokeError::of(&error))?;
-        let response = self.client.request(request).await.map_err(|error| InvokeError::of(&error))?;
+            .map_err(|error| InvokeError::from_error(&error))?;
+        let response = self.client.request(request).await.map_err(|error| InvokeError::from_error(&error))?;
         let status = response.status();
         // Lambda reports a function's error in this header; `cargo lambda watch` returns 500 without it.
         let failed = !status.is_success() || response.headers().contains_key("x-amz-function-error");
-        let body = response.into_body().collect().await.map_err(|error| InvokeError::of(&error))?.to_bytes();
+        let body = response.into_body().collect().await.map_err(|error| InvokeError::from_error(&error))?.to_bytes();
         let body = String::from_utf8_lossy(&body).into_owned();
         if failed { Err(InvokeError(format!("{status}: {body}"))) } else { Ok(body) }
     }

@@ -53,8 +53,8 @@ pub(super) struct ShardLane<R> {
 }
 
 impl<R: Clone> ShardLane<R> {
-    pub(super) fn new(floor: Option<SequenceNumber>) -> Self {
-        Self { pending: VecDeque::new(), batches: VecDeque::new(), in_flight: None, checkpoint: floor }
+    pub(super) fn new(checkpoint: Option<SequenceNumber>) -> Self {
+        Self { pending: VecDeque::new(), batches: VecDeque::new(), in_flight: None, checkpoint }
     }
 
     pub(super) fn is_drained(&self) -> bool {
@@ -74,7 +74,7 @@ impl<R: Clone> ShardLane<R> {
     /// Adds a record, unless it was settled before a restart. `read` is the last record of the shard that was read
     /// before it.
     pub(super) fn push(&mut self, entry: RecordEntry<R>, read: Option<SequenceNumber>, now: OffsetDateTime) {
-        if self.checkpoint.is_some_and(|floor| entry.number <= floor) {
+        if self.checkpoint.is_some_and(|checkpoint| entry.number <= checkpoint) {
             return;
         }
         if self.is_drained() {

@@ -30,14 +30,14 @@ impl FunctionResponse {
             Ok(Value::Array(items)) if items.is_empty() => Self::Done,
             Ok(Value::Object(mut answer)) => match answer.remove("batchItemFailures") {
                 None | Some(Value::Null) => Self::Done,
-                Some(Value::Array(failures)) => Self::of_failures(&failures),
+                Some(Value::Array(failures)) => Self::from_failures(&failures),
                 Some(_) => Self::Malformed,
             },
             Ok(_) | Err(_) => Self::Malformed,
         }
     }
 
-    fn of_failures(failures: &[Value]) -> Self {
+    fn from_failures(failures: &[Value]) -> Self {
         if failures.is_empty() {
             return Self::Done;
         }

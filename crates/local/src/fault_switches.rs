@@ -69,7 +69,7 @@ impl FaultSwitches {
 
     /// Returns the fault of a sink.
     #[must_use]
-    pub fn of_sink(&self, name: &str) -> SinkFault {
+    pub fn sink_fault(&self, name: &str) -> SinkFault {
         self.sinks().get(name).copied().unwrap_or_default()
     }
 
@@ -130,9 +130,9 @@ mod tests {
         assert!(switches.set_sink("copy", SinkFault::Refuse));
         switches.set_s3_down(true);
         switches.kill_next_batch();
-        assert_eq!(switches.of_sink("copy"), SinkFault::Refuse);
+        assert_eq!(switches.sink_fault("copy"), SinkFault::Refuse);
         switches.reset();
-        assert_eq!((switches.of_sink("copy"), switches.is_s3_down()), (SinkFault::Off, false));
+        assert_eq!((switches.sink_fault("copy"), switches.is_s3_down()), (SinkFault::Off, false));
         assert!(!switches.take_kill());
     }
 

@@ -148,7 +148,7 @@ pub async fn import(
     progress: ImportProgress,
 ) -> Result<ImportOutcome, ImportError> {
     let started = Instant::now();
-    let keys = KeyAttributes::of(table);
+    let keys = KeyAttributes::from_table(table);
     let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
     // Ends when the receiver is dropped.
     let reader = tokio::task::spawn_blocking(move || read(source, &keys, &sender));
@@ -206,7 +206,7 @@ pub fn parse_table_item(text: &str, table: &TableResource) -> Result<RawItem, Im
 /// # Errors
 /// [`ImportItemError`], which names the attribute, its value and the fix.
 pub fn check_table_item(item: &RawItem, table: &TableResource) -> Result<CanonicalKey, ImportItemError> {
-    KeyAttributes::of(table).check_item(item).map(|(key, _)| key)
+    KeyAttributes::from_table(table).check_item(item).map(|(key, _)| key)
 }
 
 /// A sample that cannot be read completely.

@@ -176,7 +176,7 @@ impl ChangeObserver {
 
     /// Returns up to `most` retained changes of the item with this canonical key, newest first.
     #[must_use]
-    pub fn of_key(&self, key: &str, most: usize) -> Vec<Arc<ObservedChange>> {
+    pub fn changes_of_key(&self, key: &str, most: usize) -> Vec<Arc<ObservedChange>> {
         let key = shorten(key);
         self.state().ring.iter().rev().filter(|change| change.key == key).take(most).cloned().collect()
     }
@@ -299,9 +299,9 @@ mod tests {
         assert_eq!(page.changes[9].key, format!("k{}", RING_CAPACITY + 49));
         assert_eq!(observer.after(page.position, 10).changes, []);
         assert_eq!(observer.after(0, usize::MAX).changes.len(), RING_CAPACITY);
-        assert!(observer.of_key("k0", 5).is_empty());
-        assert_eq!(observer.of_key("k60", 5).len(), 1);
-        assert_eq!(observer.totals()[0].of(ChangeVerdict::Applied), RING_CAPACITY as u64 + 50);
+        assert!(observer.changes_of_key("k0", 5).is_empty());
+        assert_eq!(observer.changes_of_key("k60", 5).len(), 1);
+        assert_eq!(observer.totals()[0].count_of(ChangeVerdict::Applied), RING_CAPACITY as u64 + 50);
     }
 
     #[test]

@@ -351,7 +351,7 @@ impl LocalStack {
         if let Some(search) = search {
             api = mount_search_routes(api, search, &template);
         }
-        let authorizer = TokenAuthorizer::of(&options.auth, scopes)?;
+        let authorizer = TokenAuthorizer::from_auth(&options.auth, scopes)?;
         if let Some(authorizer) = &authorizer {
             api = Arc::clone(authorizer).layer(api);
         }

@@ -52,7 +52,7 @@ impl PropertyError {
         self
     }
 
-    fn of_template(self, path: &str) -> TemplateError {
+    fn into_template_error(self, path: &str) -> TemplateError {
         let Self { line, problem, file } = self;
         TemplateError { file: file.unwrap_or_else(|| path.to_owned()), line, problem }
     }
@@ -73,7 +73,7 @@ pub struct ParameterOverrides {
 impl ParameterOverrides {
     /// Returns the overrides of this template, with [`ParameterOverrides::stack_parameters`] in place of the outputs of
     /// nested stacks that the template does not have.
-    fn of_template(&self, document: &document::TemplateDocument) -> Self {
+    fn for_template(&self, document: &document::TemplateDocument) -> Self {
         let has = |section: &str, name: &str| document.node.get(section).is_some_and(|all| all.get(name).is_some());
         let mut choices = self.clone();
         for (stack, parameters) in &self.stack_parameters {
@@ -141,7 +141,7 @@ impl SamTemplate {
         match std::fs::read_to_string(path) {
             Ok(text) => {
                 let template = Self::read(&text, &file, path.parent(), choices, source);
-                template.map_err(|error| error.of_template(&file))
+                template.map_err(|error| error.into_template_error(&file))
             }
             Err(error) => {
                 let problem = format!("{error}: specify the SAM template with --template");
@@ -158,7 +158,7 @@ impl SamTemplate {
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let file = "template";
         let template = Self::read(text, file, None, &ParameterOverrides::default(), &SourceTable::default());
-        template.map_err(|error| error.of_template(file))
+        template.map_err(|error| error.into_template_error(file))
     }
 
     /// Reads the template from the text of a file; `folder` is the folder of its nested applications.

@@ -73,7 +73,7 @@ impl TokenAuthorizer {
     ///
     /// # Errors
     /// Same as [`TokenAuthorizer::generate_key`] and [`TokenAuthorizer::load`].
-    pub fn of(auth: &LocalAuth, scopes: ScopeMapping) -> Result<Option<Arc<Self>>, AuthorizerError> {
+    pub fn from_auth(auth: &LocalAuth, scopes: ScopeMapping) -> Result<Option<Arc<Self>>, AuthorizerError> {
         let authorizer = match auth {
             LocalAuth::None => return Ok(None),
             LocalAuth::Jwt(None) => Self::generate_key()?,

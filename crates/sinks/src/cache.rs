@@ -56,17 +56,19 @@ impl CacheSink {
         Self { cache }
     }
 
-    async fn mark(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
-        let line = self.cache.connection().await?;
-        line.invalidate_all(marks).await.inspect_err(|_| self.cache.discard(&line))
+    async fn invalidate(&self, markers: &[(String, MinVersion)]) -> Result<(), CacheError> {
+        let connection = self.cache.connection().await?;
+        connection.invalidate_all(markers).await.inspect_err(|_| self.cache.discard(&connection))
     }
 
-    async fn invalidate_in_time(&self, marks: &[(String, MinVersion)], stop_at: Instant) -> Result<(), CacheError> {
-        if marks.is_empty() {
+    async fn invalidate_in_time(&self, markers: &[(String, MinVersion)], deadline: Instant) -> Result<(), CacheError> {
+        if markers.is_empty() {
             return Ok(());
         }
         let late = |_| Err(CacheError::Unavailable(format!("the cache at {} timed out", self.cache.endpoint())));
-        timeout_at(stop_at.min(Instant::now() + INVALIDATION_TIMEOUT), self.mark(marks)).await.unwrap_or_else(late)
+        timeout_at(deadline.min(Instant::now() + INVALIDATION_TIMEOUT), self.invalidate(markers))
+            .await
+            .unwrap_or_else(late)
     }
 }
 
@@ -76,7 +78,7 @@ fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, KeyInval
     let mut due: HashMap<String, KeyInvalidation> = HashMap::new();
     for change in changes.iter().filter(|change| !is_older_than_fence(change, now)) {
         let Ok(key) = item::image_key(change.key.canonical()) else { continue };
-        let min_version = MinVersion::of_change(change, item::image_version);
+        let min_version = MinVersion::from_change(change, item::image_version);
         match due.entry(cache::key(change.source.table(), &key)) {
             Entry::Vacant(entry) => drop(entry.insert(KeyInvalidation { min_version, index: change.index })),
             Entry::Occupied(mut entry) if min_version > entry.get().min_version => {
@@ -103,8 +105,8 @@ impl Sink for CacheSink {
     fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async {
             let proof = async {
-                let line = self.cache.connection().await?;
-                line.check_writable().await.inspect_err(|_| self.cache.discard(&line))
+                let connection = self.cache.connection().await?;
+                connection.check_writable().await.inspect_err(|_| self.cache.discard(&connection))
             };
             match tokio::time::timeout(INVALIDATION_TIMEOUT, proof).await {
                 Ok(Ok(())) => {}
@@ -128,9 +130,9 @@ impl Sink for CacheSink {
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async {
             let due = due(decided.changes, invocation.now);
-            let marks: Vec<_> = due.iter().map(|(key, due)| (key.clone(), due.min_version)).collect();
+            let markers: Vec<_> = due.iter().map(|(key, due)| (key.clone(), due.min_version)).collect();
             let settled = decided.latest_per_key.len();
-            let Err(error) = self.invalidate_in_time(&marks, invocation.deadline).await else {
+            let Err(error) = self.invalidate_in_time(&markers, invocation.deadline).await else {
                 return Ok(SinkOutcome { applied: settled, ..SinkOutcome::default() });
             };
             let reason = error.to_string();

@@ -166,7 +166,7 @@ impl SinksConfig {
                 role = Some(AssumedRole { arn: arn.clone(), credentials });
             }
             let client = aws_sdk_dynamodb::Client::from_conf(config.build());
-            clients.of_replica.insert(name.clone(), ReplicaClient { client, role });
+            clients.by_replica.insert(name.clone(), ReplicaClient { client, role });
         }
         clients
     }
@@ -227,7 +227,7 @@ impl SinksConfig {
         let sink = || PostgresSink::new(settings, signer.cloned(), self.tombstone);
         let users = self.users_table.iter().map(|table| sink().with_users_table(table.clone()));
         let tables = self.tables.iter().map(|RelationalTable { name, setting, table, .. }| {
-            sink().of_table(name.clone(), setting.clone(), table.clone())
+            sink().with_table(name.clone(), setting.clone(), table.clone())
         });
         users.chain(tables).collect()
     }
@@ -283,7 +283,7 @@ impl SinksConfig {
     fn dynamodb_sinks(&self, clients: &ReplicaClients) -> impl Iterator<Item = (DynamoDbSink, Option<SinkRules>)> {
         self.replicas.iter().map(|replica| {
             let ReplicaTable { name, setting, table, transform } = replica;
-            let ReplicaClient { client, role } = clients.of(name);
+            let ReplicaClient { client, role } = clients.replica_client(name);
             let rules = transform.clone().zip(replica.digest()).map(|(transform, digest)| SinkRules {
                 transform,
                 setting: setting.trim_end_matches("/table").to_owned() + "/attributes",
@@ -305,7 +305,7 @@ pub struct ReplicaClients {
     /// The client of every other replica.
     default: aws_sdk_dynamodb::Client,
     /// The clients of the replicas in another Region or account, by name.
-    of_replica: BTreeMap<SinkName, ReplicaClient>,
+    by_replica: BTreeMap<SinkName, ReplicaClient>,
 }
 
 /// A client of a replica.
@@ -316,8 +316,8 @@ struct ReplicaClient {
 }
 
 impl ReplicaClients {
-    fn of(&self, name: &SinkName) -> ReplicaClient {
-        let own = self.of_replica.get(name).cloned();
+    fn replica_client(&self, name: &SinkName) -> ReplicaClient {
+        let own = self.by_replica.get(name).cloned();
         own.unwrap_or_else(|| ReplicaClient { client: self.default.clone(), role: None })
     }
 }
@@ -325,7 +325,7 @@ impl ReplicaClients {
 /// The same client for every replica.
 impl From<aws_sdk_dynamodb::Client> for ReplicaClients {
     fn from(default: aws_sdk_dynamodb::Client) -> Self {
-        Self { default, of_replica: BTreeMap::new() }
+        Self { default, by_replica: BTreeMap::new() }
     }
 }
 

@@ -345,7 +345,7 @@ impl DocumentReader {
         Some(ReplicationDocument {
             version: 1,
             replicas,
-            columns: shared_columns::of_all_stores(columns.unwrap_or_default()),
+            columns: shared_columns::table_columns(columns.unwrap_or_default()),
             hash_keys,
         })
     }

@@ -86,7 +86,7 @@ impl DynamoDbSink {
     pub fn new(client: Client, table: impl Into<String>, in_flight: usize, tombstone: time::Duration) -> Self {
         let table = TableReader::new(client.clone(), table);
         Self {
-            name: SinkName::of_default(NAME),
+            name: SinkName::from_static(NAME),
             setting: SETTING.to_owned(),
             role: None,
             source_arn: None,
@@ -133,7 +133,7 @@ impl DynamoDbSink {
     }
 
     async fn read_schema(&self) -> Result<Arc<ReplicaSchema>, TableReadError> {
-        let schema = Arc::new(ReplicaSchema::of_table(&self.table).await?);
+        let schema = Arc::new(ReplicaSchema::read(&self.table).await?);
         *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&schema));
         Ok(schema)
     }
@@ -248,7 +248,7 @@ impl DynamoDbSink {
         };
         match self.writer.put_item(body).await {
             Ok(()) => WriteOutcome::Applied,
-            Err(error) => match write_outcome::of(&error, change.revision, &self.requests.names().revision) {
+            Err(error) => match write_outcome::from_error(&error, change.revision, &self.requests.names().revision) {
                 WriteOutcome::KeyRefused(reason) => Box::pin(self.classify_key_mismatch(change, &reason)).await,
                 verdict => verdict,
             },

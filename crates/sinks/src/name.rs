@@ -36,7 +36,7 @@ impl SinkName {
     }
 
     /// Creates the name of a sink that no document names.
-    pub(crate) fn of_default(name: &'static str) -> Self {
+    pub(crate) fn from_static(name: &'static str) -> Self {
         Self(Arc::from(name))
     }
 

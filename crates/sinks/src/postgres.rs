@@ -1,6 +1,6 @@
 //! The PostgreSQL replica: one row for each item, written by one conditional statement per batch.
 //!
-//! A replication document gives a table its name and its typed columns ([`PostgresSink::of_table`]). The table of the
+//! A replication document gives a table its name and its typed columns ([`PostgresSink::with_table`]). The table of the
 //! users service is declared by the document of that service ([`PostgresSink::new`]); it accepts only users, and search
 //! adds its indexes to it. The form of a table (`form`) converts an item to the values of its columns.
 //!
@@ -104,9 +104,9 @@ impl PostgresSink {
         let database = settings.database(signer, statement::SETUP);
         let table = users_table();
         Self {
-            name: SinkName::of_default(NAME),
+            name: SinkName::from_static(NAME),
             setting: SETTING.to_owned(),
-            form: TableForm::of_users(&table),
+            form: TableForm::for_users(&table),
             table,
             database,
             tombstone,
@@ -118,14 +118,14 @@ impl PostgresSink {
     /// Replaces the table of the users service by that of another source. `name` is the replica's name, and `setting` its
     /// place in the replication document, for errors.
     #[must_use]
-    pub fn of_table(self, name: SinkName, setting: String, table: PostgresTable) -> Self {
-        Self { name, setting, form: TableForm::of_document(&table), table, ..self }
+    pub fn with_table(self, name: SinkName, setting: String, table: PostgresTable) -> Self {
+        Self { name, setting, form: TableForm::for_any_source(&table), table, ..self }
     }
 
     /// Replaces the columns of the users service by those of this table, which has them and may have others.
     #[must_use]
     pub fn with_users_table(self, table: PostgresTable) -> Self {
-        Self { form: TableForm::of_users(&table), table, ..self }
+        Self { form: TableForm::for_users(&table), table, ..self }
     }
 
     /// Returns the database client.
@@ -167,7 +167,7 @@ impl PostgresSink {
     ) -> (Vec<TableRow<'c>>, Vec<(usize, RowEncodeError)>) {
         let (mut rows, mut refused) = (Vec::with_capacity(settled.len()), Vec::new());
         for (place, change) in settled.iter().enumerate() {
-            match TableRow::of_change(&self.form, place, change, now) {
+            match TableRow::from_change(&self.form, place, change, now) {
                 Ok(row) => rows.push(row),
                 Err(reason) => refused.push((place, reason)),
             }

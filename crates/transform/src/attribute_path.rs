@@ -108,7 +108,7 @@ impl AttributePath {
 
     /// Returns the path of a whole attribute.
     #[must_use]
-    pub fn of_attribute(name: impl Into<String>) -> Self {
+    pub fn from_attribute(name: impl Into<String>) -> Self {
         Self { attribute: name.into(), inner: Vec::new() }
     }
 

@@ -35,7 +35,7 @@ pub fn transform_changes(
     latest_per_key: &[&Change<'_>],
 ) -> Vec<TransformedChange> {
     let mut decided: Vec<TransformedChange> =
-        latest_per_key.iter().map(|change| of_change(transform, change)).collect();
+        latest_per_key.iter().map(|change| transform_change(transform, change)).collect();
     if transform.settings().filter.is_none() {
         return decided;
     }
@@ -86,7 +86,7 @@ pub fn redelivered_from<'b>(
     of_item.find(|other| may_be_replicated(transform, other)).unwrap_or(change)
 }
 
-fn of_change(transform: &ItemTransform, change: &Change<'_>) -> TransformedChange {
+fn transform_change(transform: &ItemTransform, change: &Change<'_>) -> TransformedChange {
     let ChangeKind::Write { image: Some(image) } = change.effect else { return TransformedChange::Unchanged };
     match transform.apply(&key_names(change.key.canonical()), image) {
         Ok(Some(text)) => match RawValue::from_string(text) {

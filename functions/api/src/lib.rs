@@ -28,7 +28,7 @@ use config::ApiConfig;
 #[must_use]
 pub fn users_table(config: &ApiConfig, client: Client, clock: &Clock) -> UserTable {
     UserTable::new(client, config.users_table.clone(), config.email_index.clone())
-        .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(clock.clone()))
+        .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::new(clock.clone()))
 }
 
 /// Creates the API, with or without a cache in front of its table. It does no I/O; clones share all state.

@@ -32,7 +32,7 @@ impl ArchiveRowError {
     /// Distinguishes a failed request from a corrupt object. The reader reports every error of its source as
     /// corruption, so a [`StoreError`] inside `damage` is extracted.
     #[must_use]
-    pub fn of(damage: CorruptObject) -> Self {
+    pub fn from_corruption(damage: CorruptObject) -> Self {
         let of_the_bucket = match &damage.flaw {
             CorruptionKind::Content(error) => {
                 error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>()).cloned()
@@ -65,7 +65,7 @@ impl ChainedReader {
         let opened = opened.map_err(|error| ArchiveRowError::Unread(error.into()))?;
         let source = opened.ok_or_else(|| ArchiveRowError::Unread(ObjectReadError::NotFound(object.to_owned())))?;
         let metadata = source.metadata().clone();
-        RowReader::open(object, &metadata, (*self.key_names).clone(), source).map_err(ArchiveRowError::of)
+        RowReader::open(object, &metadata, (*self.key_names).clone(), source).map_err(ArchiveRowError::from_corruption)
     }
 }
 
@@ -75,7 +75,7 @@ impl Iterator for ChainedReader {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(row) = self.open.as_mut().and_then(Iterator::next) {
-                return Some(row.map_err(ArchiveRowError::of));
+                return Some(row.map_err(ArchiveRowError::from_corruption));
             }
             let next = self.objects.pop_front()?;
             match self.open(&next) {

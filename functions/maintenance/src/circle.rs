@@ -33,11 +33,11 @@ pub struct FeedUnknownError {
 }
 
 impl FeedUnknownError {
-    fn of_call(call: &'static str, action: &'static str, error: &AwsCallError) -> Self {
+    fn from_call(call: &'static str, action: &'static str, error: &AwsCallError) -> Self {
         Self { call, action, code: error.code().map(str::to_owned), reason: error_chain(error) }
     }
 
-    fn of_document(reason: String) -> Self {
+    fn from_document(reason: String) -> Self {
         let call = "GetObject of the replication document of a function that reads the replica's stream";
         Self { call, action: "s3:GetObject", code: None, reason }
     }
@@ -87,7 +87,7 @@ pub async fn feeding_functions(
     while let Some(page) = pages.next().await {
         let call = "ListEventSourceMappings of the replica's stream";
         let action = "lambda:ListEventSourceMappings";
-        readers.extend(page.map_err(|error| FeedUnknownError::of_call(call, action, &error))?);
+        readers.extend(page.map_err(|error| FeedUnknownError::from_call(call, action, &error))?);
     }
     let (mut feeding, mut failed) = (Vec::new(), None);
     for mapping in readers {
@@ -119,7 +119,7 @@ async fn replicates_to(
     let call = "GetFunctionConfiguration of a function that reads the replica's stream";
     let configuration = lambda.function_configuration(function).await;
     let configuration =
-        configuration.map_err(|error| FeedUnknownError::of_call(call, "lambda:GetFunctionConfiguration", &error))?;
+        configuration.map_err(|error| FeedUnknownError::from_call(call, "lambda:GetFunctionConfiguration", &error))?;
     let place = ReplicatorLocation::new(configuration.function_arn.as_deref(), stream_arn);
     let variables = configuration.environment.and_then(|environment| environment.variables);
     let Some(variables) = &variables else { return Ok(false) };
@@ -130,12 +130,12 @@ async fn replicates_to(
         Ok(None) => text.clone(),
         // The error names the bucket, the key and the permission.
         Ok(Some(location)) => {
-            read_document(s3, &location).await.map_err(|error| FeedUnknownError::of_document(error_chain(&error)))?
+            read_document(s3, &location).await.map_err(|error| FeedUnknownError::from_document(error_chain(&error)))?
         }
-        Err(problem) => return Err(FeedUnknownError::of_document(format!("{REPLICATION} of {function} {problem}"))),
+        Err(problem) => return Err(FeedUnknownError::from_document(format!("{REPLICATION} of {function} {problem}"))),
     };
     match ReplicationDocument::parse(&text) {
         Ok(document) => Ok(place.has_replica(&document, table)),
-        Err(problems) => Err(FeedUnknownError::of_document(format!("{REPLICATION} of {function}: {problems}"))),
+        Err(problems) => Err(FeedUnknownError::from_document(format!("{REPLICATION} of {function}: {problems}"))),
     }
 }

@@ -122,7 +122,7 @@ impl MaintenanceConfig {
 /// Returns the columns of a Parquet export that depend on the kind of the source's items.
 fn parquet_columns(schema: SourceSchema) -> Vec<ColumnDefinition> {
     match schema {
-        SourceSchema::Users => ColumnDefinition::of_users(),
+        SourceSchema::Users => ColumnDefinition::for_users(),
         SourceSchema::Any => Vec::new(),
     }
 }
@@ -135,7 +135,7 @@ pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHa
     let rules = RestoreRules { schema: config.schema, ..RestoreRules::users() };
     let restored = RestoreTable::new(source.clone(), config.source.clone())
         .with_rules(rules)
-        .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(Clock::system()));
+        .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::new(Clock::system()));
     MaintenanceHandler {
         admin_database: owned,
         postgres_schema: config.sinks.postgres_schema(),

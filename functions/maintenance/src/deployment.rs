@@ -90,12 +90,12 @@ pub struct UnknownSinkError {
 }
 
 impl UnknownSinkError {
-    fn of_setting(setting: &SinkSetting) -> Self {
+    fn from_setting(setting: &SinkSetting) -> Self {
         let fix = format!("set {} (`millrace task`: {})", setting.variable, option(setting));
         Self { sink: setting.sink.to_owned(), variable: setting.variable, fix }
     }
 
-    fn of_document(name: &SinkName) -> Self {
+    fn from_document(name: &SinkName) -> Self {
         let fix = format!("set {REPLICATION} to the value that the replicator has");
         Self { sink: name.to_string(), variable: REPLICATION, fix }
     }
@@ -151,7 +151,8 @@ impl DeployedReplicator {
             let stores_items =
                 |entry: &&ReplicaEntry| matches!(entry.sink, SinkSettings::DynamoDb(_) | SinkSettings::Postgres(_));
             let lacking = document.replicas().iter().filter(stores_items).map(|entry| &entry.name);
-            unserved.extend(lacking.filter(|name| !known.contains(&name.as_str())).map(UnknownSinkError::of_document));
+            unserved
+                .extend(lacking.filter(|name| !known.contains(&name.as_str())).map(UnknownSinkError::from_document));
         }
         Ok(unserved)
     }
@@ -263,7 +264,7 @@ impl DeployedReplicator {
 fn unserved(settings: &[SinkSetting], is_set: impl Fn(&str) -> bool, known: &[&str]) -> Vec<UnknownSinkError> {
     let lacking =
         |setting: &&SinkSetting| setting.stores_items && is_set(setting.variable) && !known.contains(&setting.sink);
-    settings.iter().filter(lacking).map(UnknownSinkError::of_setting).collect()
+    settings.iter().filter(lacking).map(UnknownSinkError::from_setting).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Index of the failure objects of keys that differ, so that `verify` can report such a key as quarantined:
-//! [`of_keys`].
+//! [`find_failures`].
 //!
 //! The bucket may contain any number of objects, and an object may have up to 6 MB. It is therefore read page by page
 //! and object by object, and only the names of objects that contain one of the queried keys are retained. Reading stops
@@ -48,7 +48,7 @@ impl FailureIndex {
     /// Returns the objects that contain a record of the key that may be missing in the sink; if there are many, only
     /// some of them.
     #[must_use]
-    pub fn of(&self, key: &CanonicalKey) -> &[String] {
+    pub fn objects(&self, key: &CanonicalKey) -> &[String] {
         self.objects.get(key).map(Vec::as_slice).unwrap_or_default()
     }
 
@@ -81,7 +81,7 @@ pub async fn any(bucket: &FailureBucket) -> Result<bool, BucketError> {
 ///
 /// # Errors
 /// [`BucketError`] if the bucket cannot be read.
-pub async fn of_keys<'k>(
+pub async fn find_failures<'k>(
     keys: impl Iterator<Item = &'k CanonicalKey>,
     sink: &str,
     bucket: &FailureBucket,

@@ -51,7 +51,7 @@ pub struct FunctionNames {
 
 impl FunctionNames {
     /// Returns the function that an ARN names, with or without a qualifier (an alias or a version).
-    fn of_arn(&self, arn: &str) -> Option<FailedFunction> {
+    fn function_of_arn(&self, arn: &str) -> Option<FailedFunction> {
         let name = arn.split_once(":function:")?.1.split(':').next()?;
         if name == self.replicator {
             Some(FailedFunction::Replicator)
@@ -158,7 +158,7 @@ fn parse_on_failure_record(body: &[u8], functions: &FunctionNames) -> Result<Fai
     let wrong = |error| FailureParseError::Body(WANTED, error);
     let Envelope { request_context, payload } = serde_json::from_slice(body).map_err(wrong)?;
     let unknown = || FailureParseError::Function(request_context.function_arn.clone().into_owned());
-    let function = functions.of_arn(&request_context.function_arn).ok_or_else(unknown)?;
+    let function = functions.function_of_arn(&request_context.function_arn).ok_or_else(unknown)?;
     let event = if payload.get().starts_with('"') {
         let text: String = serde_json::from_str(payload.get()).map_err(wrong)?;
         RawValue::from_string(text).map_err(wrong)?

@@ -70,7 +70,7 @@ impl ParquetSchema {
     /// partition key first. `attributes` are the columns that are written in addition.
     #[must_use]
     pub fn new(key: &[(String, String)], attributes: &[ColumnDefinition]) -> Self {
-        Self::with_parts(ColumnDefinition::of_key(key), attributes.to_vec(), TableColumns::default())
+        Self::with_parts(ColumnDefinition::from_key(key), attributes.to_vec(), TableColumns::default())
     }
 
     /// Adds the columns that a replication document declares.

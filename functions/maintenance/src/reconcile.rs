@@ -52,12 +52,12 @@ pub fn plan_repair(
         Some(Ok(revision)) => Some(*revision),
         None => None,
     };
-    let floor = Revision::floor(label);
-    let least = record_revision.map(|revision| revision.max(floor));
+    let lowest = Revision::lowest(label);
+    let least = record_revision.map(|revision| revision.max(lowest));
     if is_in_sync(replica, source) && current >= least {
         return ReconcileAction::Settled;
     }
-    let highest = floor.max(record_revision.unwrap_or(floor)).max(current.unwrap_or(floor));
+    let highest = lowest.max(record_revision.unwrap_or(lowest)).max(current.unwrap_or(lowest));
     ReconcileAction::Write { revision: highest.next_reconciled(), over: current }
 }
 
@@ -150,7 +150,7 @@ mod tests {
     fn a_later_stream_outranks_every_record_of_the_one_before() {
         let held = holding(Some(revision(1, 5)), Some("Ada"));
         let (at, _) = written(plan_repair(label(2), Some(revision(1, 9)), Some(&held), Some(&item("Ada"))));
-        assert!(at > Revision::floor(label(2)) && at < revision(2, 1));
+        assert!(at > Revision::lowest(label(2)) && at < revision(2, 1));
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
                 ReconcileAction::Settled => prop_assert!(is_in_sync(held.as_ref(), source.as_ref())),
                 ReconcileAction::Write { revision, over } => {
                     prop_assert_eq!(over, held.as_ref().and(current));
-                    let seen = [over, record_revision, Some(Revision::floor(label(of)))];
+                    let seen = [over, record_revision, Some(Revision::lowest(label(of)))];
                     let highest = seen.into_iter().flatten().max().unwrap();
                     prop_assert!(revision > highest);
                     // The label and the sequence number are unchanged, so the next change is above, whatever its

@@ -67,7 +67,7 @@ mod tests {
             revision: Revision::parse(&format!("2026-01-01T00:00:00.000#{number}")).unwrap(),
             removed_at: OffsetDateTime::UNIX_EPOCH,
             event_id: None,
-            item: ItemText::of(&RawValue::from_string(item).unwrap()).unwrap(),
+            item: ItemText::from_json(&RawValue::from_string(item).unwrap()).unwrap(),
         }
     }
 

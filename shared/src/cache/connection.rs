@@ -3,9 +3,9 @@
 //!
 //! - `FILL`: an entry is stored if the key is absent, contains a lower version, or contains an invalidation marker
 //!   whose minimum version is not above the entry's version.
-//! - `SET_MARK`: an invalidation marker is stored if the key is absent or contains a lower version. If the key contains
-//!   a marker with the same or a higher version, its TTL restarts: there are readers that looked the key up after that
-//!   marker was set and before this change.
+//! - `SET_MARKER`: an invalidation marker is stored if the key is absent or contains a lower version. If the key
+//!   contains a marker with the same or a higher version, its TTL restarts: there are readers that looked the key up
+//!   after that marker was set and before this change.
 //!
 //! A negative entry (the record does not exist) is stored only if the key is absent.
 //!
@@ -34,7 +34,7 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(5);
 /// together.
 const JITTER_MS: u64 = 90_000;
 /// Markers per round trip: some hundred kilobytes.
-const MARKS: usize = 2_000;
+const MARKERS_PER_ROUND_TRIP: usize = 2_000;
 
 /// KEYS[1]; ARGV: the version as 20 digits, the entry, the lifetime in milliseconds.
 const FILL: &str = "local h=redis.call('GETRANGE',KEYS[1],0,20)
@@ -43,7 +43,7 @@ if h=='' or f<v or (f==v and string.sub(h,1,1)=='M') then redis.call('SET',KEYS[
 return 0";
 
 /// KEYS[1]; ARGV: the marker, the lifetime in milliseconds.
-const SET_MARK: &str = "local h=redis.call('GETRANGE',KEYS[1],0,20)
+const SET_MARKER: &str = "local h=redis.call('GETRANGE',KEYS[1],0,20)
 if h=='' or string.sub(h,2)<string.sub(ARGV[1],2) then redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return 1 end
 if string.sub(h,1,1)=='M' then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end
 return 0";
@@ -112,7 +112,7 @@ pub struct CacheConnection {
 /// A call whose response has not arrived. If it is dropped in this state, its connection is discarded, and the next
 /// call uses another one.
 struct PendingCall<'l> {
-    line: &'l CacheConnection,
+    connection: &'l CacheConnection,
     is_over: bool,
 }
 
@@ -125,9 +125,9 @@ impl PendingCall<'_> {
 impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         if !self.is_over
-            && let Some(cache) = self.line.cache.upgrade()
+            && let Some(cache) = self.connection.cache.upgrade()
         {
-            Cache(cache).discard(self.line);
+            Cache(cache).discard(self.connection);
         }
     }
 }
@@ -138,7 +138,7 @@ impl CacheConnection {
     }
 
     fn in_flight(&self) -> PendingCall<'_> {
-        PendingCall { line: self, is_over: false }
+        PendingCall { connection: self, is_over: false }
     }
 
     /// Looks up a key.
@@ -146,7 +146,7 @@ impl CacheConnection {
     /// # Errors
     /// [`CacheError`], as for every call here; the caller then has to discard the connection.
     pub async fn get(&self, key: &str) -> Result<CacheSlot, CacheError> {
-        self.ask(cmd("GET").arg(key)).await.map(CacheSlot::decode)
+        self.query(cmd("GET").arg(key)).await.map(CacheSlot::decode)
     }
 
     /// Stores a record that was read after a lookup of this key on this connection; returns whether it was accepted. It
@@ -159,7 +159,7 @@ impl CacheConnection {
         let version = entry::digits(entry.version);
         let mut fill = cmd("EVAL");
         fill.arg(FILL).arg(1).arg(key).arg(version).arg(entry.encode()).arg(millis(kept));
-        self.ask::<u8>(&fill).await.map(|taken| taken == 1)
+        self.query::<u8>(&fill).await.map(|taken| taken == 1)
     }
 
     /// Stores a negative entry for a record that was found missing after a lookup of this key on this connection.
@@ -169,42 +169,42 @@ impl CacheConnection {
     pub async fn put_negative(&self, key: &str) -> Result<(), CacheError> {
         let mut set = cmd("SET");
         set.arg(key).arg(entry::missing()).arg("NX").arg("PX").arg(millis(NEGATIVE_TTL));
-        self.ask::<Option<String>>(&set).await.map(drop)
+        self.query::<Option<String>>(&set).await.map(drop)
     }
 
     /// Sets an invalidation marker.
     ///
     /// # Errors
     /// [`CacheError`].
-    pub async fn invalidate(&self, key: &str, floor: MinVersion) -> Result<(), CacheError> {
-        let mut mark = cmd("EVAL");
-        mark.arg(SET_MARK).arg(1).arg(key).arg(entry::mark(floor)).arg(millis(FENCE_TTL));
-        self.ask::<u8>(&mark).await.map(drop)
+    pub async fn invalidate(&self, key: &str, min_version: MinVersion) -> Result<(), CacheError> {
+        let mut marker = cmd("EVAL");
+        marker.arg(SET_MARKER).arg(1).arg(key).arg(entry::marker(min_version)).arg(millis(FENCE_TTL));
+        self.query::<u8>(&marker).await.map(drop)
     }
 
     /// Sets many invalidation markers, with one round trip for every 2,000.
     ///
     /// # Errors
     /// [`CacheError`]; some of the markers may have been set.
-    pub async fn invalidate_all(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
-        for marks in marks.chunks(MARKS) {
+    pub async fn invalidate_all(&self, markers: &[(String, MinVersion)]) -> Result<(), CacheError> {
+        for markers in markers.chunks(MARKERS_PER_ROUND_TRIP) {
             match &self.link {
                 CacheTransport::Single(connection) => {
                     let mut pipe = pipe();
                     // Loading the script first lets the other commands refer to it by its hash, even after the server
                     // was restarted.
-                    pipe.cmd("SCRIPT").arg("LOAD").arg(SET_MARK).ignore();
+                    pipe.cmd("SCRIPT").arg("LOAD").arg(SET_MARKER).ignore();
                     let name = marker_script_sha1();
-                    for (key, floor) in marks {
-                        let mark = pipe.cmd("EVALSHA").arg(name).arg(1).arg(key.as_str());
-                        mark.arg(entry::mark(*floor)).arg(millis(FENCE_TTL)).ignore();
+                    for (key, min_version) in markers {
+                        let marker = pipe.cmd("EVALSHA").arg(name).arg(1).arg(key.as_str());
+                        marker.arg(entry::marker(*min_version)).arg(millis(FENCE_TTL)).ignore();
                     }
                     let call = self.in_flight();
                     let marked = pipe.query_async::<()>(&mut connection.clone()).await;
                     call.end();
                     marked.map_err(|error| self.failed(&error))?;
                 }
-                CacheTransport::Cluster(_) => self.mark_each(marks).await?,
+                CacheTransport::Cluster(_) => self.set_each_marker(markers).await?,
             }
         }
         Ok(())
@@ -212,11 +212,11 @@ impl CacheConnection {
 
     /// Sets each marker with its own command, all concurrently: a pipeline goes to a single node, but each key has its
     /// own.
-    async fn mark_each(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
+    async fn set_each_marker(&self, markers: &[(String, MinVersion)]) -> Result<(), CacheError> {
         let mut sent = tokio::task::JoinSet::new();
-        for (key, floor) in marks {
-            let (line, key, floor) = (self.clone(), key.clone(), *floor);
-            sent.spawn(async move { line.invalidate(&key, floor).await });
+        for (key, min_version) in markers {
+            let (connection, key, min_version) = (self.clone(), key.clone(), *min_version);
+            sent.spawn(async move { connection.invalidate(&key, min_version).await });
         }
         while let Some(marked) = sent.join_next().await {
             marked.map_err(|_| CacheError::Unavailable("an invalidation was cancelled".to_owned()))??;
@@ -232,7 +232,7 @@ impl CacheConnection {
         let each = f64::from(quota.seconds) * 1e6 / f64::from(quota.requests);
         let mut spend = cmd("EVAL");
         spend.arg(SPEND).arg(1).arg(quota_key(caller)).arg(each).arg(quota.burst);
-        let (passes, remaining, micros): (u8, u32, u64) = self.ask(&spend).await?;
+        let (passes, remaining, micros): (u8, u32, u64) = self.query(&spend).await?;
         let time = Duration::from_micros(micros);
         Ok(match passes {
             1 => QuotaDecision::Allowed { remaining, full_in: time },
@@ -249,7 +249,7 @@ impl CacheConnection {
         self.invalidate("millrace:1:{proof}", MinVersion::HIGHEST).await
     }
 
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
+    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
         let call = self.in_flight();
         let answer = match &self.link {
             CacheTransport::Single(connection) => command.query_async(&mut connection.clone()).await,
@@ -261,7 +261,7 @@ impl CacheConnection {
 
     fn failed(&self, error: &RedisError) -> CacheError {
         match self.cache.upgrade() {
-            Some(cache) => CacheError::of(error, &cache.settings),
+            Some(cache) => CacheError::from_redis(error, &cache.settings),
             None => CacheError::Unavailable(format!("the cache client was dropped: {error}")),
         }
     }
@@ -275,7 +275,7 @@ fn quota_key(caller: &str) -> String {
 
 fn marker_script_sha1() -> &'static str {
     static NAME: std::sync::LazyLock<String> =
-        std::sync::LazyLock::new(|| redis::Script::new(SET_MARK).get_hash().to_owned());
+        std::sync::LazyLock::new(|| redis::Script::new(SET_MARKER).get_hash().to_owned());
     &NAME
 }
 

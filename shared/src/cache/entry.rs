@@ -13,7 +13,7 @@
 use crate::version_fence::MinVersion;
 
 const ENTRY: u8 = b'E';
-const MARK: u8 = b'M';
+const MARKER: u8 = b'M';
 const MISSING: u8 = b'N';
 /// The part that the scripts read: the kind and the version.
 const HEAD: usize = 1 + DIGITS;
@@ -69,7 +69,7 @@ impl CacheSlot {
         let number =
             |range: std::ops::Range<usize>| -> Option<u64> { std::str::from_utf8(text.get(range)?).ok()?.parse().ok() };
         match text.first() {
-            Some(&MARK) => Self::Fenced,
+            Some(&MARKER) => Self::Fenced,
             Some(&MISSING) => Self::Missing,
             Some(&ENTRY) => match (number(1..HEAD), number(HEAD..HEAD + DIGITS)) {
                 (Some(version), Some(ends)) => {
@@ -89,8 +89,8 @@ pub(super) fn digits(number: u64) -> String {
     format!("{number:020}")
 }
 
-pub(super) fn mark(floor: MinVersion) -> String {
-    format!("M{:020}", floor.version())
+pub(super) fn marker(min_version: MinVersion) -> String {
+    format!("M{:020}", min_version.version())
 }
 
 pub(super) fn missing() -> String {
@@ -108,7 +108,7 @@ mod tests {
             let entry = CacheEntry { version, expires_at, json: br#"{"user_id":"ada"}"#.to_vec() };
             assert_eq!(CacheSlot::decode(Some(entry.encode())), CacheSlot::Entry(entry));
         }
-        assert_eq!(CacheSlot::decode(Some(mark(MinVersion::HIGHEST).into_bytes())), CacheSlot::Fenced);
+        assert_eq!(CacheSlot::decode(Some(marker(MinVersion::HIGHEST).into_bytes())), CacheSlot::Fenced);
         assert_eq!(CacheSlot::decode(Some(missing().into_bytes())), CacheSlot::Missing);
         assert_eq!(CacheSlot::decode(None), CacheSlot::Miss);
     }

@@ -44,7 +44,7 @@ pub(super) struct IamCache {
 }
 
 impl IamCache {
-    pub(super) fn of(&self) -> AuthTarget<'_> {
+    pub(super) fn auth_target(&self) -> AuthTarget<'_> {
         AuthTarget::ElastiCache { cache: &self.name, serverless: self.serverless }
     }
 }
@@ -53,7 +53,7 @@ impl IamCache {
 impl fmt::Debug for CacheSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            .field("place", &self.place())
+            .field("endpoint", &self.endpoint())
             .field("mode", &self.mode)
             .field("login", &self.login)
             .finish_non_exhaustive()
@@ -139,7 +139,7 @@ impl CacheSettings {
 
     /// Returns host and port, for messages.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub fn endpoint(&self) -> String {
         info(&self.url).map_or_else(String::new, |info| {
             let (host, port) = host_and_port(&info);
             format!("{host}:{port}")
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn debug_output_of_cache_settings_has_no_password() {
         let settings = parse(&[("CACHE_URL", "redis://ada:secret@cache.example.com")]).unwrap().unwrap();
-        assert_eq!(settings.place(), "cache.example.com:6379");
+        assert_eq!(settings.endpoint(), "cache.example.com:6379");
         assert!(!format!("{settings:?}").contains("secret"));
     }
 }

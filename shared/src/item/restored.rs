@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(RestoreRules::users().existing(&bare, now), ExistingItem { version: None, is_live: true });
     }
 
-    fn of_ttl(ttl_attribute: Option<&str>) -> RestoreRules {
+    fn rules_with_ttl(ttl_attribute: Option<&str>) -> RestoreRules {
         let ttl_attribute = ttl_attribute.map(str::to_owned);
         RestoreRules { partition_key: "pk".to_owned(), ttl_attribute, schema: SourceSchema::Any }
     }
@@ -219,7 +219,7 @@ mod tests {
             r#"{"pk":{"S":"a"},"ttl":{"N":"100"},"version":{"S":"v1"},"expires_at":{"S":"soon"},"updated_at":{"N":"1"}}"#,
         )
         .unwrap();
-        let rules = of_ttl(Some("ttl"));
+        let rules = rules_with_ttl(Some("ttl"));
         let item = RawItem::new(rules.restored(archived.clone(), RestoredExpiry::After(60), Some(9), now));
         assert_eq!(item.diff_attribute_names(&archived), ["ttl"]);
         assert_eq!(item.get("ttl").unwrap().as_n().unwrap(), &(now.unix_timestamp() + 60).to_string());
@@ -238,18 +238,18 @@ mod tests {
         let item = |ttl: &str| RawItem::parse(&format!(r#"{{"pk":{{"S":"a"}}{ttl}}}"#)).unwrap();
         let (minute, never) = (RestoredExpiry::After(60), RestoredExpiry::Never);
         let (restored, bare) = (item(&format!(r#","ttl":{{"N":"{}"}}"#, now.unix_timestamp() + 60)), item(""));
-        let rules = of_ttl(Some("ttl"));
+        let rules = rules_with_ttl(Some("ttl"));
         assert!(rules.has_expiry(&restored, minute, now) && !rules.has_expiry(&restored, never, now));
         assert!(!rules.has_expiry(&restored, minute, now + time::Duration::SECOND), "a restore counts from its time");
         assert!(rules.has_expiry(&bare, never, now) && !rules.has_expiry(&bare, minute, now));
-        assert!(of_ttl(None).has_expiry(&restored, never, now), "the table has no expiry");
+        assert!(rules_with_ttl(None).has_expiry(&restored, never, now), "the table has no expiry");
     }
 
     #[test]
     fn without_ttl_an_item_is_restored_as_it_was_and_lives() {
         let now = datetime!(2026-11-24 8:00 UTC);
         let archived = RawItem::parse(r#"{"pk":{"S":"a"},"expires_at":{"N":"100"}}"#).unwrap();
-        let rules = of_ttl(None);
+        let rules = rules_with_ttl(None);
         let item = RawItem::new(rules.restored(archived.clone(), RestoredExpiry::Never, None, now));
         assert!(item.diff_attribute_names(&archived).is_empty() && rules.matches_archived(&item, &archived));
         assert_eq!(rules.existing(&item, now), ExistingItem { version: None, is_live: true });

@@ -35,7 +35,7 @@ mod tests {
             ),
             status: Some(UserStatus::parse("\u{10ffff}".repeat(UserStatus::MAX_CHARS)).unwrap()),
             attributes: Some(UserAttributes::default()),
-            expires_at: ExpiresAt::of_stored(&ExpiresAt::MAX_STORED_SECONDS.to_string(), now),
+            expires_at: ExpiresAt::from_stored(&ExpiresAt::MAX_STORED_SECONDS.to_string(), now),
         };
         assert_eq!(profile.email.as_ref().unwrap().as_str().len(), Email::MAX_CHARS);
         let id = UserId::parse("u".repeat(UserId::MAX_CHARS)).unwrap();

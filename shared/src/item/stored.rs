@@ -64,7 +64,7 @@ impl StoredUser {
 }
 
 fn expiry(number: Option<&str>, now: OffsetDateTime) -> Option<ExpiresAt> {
-    ExpiresAt::of_stored(number?, now)
+    ExpiresAt::from_stored(number?, now)
 }
 
 impl<'de> Deserialize<'de> for StoredUser {

@@ -62,7 +62,7 @@ impl ProcessMetrics {
 
     /// Returns the metrics of this process; `None` before [`Self::start`].
     #[must_use]
-    pub fn of_process() -> Option<MutexGuard<'static, Self>> {
+    pub fn lock() -> Option<MutexGuard<'static, Self>> {
         PROCESS_METRICS.get().map(|metrics| metrics.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

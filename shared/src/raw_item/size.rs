@@ -23,10 +23,10 @@ pub(super) fn from_attributes(attributes: &HashMap<String, AttributeValue>) -> u
 pub fn value_bytes(value: &AttributeValue) -> usize {
     match value {
         AttributeValue::S(text) => text.len(),
-        AttributeValue::N(number) => of_number(number),
+        AttributeValue::N(number) => number_size(number),
         AttributeValue::B(bytes) => bytes.as_ref().len(),
         AttributeValue::Ss(texts) => texts.iter().map(String::len).sum(),
-        AttributeValue::Ns(numbers) => numbers.iter().map(|number| of_number(number)).sum(),
+        AttributeValue::Ns(numbers) => numbers.iter().map(|number| number_size(number)).sum(),
         AttributeValue::Bs(all) => all.iter().map(|bytes| bytes.as_ref().len()).sum(),
         AttributeValue::L(values) => NESTED_BYTES + values.iter().map(|value| 1 + value_bytes(value)).sum::<usize>(),
         AttributeValue::M(fields) => NESTED_BYTES + fields.len() + from_attributes(fields),
@@ -35,7 +35,7 @@ pub fn value_bytes(value: &AttributeValue) -> usize {
     }
 }
 
-fn of_number(text: &str) -> usize {
+fn number_size(text: &str) -> usize {
     let unsigned = text.trim_start_matches(['-', '+']);
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -77,9 +77,9 @@ mod tests {
             ("12345678901234567890123456789012345678", 20),
             ("-1.2345678901234567890123456789012345678", 22),
         ] {
-            assert_eq!(of_number(number), bytes, "{number}");
+            assert_eq!(number_size(number), bytes, "{number}");
         }
-        assert_eq!(of_number(&"9".repeat(38)), 20);
+        assert_eq!(number_size(&"9".repeat(38)), 20);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl UserTable {
             let wanted = KeysAndAttributes::builder().consistent_read(true).set_keys(Some(left)).build();
             let request = self.client.batch_get_item().request_items(&*self.name, wanted.map_err(TableError::refused)?);
             let answer = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
-            let answer = answer.map_err(TableError::of)?;
+            let answer = answer.map_err(TableError::from_sdk)?;
             self.meter.add(answer.consumed_capacity());
             let items = answer.responses.and_then(|mut tables| tables.remove(&*self.name)).unwrap_or_default();
             for item in items.into_iter().filter(|item| item::is_live(item, now)) {

@@ -91,12 +91,12 @@ pub(super) struct HeldEmail {
 }
 
 impl HeldEmail {
-    pub(super) fn of_item(item: &AttributeMap, now: OffsetDateTime) -> Option<Self> {
+    pub(super) fn from_item(item: &AttributeMap, now: OffsetDateTime) -> Option<Self> {
         let email = normalised(item.get(item::EMAIL)?.as_s().ok()?);
         Some(Self { email, until: item::expires_at(item, now).into() })
     }
 
-    pub(super) fn of_profile(profile: &UserProfile) -> Option<Self> {
+    pub(super) fn from_profile(profile: &UserProfile) -> Option<Self> {
         let email = normalised(profile.email.as_ref()?.as_str());
         Some(Self { email, until: profile.expires_at.into() })
     }

@@ -34,7 +34,7 @@ pub enum TableError {
 
 impl TableError {
     /// Classifies an error of the SDK.
-    pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
+    pub(super) fn from_sdk<E>(error: SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
@@ -51,7 +51,7 @@ impl TableError {
     }
 
     /// Classifies the cancellation of a transaction by its reason, which must not be a failed condition.
-    pub(super) fn of_reason(code: &str, message: &str, error: impl Into<ErrorCause>) -> Self {
+    pub(super) fn from_cancellation(code: &str, message: &str, error: impl Into<ErrorCause>) -> Self {
         let kind = match code {
             "ThrottlingError" | "ProvisionedThroughputExceeded" => Self::Throttled,
             "ValidationError" if message.starts_with("Item size") => Self::TooLarge,
@@ -107,7 +107,7 @@ where
 {
     match error.as_service_error().and_then(failed) {
         Some(failed) => ConditionalWriteError::Condition(failed.item().cloned()),
-        None => ConditionalWriteError::Fault(TableError::of(error)),
+        None => ConditionalWriteError::Fault(TableError::from_sdk(error)),
     }
 }
 

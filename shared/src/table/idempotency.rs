@@ -261,7 +261,7 @@ impl UserTable {
             {
                 Ok(())
             }
-            Err(error) => Err(TableError::of(error)),
+            Err(error) => Err(TableError::from_sdk(error)),
         }
     }
 
@@ -274,7 +274,7 @@ impl UserTable {
     ) -> Result<Option<IdempotencyOutcome>, WriteError> {
         let call = self.client.get_item().table_name(attempts).key(ID, item::text(&attempt.id)).consistent_read(true);
         let output =
-            call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(TableError::of)?;
+            call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(TableError::from_sdk)?;
         self.meter.add(output.consumed_capacity());
         match output.item {
             Some(item) => Ok(read(&item, attempt, now)?),

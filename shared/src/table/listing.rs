@@ -149,7 +149,7 @@ impl UserTable {
         let ask = i32::try_from(ask).unwrap_or(i32::MAX);
         let start = after.map(|position| start_key(listing, position));
         let (condition, order) = match listing {
-            ListQuery::User { id, from, to, order } => (of_user(&mut expression, id, from, to), order),
+            ListQuery::User { id, from, to, order } => (user_condition(&mut expression, id, from, to), order),
             ListQuery::Email { email, order } => {
                 let (name, email) =
                     (expression.name(item::EMAIL), expression.value("email", item::text(email.as_str())));
@@ -170,7 +170,7 @@ impl UserTable {
                     .set_expression_attribute_values(values)
                     .set_exclusive_start_key(start)
                     .limit(ask);
-                let output = call.send().await.map_err(TableError::of)?;
+                let output = call.send().await.map_err(TableError::from_sdk)?;
                 self.meter.add(output.consumed_capacity());
                 return Ok((output.items.unwrap_or_default(), output.last_evaluated_key));
             }
@@ -191,13 +191,18 @@ impl UserTable {
             .set_expression_attribute_values(values)
             .set_exclusive_start_key(start)
             .limit(ask);
-        let output = call.send().await.map_err(TableError::of)?;
+        let output = call.send().await.map_err(TableError::from_sdk)?;
         self.meter.add(output.consumed_capacity());
         Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
     }
 }
 
-fn of_user(expression: &mut ExpressionBuilder, id: &UserId, from: Option<Timestamp>, to: Option<Timestamp>) -> String {
+fn user_condition(
+    expression: &mut ExpressionBuilder,
+    id: &UserId,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+) -> String {
     let (key, id) = (expression.name(item::USER_ID), expression.value("id", item::text(id.as_str())));
     if from.is_none() && to.is_none() {
         return format!("{key} = {id}");

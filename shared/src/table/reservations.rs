@@ -33,7 +33,7 @@ pub struct NonceSource(Arc<dyn Fn() -> String + Send + Sync>);
 impl NonceSource {
     /// Creates a source of UUIDs (version 7) that takes the time from this clock.
     #[must_use]
-    pub fn of(clock: Clock) -> Self {
+    pub fn new(clock: Clock) -> Self {
         Self(Arc::new(move || clock::new_uuid(clock.now()).to_string()))
     }
 
@@ -161,7 +161,7 @@ impl EmailReservations<'_> {
         let key = emails::key_of(email, emails::OWNER);
         let call = self.client.get_item().table_name(&*self.table.name).set_key(Some(key)).consistent_read(true);
         let output =
-            call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(TableError::of)?;
+            call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(TableError::from_sdk)?;
         self.meter.add(output.consumed_capacity());
         output.item.as_ref().map(EmailOwner::parse).transpose()
     }
@@ -191,7 +191,7 @@ impl EmailReservations<'_> {
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .set_exclusive_start_key(start)
                 .limit(limit);
-            let output = call.send().await.map_err(TableError::of)?;
+            let output = call.send().await.map_err(TableError::from_sdk)?;
             self.meter.add(output.consumed_capacity());
             for item in output.items() {
                 let record = item.get(emails::RECORD);
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn nonces_of_one_moment_differ() {
-        let nonces = NonceSource::of(Clock::fixed(OffsetDateTime::UNIX_EPOCH));
+        let nonces = NonceSource::new(Clock::fixed(OffsetDateTime::UNIX_EPOCH));
         let drawn: HashSet<String> = (0..1_000).map(|_| nonces.clone().draw()).collect();
         assert_eq!(drawn.len(), 1_000);
     }

@@ -102,8 +102,8 @@ impl RestoreTable {
         now: OffsetDateTime,
     ) -> Result<(), RestorePutError> {
         if let Some(emails) = &self.emails {
-            let before = over.and_then(|over| HeldEmail::of_item(&over.clone().into_attributes(), now));
-            let after = HeldEmail::of_item(&item, now);
+            let before = over.and_then(|over| HeldEmail::from_item(&over.clone().into_attributes(), now));
+            let after = HeldEmail::from_item(&item, now);
             if before.is_some() || after.is_some() {
                 return self.put_reserved(emails, &item, over, (before, after), now).await;
             }
@@ -123,7 +123,7 @@ impl RestoreTable {
     /// # Errors
     /// The call to the reservation table failed.
     pub async fn is_taken(&self, item: &AttributeMap, now: OffsetDateTime) -> Result<bool, TableError> {
-        match (&self.emails, HeldEmail::of_item(item, now), user_key(item)) {
+        match (&self.emails, HeldEmail::from_item(item, now), user_key(item)) {
             (Some(emails), Some(held), Some(key)) => self.reservations(emails).is_taken(&key, &held.email, now).await,
             _ => Ok(false),
         }
@@ -168,7 +168,7 @@ impl RestoreTable {
     /// Returns the email that the item would reserve, or `None` if it has none or emails need not be unique.
     #[must_use]
     pub fn held_email(&self, item: &AttributeMap, now: OffsetDateTime) -> Option<String> {
-        self.emails.as_ref().and_then(|_| HeldEmail::of_item(item, now)).map(|held| held.email)
+        self.emails.as_ref().and_then(|_| HeldEmail::from_item(item, now)).map(|held| held.email)
     }
 
     fn reservations<'t>(&'t self, emails: &'t ReservationTable) -> EmailReservations<'t> {
@@ -223,7 +223,7 @@ impl RestoreTable {
 
     async fn current_item(&self, key: &UserKey) -> Result<Option<RawItem>, TableError> {
         let call = self.client.get_item().table_name(&self.name).set_key(Some(item::key(key))).consistent_read(true);
-        Ok(call.send().await.map_err(TableError::of)?.item.map(RawItem::new))
+        Ok(call.send().await.map_err(TableError::from_sdk)?.item.map(RawItem::new))
     }
 }
 

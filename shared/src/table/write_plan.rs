@@ -199,13 +199,13 @@ where
 /// Classifies the error of a transaction.
 fn transaction_error(error: SdkError<TransactWriteItemsError, HttpResponse>) -> WritePlanError {
     let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error() else {
-        return WritePlanError::Fault(TableError::of(error));
+        return WritePlanError::Fault(TableError::from_sdk(error));
     };
     match cause_of_cancellation(cancelled.cancellation_reasons()) {
         CancellationCause::RecordCondition => WritePlanError::RecordCondition(ExistingItem::NotReturned),
-        CancellationCause::Conflict => WritePlanError::Conflict(TableError::of_reason(CONFLICT, "", error)),
+        CancellationCause::Conflict => WritePlanError::Conflict(TableError::from_cancellation(CONFLICT, "", error)),
         CancellationCause::Other { code, message } => {
-            WritePlanError::Fault(TableError::of_reason(&code, &message, error))
+            WritePlanError::Fault(TableError::from_cancellation(&code, &message, error))
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::number;
 /// The epoch second from which on a record is absent.
 ///
 /// A value from a client is [parsed](Self::parse) strictly. A stored value may be another program's and is
-/// [read](Self::of_stored) as DynamoDB's TTL interprets it: a record is absent if and only if TTL is due to remove it.
+/// [read](Self::from_stored) as DynamoDB's TTL interprets it: a record is absent if and only if TTL is due to remove it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ExpiresAt(i64);
 
@@ -47,7 +47,7 @@ impl ExpiresAt {
     /// A fraction is rounded up: the record is absent from the next second on. TTL ignores zero, negative numbers,
     /// expiries of more than 5 years ago, and values of any type other than Number.
     #[must_use]
-    pub fn of_stored(number: &str, now: OffsetDateTime) -> Option<Self> {
+    pub fn from_stored(number: &str, now: OffsetDateTime) -> Option<Self> {
         let seconds = whole_seconds(number)?;
         let is_one = Self::last_forgotten(now) < seconds && seconds <= Self::MAX_STORED_SECONDS;
         is_one.then_some(Self(seconds))
@@ -136,7 +136,7 @@ mod tests {
             ("1E-130".to_owned(), None),
             ("tomorrow".to_owned(), None),
         ] {
-            assert_eq!(ExpiresAt::of_stored(&number, NOW).map(ExpiresAt::seconds), expected, "{number}");
+            assert_eq!(ExpiresAt::from_stored(&number, NOW).map(ExpiresAt::seconds), expected, "{number}");
         }
     }
 
@@ -157,7 +157,7 @@ mod tests {
         fn accepted_expiry_is_read_back_unchanged(seconds: u32) {
             let given = ExpiresAt::parse(seconds.into(), NOW);
             if let Ok(given) = given {
-                prop_assert_eq!(ExpiresAt::of_stored(&seconds.to_string(), NOW), Some(given));
+                prop_assert_eq!(ExpiresAt::from_stored(&seconds.to_string(), NOW), Some(given));
             }
         }
 

@@ -52,7 +52,7 @@ async fn documented_queries_run_as_the_reader_of_the_documented_table() {
     let index = between(section, "for example `create index", "`");
 
     let table = declared(entry["table"].as_str().unwrap(), &entry["columns"], entry["otherwise"].as_str().unwrap());
-    let store = TableStore::of(table).await;
+    let store = TableStore::with_table(table).await;
     store.client.batch_execute(&format!("create index{index}")).await.unwrap();
     let orders = [
         ("paris-1", Some(("Paris", "10", 5))),

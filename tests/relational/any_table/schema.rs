@@ -64,7 +64,7 @@ async fn any_name_is_an_identifier_and_never_sql() {
     let columns: serde_json::Map<String, Value> =
         odd.iter().map(|name| ((*name).to_owned(), json!({"path": "name", "type": "text"}))).collect();
     for name in [r#"order"; drop table users; --"#, "told", "select", "Bestellungen in Größe", "'", "list", "$$"] {
-        let store = TableStore::of(declared(name, &Value::Object(columns.clone()), "null")).await;
+        let store = TableStore::with_table(declared(name, &Value::Object(columns.clone()), "null")).await;
         store.sink.check().await.unwrap();
         assert_eq!(apply(&store.sink, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1, "{name}");
         let view = store.table.view().quoted();

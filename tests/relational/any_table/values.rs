@@ -103,7 +103,7 @@ fn permanent(outcome: &SinkOutcome) -> Vec<(usize, &str)> {
 
 #[tokio::test]
 async fn an_item_that_does_not_fit_beside_others_is_quarantined_alone() {
-    let store = TableStore::of(strict()).await;
+    let store = TableStore::with_table(strict()).await;
     let changes = [
         change("a", 1, &json!({"total": {"N": "1"}})),
         change("b", 2, &json!({"total": {"S": "secret"}})),
@@ -127,7 +127,7 @@ async fn an_item_that_does_not_fit_beside_others_is_quarantined_alone() {
 
 #[tokio::test]
 async fn columns_that_no_item_fits_are_misconfigured_and_nothing_is_quarantined() {
-    let store = TableStore::of(strict()).await;
+    let store = TableStore::with_table(strict()).await;
     let changes = [
         change("a", 1, &json!({"total": {"S": "1"}})),
         change("b", 2, &json!({"total": {"S": "2"}})),

@@ -34,7 +34,7 @@ async fn archive(scene: &ConsoleScene, users: &[String]) -> String {
         event_id: None,
         item,
     });
-    let object = write("Users", ArchiveHour::of(REMOVED_AT), rows.collect(), Compression::Zstd).unwrap();
+    let object = write("Users", ArchiveHour::from_datetime(REMOVED_AT), rows.collect(), Compression::Zstd).unwrap();
     let metadata = object.description.encode().unwrap();
     let store = scene.stack.maintenance().unwrap().archive.unwrap();
     let key = object.key.to_string();
@@ -129,7 +129,7 @@ async fn item_is_restored_after_a_dry_run() {
     assert_eq!(scene.post("/break", "action=expire").await.0, StatusCode::SEE_OTHER);
     scene.stack.wait_until_drained().await;
     let (_, page) = scene.get("/archive").await;
-    let day = millrace_archive::ArchiveDay::of(Clock::system().now()).to_string();
+    let day = millrace_archive::ArchiveDay::from_datetime(Clock::system().now()).to_string();
     let (_, page) = scene.get(&link(&page, &day)).await;
     let object = page.split("href=\"/archive/object?object=").nth(1).unwrap().split('"').next().unwrap();
     let (_, page) = scene.get(&format!("/archive/object?object={object}")).await;

@@ -194,7 +194,7 @@ fn object(user: &str, removed_at: OffsetDateTime) -> EncodedObject {
         event_id: None,
         item: key.as_str(),
     };
-    write("Users", ArchiveHour::of(removed_at), vec![row], Compression::Zstd).unwrap()
+    write("Users", ArchiveHour::from_datetime(removed_at), vec![row], Compression::Zstd).unwrap()
 }
 
 fn object_names() -> ObjectNames {

@@ -73,19 +73,23 @@ fn problem_of(deployment: &StreamDeployment, mapping: &StreamMapping, used: &Key
 /// with the destination. An error is the reason why one is not known.
 pub(crate) fn key_uses(deployment: &StreamDeployment, mapping: &StreamMapping) -> Vec<Result<KeyUse, String>> {
     let mut uses =
-        vec![of_table(deployment, "the source table", deployment.table_of(mapping).map(|it| it.name.as_str()))];
+        vec![table_key_use(deployment, "the source table", deployment.table_of(mapping).map(|it| it.name.as_str()))];
     if let Ok(function) = deployment.function_of(mapping) {
         uses.extend(function.replicas.iter().map(|replica| {
             let name = replica.get().map(|name| name.map(String::as_str).unwrap_or_default());
-            of_table(deployment, "the replica", name)
+            table_key_use(deployment, "the replica", name)
         }));
-        uses.extend(of_buckets(deployment, mapping, function));
+        uses.extend(bucket_key_uses(deployment, mapping, function));
         uses.extend(function.unknown_environment.clone().map(Err));
     }
     uses.into_iter().filter_map(Result::transpose).collect()
 }
 
-fn of_table(deployment: &StreamDeployment, role: &str, name: Result<&str, String>) -> Result<Option<KeyUse>, String> {
+fn table_key_use(
+    deployment: &StreamDeployment,
+    role: &str,
+    name: Result<&str, String>,
+) -> Result<Option<KeyUse>, String> {
     let name = name?;
     let table = deployment.table(name).ok_or_else(|| format!("{role} {name} is not part of this deployment"))?;
     let of = format!("{role} {}", table.name);
@@ -94,7 +98,7 @@ fn of_table(deployment: &StreamDeployment, role: &str, name: Result<&str, String
     Ok(key.map(|key| KeyUse { of, key, action: "kms:Decrypt", service: "dynamodb" }))
 }
 
-fn of_buckets(
+fn bucket_key_uses(
     deployment: &StreamDeployment,
     mapping: &StreamMapping,
     function: &FunctionSettings,

@@ -78,7 +78,7 @@ fn in_network(group: &str, endpoint: &str) -> Vec<(&'static str, String)> {
     vec![("      Timeout: 60\n", function.to_owned()), ("  Queue:", resources)]
 }
 
-fn of_network(group: &str, endpoint: &str, more: &str) -> (Vec<String>, Vec<String>) {
+fn judged_network(group: &str, endpoint: &str, more: &str) -> (Vec<String>, Vec<String>) {
     let mut changes = in_network(group, endpoint);
     changes.push(("  Queue:", format!("{more}  Queue:")));
     let changes: Vec<(&str, &str)> = changes.iter().map(|(from, to)| (*from, to.as_str())).collect();
@@ -114,7 +114,7 @@ fn the_security_groups_of_the_function_must_allow_its_requests() {
             Some("do not both allow port 443 for dynamodb"),
         ),
     ] {
-        let (found, unchecked) = of_network(&group, GATEWAY, "");
+        let (found, unchecked) = judged_network(&group, GATEWAY, "");
         match finding {
             Some(text) => assert!(found.len() == 1 && found[0].ends_with(text), "{group}: {found:?}"),
             None => assert_eq!((found, unchecked), (Vec::new(), Vec::new()), "{group}"),
@@ -122,9 +122,9 @@ fn the_security_groups_of_the_function_must_allow_its_requests() {
     }
     let added = "  Out: {Type: AWS::EC2::SecurityGroupEgress, Properties: {GroupId: !Ref Group, IpProtocol: tcp, \
                  FromPort: 443, ToPort: 443, CidrIp: 0.0.0.0/0}}\n";
-    assert_eq!(of_network(&egress(NO_TRAFFIC), GATEWAY, added), (Vec::new(), Vec::new()));
+    assert_eq!(judged_network(&egress(NO_TRAFFIC), GATEWAY, added), (Vec::new(), Vec::new()));
     let unknown = egress("{IpProtocol: !ImportValue protocol, CidrIp: 0.0.0.0/0}");
-    let (found, unchecked) = of_network(&unknown, GATEWAY, "");
+    let (found, unchecked) = judged_network(&unknown, GATEWAY, "");
     assert_eq!((found.len(), unchecked.len()), (0, 1), "{found:?} {unchecked:?}");
 }
 
@@ -148,13 +148,13 @@ fn the_security_group_of_an_interface_endpoint_must_let_the_function_in() {
             (ingress("SourceSecurityGroupId: !GetAtt Group.GroupId", 443), true),
             (ingress("CidrIp: 10.0.0.0/16", 443), true),
         ] {
-            let (found, unchecked) = of_network(group, INTERFACE, &more);
+            let (found, unchecked) = judged_network(group, INTERFACE, &more);
             let expected = if is_open { Vec::new() } else { vec![closed.to_owned()] };
             assert_eq!((found, unchecked), (expected, Vec::new()), "{group} {more}");
         }
     }
     // The default group of the VPC is not part of the template.
-    let (found, unchecked) = of_network("", "VpcEndpointType: Interface", "");
+    let (found, unchecked) = judged_network("", "VpcEndpointType: Interface", "");
     let reason = "an endpoint uses the default security group, which is not read";
     assert_eq!((found, unchecked), (Vec::new(), vec![reason.to_owned()]));
     // So it is for a function whose calls are not known.
@@ -164,5 +164,5 @@ fn the_security_group_of_an_interface_endpoint_must_let_the_function_in() {
     assert_eq!(judged("network-without-route", &changes), (Vec::new(), vec![reason.to_owned()]));
     // Another way out is enough.
     let nat = "  Nat: {Type: AWS::EC2::NatGateway}\n";
-    assert_eq!(of_network("", INTERFACE, nat), (Vec::new(), Vec::new()));
+    assert_eq!(judged_network("", INTERFACE, nat), (Vec::new(), Vec::new()));
 }

@@ -123,13 +123,13 @@ impl ModelState {
         }
     }
 
-    fn of_number(number: SequenceNumber) -> usize {
+    fn index_of(number: SequenceNumber) -> usize {
         number.to_string().parse::<usize>().unwrap() - 1
     }
 
     fn read(&mut self, index: usize, count: usize) {
         let Some((id, after)) = self.machine.readable().into_iter().find(|(id, _)| *id == shard(index)) else { return };
-        let after = after.map_or(0, |number| Self::of_number(number) + 1);
+        let after = after.map_or(0, |number| Self::index_of(number) + 1);
         let entry = |place: usize, record: &WrittenRecord| RecordEntry {
             number: SequenceNumber::parse(&(place + 1).to_string()).unwrap(),
             key_hash: record.item,
@@ -206,7 +206,7 @@ impl ModelState {
         for (place, record) in self.records.iter().enumerate() {
             let checkpoint = &checkpoints[&shard(record.shard)];
             let lane = lane_of(record.item, self.settings.lanes);
-            let passed = checkpoint.lanes[lane].is_some_and(|number| Self::of_number(number) >= place);
+            let passed = checkpoint.lanes[lane].is_some_and(|number| Self::index_of(number) >= place);
             let settled = !record.wanted || self.settled.contains(&place);
             prop_assert!(settled || !(passed || checkpoint.drained), "the checkpoint passed {place}");
         }

@@ -97,7 +97,7 @@ impl EngineFront {
         let answer = if let Some(operation) = target.strip_prefix(streams::PREFIX) {
             let operation = operation.to_owned();
             self.own(request, |database, body| {
-                let by_name = TableArns::of_request(body).map(|(body, _)| body);
+                let by_name = TableArns::from_request(body).map(|(body, _)| body);
                 Ok(streams::answer(database, &operation, by_name.as_deref().unwrap_or(body))?)
             })
             .await
@@ -149,7 +149,7 @@ impl EngineFront {
         uri.authority = Some(to.clone());
         parts.uri = Uri::from_parts(uri).map_err(|error| ErrorResponse::internal(&error))?;
         let body = body.collect().await.map_err(|error| ErrorResponse::internal(&error))?.to_bytes();
-        let (body, arns) = match TableArns::of_request(&body) {
+        let (body, arns) = match TableArns::from_request(&body) {
             Some((by_name, arns)) => {
                 parts.headers.remove(TRANSFER_ENCODING);
                 parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(by_name.len()));

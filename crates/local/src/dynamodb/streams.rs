@@ -31,7 +31,7 @@ struct TableStream {
 }
 
 impl TableStream {
-    fn of(table: TableMetadata) -> Option<Self> {
+    fn from_metadata(table: TableMetadata) -> Option<Self> {
         let label = table.stream_label.as_deref().filter(|_| table.stream_enabled).and_then(iso)?;
         let arn = streams::stream_arn(&table.table_name, &label);
         Some(Self { table, label, arn })
@@ -41,7 +41,7 @@ impl TableStream {
     fn named(database: &Database, arn: &str) -> Result<Self, DynoxideError> {
         let table = arn.split_once(":table/").and_then(|(_, rest)| rest.split('/').next());
         let table = table.map(|table| database.get_table_metadata(table)).transpose()?.flatten();
-        table.and_then(Self::of).filter(|stream| stream.arn == arn).ok_or_else(|| {
+        table.and_then(Self::from_metadata).filter(|stream| stream.arn == arn).ok_or_else(|| {
             DynoxideError::ResourceNotFoundException(format!("Requested resource not found: Stream: {arn} not found"))
         })
     }

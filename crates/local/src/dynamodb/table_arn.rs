@@ -28,7 +28,7 @@ pub(super) struct TableArns(BTreeSet<String>);
 impl TableArns {
     /// Returns the request with names instead of ARNs, and the tables; `None` if the request contains no ARN of the
     /// engine where it names a table.
-    pub(super) fn of_request(body: &[u8]) -> Option<(Vec<u8>, Self)> {
+    pub(super) fn from_request(body: &[u8]) -> Option<(Vec<u8>, Self)> {
         // Few requests contain an ARN, so the others are not parsed.
         if !body.windows(PREFIX.len()).any(|part| part == PREFIX.as_bytes()) {
             return None;
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     fn rewritten(request: &Value) -> Option<(Value, Vec<String>)> {
-        let (body, arns) = TableArns::of_request(request.to_string().as_bytes())?;
+        let (body, arns) = TableArns::from_request(request.to_string().as_bytes())?;
         Some((serde_json::from_slice(&body).unwrap(), arns.0.into_iter().collect()))
     }
 
@@ -140,14 +140,14 @@ mod tests {
         ] {
             assert_eq!(rewritten(&request), None, "{request}");
         }
-        assert_eq!(TableArns::of_request(format!("{{{arn}").as_bytes()), None);
+        assert_eq!(TableArns::from_request(format!("{{{arn}").as_bytes()), None);
     }
 
     #[test]
     fn response_has_the_arns_of_the_request() {
         let arn = table_arn("Orders");
         let request = json!({"RequestItems": {&arn: {"Keys": []}, "Users": {"Keys": []}}}).to_string();
-        let (_, arns) = TableArns::of_request(request.as_bytes()).unwrap();
+        let (_, arns) = TableArns::from_request(request.as_bytes()).unwrap();
         let response = json!({
             "Responses": {"Orders": [{"TableName": {"S": "Orders"}}], "Users": []},
             "UnprocessedKeys": {"Orders": {"Keys": []}},

@@ -129,7 +129,7 @@ pub(super) struct KeyAttributes {
 const ROLES: [&str; 2] = ["partition", "sort"];
 
 impl KeyAttributes {
-    pub(super) fn of(table: &TableResource) -> Self {
+    pub(super) fn from_table(table: &TableResource) -> Self {
         let names: Vec<String> = table.keys.iter().map(|key| key.name.clone()).collect();
         let kind = |name: &String| table.attributes.iter().find(|attribute| attribute.name == *name);
         let kinds = names.iter().map(|name| kind(name).map_or_else(String::new, |found| found.kind.clone())).collect();

@@ -309,7 +309,7 @@ fn member_item_is_the_wrapper_unless_it_is_the_key() {
         table.keys.truncate(1);
         name.clone_into(&mut table.keys[0].name);
         table.attributes = vec![AttributeType { name: name.to_owned(), kind: "S".to_owned() }];
-        KeyAttributes::of(&table)
+        KeyAttributes::from_table(&table)
     };
     let parse =
         |line: &str, name: &str| ImportedItem::parse(line, &keys(name)).map(|item| item.unwrap().key.to_string());

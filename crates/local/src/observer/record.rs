@@ -118,14 +118,16 @@ fn changed(old: &Image<'_>, new: &Image<'_>) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn of(json: &str) -> RecordSummary {
+    fn summary_of(json: &str) -> RecordSummary {
         summarize(&RawValue::from_string(json.to_owned()).unwrap())
     }
 
     #[test]
     fn changed_attributes_are_named() {
-        let summary = of(r#"{"eventName":"MODIFY","dynamodb":{"Keys":{"id":{"S":"a"}},
-                "OldImage":{"id":{"S":"a"},"x":{"N":"1"},"gone":{"S":""}},"NewImage":{"id":{"S":"a"},"x":{"N":"2"},"new\"":{"S":""}}}}"#);
+        let summary = summary_of(
+            r#"{"eventName":"MODIFY","dynamodb":{"Keys":{"id":{"S":"a"}},
+                "OldImage":{"id":{"S":"a"},"x":{"N":"1"},"gone":{"S":""}},"NewImage":{"id":{"S":"a"},"x":{"N":"2"},"new\"":{"S":""}}}}"#,
+        );
         assert_eq!(summary.kind, RecordKind::Modify);
         assert_eq!(summary.keys, r#"{"id":{"S":"a"}}"#);
         assert_eq!(summary.attributes, ["gone", "x", "new\""]);
@@ -134,19 +136,19 @@ mod tests {
     #[test]
     fn removal_by_ttl_is_not_one_by_a_caller() {
         let ttl = r#"{"eventName":"REMOVE","userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"}}"#;
-        assert_eq!(of(ttl).kind, RecordKind::Expire);
-        assert_eq!(of(r#"{"eventName":"REMOVE"}"#).kind, RecordKind::Remove);
-        assert_eq!(of(r#"{"eventName":"INSERT"}"#).kind, RecordKind::Insert);
-        assert_eq!(of("7").kind, RecordKind::Unknown);
+        assert_eq!(summary_of(ttl).kind, RecordKind::Expire);
+        assert_eq!(summary_of(r#"{"eventName":"REMOVE"}"#).kind, RecordKind::Remove);
+        assert_eq!(summary_of(r#"{"eventName":"INSERT"}"#).kind, RecordKind::Insert);
+        assert_eq!(summary_of("7").kind, RecordKind::Unknown);
     }
 
     #[test]
     fn number_of_names_is_bounded() {
         let image: Vec<String> = (0..40).map(|n| format!(r#""a{n:02}":{{"N":"1"}}"#)).collect();
-        let summary = of(&format!(r#"{{"eventName":"INSERT","dynamodb":{{"NewImage":{{{}}}}}}}"#, image.join(",")));
+        let summary = summary_of(&format!(r#"{{"eventName":"INSERT","dynamodb":{{"NewImage":{{{}}}}}}}"#, image.join(",")));
         assert_eq!((summary.attributes.len(), summary.attributes[ATTRIBUTES].as_str()), (13, "and 28 more"));
         let large =
             format!(r#"{{"eventName":"INSERT","dynamodb":{{"NewImage":{{"a":{{"S":"{}"}}}}}}}}"#, "x".repeat(70_000));
-        assert_eq!(of(&large).attributes.len(), 1);
+        assert_eq!(summary_of(&large).attributes.len(), 1);
     }
 }

@@ -51,7 +51,7 @@ impl ObservedSink {
             return pending().await;
         }
         let failed = || SinkOutcome::all_failed(&self.inner.required_changes(decided), SIMULATED);
-        match self.observer.switches().of_sink(&self.name) {
+        match self.observer.switches().sink_fault(&self.name) {
             SinkFault::Off => self.inner.apply(decided, invocation).await,
             SinkFault::Refuse => Ok(failed()),
             SinkFault::Slow => {
@@ -60,7 +60,7 @@ impl ObservedSink {
             }
             SinkFault::CutOff => {
                 // As a client does that waits for a connection; an operator who repairs it is not kept waiting.
-                let is_cut = || self.observer.switches().of_sink(&self.name) == SinkFault::CutOff;
+                let is_cut = || self.observer.switches().sink_fault(&self.name) == SinkFault::CutOff;
                 while is_cut() && Instant::now() < invocation.deadline {
                     sleep(POLL_EVERY).await;
                 }

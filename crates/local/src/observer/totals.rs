@@ -49,7 +49,7 @@ impl SinkTotals {
 
     /// Returns the number of changes with this verdict.
     #[must_use]
-    pub fn of(&self, verdict: ChangeVerdict) -> u64 {
+    pub fn count_of(&self, verdict: ChangeVerdict) -> u64 {
         self.counts[verdict as usize]
     }
 
@@ -99,6 +99,6 @@ mod tests {
         assert_eq!(totals.last_minute.len(), POINTS);
         assert!(totals.last_hour.len() <= POINTS + 1);
         assert_eq!(totals.last_minute.back(), Some(&LagPoint { second: 9_999, changes: 2, lag_ms: 9_999 }));
-        assert_eq!((totals.lag_ms, totals.of(ChangeVerdict::Stale)), (Some(9_999), 10_000));
+        assert_eq!((totals.lag_ms, totals.count_of(ChangeVerdict::Stale)), (Some(9_999), 10_000));
     }
 }

@@ -57,10 +57,10 @@ fn number(folder: &Path) -> u32 {
 /// Returns the user ID and group ID of `postgres`, or else of `nobody`.
 pub(super) fn unprivileged_user() -> Option<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
-    ["postgres", "nobody"].iter().find_map(|name| of_user(&users, name))
+    ["postgres", "nobody"].iter().find_map(|name| user_ids(&users, name))
 }
 
-fn of_user(users: &str, name: &str) -> Option<(u32, u32)> {
+fn user_ids(users: &str, name: &str) -> Option<(u32, u32)> {
     let line = users.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let mut fields = line.split(':').skip(1);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
@@ -80,7 +80,7 @@ mod tests {
     fn a_user_is_found_by_its_whole_name() {
         let users =
             "root:x:0:0::/root:/bin/sh\npostgresql:x:7:8::/:/bin/sh\npostgres:x:104:107:PostgreSQL:/var:/bin/sh\n";
-        assert_eq!(of_user(users, "postgres"), Some((104, 107)));
-        assert_eq!(of_user(users, "nobody"), None);
+        assert_eq!(user_ids(users, "postgres"), Some((104, 107)));
+        assert_eq!(user_ids(users, "nobody"), None);
     }
 }

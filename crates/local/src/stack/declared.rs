@@ -30,7 +30,7 @@ impl DeclaredStores {
     /// Reads the environment of the replicator; `has_postgres`: the relational tier is on.
     pub(super) async fn read(template: &SamTemplate, s3: &str, has_postgres: bool) -> Result<Self, StartError> {
         let Some(replicator) = template.functions.iter().find(|function| function.name == "replicator") else {
-            return Ok(Self { document: None, tables: Vec::new(), postgres: PostgresSchema::of_users() });
+            return Ok(Self { document: None, tables: Vec::new(), postgres: PostgresSchema::for_users() });
         };
         let environment = environment(replicator, &clients::s3(s3)).await?;
         let document = environment.get(REPLICATION).map(ReplicationDocument::parse).transpose();

@@ -33,7 +33,7 @@ pub enum ReplicaPlace {
 
 impl StackReplica {
     /// Returns the replicas of a replicator's environment. An invalid document has none, since it is refused later.
-    pub(super) fn of(environment: &Environment) -> Vec<Self> {
+    pub(super) fn from_environment(environment: &Environment) -> Vec<Self> {
         let Some(text) = environment.get(REPLICATION) else {
             let replica =
                 |name: &str, place, setting: &str| Self { name: name.to_owned(), place, setting: setting.to_owned() };
@@ -83,7 +83,7 @@ mod tests {
 
     fn replicas(variables: &[(&str, &str)]) -> Vec<StackReplica> {
         let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        StackReplica::of(&variables.iter().map(pair).collect())
+        StackReplica::from_environment(&variables.iter().map(pair).collect())
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(super) async fn replicas(template: &SamTemplate, s3: &str) -> Result<Vec<Sta
     let Some(replicator) = template.functions.iter().find(|function| function.name == "replicator") else {
         return Ok(Vec::new());
     };
-    Ok(StackReplica::of(&environment(replicator, &clients::s3(s3)).await?))
+    Ok(StackReplica::from_environment(&environment(replicator, &clients::s3(s3)).await?))
 }
 
 /// Returns the API's router with the search function's routes added, each at its path in the template.

@@ -21,14 +21,14 @@ pub struct LocalNames {
 impl Default for LocalNames {
     /// The names of the users service.
     fn default() -> Self {
-        Self::of_source("Users")
+        Self::from_source("Users")
     }
 }
 
 impl LocalNames {
     /// Returns the names of a stack that replicates the table with this name.
     #[must_use]
-    pub fn of_source(table: &str) -> Self {
+    pub fn from_source(table: &str) -> Self {
         const REPLICA: &str = "Replica";
         let stem: String = table.chars().take(MAX_TABLE_NAME_LENGTH - REPLICA.len()).collect();
         let letters = table.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' });
@@ -90,10 +90,10 @@ mod tests {
             ("prod.Order_Lines", "prod.Order_LinesReplica", "prod-order-lines-archive"),
             ("___", "___Replica", "source-archive"),
         ] {
-            let names = LocalNames::of_source(table);
+            let names = LocalNames::from_source(table);
             assert_eq!((names.table("ReplicaTable"), names.bucket("ArchiveBucket")), (replica.into(), bucket.into()));
         }
-        let names = LocalNames::of_source(&"a".repeat(255));
+        let names = LocalNames::from_source(&"a".repeat(255));
         assert_eq!(names.table("ReplicaTable").len(), 255);
         assert!(names.bucket("ArchiveBucket").len() <= 63);
     }

@@ -106,7 +106,7 @@ impl<'a> ResolveScope<'a> {
     /// # Errors
     /// Fails if an override sets a parameter or an output of a nested stack that the template does not have, or if a
     /// nested application is given a parameter that it does not have.
-    pub(super) fn of(
+    pub(super) fn new(
         template: &'a TemplateDocument,
         choices: &'a ParameterOverrides,
         source: Option<&TableResource>,
@@ -125,7 +125,7 @@ impl<'a> ResolveScope<'a> {
         let missing = |name: &str| {
             template.node.fault(format!("Parameters.{name}: the template has no such parameter: {NO_SUCH}"))
         };
-        let names = source.map_or_else(LocalNames::default, |table| LocalNames::of_source(&table.name));
+        let names = source.map_or_else(LocalNames::default, |table| LocalNames::from_source(&table.name));
         let scope = Self::with(template, choices, names, given, &missing)?;
         // The values of this machine, such as the URL of its own database, follow no pattern of a deployment.
         let own: Vec<(&String, &String)> = choices.stack_parameters.values().flatten().collect();

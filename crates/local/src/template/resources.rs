@@ -19,9 +19,9 @@ pub(super) fn read(
     choices: &ParameterOverrides,
     source: &SourceTable,
 ) -> Result<SamTemplate, PropertyError> {
-    let choices = &choices.of_template(document);
+    let choices = &choices.for_template(document);
     let source = source_table(document, choices, source)?;
-    let scope = ResolveScope::of(document, choices, source.as_ref())?;
+    let scope = ResolveScope::new(document, choices, source.as_ref())?;
     let mut template = SamTemplate {
         tables: source.into_iter().collect(),
         buckets: Vec::new(),

@@ -212,6 +212,6 @@ pub(super) fn replica_of_variables(read: &mut VariableReader<'_>) -> Option<Vec<
     }
     let region = table.region().map(str::to_owned).or(region);
     let settings = TableSettings { table, region, role_arn, max_concurrency: limit };
-    let name = SinkName::of_default(dynamodb::NAME);
+    let name = SinkName::from_static(dynamodb::NAME);
     Some(vec![ReplicaTable { name, setting: REPLICA_TABLE.to_owned(), table: settings, transform: None }])
 }

@@ -44,7 +44,7 @@ async fn the_replica_may_be_in_another_region() {
     ] {
         let config = parse(&variables).unwrap();
         let clients = config.replica_clients(&sdk().await).await;
-        let client = clients.of(&config.replicas[0].name).client;
+        let client = clients.replica_client(&config.replicas[0].name).client;
         assert_eq!(region(&client).as_deref(), Some(expected), "{variables:?}");
     }
     let said = parse(&[("REPLICA_TABLE", arn), ("REPLICA_REGION", "eu-west-1")]).unwrap_err().to_string();
@@ -73,7 +73,7 @@ async fn a_document_has_several_replicas_each_with_its_client() {
     assert_eq!(config.replicas[1].setting, "REPLICATION /replicas/1/table");
     assert!(config.archive.is_some());
     let clients = config.replica_clients(&sdk().await).await;
-    let [staging, near] = [0, 1].map(|index: usize| clients.of(&config.replicas[index].name));
+    let [staging, near] = [0, 1].map(|index: usize| clients.replica_client(&config.replicas[index].name));
     assert_eq!(region(&staging.client).as_deref(), Some("us-east-2"));
     assert_eq!(staging.role.unwrap().arn.as_str(), "arn:aws:iam::111122223333:role/replication");
     assert_eq!((region(&near.client).as_deref(), near.role.is_none()), (Some("eu-west-1"), true));

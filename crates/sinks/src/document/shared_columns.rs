@@ -75,7 +75,7 @@ fn is_portable(name: &str) -> bool {
 }
 
 /// Returns the columns of all stores.
-pub(super) fn of_all_stores(columns: Vec<ColumnDefinition>) -> TableColumns {
+pub(super) fn table_columns(columns: Vec<ColumnDefinition>) -> TableColumns {
     TableColumns::new(columns, OtherwiseRule::Null)
 }
 

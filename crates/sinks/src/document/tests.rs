@@ -412,7 +412,7 @@ fn valid_table() -> impl Strategy<Value = PostgresTable> {
     let time = proptest::sample::select(TimestampFormat::NAMES.to_vec());
     let time = time.prop_map(|name| ColumnType::Timestamp(TimestampFormat::parse(name).unwrap()));
     let column = (r"[a-zé.\[\]\\]{1,6}", prop_oneof![kind, time, Just(ColumnType::FoldedText)])
-        .prop_map(|(attribute, kind)| (AttributePath::of_attribute(attribute), kind));
+        .prop_map(|(attribute, kind)| (AttributePath::from_attribute(attribute), kind));
     let columns = proptest::collection::btree_map("[a-zé \"']{1,12}", column, 0..6);
     (r#"[a-z "é$]{1,20}"#, columns, any::<bool>()).prop_map(|(table, columns, quarantines)| {
         let is_free = |name: &String| !["key", "revision", "item", "expired", "xmin", "cmin"].contains(&name.as_str());
@@ -450,7 +450,7 @@ fn valid_document() -> impl Strategy<Value = ReplicationDocument> {
                 let sink = SinkSettings::Archive { records: ArchivedRecords::Expired };
                 replicas.push(ReplicaEntry { name, sink, transform: TransformSettings::default() });
             }
-            let path = AttributePath::of_attribute("total".to_owned());
+            let path = AttributePath::from_attribute("total".to_owned());
             let column = ColumnDefinition { name: "amount_7".to_owned(), path, kind: ColumnType::Numeric };
             let columns = if archives { vec![column] } else { Vec::new() };
             let columns = TableColumns::new(columns, OtherwiseRule::Null);

@@ -129,7 +129,7 @@ impl DynamoDbSink {
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
             return WriteResult::ConditionFailed;
         }
-        match write_outcome::of(&error, write.revision, self.revision_name()) {
+        match write_outcome::from_error(&error, write.revision, self.revision_name()) {
             WriteOutcome::Permanent(reason) => WriteResult::Permanent(reason),
             WriteOutcome::Transient(reason) | WriteOutcome::Fault(reason) | WriteOutcome::KeyRefused(reason) => {
                 WriteResult::Transient(reason)

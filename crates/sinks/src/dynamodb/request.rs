@@ -62,15 +62,15 @@ pub(super) struct RequestEncoder {
 impl RequestEncoder {
     /// Creates an encoder with the default names of reserved attributes.
     pub(super) fn new(table: &str, tombstone: Duration) -> Self {
-        Self::of(serde_json::Value::from(table).to_string(), tombstone, ReservedNames::default())
+        Self::from_parts(serde_json::Value::from(table).to_string(), tombstone, ReservedNames::default())
     }
 
     /// Sets the names of reserved attributes.
     pub(super) fn with_names(self, names: ReservedNames) -> Self {
-        Self::of(self.table, self.tombstone, names)
+        Self::from_parts(self.table, self.tombstone, names)
     }
 
-    fn of(table: String, tombstone: Duration, names: ReservedNames) -> Self {
+    fn from_parts(table: String, tombstone: Duration, names: ReservedNames) -> Self {
         let mut head = format!("{{\"TableName\":{table}{REVISION_CONDITION}");
         let quoted = names.all().map(|name| format!("\"{name}\""));
         head.push_str(r##""ExpressionAttributeNames":{"#r":"##);

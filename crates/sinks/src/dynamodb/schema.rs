@@ -36,7 +36,7 @@ pub(super) struct ReplicaStream {
 
 impl ReplicaSchema {
     /// Reads the schema from the table.
-    pub(super) async fn of_table(table: &TableReader) -> Result<Self, TableReadError> {
+    pub(super) async fn read(table: &TableReader) -> Result<Self, TableReadError> {
         let description = table.describe().await?;
         let label = description.stream_label();
         let SourceDescription { arn, key, stream_arn, stream_view, indexes, .. } = description;

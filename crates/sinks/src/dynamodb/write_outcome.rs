@@ -38,7 +38,7 @@ pub(super) enum WriteOutcome {
 
 /// Returns the outcome of a write of revision `ours` for which the SDK returned an error. The attribute `revision_name`
 /// contains the revision of a stored item.
-pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
+pub(super) fn from_error<R: std::fmt::Debug + Send + Sync + 'static>(
     error: &SdkError<PutItemError, R>,
     ours: Revision,
     revision_name: &str,
@@ -52,7 +52,7 @@ pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
     let (code, message) = (refusal.code().unwrap_or("unknown error"), refusal.message().unwrap_or_default());
     let reason = format!("{code}: {message}");
     match code {
-        "ValidationException" => of_a_validation(message, reason),
+        "ValidationException" => from_validation(message, reason),
         "SerializationException" | "ItemCollectionSizeLimitExceededException" | "RequestEntityTooLarge" => {
             WriteOutcome::Permanent(reason)
         }
@@ -61,7 +61,7 @@ pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
     }
 }
 
-fn of_a_validation(message: &str, reason: String) -> WriteOutcome {
+fn from_validation(message: &str, reason: String) -> WriteOutcome {
     let says = |sentence: &str| message.contains(sentence);
     if says("key element does not match the schema") || says("Missing the key") || says("Type mismatch for key") {
         WriteOutcome::KeyRefused(reason)
@@ -103,7 +103,7 @@ mod tests {
     }
 
     fn verdict(error: PutItemError) -> WriteOutcome {
-        of(&SdkError::service_error(error, ()), revision("5"), REVISION)
+        from_error(&SdkError::service_error(error, ()), revision("5"), REVISION)
     }
 
     fn said(code: &str, message: &str) -> WriteOutcome {
@@ -165,7 +165,7 @@ mod tests {
         // The response to a rejected write contains an item.
         let cut = std::io::Error::other("unexpected end");
         let unread = SdkError::<PutItemError, &str>::response_error(cut, r#"{"Item":{"email":{"S":"ada@example"#);
-        let WriteOutcome::Transient(said) = of(&unread, revision("5"), REVISION) else {
+        let WriteOutcome::Transient(said) = from_error(&unread, revision("5"), REVISION) else {
             panic!("another delivery may succeed")
         };
         assert!(said.contains("unexpected end") && !said.contains("ada"), "{said}");
@@ -185,6 +185,6 @@ mod tests {
             assert!(matches!(said(code, ""), WriteOutcome::Transient(_)), "{code}");
         }
         let lost = SdkError::<PutItemError, ()>::timeout_error("no answer");
-        assert!(matches!(of(&lost, revision("5"), REVISION), WriteOutcome::Transient(_)));
+        assert!(matches!(from_error(&lost, revision("5"), REVISION), WriteOutcome::Transient(_)));
     }
 }

@@ -97,12 +97,12 @@ enum UserRule {
 
 impl TableForm {
     /// The table of any source.
-    pub(super) fn of_document(settings: &PostgresTable) -> Self {
+    pub(super) fn for_any_source(settings: &PostgresTable) -> Self {
         Self::new(settings, SourceSchema::Any)
     }
 
     /// The table of the users service, which search queries.
-    pub(super) fn of_users(settings: &PostgresTable) -> Self {
+    pub(super) fn for_users(settings: &PostgresTable) -> Self {
         Self::new(settings, SourceSchema::Users)
     }
 
@@ -199,7 +199,7 @@ mod tests {
         "created_at":{"S":"2026-11-22T10:00:00.123Z"},"attributes":{"M":{"n":{"N":"1.50"},"l":{"L":[]}}},"more":{"BOOL":true}}"#;
 
     fn users() -> TableForm {
-        TableForm::of_users(&users_table())
+        TableForm::for_users(&users_table())
     }
 
     fn refused(item: &str) -> String {
@@ -254,7 +254,7 @@ mod tests {
         let item = |length: usize| format!(r#"{{"email":{{"S":"{}"}}}}"#, "x".repeat(length));
         assert!(users().values(&item(TEXT_BYTES)).is_ok());
         assert!(refused(&item(TEXT_BYTES + 1)).contains("email"));
-        assert!(TableForm::of_document(&users_table()).values(&item(TEXT_BYTES + 1)).is_ok(), "of any source");
+        assert!(TableForm::for_any_source(&users_table()).values(&item(TEXT_BYTES + 1)).is_ok(), "of any source");
     }
 
     #[test]
@@ -263,6 +263,6 @@ mod tests {
         assert!(users().values(r#"{"a":{"M":{"_rev":{"S":"x"}}}}"#).is_ok());
         let key = CanonicalKey::parse(r#"{"order_id":{"S":"7"}}"#).unwrap();
         assert_eq!(users().check_key(&key), Err(RowEncodeError::NoRow(RowError::Key)));
-        assert_eq!(TableForm::of_document(&users_table()).check_key(&key), Ok(()));
+        assert_eq!(TableForm::for_any_source(&users_table()).check_key(&key), Ok(()));
     }
 }

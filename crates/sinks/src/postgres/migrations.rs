@@ -71,7 +71,7 @@ pub struct PostgresSchema {
 impl PostgresSchema {
     /// The schema of the users service.
     #[must_use]
-    pub fn of_users() -> Self {
+    pub fn for_users() -> Self {
         Self { users: Some(users_table()), tables: Vec::new() }
     }
 
@@ -137,7 +137,7 @@ impl PostgresSchema {
 /// # Errors
 /// As [`PostgresSchema::migrate`].
 pub async fn migrate(database: &PostgresDatabase, until: Instant) -> Result<Vec<String>, MigrationError> {
-    PostgresSchema::of_users().migrate(database, until).await
+    PostgresSchema::for_users().migrate(database, until).await
 }
 
 /// Creates the table, its view and its reader role, or adds what they lack; returns the names of the steps.
@@ -157,7 +157,7 @@ pub async fn migrate_table(
 /// # Errors
 /// [`MigrationError`] if the database does not respond.
 pub async fn pending(database: &PostgresDatabase, until: Instant) -> Result<Vec<String>, MigrationError> {
-    PostgresSchema::of_users().pending(database, until, |_| true).await
+    PostgresSchema::for_users().pending(database, until, |_| true).await
 }
 
 /// Grants access to `user`, unless it is the current user, i.e. the owner: creates the role, allows it to log in with

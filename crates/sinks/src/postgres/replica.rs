@@ -90,7 +90,7 @@ impl Replica for PostgresSink {
     }
 
     fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
-        TableRow::of_write(&self.form, 0, write, now).err().map(|refused| refused.to_string())
+        TableRow::from_write(&self.form, 0, write, now).err().map(|refused| refused.to_string())
     }
 
     fn put<'s>(
@@ -107,7 +107,7 @@ impl PostgresSink {
         let mut puts = vec![WriteResult::ConditionFailed; writes.len()];
         let mut rows = Vec::with_capacity(writes.len());
         for (index, write) in writes.iter().enumerate() {
-            match TableRow::of_write(&self.form, index, write, invocation.now) {
+            match TableRow::from_write(&self.form, index, write, invocation.now) {
                 Ok(row) => rows.push(row),
                 Err(refused) => puts[index] = WriteResult::Permanent(refused.to_string()),
             }
@@ -167,7 +167,7 @@ impl PostgresSink {
         for (index, ((key, held), row)) in held.iter().zip(rows).enumerate() {
             let (Some(Ok(revision)), Some(_)) = (&held.revision, held.item()) else { continue };
             let text: &str = row.try_get(item).map_err(|error| self.unread(&error))?;
-            match TableRow::of_stored(&self.form, index, key, *revision, text) {
+            match TableRow::from_stored(&self.form, index, key, *revision, text) {
                 Ok(row) => compared.push(row),
                 // The document has changed: this item would be rejected today.
                 Err(_) => differing.push(index),
@@ -181,7 +181,7 @@ impl PostgresSink {
         }
         let (until, mut open) = (Instant::now() + READ_TIMEOUT, vec![&compared[..]]);
         while let Some(rows) = open.pop() {
-            let lists = &RowArrays::of(&self.form, rows);
+            let lists = &RowArrays::from_rows(&self.form, rows);
             let asked = self.database.run(until, |session| async move {
                 let statement = session.statement(sql).await?;
                 session.client().query(&statement, &lists.comparing()).await

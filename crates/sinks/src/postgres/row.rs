@@ -30,7 +30,7 @@ pub(super) struct TableRow<'a> {
 
 impl<'a> TableRow<'a> {
     /// Returns the row for a change; a tombstone gets the time `now`.
-    pub(super) fn of_change(
+    pub(super) fn from_change(
         form: &TableForm,
         index: usize,
         change: &'a Change<'_>,
@@ -46,7 +46,7 @@ impl<'a> TableRow<'a> {
     }
 
     /// Returns the row for a write that does not come from the stream.
-    pub(super) fn of_write(
+    pub(super) fn from_write(
         form: &TableForm,
         index: usize,
         write: &ReplicaWrite<'a>,
@@ -63,7 +63,7 @@ impl<'a> TableRow<'a> {
     }
 
     /// Returns the row of a stored item, for a comparison of its typed columns with the item.
-    pub(super) fn of_stored(
+    pub(super) fn from_stored(
         form: &TableForm,
         index: usize,
         key: &'a CanonicalKey,
@@ -228,7 +228,7 @@ fn array_literal(elements: &[Cow<'_, str>]) -> String {
 }
 
 impl<'r> RowArrays<'r> {
-    pub(super) fn of(form: &TableForm, rows: &'r [TableRow<'r>]) -> Self {
+    pub(super) fn from_rows(form: &TableForm, rows: &'r [TableRow<'r>]) -> Self {
         fn list<'r, T>(rows: &'r [TableRow<'r>], part: impl Fn(&'r TableRow<'r>) -> T) -> Vec<T> {
             rows.iter().map(part).collect()
         }

@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn parameters_are_numbered_without_a_gap() {
-        let statements = TableForm::of_users(&users_table()).statements;
+        let statements = TableForm::for_users(&users_table()).statements;
         for (sql, count) in [(&statements.apply, 17), (&statements.insert, 17), (&statements.replace, 18)] {
             assert!(sql.contains(&format!("${count}::")) && !sql.contains(&format!("${}", count + 1)), "{sql}");
         }

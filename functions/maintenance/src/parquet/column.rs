@@ -96,7 +96,7 @@ impl ColumnDefinition {
     /// The names of the columns do not depend on those of the attributes: an attribute name can be any text, while a
     /// query engine allows few characters and no upper case, and it could be the name of another column.
     #[must_use]
-    pub fn of_key(key: &[(String, String)]) -> Vec<Self> {
+    pub fn from_key(key: &[(String, String)]) -> Vec<Self> {
         let columns = key.iter().zip([PARTITION_KEY, SORT_KEY]).flat_map(|((attribute, kind), name)| {
             let column = |name: String, column_type| Self::new(name, attribute, column_type);
             match kind.as_str() {
@@ -113,7 +113,7 @@ impl ColumnDefinition {
 
     /// Returns the columns of a users table.
     #[must_use]
-    pub fn of_users() -> Vec<Self> {
+    pub fn for_users() -> Vec<Self> {
         let columns = [
             (USER_ID, ColumnType::Text),
             (TIMESTAMP, ColumnType::Integer),

@@ -21,13 +21,13 @@ fn row(item: &str) -> ArchivedRow {
         revision: Revision::parse("2026-11-01T08:00:00.000#44215845000001").unwrap(),
         removed_at: datetime!(2026-11-22 09:30:00.25 UTC),
         event_id: None,
-        item: ItemText::of(&RawValue::from_string(item.to_owned()).unwrap()).unwrap(),
+        item: ItemText::from_json(&RawValue::from_string(item.to_owned()).unwrap()).unwrap(),
     }
 }
 
 /// The schema of a users table.
 fn users() -> ParquetSchema {
-    ParquetSchema::new(&key(&[("user_id", "S"), ("timestamp", "N")]), &ColumnDefinition::of_users())
+    ParquetSchema::new(&key(&[("user_id", "S"), ("timestamp", "N")]), &ColumnDefinition::for_users())
 }
 
 fn key(attributes: &[(&str, &str)]) -> Vec<(String, String)> {

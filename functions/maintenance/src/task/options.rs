@@ -28,7 +28,7 @@ pub struct TaskOptions {
 }
 
 impl TaskOptions {
-    pub(super) const fn of<T: MaintenanceTask>() -> Self {
+    pub(super) const fn for_task<T: MaintenanceTask>() -> Self {
         Self {
             name: T::NAME,
             augment: |command| {

@@ -38,12 +38,12 @@ use crate::handler::MaintenanceHandler;
 macro_rules! tasks {
     ($($task:ty),+ $(,)?) => {
         /// All tasks, in the order of the documentation.
-        pub static TASKS: &[TaskDefinition] = &[$(TaskDefinition::of::<$task>()),+];
+        pub static TASKS: &[TaskDefinition] = &[$(TaskDefinition::for_task::<$task>()),+];
 
         /// The command-line options of all tasks, in the same order. They are a table of their own so that the function
         /// does not contain a parser of command lines.
         #[cfg(feature = "cli")]
-        pub static TASK_OPTIONS: &[super::options::TaskOptions] = &[$(super::options::TaskOptions::of::<$task>()),+];
+        pub static TASK_OPTIONS: &[super::options::TaskOptions] = &[$(super::options::TaskOptions::for_task::<$task>()),+];
     };
 }
 
@@ -80,7 +80,7 @@ pub struct TaskDefinition {
 }
 
 impl TaskDefinition {
-    const fn of<T: MaintenanceTask>() -> Self {
+    const fn for_task<T: MaintenanceTask>() -> Self {
         Self {
             name: T::NAME,
             summary: T::SUMMARY,

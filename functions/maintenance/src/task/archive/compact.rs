@@ -87,7 +87,8 @@ impl MaintenanceTask for CompactTask {
     fn parse(request: CompactRequest, now: OffsetDateTime) -> Result<Self, InvalidRequest> {
         let hourly = one_of("granularity", request.granularity.as_deref(), [("day", false), ("hour", true)])?;
         // A period that is not over yet still grows, and would be merged again and again.
-        let over = if hourly { ArchiveHour::of(now).start() } else { ArchiveDay::of(now).start() };
+        let over =
+            if hourly { ArchiveHour::from_datetime(now).start() } else { ArchiveDay::from_datetime(now).start() };
         Ok(Self {
             from: time("from", request.from.as_deref())?,
             to: time("to", request.to.as_deref())?.unwrap_or(over),
@@ -200,7 +201,8 @@ async fn step(
     let (retired, fault) = manifest::retire(archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
     retired_objects(task_run, retired, fault).await?;
     listing.objects.retain(|object| !left.contains(&object.key) && !task_run.cursor().corrupt.contains(&object.key));
-    let period = MergePeriod { from: compact.from.map(ArchiveHour::of), to: compact.to, hourly: compact.hourly };
+    let period =
+        MergePeriod { from: compact.from.map(ArchiveHour::from_datetime), to: compact.to, hourly: compact.hourly };
     let Some(runs) = plan::next(&listing.objects, &period) else {
         keep(task_run, &listing.unrecognized);
         return Ok(StepResult::Done);
@@ -241,7 +243,7 @@ async fn step(
             return Ok(StepResult::Corrupt);
         }
     };
-    let manifest = MergeManifest::of(context.table(), day, run, rows, inputs, outputs);
+    let manifest = MergeManifest::new(context.table(), day, run, rows, inputs, outputs);
     manifest.put(archive).await?;
     let inputs: Vec<&str> = manifest.inputs.iter().map(String::as_str).collect();
     let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.key.as_str()).collect();

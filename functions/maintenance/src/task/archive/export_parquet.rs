@@ -71,7 +71,7 @@ impl MaintenanceTask for ParquetTask {
         Ok(Self {
             from: time("from", request.from.as_deref())?,
             // A day that is not over yet still grows, and would be exported again and again.
-            to: time("to", request.to.as_deref())?.unwrap_or(ArchiveDay::of(now).start()),
+            to: time("to", request.to.as_deref())?.unwrap_or(ArchiveDay::from_datetime(now).start()),
             target_bytes: target_bytes(request.target_file_size_bytes)?,
         })
     }

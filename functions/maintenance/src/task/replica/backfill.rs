@@ -251,7 +251,7 @@ impl PageFetcher<'_> {
         }
         let page = self.source.scan(self.segment, after).await?;
         self.pace.spend(page.units, Instant::now());
-        Ok(FetchedPage { revision: Revision::floor(stream.label), page })
+        Ok(FetchedPage { revision: Revision::lowest(stream.label), page })
     }
 }
 

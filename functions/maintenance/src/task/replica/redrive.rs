@@ -180,7 +180,7 @@ struct RedriveTargets {
 
 impl RedriveTargets {
     /// Returns the targets of an object. `archives` says whether the archive is a sink of the deployed replicator.
-    fn of(failure: &FailureRecord, archives: bool) -> Self {
+    fn from_failure(failure: &FailureRecord, archives: bool) -> Self {
         match (failure.function, failure.sink.as_deref()) {
             (FailedFunction::Archiver, _) | (FailedFunction::Replicator, Some(ARCHIVE_SINK)) => {
                 Self { replicas: false, archive: true }
@@ -325,7 +325,7 @@ async fn read(
         let Some(body) = body else { continue };
         match failure_record::read(&key, &body, context.functions) {
             Ok(failure) => {
-                let targets = RedriveTargets::of(&failure, archives);
+                let targets = RedriveTargets::from_failure(&failure, archives);
                 objects.push(OpenFailure { key, body, failure, targets, kept: None });
             }
             Err(reason) => skip_unread(task_run, redrive, &key, &reason.to_string()),

@@ -310,7 +310,7 @@ async fn report_findings(
     let found = if verify.repair_mode == RepairMode::No { CountOutcome::Difference } else { CountOutcome::Success };
     let outstanding = if any_failed {
         let keys = findings.iter().map(|finding| &finding.key);
-        match failure_index::of_keys(keys, sink, context.bucket, context.functions, task_run.report_by()).await {
+        match failure_index::find_failures(keys, sink, context.bucket, context.functions, task_run.report_by()).await {
             // Repaired keys must be reported even if the failure bucket cannot be read: another invocation would find
             // them equal.
             Err(fault) if verify.repair_mode == RepairMode::Yes => {
@@ -323,7 +323,7 @@ async fn report_findings(
         FailureIndex::none()
     };
     for (finding, outcomes) in findings.iter().zip(outcomes) {
-        let objects = outstanding.of(&finding.key);
+        let objects = outstanding.objects(&finding.key);
         let unattributed = objects.is_empty() && !outstanding.is_complete;
         task_run.count(format!("{sink}.unattributed"), usize::from(unattributed));
         let kind = if objects.is_empty() { finding.kind } else { DifferenceKind::Quarantined };

@@ -32,7 +32,7 @@ fn prefix(table: &str, day: ArchiveDay) -> String {
 }
 
 impl MergeManifest {
-    pub(super) fn of(
+    pub(super) fn new(
         table: &str,
         day: ArchiveDay,
         run: String,

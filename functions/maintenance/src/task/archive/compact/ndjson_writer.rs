@@ -54,11 +54,14 @@ impl OutputFormat for NdjsonFormat {
             return Err(MergeError::Gone(key));
         };
         let metadata = stored.metadata().clone();
-        let proven = verify_object(&key, &metadata, stored).map_err(|damage| match ArchiveRowError::of(damage) {
-            ArchiveRowError::Unread(ObjectReadError::Store(error)) => MergeError::Store(error),
-            ArchiveRowError::Unread(ObjectReadError::NotFound(key)) => MergeError::Gone(key),
-            ArchiveRowError::Corrupt(damage) => MergeError::VerificationFailed(damage.to_string()),
-        })?;
+        let proven =
+            verify_object(&key, &metadata, stored).map_err(|damage| {
+                match ArchiveRowError::from_corruption(damage) {
+                    ArchiveRowError::Unread(ObjectReadError::Store(error)) => MergeError::Store(error),
+                    ArchiveRowError::Unread(ObjectReadError::NotFound(key)) => MergeError::Gone(key),
+                    ArchiveRowError::Corrupt(damage) => MergeError::VerificationFailed(damage.to_string()),
+                }
+            })?;
         if proven == written {
             Ok(MergeOutput { key, rows: written.rows })
         } else {

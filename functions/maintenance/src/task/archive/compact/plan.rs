@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn objects_outside_the_merge_period_are_not_merged() {
         let objects = [archived(2, 1, 1), archived(3, 2, 1), archived(4, 3, 1)];
-        let from = Some(ArchiveHour::of(datetime!(2026-11-22 3:00 UTC)));
+        let from = Some(ArchiveHour::from_datetime(datetime!(2026-11-22 3:00 UTC)));
         let three = MergePeriod { from, to: datetime!(2026-11-22 4:00 UTC), hourly: false };
         assert_eq!(next(&objects, &three), Some(vec![vec![objects[1].key.clone()]]));
     }

@@ -48,7 +48,7 @@ pub(super) struct CandidateDifference {
 
 impl CandidateDifference {
     /// Returns the key as a candidate, if it differs.
-    pub(super) fn of(key: CanonicalKey, held: Option<&ReplicaItem>, source: ExpectedItem) -> Option<Self> {
+    pub(super) fn compare(key: CanonicalKey, held: Option<&ReplicaItem>, source: ExpectedItem) -> Option<Self> {
         let differs = difference(held, &source).is_some();
         differs.then(|| Self { key, source, first_revision: held.and_then(|held| held.revision.clone()) })
     }
@@ -112,7 +112,7 @@ mod tests {
 
     fn found(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<DifferenceKind> {
         let source = Ok(source.cloned());
-        let candidate = CandidateDifference::of(key(), held, source.clone())?;
+        let candidate = CandidateDifference::compare(key(), held, source.clone())?;
         Some(candidate.confirm(held, &source).unwrap().kind)
     }
 
@@ -134,7 +134,7 @@ mod tests {
     fn columns_that_differ_are_a_difference_without_attributes() {
         let outdated = ReplicaItem { columns_differ: true, ..held(Some(1), Some("Ada")) };
         let source: ExpectedItem = Ok(Some(item("Ada")));
-        let candidate = CandidateDifference::of(key(), Some(&outdated), source.clone()).unwrap();
+        let candidate = CandidateDifference::compare(key(), Some(&outdated), source.clone()).unwrap();
         let confirmed = candidate.confirm(Some(&outdated), &source).unwrap();
         assert_eq!((confirmed.kind, confirmed.attributes.len()), (DifferenceKind::Different, 0));
     }
@@ -145,7 +145,7 @@ mod tests {
         for (held, kind) in
             [(None, DifferenceKind::Missing), (Some(held(Some(1), Some("Ada"))), DifferenceKind::Different)]
         {
-            let candidate = CandidateDifference::of(key(), held.as_ref(), source.clone()).unwrap();
+            let candidate = CandidateDifference::compare(key(), held.as_ref(), source.clone()).unwrap();
             let confirmed = candidate.confirm(held.as_ref(), &source).unwrap();
             assert_eq!((confirmed.kind, confirmed.attributes), (kind, Vec::new()));
         }
@@ -155,7 +155,7 @@ mod tests {
     fn candidate_difference_in_flux_is_not_confirmed() {
         let then = held(Some(1), Some("Bob"));
         let again = |held: &ReplicaItem, source: &RawItem| {
-            let candidate = CandidateDifference::of(key(), Some(&then), Ok(Some(item("Ada")))).unwrap();
+            let candidate = CandidateDifference::compare(key(), Some(&then), Ok(Some(item("Ada")))).unwrap();
             candidate.confirm(Some(held), &Ok(Some(source.clone())))
         };
         assert_eq!(again(&then, &item("Ada")).unwrap().attributes, ["name"]);

@@ -36,7 +36,7 @@ impl ScanPosition {
         }
     }
 
-    fn of(next: Option<CanonicalKey>) -> Self {
+    fn from_next(next: Option<CanonicalKey>) -> Self {
         next.map_or(Self::End, Self::After)
     }
 }
@@ -135,7 +135,7 @@ impl<'w> MergeJoin<'w> {
         if let Some(page) = of_source {
             spent = page.units;
             self.pages.0 += 1;
-            self.source_at = ScanPosition::of(page.next);
+            self.source_at = ScanPosition::from_next(page.next);
             self.counts.source += page.items.len();
             for (key, item) in page.items {
                 // An item that the filter leaves out counts as absent.
@@ -148,7 +148,7 @@ impl<'w> MergeJoin<'w> {
         }
         if let Some(page) = of_replica {
             self.pages.1 += 1;
-            self.replica_at = ScanPosition::of(page.next);
+            self.replica_at = ScanPosition::from_next(page.next);
             for (key, held) in page.held {
                 if held.item().is_none() {
                     // A tombstone counts as no item: if the source has the item, it stays unmatched and is looked up.
@@ -169,7 +169,7 @@ impl<'w> MergeJoin<'w> {
         if item.as_ref().is_ok_and(|item| is_in_sync(Some(held), Some(item))) {
             self.counts.equal += 1;
         } else {
-            self.candidates.extend(CandidateDifference::of(key, Some(held), item.map(Some)));
+            self.candidates.extend(CandidateDifference::compare(key, Some(held), item.map(Some)));
         }
     }
 
@@ -186,7 +186,7 @@ impl<'w> MergeJoin<'w> {
         for ((key, item), held) in source_only.into_iter().zip(held.held) {
             match held {
                 Some(held) => self.compare(key, &held, item),
-                None => self.candidates.extend(CandidateDifference::of(key, None, item.map(Some))),
+                None => self.candidates.extend(CandidateDifference::compare(key, None, item.map(Some))),
             }
         }
         for ((key, held), item) in replica_only.into_iter().zip(items) {
@@ -194,7 +194,7 @@ impl<'w> MergeJoin<'w> {
             // whichever segment.
             let expected: ExpectedItem = item.map_or(Ok(None), |item| self.replica.expected(&key, item));
             if matches!(expected, Ok(None)) {
-                self.candidates.extend(CandidateDifference::of(key, Some(&held), Ok(None)));
+                self.candidates.extend(CandidateDifference::compare(key, Some(&held), Ok(None)));
             }
         }
         self.pages = (0, 0);
