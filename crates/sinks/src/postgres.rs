@@ -289,13 +289,13 @@ impl PostgresSink {
         let server = asked.await?;
         if server.try_get::<_, bool>(0).unwrap_or_default() {
             let reason = "is read-only: it is a replica, not the writer; set the URL to the writer's endpoint";
-            return Err(ServingError::Broken(format!("{SETTING} {} {reason}", self.database.address())));
+            return Err(ServingError::Misconfigured(format!("{SETTING} {} {reason}", self.database.address())));
         }
         let encoding: &str = server.try_get(1).unwrap_or_default();
         if encoding != "UTF8" {
             let address = self.database.address();
             let reason = format!("{SETTING} {address} has the encoding {encoding}: create a database with UTF8");
-            return Err(ServingError::Broken(reason));
+            return Err(ServingError::Misconfigured(reason));
         }
         let table = self.table.clone();
         let schema = match self.form.source {
@@ -306,7 +306,7 @@ impl PostgresSink {
         if !pending.is_empty() {
             let (address, steps) = (self.database.address(), pending.join(", "));
             let reason = format!("{SETTING} {address} is not migrated ({steps}): run the maintenance task migrate");
-            return Err(ServingError::Broken(reason));
+            return Err(ServingError::Misconfigured(reason));
         }
         self.probe_rows(until).await
     }
@@ -323,7 +323,7 @@ fn is_fit(misfit: MisfitKind, rows: &[TableRow<'_>]) -> bool {
 /// An error that prevents the replica from processing any batch at present.
 enum ServingError {
     /// An operator has to correct it.
-    Broken(String),
+    Misconfigured(String),
     /// The error may resolve without a correction.
     Transient(String),
 }
@@ -333,7 +333,7 @@ impl From<PostgresError> for ServingError {
         match fault.kind {
             PostgresErrorKind::Unreachable => Self::Transient(fault.reason),
             PostgresErrorKind::Refused(code) if passes(&code) => Self::Transient(fault.reason),
-            _ => Self::Broken(fault.reason),
+            _ => Self::Misconfigured(fault.reason),
         }
     }
 }
@@ -367,7 +367,7 @@ impl From<MigrationError> for ServingError {
     fn from(unmigrated: MigrationError) -> Self {
         match unmigrated {
             MigrationError::Database(fault) => fault.into(),
-            other => Self::Broken(other.to_string()),
+            other => Self::Misconfigured(other.to_string()),
         }
     }
 }
@@ -381,7 +381,7 @@ impl Sink for PostgresSink {
         async {
             let reason = match timeout(CHECK_TIMEOUT, self.ask(Instant::now() + CHECK_TIMEOUT)).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(ServingError::Broken(reason))) => {
+                Ok(Err(ServingError::Misconfigured(reason))) => {
                     return Err(SinkMisconfiguredError { sink: self.name.to_string(), reason });
                 }
                 Ok(Err(ServingError::Transient(reason))) => reason,

@@ -63,7 +63,7 @@ pub enum ReplicatorError {
     OtherTable(#[from] OtherTableError),
     /// A sink cannot process any batch.
     #[error(transparent)]
-    Broken(#[from] SinkMisconfiguredError),
+    SinkMisconfigured(#[from] SinkMisconfiguredError),
     /// A failed record cannot be identified in a response.
     #[error(transparent)]
     NoPosition(#[from] MissingSequenceNumberError),
@@ -77,7 +77,7 @@ impl ReplicatorError {
             Self::NotAStreamEvent(_) => "NotAStreamEvent",
             Self::View { .. } => "StreamViewWithoutImages",
             Self::OtherTable(_) => "StreamOfAnotherTable",
-            Self::Broken(_) => "SinkMisconfigured",
+            Self::SinkMisconfigured(_) => "SinkMisconfigured",
             // A readable record has a sequence number, so the failed record is an unreadable one that the failure
             // bucket did not accept.
             Self::NoPosition(_) => "QuarantineUnavailable",
@@ -205,7 +205,7 @@ impl ReplicatorHandler {
     /// replicas, and reports a replica that may contain items of other rules.
     ///
     /// # Errors
-    /// [`ReplicatorError::Broken`], which names the sink and the setting to correct; if there are several, all are
+    /// [`ReplicatorError::SinkMisconfigured`], which names the sink and the setting to correct; if there are several, all are
     /// logged.
     pub async fn check(&self) -> Result<(), ReplicatorError> {
         let checked = join_all(self.sinks.iter().map(|sink| sink.check())).await;

@@ -91,7 +91,7 @@ impl PostgresSink {
 
     async fn rejection(&self, rows: RejectedRows, fault: PostgresError, until: Instant) -> ServingError {
         if is_row_error(&fault) {
-            ServingError::Broken(self.describe_rejection(rows, &fault, until).await)
+            ServingError::Misconfigured(self.describe_rejection(rows, &fault, until).await)
         } else {
             fault.into()
         }

@@ -97,7 +97,7 @@ impl PostgresSink {
                         }
                         continue;
                     }
-                    Err(ServingError::Broken(why) | ServingError::Transient(why)) => reason = why,
+                    Err(ServingError::Misconfigured(why) | ServingError::Transient(why)) => reason = why,
                 }
             }
             // The remaining rows would fail with the same error.
