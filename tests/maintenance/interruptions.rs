@@ -170,7 +170,7 @@ async fn an_interrupted_compaction_keeps_its_cursor_its_counts_and_its_report() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compaction_that_was_interrupted_while_it_retires_objects_counts_each_of_them_once() {
+async fn a_compaction_that_was_interrupted_while_it_supersedes_objects_counts_each_of_them_once() {
     let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20), (20, 30)]).await;
     let removed = AtomicUsize::new(0);

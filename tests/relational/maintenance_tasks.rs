@@ -105,7 +105,7 @@ async fn redrive_of_old_records_reconciles_both_replicas_with_the_source() {
     let maintenance = over_both(&scene, &store);
     let answer = task(&maintenance, json!({"task": "redrive", "run_id": "again", "dry_run": false})).await;
     assert!(answer.done);
-    assert!(scene.objects("aws/").await.is_empty(), "it is retired");
+    assert!(scene.objects("aws/").await.is_empty(), "it is moved below redriven");
     assert_eq!(store.users().await, ["kept"]);
     assert_eq!(
         store.count(&format!("deleted_at is not null and {}", is_key("deleted"))).await,

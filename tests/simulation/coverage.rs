@@ -92,7 +92,7 @@ pub(super) const EXPECTED: &[&str] = &[
     "redrive: after the tombstone expired",
     "redrive: left a failure",
     "redrive: rows for the archive",
-    "redrive: retired a failure",
+    "redrive: moved a failure below redriven",
     "maintenance: crashed",
     "task: interrupted",
     "task: continued from its cursor",

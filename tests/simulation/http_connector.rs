@@ -192,7 +192,7 @@ fn worth_seeing(request: &HttpRequest) -> Option<&'static str> {
     let put = request.method() == "PUT";
     let seen = [
         ("/failures/quarantine/", "quarantine: put"),
-        ("/failures/redriven/", "redrive: retired a failure"),
+        ("/failures/redriven/", "redrive: moved a failure below redriven"),
         ("/archive/archive/", "archive: put"),
     ];
     seen.into_iter().find(|(below, _)| put && path.starts_with(below)).map(|(_, what)| what)

@@ -60,7 +60,7 @@ impl FailureBucket {
     ///
     /// # Errors
     /// [`BucketError`]; the object is then still at its original key.
-    pub async fn retire(&self, key: &str, body: Vec<u8>) -> Result<(), BucketError> {
+    pub async fn move_to_redriven(&self, key: &str, body: Vec<u8>) -> Result<(), BucketError> {
         self.put(&format!("{REDRIVEN}{key}"), "application/json", body).await?;
         Ok(self.0.delete(key).await?)
     }

@@ -160,7 +160,8 @@ impl AppliedBatch<'_> {
     }
 
     /// Returns the age of the oldest change that was passed to the sink, at its response to a batch that arrived at
-    /// `now`. `None` if the sink neither applied a change nor lacks one: a replay is old, but the replica is not behind.
+    /// `now`. `None` if the sink neither applied a change nor lacks one: a replay is old, but the replica is not
+    /// behind.
     fn lag(&self, decided: DeduplicatedBatch<'_>, now: OffsetDateTime) -> Option<Duration> {
         if self.outcome.applied == 0 && !self.outcome.failures.iter().any(is_transient) {
             return None;
@@ -205,13 +206,13 @@ impl ReplicatorHandler {
     /// replicas, and reports a replica that may contain items of other rules.
     ///
     /// # Errors
-    /// [`ReplicatorError::SinkMisconfigured`], which names the sink and the setting to correct; if there are several, all are
-    /// logged.
+    /// [`ReplicatorError::SinkMisconfigured`], which names the sink and the setting to correct; if there are several,
+    /// all are logged.
     pub async fn check(&self) -> Result<(), ReplicatorError> {
         let checked = join_all(self.sinks.iter().map(|sink| sink.check())).await;
-        let mut broken = checked.into_iter().filter_map(Result::err);
-        let first = broken.next();
-        for other in broken {
+        let mut errors = checked.into_iter().filter_map(Result::err);
+        let first = errors.next();
+        for other in errors {
             tracing::error!(error = %other, "cannot start");
         }
         if let Some(first) = first {

@@ -1,10 +1,10 @@
 //! Merges the many small objects of a day, or of an hour, into a few large ones, sorted and deduplicated.
 //!
 //! ```text
-//! plan     select the objects to merge next                 plan.rs, pure
-//! merge    read, merge, write, and read back completely     super::merge and ndjson_writer.rs, in bounded memory
-//! record   write a manifest of the inputs and outputs       superseded/manifests/…
-//! retire   move the inputs below superseded/
+//! plan        select the objects to merge next                 plan.rs, pure
+//! merge       read, merge, write, and read back completely     super::merge and ndjson_writer.rs, in bounded memory
+//! record      write a manifest of the inputs and outputs       superseded/manifests/…
+//! supersede   move the inputs below superseded/
 //! ```
 //!
 //! No input is moved before its rows are in an object that was read back and a manifest records this. At every point in
@@ -177,13 +177,13 @@ enum StepResult {
 
 /// Counts the objects that were moved below `superseded/`, even if another could not be moved; returns the error of the
 /// move.
-async fn retired_objects(
+async fn count_superseded(
     task_run: &mut TaskRun<CompactCursor>,
-    retired: usize,
+    superseded: usize,
     fault: Option<StoreError>,
 ) -> Result<(), MergeError> {
-    if retired > 0 {
-        task_run.count("compact.superseded", retired);
+    if superseded > 0 {
+        task_run.count("compact.superseded", superseded);
         task_run.checkpoint(CompactCursor { reported: true, ..task_run.cursor().clone() }).await?;
     }
     fault.map_or(Ok(()), |fault| Err(fault.into()))
@@ -197,9 +197,9 @@ async fn step(
 ) -> Result<StepResult, MergeError> {
     let archive = context.archive()?;
     let mut listing = catalog::list_day(archive, context.table(), day).await?;
-    let left = manifest::left(archive, context.table(), day, &listing).await?;
-    let (retired, fault) = manifest::retire(archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    retired_objects(task_run, retired, fault).await?;
+    let left = manifest::remaining_inputs(archive, context.table(), day, &listing).await?;
+    let (superseded, fault) = manifest::supersede(archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    count_superseded(task_run, superseded, fault).await?;
     listing.objects.retain(|object| !left.contains(&object.key) && !task_run.cursor().corrupt.contains(&object.key));
     let period =
         MergePeriod { from: compact.from.map(ArchiveHour::from_datetime), to: compact.to, hourly: compact.hourly };
@@ -262,7 +262,7 @@ async fn step(
     });
     // After an interruption, the next invocation completes the recorded merge, and neither merges nor counts it again.
     task_run.checkpoint(CompactCursor { reported: true, ..task_run.cursor().clone() }).await?;
-    let (retired, fault) = manifest::retire(archive, &inputs).await;
-    retired_objects(task_run, retired, fault).await?;
+    let (superseded, fault) = manifest::supersede(archive, &inputs).await;
+    count_superseded(task_run, superseded, fault).await?;
     Ok(StepResult::Merged)
 }

@@ -6,14 +6,14 @@
 //! record's own, which is correct whatever the record's age. A record of the archiver becomes a row of the archive: an
 //! item that TTL removed stays removed, and readers deduplicate. Running a redrive twice therefore changes nothing.
 //!
-//! If the archive is a sink of the replicator, a record that failed in this sink alone becomes a row, and the records of
-//! a batch that failed as a whole are both reconciled and archived.
+//! If the archive is a sink of the replicator, a record that failed in this sink alone becomes a row, and the records
+//! of a batch that failed as a whole are both reconciled and archived.
 //!
 //! An object that failed in a sink for which this function is not configured is skipped, as is a batch that failed as a
 //! whole while the deployment has such a sink. The report names the setting that configures the sink.
 //!
-//! An object is retired (moved below `redriven/`) only after the effect of each of its records is confirmed. All other
-//! objects stay where they are, and the report contains the reason.
+//! An object is moved below `redriven/` only after the effect of each of its records is confirmed. All other objects
+//! stay where they are, and the report contains the reason.
 
 mod archive;
 mod replicate;
@@ -167,8 +167,8 @@ struct OpenFailure {
     body: Vec<u8>,
     failure: FailureRecord,
     targets: RedriveTargets,
-    /// The reason why the object is skipped; `None` as long as nothing prevents its retirement.
-    kept: Option<String>,
+    /// The reason why the object is skipped; `None` as long as nothing prevents the move below `redriven/`.
+    skip_reason: Option<String>,
 }
 
 /// The stores that the records of a failure object may be missing in.
@@ -196,8 +196,8 @@ impl RedriveTargets {
 
 impl OpenFailure {
     /// Skips the object. Of several reasons, the first is reported.
-    fn keep(&mut self, reason: impl Into<String>) {
-        self.kept.get_or_insert(reason.into());
+    fn skip(&mut self, reason: impl Into<String>) {
+        self.skip_reason.get_or_insert(reason.into());
     }
 }
 
@@ -230,8 +230,8 @@ impl SegmentTask for RedriveTask {
         false
     }
 
-    /// Records that were redriven before an error are confirmed, and their objects are retired, at the latest by another
-    /// run.
+    /// Records that were redriven before an error are confirmed, and their objects are moved below `redriven/`, at the
+    /// latest by another run.
     async fn run(
         &self,
         task_run: &mut TaskRun<RedriveCursor>,
@@ -282,7 +282,7 @@ impl SegmentTask for RedriveTask {
                     None => unserved.clone(),
                 };
                 if let Some(reason) = unknown {
-                    object.keep(reason);
+                    object.skip(reason);
                 }
             }
             if let Some(reason) = &self.reason {
@@ -296,8 +296,8 @@ impl SegmentTask for RedriveTask {
     }
 }
 
-/// Reads the objects. One that is not a failure record is reported and skipped. `archives` says whether the archive is a
-/// sink of the deployed replicator.
+/// Reads the objects. One that is not a failure record is reported and skipped. `archives` says whether the archive is
+/// a sink of the deployed replicator.
 async fn read(
     task_run: &mut TaskRun<RedriveCursor>,
     context: &TaskContext<'_>,
@@ -326,7 +326,7 @@ async fn read(
         match failure_record::read(&key, &body, context.functions) {
             Ok(failure) => {
                 let targets = RedriveTargets::from_failure(&failure, archives);
-                objects.push(OpenFailure { key, body, failure, targets, kept: None });
+                objects.push(OpenFailure { key, body, failure, targets, skip_reason: None });
             }
             Err(reason) => skip_unread(task_run, redrive, &key, &reason.to_string()),
         }
@@ -359,12 +359,12 @@ async fn process_page(
     for object in &mut objects {
         match millrace_shared::stream::read(&object.failure.event).map(|batch| batch.records.len()) {
             Ok(count) => drop(records.insert(object.key.clone(), count)),
-            Err(error) => object.keep(error.to_string()),
+            Err(error) => object.skip(error.to_string()),
         }
         let contradicts = object.targets == RedriveTargets { replicas: false, archive: true }
             && object.failure.reason.starts_with(CONTRADICTION);
         if contradicts || object.key.starts_with(CONTRADICTING_ROWS) {
-            object.keep("the archive contains another record of this item and sequence number: compare them manually");
+            object.skip("the archive contains another record of this item and sequence number: compare them manually");
         }
     }
     let written = replicate::redrive(context, &mut objects, invocation, redrive.dry_run).await?;
@@ -372,10 +372,10 @@ async fn process_page(
     if !redrive.dry_run {
         task_run.count("redrive.written", written);
         task_run.count("redrive.rows", rows);
-        retire(context, &mut objects).await;
+        move_to_redriven(context, &mut objects).await;
     }
     for object in &objects {
-        let (outcome, count) = match (&object.kept, redrive.dry_run) {
+        let (outcome, count) = match (&object.skip_reason, redrive.dry_run) {
             (Some(_), dry_run) => (skipped(dry_run), CountOutcome::NotProcessed),
             (None, true) => ("would_redrive", CountOutcome::Success),
             (None, false) => ("redriven", CountOutcome::Success),
@@ -390,19 +390,21 @@ async fn process_page(
             records: its_records,
             failure_reason: Some(&object.failure.reason),
             outcome,
-            reason: object.kept.as_deref(),
+            reason: object.skip_reason.as_deref(),
         });
     }
     Ok(())
 }
 
-/// Retires the objects that are done. One that cannot be moved is redriven again by another run, which changes nothing.
-async fn retire(context: &TaskContext<'_>, objects: &mut [OpenFailure]) {
-    let moves = stream::iter(objects.iter_mut().filter(|object| object.kept.is_none())).map(|object| async move {
-        if let Err(fault) = context.bucket.retire(&object.key, std::mem::take(&mut object.body)).await {
-            object.keep(fault.to_string());
-        }
-    });
+/// Moves the objects that are done below `redriven/`. One that cannot be moved is redriven again by another run, which
+/// changes nothing.
+async fn move_to_redriven(context: &TaskContext<'_>, objects: &mut [OpenFailure]) {
+    let moves =
+        stream::iter(objects.iter_mut().filter(|object| object.skip_reason.is_none())).map(|object| async move {
+            if let Err(fault) = context.bucket.move_to_redriven(&object.key, std::mem::take(&mut object.body)).await {
+                object.skip(fault.to_string());
+            }
+        });
     moves.buffer_unordered(IN_FLIGHT).collect::<()>().await;
 }
 
@@ -421,7 +423,7 @@ fn open_for(
     objects: &mut [OpenFailure],
     has_target: fn(RedriveTargets) -> bool,
 ) -> impl Iterator<Item = &mut OpenFailure> {
-    objects.iter_mut().filter(move |object| has_target(object.targets) && object.kept.is_none())
+    objects.iter_mut().filter(move |object| has_target(object.targets) && object.skip_reason.is_none())
 }
 
 /// Returns the sinks of the deployment that this function does not know, and whether the archive is one of its sinks.

@@ -54,7 +54,7 @@ impl MergeManifest {
 
 /// Returns the inputs of the day's manifests that still exist: a merge was interrupted, or an archiver wrote an object
 /// again whose rows are already merged.
-pub(super) async fn left(
+pub(super) async fn remaining_inputs(
     store: &ArchiveStore,
     table: &str,
     day: ArchiveDay,
@@ -74,12 +74,12 @@ pub(super) async fn left(
 }
 
 /// Moves these objects below `superseded/`; returns the number of moved objects, and the first error.
-pub(super) async fn retire(store: &ArchiveStore, keys: &[&str]) -> (usize, Option<StoreError>) {
+pub(super) async fn supersede(store: &ArchiveStore, keys: &[&str]) -> (usize, Option<StoreError>) {
     let moves = stream::iter(keys.iter().map(|key| store.move_to_superseded(key))).buffer_unordered(IN_FLIGHT);
-    let tally = |(retired, fault): (usize, Option<StoreError>), moved: Result<(), StoreError>| {
+    let tally = |(superseded, fault): (usize, Option<StoreError>), moved: Result<(), StoreError>| {
         std::future::ready(match moved {
-            Ok(()) => (retired + 1, fault),
-            Err(error) => (retired, fault.or(Some(error))),
+            Ok(()) => (superseded + 1, fault),
+            Err(error) => (superseded, fault.or(Some(error))),
         })
     };
     moves.fold((0, None), tally).await

@@ -56,7 +56,7 @@ pub(super) async fn redrive(context: &TaskContext<'_>, objects: &mut [OpenFailur
     for (place, (records, strange)) in batches.iter().enumerate() {
         let (selection, reason) = selected(records, objects[place].failure.function);
         if let Some(reason) = strange.clone().or(reason) {
-            objects[place].keep(reason);
+            objects[place].skip(reason);
         }
         for partition in selection.partitions {
             let whole = partitions.entry((partition.table, partition.hour)).or_default();
@@ -69,7 +69,7 @@ pub(super) async fn redrive(context: &TaskContext<'_>, objects: &mut [OpenFailur
         let count = rows.len();
         match put(context, table, hour, rows, dry_run).await {
             Ok(()) => archived += count,
-            Err(reason) => holders.into_iter().for_each(|place| objects[place].keep(reason.clone())),
+            Err(reason) => holders.into_iter().for_each(|place| objects[place].skip(reason.clone())),
         }
     }
     archived

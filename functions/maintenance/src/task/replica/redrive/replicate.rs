@@ -35,7 +35,7 @@ fn keys(object: &mut OpenFailure, context: &TaskContext<'_>) -> Vec<StaleKey> {
         }
     }
     if let Some(reason) = unknown {
-        object.keep(reason);
+        object.skip(reason);
     }
     found
 }
@@ -79,7 +79,7 @@ pub(super) async fn redrive(
     }
     for (object, keys) in holders {
         if let Some(reason) = keys.iter().find_map(|key| left.get(key)) {
-            object.keep(reason.clone());
+            object.skip(reason.clone());
         }
     }
     Ok(written)
