@@ -133,9 +133,9 @@ fn state_machine_invokes_the_maintenance_function_and_nothing_else() {
 fn state_machine_payloads_are_valid_task_requests() {
     let definition = &machine()["Definition"];
     let states = states(definition);
-    let order = r#"{% $merge([{"segments": 1, "run_id": $states.context.Execution.Name}, $states.input]) %}"#;
-    assert_eq!(states["Order"]["Assign"], json!({"order": order}));
-    let payload = r#"{% $merge([$order, {"segment": $states.input.segment, "cursor": $states.input.cursor}]) %}"#;
+    let request = r#"{% $merge([{"segments": 1, "run_id": $states.context.Execution.Name}, $states.input]) %}"#;
+    assert_eq!(states["PrepareRequest"]["Assign"], json!({"request": request}));
+    let payload = r#"{% $merge([$request, {"segment": $states.input.segment, "cursor": $states.input.cursor}]) %}"#;
     assert_eq!(states["Work"]["Arguments"]["Payload"], payload);
     let carried: Vec<&str> = states["Work"]["Output"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(carried, ["cursor", "done", "segment"], "the loop grows by what else it carries");
@@ -153,14 +153,14 @@ fn state_machine_payloads_are_valid_task_requests() {
     assert_eq!(parsed(&next).cursor.unwrap().part, 1);
 
     let sum = json!({
-        "task": "summary", "run_id": "{% $order.run_id %}", "of_task": "{% $order.task %}", "segments": "{% $order.segments %}",
+        "task": "summary", "run_id": "{% $request.run_id %}", "of_task": "{% $request.task %}", "segments": "{% $request.segments %}",
     });
     assert_eq!(states["Summary"]["Arguments"]["Payload"], sum);
     let sum = parsed(&json!({"task": "summary", "run_id": "monday", "of_task": "verify", "segments": 8}));
     assert_eq!((sum.run_id.as_str(), sum.segment.total_segments, sum.definition.name), ("monday", 8, "summary"));
     assert!(format!("{sum:?}").contains("SegmentsOf(\"verify\")"), "{sum:?}");
     // One item per segment, and at least one: a summary of no segments would report success.
-    assert_eq!(states["Segments"]["Items"], "{% [0..$max([$order.segments - 1, 0])] %}");
+    assert_eq!(states["Segments"]["Items"], "{% [0..$max([$request.segments - 1, 0])] %}");
 }
 
 /// The maximum size of a state's payload (<https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>).
@@ -168,7 +168,7 @@ const PAYLOAD_BYTES: usize = 256 * 1024;
 
 /// The variables of an expression.
 struct Scope<'s> {
-    order: &'s Value,
+    request: &'s Value,
     input: &'s Value,
     result: &'s Value,
     index: u32,
@@ -183,37 +183,37 @@ struct Execution<F> {
 
 impl<F: FnMut(&Value) -> Value> Execution<F> {
     /// Runs a request to completion; returns the last state, its output, and the largest payloads.
-    fn play(order: &Value, function: F) -> (String, Value, BTreeMap<String, usize>) {
+    fn play(request: &Value, function: F) -> (String, Value, BTreeMap<String, usize>) {
         let definition = &machine()["Definition"];
         let mut execution = Self { states: states(definition), function, largest: BTreeMap::new() };
         let start = definition["StartAt"].as_str().unwrap();
-        let (last, output) = execution.run(start, order.clone(), &Value::Null, 0);
+        let (last, output) = execution.run(start, request.clone(), &Value::Null, 0);
         (last, output, execution.largest)
     }
 
     /// Runs the states from this one on, until one ends the execution.
-    fn run(&mut self, start: &str, input: Value, order: &Value, index: u32) -> (String, Value) {
-        let (mut name, mut input, mut order) = (start.to_owned(), input, order.clone());
+    fn run(&mut self, start: &str, input: Value, request: &Value, index: u32) -> (String, Value) {
+        let (mut name, mut input, mut request) = (start.to_owned(), input, request.clone());
         loop {
             let state = self.states[&name].clone();
             self.carry(&name, &input);
             let mut result = Value::Null;
             match state["Type"].as_str().unwrap() {
                 "Map" => {
-                    let scope = Scope { order: &order, input: &input, result: &Value::Null, index };
+                    let scope = Scope { request: &request, input: &input, result: &Value::Null, index };
                     let items = evaluated(&state["Items"], &scope);
                     let start = state["ItemProcessor"]["StartAt"].as_str().unwrap().to_owned();
                     let mut outputs = Vec::new();
                     for item in items.as_array().unwrap().clone() {
                         let index = u32::try_from(item.as_u64().unwrap()).unwrap();
-                        let scope = Scope { order: &order, input: &input, result: &Value::Null, index };
+                        let scope = Scope { request: &request, input: &input, result: &Value::Null, index };
                         let selected = evaluated(&state["ItemSelector"], &scope);
-                        outputs.push(self.run(&start, selected, &order, index).1);
+                        outputs.push(self.run(&start, selected, &request, index).1);
                     }
                     result = Value::Array(outputs);
                 }
                 "Task" => {
-                    let scope = Scope { order: &order, input: &input, result: &Value::Null, index };
+                    let scope = Scope { request: &request, input: &input, result: &Value::Null, index };
                     let payload = evaluated(&state["Arguments"]["Payload"], &scope);
                     self.carry(&name, &payload);
                     result = json!({"Payload": (self.function)(&payload)});
@@ -221,7 +221,7 @@ impl<F: FnMut(&Value) -> Value> Execution<F> {
                 }
                 _ => {}
             }
-            let scope = Scope { order: &order, input: &input, result: &result, index };
+            let scope = Scope { request: &request, input: &input, result: &result, index };
             let next = state["Choices"].as_array().into_iter().flatten().find_map(|choice| {
                 let holds = evaluated(&choice["Condition"], &scope);
                 (holds == true).then(|| choice["Next"].clone())
@@ -236,10 +236,10 @@ impl<F: FnMut(&Value) -> Value> Execution<F> {
                 None => input.clone(),
             };
             self.carry(&name, &output);
-            if let Some(assigned) = state["Assign"].get("order") {
+            if let Some(assigned) = state["Assign"].get("request") {
                 let assigned = evaluated(assigned, &scope);
                 self.carry(&name, &assigned);
-                order = assigned;
+                request = assigned;
             }
             match next {
                 Some(next) => (name, input) = (next.as_str().unwrap().to_owned(), output),
@@ -276,11 +276,11 @@ fn evaluated(template: &Value, scope: &Scope<'_>) -> Value {
         r#"$merge([{"segments": 1, "run_id": $states.context.Execution.Name}, $states.input])"# => {
             merged(&[&json!({"segments": 1, "run_id": "e".repeat(80)}), scope.input])
         }
-        r#"$merge([$order, {"segment": $states.input.segment, "cursor": $states.input.cursor}])"# => {
-            merged(&[scope.order, &json!({"segment": scope.input["segment"], "cursor": scope.input["cursor"]})])
+        r#"$merge([$request, {"segment": $states.input.segment, "cursor": $states.input.cursor}])"# => {
+            merged(&[scope.request, &json!({"segment": scope.input["segment"], "cursor": scope.input["cursor"]})])
         }
-        "[0..$max([$order.segments - 1, 0])]" => {
-            (0..scope.order["segments"].as_u64().unwrap().max(1)).collect::<Vec<_>>().into()
+        "[0..$max([$request.segments - 1, 0])]" => {
+            (0..scope.request["segments"].as_u64().unwrap().max(1)).collect::<Vec<_>>().into()
         }
         "$states.context.Map.Item.Value" => scope.index.into(),
         "$states.input.differences > 0" => (scope.input["differences"].as_u64().unwrap() > 0).into(),
@@ -299,7 +299,10 @@ fn evaluated(template: &Value, scope: &Scope<'_>) -> Value {
             let (root, rest) = match path.strip_prefix("$states.") {
                 Some(rest) if rest.starts_with("input.") => (scope.input, &rest[6..]),
                 Some(rest) if rest.starts_with("result.") => (scope.result, &rest[7..]),
-                _ => (scope.order, path.strip_prefix("$order.").unwrap_or_else(|| panic!("{path} is not known here"))),
+                _ => (
+                    scope.request,
+                    path.strip_prefix("$request.").unwrap_or_else(|| panic!("{path} is not known here")),
+                ),
             };
             rest.split('.').fold(root.clone(), |value, name| value[name].clone())
         }
@@ -378,10 +381,10 @@ fn a_thousand_segments_carry_no_more_than_a_state_may() {
         ),
     ];
     for (task, at) in places {
-        let order = json!({"task": task, "segments": 1_000, "run_id": "r".repeat(128)});
+        let request = json!({"task": task, "segments": 1_000, "run_id": "r".repeat(128)});
         let mut calls = 0;
         let mut function = talkative(task, at);
-        let (last, output, largest) = Execution::play(&order, |payload: &Value| {
+        let (last, output, largest) = Execution::play(&request, |payload: &Value| {
             calls += 1;
             function(payload)
         });
@@ -396,8 +399,8 @@ fn a_thousand_segments_carry_no_more_than_a_state_may() {
 #[test]
 fn differences_end_it_in_a_state_of_their_own_and_nothing_else_does() {
     for (differences, end) in [(0, "Summed"), (3, "DifferencesFound")] {
-        let order = json!({"task": "verify", "segments": 2});
-        let (last, output, _) = Execution::play(&order, |payload: &Value| {
+        let request = json!({"task": "verify", "segments": 2});
+        let (last, output, _) = Execution::play(&request, |payload: &Value| {
             json!({"task": payload["task"], "run_id": payload["run_id"], "of_task": "verify", "done": true, "differences": differences,
                 "problems": differences,
                 "progress": {"dynamodb.missing": differences}})
@@ -557,14 +560,14 @@ fn keys_of_items_are_in_no_log() {
 
 /// The samples are the input of an execution, or of a single manual invocation.
 #[test]
-fn every_task_has_a_sample_which_is_an_order() {
+fn every_task_has_a_sample_event_that_is_a_valid_request() {
     let folder = super::workspace().join("events");
     let mut tasks = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if let Some(task) = name.strip_prefix("task-").and_then(|name| name.strip_suffix(".json")) {
-            let order = parsed(&serde_json::from_str(&source(&format!("events/{name}"))).unwrap());
-            assert_eq!(order.definition.name, task, "{name}");
+            let request = parsed(&serde_json::from_str(&source(&format!("events/{name}"))).unwrap());
+            assert_eq!(request.definition.name, task, "{name}");
             tasks.push(task.to_owned());
         }
     }

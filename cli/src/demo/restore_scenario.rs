@@ -36,18 +36,18 @@ pub(super) async fn show(
         report.check("the template has the maintenance function", false);
         return Ok(());
     };
-    let merged = ordered(report, &maintenance, json!({"task": "compact", "to": TO})).await?;
-    let audited = ordered(report, &maintenance, json!({"task": "audit"})).await?;
+    let merged = run_request(report, &maintenance, json!({"task": "compact", "to": TO})).await?;
+    let audited = run_request(report, &maintenance, json!({"task": "audit"})).await?;
     report.check("the archive is compacted and has a row for every TTL tombstone of the replica", {
         merged.get("compact.skipped") == 0 && audited.get("audit.found") > 0 && audited.get("audit.missing") == 0
     });
-    let columns = ordered(report, &maintenance, json!({"task": "export-parquet", "to": TO})).await?;
+    let columns = run_request(report, &maintenance, json!({"task": "export-parquet", "to": TO})).await?;
     report.check("the compacted rows are exported as Parquet, for queries in SQL", {
         columns.get("export-parquet.rows") > 0 && columns.get("export-parquet.rows") == merged.get("compact.rows")
     });
     queried(report, stores, duckdb, columns.get("export-parquet.rows")).await?;
-    let order = json!({"task": "restore", "user_id": "alan", "expires_in_seconds": 3_600, "dry_run": false});
-    let restored = ordered(report, &maintenance, order).await?;
+    let request = json!({"task": "restore", "user_id": "alan", "expires_in_seconds": 3_600, "dry_run": false});
+    let restored = run_request(report, &maintenance, request).await?;
     drained(stack).await?;
     let timestamp = state.alan.first().map_or(0, ApiResponse::timestamp);
     let source = stores.item(&stores.source, "alan", timestamp).await?;
@@ -76,16 +76,16 @@ pub(super) async fn show(
 }
 
 /// Runs a task to completion, and shows its counters.
-async fn ordered(
+async fn run_request(
     report: &mut DemoReport,
     maintenance: &MaintenanceHandler,
-    order: Value,
+    request: Value,
 ) -> Result<TaskProgress, DemoError> {
-    let payload = to_raw_value(&order).map_err(|error| DemoError::Api(error.to_string()))?;
+    let payload = to_raw_value(&request).map_err(|error| DemoError::Api(error.to_string()))?;
     let (now, minute) = (Clock::system().now(), Duration::from_mins(1));
     let invocation = Invocation::new(now, Instant::now(), minute, "demo".to_owned());
     let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
-    report.show(&format!("task {order}"), &answer.progress.to_string());
+    report.show(&format!("task {request}"), &answer.progress.to_string());
     Ok(answer.progress)
 }
 

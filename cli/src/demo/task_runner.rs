@@ -35,8 +35,8 @@ impl<'s> TaskRunner<'s> {
     }
 
     /// Runs a task to completion, and shows its counters.
-    pub(super) async fn run_task(&self, report: &mut DemoReport, order: &str) -> Result<TaskProgress, DemoError> {
-        let mut state: Value = serde_json::from_str(order).unwrap_or_default();
+    pub(super) async fn run_task(&self, report: &mut DemoReport, request: &str) -> Result<TaskProgress, DemoError> {
+        let mut state: Value = serde_json::from_str(request).unwrap_or_default();
         loop {
             let now = Clock::system().now();
             let invocation = Invocation::new(now, Instant::now(), TIME, new_uuid(now).to_string());
@@ -46,7 +46,7 @@ impl<'s> TaskRunner<'s> {
                 state["cursor"] = serde_json::json!(answer.cursor);
                 continue;
             };
-            report.show(order, &progress.to_string());
+            report.show(request, &progress.to_string());
             return Ok(progress);
         }
     }

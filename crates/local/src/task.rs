@@ -47,7 +47,7 @@ const MAX_TURN: Duration = Duration::from_mins(15);
 pub enum RunTaskError {
     /// The request is invalid.
     #[error(transparent)]
-    Order(#[from] InvalidRequest),
+    InvalidRequest(#[from] InvalidRequest),
     /// The request contains a segment number or a cursor, which this command sets itself for every segment.
     #[error("{0} is for a single invocation, and this command runs all segments: omit it")]
     OneInvocation(&'static str),
@@ -92,7 +92,7 @@ pub enum RunTaskError {
     NoFunction,
     /// The function's environment, the template or the stack is invalid.
     #[error(transparent)]
-    Refusal(#[from] StartError),
+    Start(#[from] StartError),
     /// The function rejected the request before it started.
     #[error(transparent)]
     Rejected(TaskError),
@@ -117,8 +117,8 @@ impl RunTaskError {
 /// A task request that is run in all of its segments.
 #[derive(Debug)]
 struct SegmentedTask {
-    task: &'static TaskDefinition,
-    order: Map<String, Value>,
+    definition: &'static TaskDefinition,
+    request: Map<String, Value>,
     run: String,
     segments: u32,
     turn: Duration,
@@ -129,19 +129,19 @@ impl SegmentedTask {
     fn parse(text: &str, clock: &Clock) -> Result<Self, RunTaskError> {
         let payload: &RawValue = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
         let invocation = invocation(TURN, clock);
-        let request = TaskRequest::parse(payload, &invocation)?;
-        if !request.definition.has_segments {
-            return Err(RunTaskError::RunsAutomatically(request.definition.name));
+        let parsed = TaskRequest::parse(payload, &invocation)?;
+        if !parsed.definition.has_segments {
+            return Err(RunTaskError::RunsAutomatically(parsed.definition.name));
         }
-        let mut order: Map<String, Value> = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
+        let mut request: Map<String, Value> = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
         for field in ["segment", "cursor"] {
-            if order.contains_key(field) {
+            if request.contains_key(field) {
                 return Err(RunTaskError::OneInvocation(field));
             }
         }
-        order.insert("run_id".to_owned(), request.run_id.clone().into());
-        let (turn, segments) = (TURN + request.extra_time(), request.segment.total_segments);
-        Ok(Self { task: request.definition, order, run: request.run_id, segments, turn })
+        request.insert("run_id".to_owned(), parsed.run_id.clone().into());
+        let (turn, segments) = (TURN + parsed.extra_time(), parsed.segment.total_segments);
+        Ok(Self { definition: parsed.definition, request, run: parsed.run_id, segments, turn })
     }
 }
 
@@ -154,59 +154,59 @@ fn invocation(turn: Duration, clock: &Clock) -> Invocation {
 ///
 /// # Errors
 /// [`RunTaskError`]; work that was confirmed before the error is not undone.
-pub async fn run(text: &str, place: TaskTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
-    let whole = SegmentedTask::parse(text, clock)?;
-    let at = Box::pin(place.open()).await?;
-    let outcome = Box::pin(run_task(&whole, &at, clock)).await;
-    at.close().await;
+pub async fn run(text: &str, target: TaskTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
+    let task = SegmentedTask::parse(text, clock)?;
+    let target = Box::pin(target.open()).await?;
+    let outcome = Box::pin(run_task(&task, &target, clock)).await;
+    target.close().await;
     outcome
 }
 
-async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
-    let (started, maintenance) = (Instant::now(), &at.maintenance);
+async fn run_task(task: &SegmentedTask, target: &ConnectedTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
+    let (started, maintenance) = (Instant::now(), &target.maintenance);
     // An estimate that only affects the length of the progress bar.
-    let items = if whole.task.scans_source {
+    let items = if task.definition.scans_source {
         maintenance.source.describe().await.map(|description| description.items).ok()
     } else {
         None
     };
-    let display = ProgressDisplay::new(whole.segments, items);
+    let display = ProgressDisplay::new(task.segments, items);
     let invoke = async |payload: Box<RawValue>, factor: u32| {
-        let turn = whole.turn.saturating_mul(factor).min(MAX_TURN);
+        let turn = task.turn.saturating_mul(factor).min(MAX_TURN);
         let invocation = invocation(turn, clock);
         Box::pin(maintenance.handle(&payload, &invocation)).await
     };
     let started_segments = Cell::new(false);
-    let tell = |answer: &TaskResponse| {
+    let report = |response: &TaskResponse| {
         started_segments.set(true);
-        display.report(answer);
+        display.report(response);
     };
-    let answer = segments::run(&whole.order, whole.segments, invoke, tell).await;
+    let response = segments::run(&task.request, task.segments, invoke, report).await;
     display.end();
-    let answer = answer.map_err(|fault| RunTaskError::from_fault(fault, started_segments.get()))?;
-    let TaskResponse { progress, sinks, differences, problems, .. } = answer;
-    let reports = reports(whole, at).await?;
+    let response = response.map_err(|fault| RunTaskError::from_fault(fault, started_segments.get()))?;
+    let TaskResponse { progress, sinks, differences, problems, .. } = response;
+    let reports = reports(task, target).await?;
     // Nothing can be imported from an export without items.
-    let is_empty = progress.get(&format!("{}.items", whole.task.name)) == 0;
-    let command = match (whole.task.command_key(&whole.run), &maintenance.archive) {
+    let is_empty = progress.get(&format!("{}.items", task.definition.name)) == 0;
+    let command = match (task.definition.command_key(&task.run), &maintenance.archive) {
         (Some(key), Some(archive)) if !is_empty => archive.text(&key).await.ok().flatten(),
         _ => None,
     };
     let command = command.map(|text| String::from_utf8_lossy(&text).into_owned());
-    let (task, run, took) = (whole.task.name, whole.run.clone(), started.elapsed());
-    Ok(TaskOutcome { task, run, progress, sinks, differences, problems, reports, command, took })
+    let (name, run, took) = (task.definition.name, task.run.clone(), started.elapsed());
+    Ok(TaskOutcome { task: name, run, progress, sinks, differences, problems, reports, command, took })
 }
 
 /// Returns the URLs of the run's reports, listed page by page. The objects with each segment's result, which have the
 /// same prefix, are left out.
-async fn reports(whole: &SegmentedTask, at: &ConnectedTarget) -> Result<Vec<String>, RunTaskError> {
-    let (prefix, mut after, mut reports) = (format!("reports/{}/", whole.run), None::<String>, Vec::new());
+async fn reports(task: &SegmentedTask, target: &ConnectedTarget) -> Result<Vec<String>, RunTaskError> {
+    let (prefix, mut after, mut reports) = (format!("reports/{}/", task.run), None::<String>, Vec::new());
     loop {
-        let page = at.maintenance.failures.list(&prefix, after.as_deref(), 1_000).await;
+        let page = target.maintenance.failures.list(&prefix, after.as_deref(), 1_000).await;
         let page = page.map_err(|fault| RunTaskError::Failed(fault.into()))?;
         let Some(last) = page.last() else { return Ok(reports) };
         after = Some(last.key.clone());
         let own = page.into_iter().filter(|object| !is_result(&object.key));
-        reports.extend(own.map(|object| format!("s3://{}/{}", at.failure_bucket, object.key)));
+        reports.extend(own.map(|object| format!("s3://{}/{}", target.failure_bucket, object.key)));
     }
 }

@@ -1148,18 +1148,18 @@ resource "aws_sfn_state_machine" "maintenance_machine" {
   definition = jsonencode({
     "Comment" = "one maintenance task, all of its segments side by side"
     "QueryLanguage" = "JSONata"
-    "StartAt" = "Order"
+    "StartAt" = "PrepareRequest"
     "States" = {
-      "Order" = {
+      "PrepareRequest" = {
         "Type" = "Pass"
         "Assign" = {
-          "order" = "{% $merge([{\"segments\": 1, \"run_id\": $states.context.Execution.Name}, $states.input]) %}"
+          "request" = "{% $merge([{\"segments\": 1, \"run_id\": $states.context.Execution.Name}, $states.input]) %}"
         }
         "Next" = "Segments"
       }
       "Segments" = {
         "Type" = "Map"
-        "Items" = "{% [0..$max([$order.segments - 1, 0])] %}"
+        "Items" = "{% [0..$max([$request.segments - 1, 0])] %}"
         "ItemSelector" = {
           "segment" = "{% $states.context.Map.Item.Value %}"
         }
@@ -1175,7 +1175,7 @@ resource "aws_sfn_state_machine" "maintenance_machine" {
               "Resource" = "arn:${data.aws_partition.current.partition}:states:::lambda:invoke"
               "Arguments" = {
                 "FunctionName" = aws_lambda_function.maintenance_function.arn
-                "Payload" = "{% $merge([$order, {\"segment\": $states.input.segment, \"cursor\": $states.input.cursor}]) %}"
+                "Payload" = "{% $merge([$request, {\"segment\": $states.input.segment, \"cursor\": $states.input.cursor}]) %}"
               }
               "Output" = {
                 "segment" = "{% $states.input.segment %}"
@@ -1246,9 +1246,9 @@ resource "aws_sfn_state_machine" "maintenance_machine" {
           "FunctionName" = aws_lambda_function.maintenance_function.arn
           "Payload" = {
             "task" = "summary"
-            "run_id" = "{% $order.run_id %}"
-            "of_task" = "{% $order.task %}"
-            "segments" = "{% $order.segments %}"
+            "run_id" = "{% $request.run_id %}"
+            "of_task" = "{% $request.task %}"
+            "segments" = "{% $request.segments %}"
           }
         }
         "Output" = "{% $states.result.Payload %}"

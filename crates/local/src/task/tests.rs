@@ -58,7 +58,7 @@ fn unknown_task() -> TaskError {
     TaskDefinition::find("restroe").unwrap_err().into()
 }
 
-fn order() -> Map<String, Value> {
+fn request() -> Map<String, Value> {
     serde_json::from_value(json!({"task": "verify", "run_id": "monday", "segments": 3})).unwrap()
 }
 
@@ -70,7 +70,7 @@ async fn every_segment_goes_on_with_its_own_cursor_and_their_counts_are_added_up
         tokio::task::yield_now().await;
         Ok(answer(&payload, 2))
     };
-    let sum = segments::run(&order(), 3, invoke, |_| told.set(told.get() + 1)).await.unwrap();
+    let sum = segments::run(&request(), 3, invoke, |_| told.set(told.get() + 1)).await.unwrap();
     assert_eq!(sum.task, "summary");
     assert_eq!(told.get(), 6, "the sum is told by itself");
     let heard = heard.into_inner();
@@ -92,7 +92,7 @@ async fn a_fault_ends_the_task_and_nothing_is_added_up() {
         asked.set(asked.get() + 1);
         Err(unknown_task())
     };
-    let fault = segments::run(&order(), 1, invoke, |_| ()).await.unwrap_err();
+    let fault = segments::run(&request(), 1, invoke, |_| ()).await.unwrap_err();
     assert_eq!((fault.kind(), asked.get()), (TaskErrorKind::Invalid, 1));
 }
 
@@ -111,7 +111,7 @@ async fn invocations_become_longer_until_the_cursor_moves() {
         }
         Ok(answer)
     };
-    segments::run(&order(), 1, invoke, |_| ()).await.unwrap();
+    segments::run(&request(), 1, invoke, |_| ()).await.unwrap();
     assert_eq!(factors.into_inner(), [1, 1, 2, 4, 8, 1]);
 }
 

@@ -56,25 +56,25 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
     /// # Errors
     /// [`InvalidRequest::Cursor`] if the cursor is not one of this task.
     pub fn resume(
-        order: &TaskRequest,
+        request: &TaskRequest,
         invocation: &Invocation,
         bucket: &FailureBucket,
     ) -> Result<Self, InvalidRequest> {
-        let task = order.definition.name;
-        let at = order.cursor.as_ref().map(|cursor| serde_json::from_str(cursor.at.get())).transpose();
+        let task = request.definition.name;
+        let at = request.cursor.as_ref().map(|cursor| serde_json::from_str(cursor.at.get())).transpose();
         let left = invocation.deadline.saturating_duration_since(Instant::now());
-        let progress = order.cursor.as_ref().map(|cursor| cursor.progress.clone()).unwrap_or_default();
-        let problems = order.cursor.as_ref().map_or_else(ProblemCounts::default, |cursor| ProblemCounts {
+        let progress = request.cursor.as_ref().map(|cursor| cursor.progress.clone()).unwrap_or_default();
+        let problems = request.cursor.as_ref().map_or_else(ProblemCounts::default, |cursor| ProblemCounts {
             differences: cursor.differences,
             problems: cursor.problems,
         });
         Ok(Self {
             task,
-            run: order.run_id.clone(),
-            segment: order.segment,
+            run: request.run_id.clone(),
+            segment: request.segment,
             bucket: bucket.clone(),
             sinks: Vec::new(),
-            part: order.cursor.as_ref().map_or(0, |cursor| cursor.part),
+            part: request.cursor.as_ref().map_or(0, |cursor| cursor.part),
             cursor: at.map_err(|error| InvalidRequest::Cursor(task, error))?.unwrap_or_default(),
             confirmed: StepWork { progress, problems, lines: Vec::new() },
             pending: StepWork::default(),

@@ -34,9 +34,12 @@ fn parsed(json: &str) -> Result<TaskRequest, String> {
 
 #[test]
 fn a_task_alone_is_enough_and_the_careful_way_is_the_default() {
-    let order = parsed(r#"{"task":"repair"}"#).unwrap();
-    assert_eq!((order.run_id.as_str(), order.segment, order.cursor.is_none()), ("request-1", ScanSegment::WHOLE, true));
-    assert_eq!((order.definition.name, order.extra_time()), ("repair", Duration::from_secs(5)));
+    let request = parsed(r#"{"task":"repair"}"#).unwrap();
+    assert_eq!(
+        (request.run_id.as_str(), request.segment, request.cursor.is_none()),
+        ("request-1", ScanSegment::WHOLE, true)
+    );
+    assert_eq!((request.definition.name, request.extra_time()), ("repair", Duration::from_secs(5)));
     let RepairTask(repair) = task(r#"{"task":"repair"}"#);
     let repair_mode = RepairMode::DryRun;
     assert_eq!(
@@ -52,7 +55,7 @@ fn a_task_alone_is_enough_and_the_careful_way_is_the_default() {
 fn task_names_are_those_that_requests_are_parsed_by() {
     for name in TASKS.iter().map(|task| task.name) {
         match parsed(&format!(r#"{{"task":"{name}"}}"#)) {
-            Ok(order) => assert_eq!(order.definition.name, name),
+            Ok(request) => assert_eq!(request.definition.name, name),
             Err(error) => assert!(error.starts_with(&format!("{name} needs ")), "{error}"),
         }
     }
@@ -70,8 +73,8 @@ fn task_names_are_those_that_requests_are_parsed_by() {
 fn all_fields_of_a_task_are_taken() {
     let json = r#"{"task":"redrive","run_id":"monday","segment":2,"segments":4,"cursor":null,"dry_run":false,
         "prefix":"quarantine/archiver/","from":"2026-11-24T08:00:00Z","to":"2026-11-25T08:00:00+01:00","error_contains":"large"}"#;
-    let order = parsed(json).unwrap();
-    assert_eq!((order.run_id.as_str(), order.segment), ("monday", ScanSegment { segment: 2, total_segments: 4 }));
+    let request = parsed(json).unwrap();
+    assert_eq!((request.run_id.as_str(), request.segment), ("monday", ScanSegment { segment: 2, total_segments: 4 }));
     let redrive: RedriveTask = task(json);
     assert!(!redrive.dry_run && redrive.from < redrive.to && redrive.reason.as_deref() == Some("large"));
     assert_eq!(redrive.prefixes, ["quarantine/archiver/"]);
@@ -169,21 +172,21 @@ fn segment_results_are_those_of_segments_that_are_done() {
     let result = |done| {
         format!(r#"{{"task":"verify","done":{done},"progress":{{"source.items":1}},"differences":2,"problems":3}}"#)
     };
-    let order = |results: &[String]| format!(r#"{{"task":"summary","segment_results":[{}]}}"#, results.join(","));
-    let SummaryTask::Results(results) = task(&order(&[result(true), result(true)])) else {
+    let request = |results: &[String]| format!(r#"{{"task":"summary","segment_results":[{}]}}"#, results.join(","));
+    let SummaryTask::Results(results) = task(&request(&[result(true), result(true)])) else {
         panic!("a summary of results");
     };
     assert_eq!(results.iter().map(|result| (result.differences, result.problems)).collect::<Vec<_>>(), [(2, 3); 2]);
-    let error = parsed(&order(&[result(true), result(false)])).unwrap_err();
+    let error = parsed(&request(&[result(true), result(false)])).unwrap_err();
     assert!(error.starts_with("segment_results is a list in which entry 1 belongs to a segment"), "{error}");
 }
 
 #[test]
 fn a_cursor_of_another_task_or_segment_is_refused_by_name() {
     let cursor = r#"{"task":"verify","run_id":"monday","segment":1,"segments":2,"part":3,"progress":{"x":1},"differences":0,"problems":0,"at":[]}"#;
-    let order = parsed(&format!(r#"{{"task":"verify","segment":1,"segments":2,"cursor":{cursor}}}"#)).unwrap();
-    assert_eq!(order.run_id, "monday", "a run continues under its ID");
-    assert_eq!(order.cursor.unwrap().part, 3);
+    let request = parsed(&format!(r#"{{"task":"verify","segment":1,"segments":2,"cursor":{cursor}}}"#)).unwrap();
+    assert_eq!(request.run_id, "monday", "a run continues under its ID");
+    assert_eq!(request.cursor.unwrap().part, 3);
     for other in [r#""task":"backfill","segment":1,"segments":2"#, r#""task":"verify","segment":0,"segments":2"#] {
         let error = parsed(&format!(r#"{{{other},"cursor":{cursor}}}"#)).unwrap_err();
         assert!(error.contains("the cursor belongs to verify, segment 1 of 2 but this is"), "{error}");
