@@ -444,7 +444,7 @@ fn a_replica_that_feeds_the_table_is_refused() {
         let arguments = ["Orders", "--replica-table", COPY, "--endpoint-url", &account.url];
         let (code, report) = AttachProgram::with_credentials().report(&arguments);
         assert_eq!((code, &report["findings"][0]["subject"]), (Some(1), &json!("replica")), "{variables}: {report}");
-        assert!(report["findings"][0]["text"].as_str().unwrap().contains("round in a circle"), "{report}");
+        assert!(report["findings"][0]["text"].as_str().unwrap().contains("replicated in a loop"), "{report}");
         let delete =
             "aws lambda delete-event-source-mapping --region eu-west-1 --uuid 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
         assert_eq!(report["findings"][0]["commands"], json!([delete]), "{report}");

@@ -226,7 +226,7 @@ async fn a_replica_that_another_replicator_copies_back_is_refused_with_the_comma
             for part in [
                 "sink dynamodb: back-ReplicatorFunction-1 reads",
                 &stream,
-                "round in a circle",
+                "replicated in a loop",
                 "aws lambda delete-event-source-mapping --region dynoxide --uuid u-2",
                 &format!("millrace attach {source_arn} --replica-table ARN"),
             ] {

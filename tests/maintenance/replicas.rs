@@ -374,10 +374,13 @@ async fn a_replica_that_cannot_mirror_the_source_is_rejected_before_the_task() {
     create_table(&replicas.scene.dynamodb, "Other", &[("pk", "S")]).await;
     let other = replica("wrong", "Other");
     // The engine has one Region, so this is the source table.
-    let circle = json!({"name": "wrong", "sink": "dynamodb", "table": SOURCE, "region": "us-east-2"});
+    let own_source = json!({"name": "wrong", "sink": "dynamodb", "table": SOURCE, "region": "us-east-2"});
     for (wrong, reasons) in [
         (other, ["the replica's key is pk (S)", "the source's key is user_id (S), timestamp (N)"]),
-        (circle, ["is the source table", "set REPLICATION /replicas/1/table (parameter Replication) to another table"]),
+        (
+            own_source,
+            ["is the source table", "set REPLICATION /replicas/1/table (parameter Replication) to another table"],
+        ),
     ] {
         let document = document(&[replica("copy", COPY), wrong]);
         let maintenance = replicas.maintenance(&document, &document).await;

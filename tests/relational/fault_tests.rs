@@ -163,7 +163,7 @@ async fn rows_that_somebody_else_holds_are_waited_for_until_the_time_is_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_invocations_over_the_same_rows_never_wait_for_each_other_in_a_circle() {
+async fn two_invocations_over_the_same_rows_never_deadlock() {
     let store = RelationalStore::start().await;
     let rounds = 12_u64;
     let worker = |own: u64, url: String| async move {

@@ -59,7 +59,7 @@ async fn each_error_names_the_field_the_fix_and_a_command() {
     let absent = rig.replicator_over("Absent").check().await.unwrap_err().to_string();
     let role = check_with_role(StatusCode::FORBIDDEN, "AccessDenied").await.unwrap_err();
     let label = replica_stream(&rig, true).await.unwrap();
-    let circle = rig.replicator().handle(&event(&[replicated("a", 1, label)]), &invocation()).await.unwrap_err();
+    let looped = rig.replicator().handle(&event(&[replicated("a", 1, label)]), &invocation()).await.unwrap_err();
     let former = MappingNotReadyError::FormerStream {
         uuid: "u-1".to_owned(),
         function: "replicator".to_owned(),
@@ -112,7 +112,7 @@ async fn each_error_names_the_field_the_fix_and_a_command() {
         ),
         (
             "a replica that feeds the source",
-            circle.to_string(),
+            looped.to_string(),
             [
                 "carries _rev with a revision of the replica's stream",
                 "set REPLICA_TABLE (parameter ReplicaTableArn) to another table",

@@ -158,11 +158,11 @@ async fn a_replica_that_is_the_source_is_rejected_before_the_first_batch() {
     let arn = rig.create_table("Orders", &[("user_id", "S"), ("timestamp", "N")]).await;
     let document = json!({"version": 1, "replicas": [
         {"name": "copy", "sink": "dynamodb", "table": COPY},
-        {"name": "circle", "sink": "dynamodb", "table": "Orders"},
+        {"name": "loop", "sink": "dynamodb", "table": "Orders"},
     ]});
     let variables = [("REPLICATION", &*document.to_string()), ("SOURCE_TABLE_ARN", &*arn)];
     let fault = rig.replicator_of(&variables, rig.dynamodb.clone()).check().await.unwrap_err().to_string();
-    assert!(fault.contains("sink circle: the replica") && fault.contains("is the source table"), "{fault}");
+    assert!(fault.contains("sink loop: the replica") && fault.contains("is the source table"), "{fault}");
     assert!(fault.contains("set REPLICATION /replicas/1/table (parameter Replication) to another table"), "{fault}");
     // Without the ARN, the first batch shows it.
     let record = EventBuilder::named("a", 1, "Ada").record();
@@ -170,7 +170,7 @@ async fn a_replica_that_is_the_source_is_rejected_before_the_first_batch() {
     let replicator = rig.replicator_of(&[("REPLICATION", &*document.to_string())], rig.dynamodb.clone());
     replicator.check().await.unwrap();
     let fault = replicator.handle(&event_of(&[record]), &invocation()).await.unwrap_err();
-    assert!(fault.name() == "SinkMisconfigured" && fault.to_string().contains("sink circle"), "{fault}");
+    assert!(fault.name() == "SinkMisconfigured" && fault.to_string().contains("sink loop"), "{fault}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use millrace_local::table_description::{
     KeyAttribute, StreamViewType, TableArn, TableCapacity, TableDescription, TimeToLive,
 };
 
-use millrace_maintenance::circle::{FeedingFunction, delete_mapping_command};
+use millrace_maintenance::replication_loop::{FeedingFunction, delete_mapping_command};
 use millrace_shared::replica_item::ReservedNames;
 use millrace_shared::table_reader::create_table_command;
 use millrace_sinks::document::RoleArn;

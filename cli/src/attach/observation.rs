@@ -1,7 +1,7 @@
 //! The state of a table and its surroundings, and the calls that were not made or were refused: [`TableObservation`].
 
 use millrace_local::table_description::{TableArn, TableDescription};
-use millrace_maintenance::circle::FeedingFunction;
+use millrace_maintenance::replication_loop::FeedingFunction;
 
 /// A read-only call whose result is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]

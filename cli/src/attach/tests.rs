@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use millrace_local::table_description::{GlobalReplica, KeyAttribute, KeyType, StreamViewType, TableCapacity};
-use millrace_maintenance::circle::FeedingFunction;
+use millrace_maintenance::replication_loop::FeedingFunction;
 
 use super::findings::{FindingSeverity, TableFinding, key_parameter};
 use super::observation::{CheckResult, KeyObservation, ReplicaObservation, SkipReason, SkippedCall, StreamReader};

@@ -201,7 +201,7 @@ impl<'a> TemplateScopes<'a> {
         problem.to_owned()
     }
 
-    /// Reports a value that depends on itself, once: each of the values on the circle depends on itself.
+    /// Reports a value that depends on itself, once: each of the values on the cycle depends on itself.
     fn value_cycle(&self, scope: usize, line: usize) -> String {
         let reason = "a value depends on itself";
         if self.problems.borrow().iter().any(|problem| problem.ends_with(reason)) {

@@ -202,7 +202,7 @@ impl DynamoDbSink {
     ///
     /// Such a record would be quarantined, because the revision is a reserved attribute, and every other record of that
     /// replicator, too.
-    fn reject_circle(&self, schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<(), SinkMisconfiguredError> {
+    fn reject_loop(&self, schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<(), SinkMisconfiguredError> {
         let Some(ReplicaStream { arn: stream_arn, label }) = &schema.stream else { return Ok(()) };
         let is_fed = |change: &&&Change<'_>| {
             self.requests.carried_revision(change).is_some_and(|revision| revision.label() == *label)
@@ -285,7 +285,7 @@ impl DynamoDbSink {
             Err(reason) => return Ok(SinkOutcome::all_failed(changes, &reason)),
         };
         self.reject_self_replication(&schema, decided.changes)?;
-        self.reject_circle(&schema, decided.changes)?;
+        self.reject_loop(&schema, decided.changes)?;
         let misfit = |change: &&Change<'_>| self.key_mismatch(&schema, change);
         let misfits: Vec<Option<String>> = changes.iter().map(misfit).collect();
         if let (Some(first), Some(Some(misfit))) = (changes.first(), misfits.first())

@@ -267,7 +267,7 @@ mod tests {
         let elsewhere = [&variables[..], &[("REPLICA_REGION", "us-east-2")]].concat();
         assert!(parse(&elsewhere).is_ok(), "a table of that name in another Region is another table");
         let document = r#"{"version":1,"replicas":[{"name":"copy","sink":"dynamodb","table":"Copy"},
-            {"name":"circle","sink":"dynamodb","table":"Users"}]}"#;
+            {"name":"loop","sink":"dynamodb","table":"Users"}]}"#;
         variables[1] = ("REPLICATION", document);
         let problems = parse(&variables).unwrap_err();
         assert!(problems.contains("REPLICATION /replicas/1/table is \"Users\", which is SOURCE_TABLE"), "{problems}");

@@ -13,11 +13,11 @@ use millrace_sinks::document_object::read_document;
 use millrace_sinks::{SinkName, SinkSetting, postgres};
 use tokio::time::timeout;
 
-use crate::circle::{ReplicationCircleError, feeding_functions};
 use crate::lambda_client::LambdaClient;
+use crate::replication_loop::{ReplicationLoopError, feeding_functions};
 
 /// The time limit of the search for functions that feed the source.
-const CIRCLE_TIMEOUT: Duration = Duration::from_secs(10);
+const LOOP_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The sinks of the deployment cannot be determined.
 #[derive(Debug, thiserror::Error)]
@@ -190,21 +190,21 @@ impl DeployedReplicator {
     /// awaited longer than 10 seconds: the Region of a replica may be out of a network's reach.
     ///
     /// # Errors
-    /// [`ReplicationCircleError`] if there is such a function. That it cannot be determined is logged.
-    pub async fn refuse_circle(
+    /// [`ReplicationLoopError`] if there is such a function. That it cannot be determined is logged.
+    pub async fn reject_loop(
         &self,
         sink: &str,
         stream_arn: &str,
         source_arn: &str,
-    ) -> Result<(), ReplicationCircleError> {
+    ) -> Result<(), ReplicationLoopError> {
         let (Some(s3), Ok(source)) = (&self.s3, TableAddress::parse(source_arn)) else { return Ok(()) };
         let region = stream_arn.split(':').nth(3).unwrap_or_default().to_owned();
         let lambda = self.client.in_region(region);
         let search = Box::pin(feeding_functions(&lambda, s3, stream_arn, &source));
-        let unknown = match timeout(CIRCLE_TIMEOUT, search).await {
+        let unknown = match timeout(LOOP_CHECK_TIMEOUT, search).await {
             Ok(Ok(feeding)) => {
                 let Some(feeding) = feeding.into_iter().next() else { return Ok(()) };
-                return Err(ReplicationCircleError {
+                return Err(ReplicationLoopError {
                     sink: sink.to_owned(),
                     stream: stream_arn.to_owned(),
                     function: feeding.name,

@@ -120,7 +120,7 @@ impl MaintenanceHandler {
         }
         for replica in replicas {
             if let Some(stream) = replica.stream_arn() {
-                self.deployment.refuse_circle(replica.name(), &stream, &source.arn).await?;
+                self.deployment.reject_loop(replica.name(), &stream, &source.arn).await?;
             }
         }
         Ok(())

@@ -16,7 +16,6 @@
 pub mod archive_objects;
 pub mod archive_scan;
 pub mod catalog;
-pub mod circle;
 pub mod config;
 pub mod deployment;
 pub mod failure_bucket;
@@ -29,6 +28,7 @@ pub mod parquet;
 pub mod progress;
 pub mod reconcile;
 pub mod repair;
+pub mod replication_loop;
 pub mod row_versions;
 pub mod source;
 pub mod task;

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use crate::archive_scan::ArchiveScanError;
-use crate::circle::ReplicationCircleError;
 use crate::deployment::{SinksUnknownError, UnknownSinkError};
 use crate::failure_bucket::BucketError;
 use crate::mapping::MappingNotReadyError;
 use crate::repair::ReconcileError;
+use crate::replication_loop::ReplicationLoopError;
 use crate::source::{OtherKeyError, SourceTableError};
 
 /// The kind of an error. Its text is the error name that the state machine matches.
@@ -131,7 +131,7 @@ impl ClassifiedError for MappingNotReadyError {
     }
 }
 
-impl ClassifiedError for ReplicationCircleError {
+impl ClassifiedError for ReplicationLoopError {
     fn kind(&self) -> TaskErrorKind {
         TaskErrorKind::PreconditionFailed
     }

@@ -1,4 +1,4 @@
-//! Replication circles: functions that read the stream of a replica and replicate to the source
+//! Replication loops: functions that read the stream of a replica and replicate to the source
 //! ([`feeding_functions`]).
 
 use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
@@ -51,7 +51,7 @@ impl FeedUnknownError {
      table; millrace attach {source_arn} --replica-table ARN checks it and writes the files to deploy",
     delete_mapping_command(stream, mapping_uuid)
 )]
-pub struct ReplicationCircleError {
+pub struct ReplicationLoopError {
     /// The sink's name.
     pub sink: String,
     /// The ARN of the replica's stream.
