@@ -2,7 +2,7 @@
 //!
 //! A replication document gives a table its name and its typed columns ([`PostgresSink::with_table`]). The table of the
 //! users service is declared by the document of that service ([`PostgresSink::new`]); it accepts only users, and search
-//! adds its indexes to it. The form of a table (`form`) converts an item to the values of its columns.
+//! adds its indexes to it. The layout of a table (`table_layout`) converts an item to the values of its columns.
 //!
 //! The statement (`statement`) writes every row whose key has no row or one with a lower revision, and counts the
 //! results, in one round trip. A removed item leaves a tombstone: its row with `deleted_at`, its key and its
@@ -19,12 +19,12 @@
 //! rows in another order than that of their keys (two invocations would wait for each other), or using a plan that was
 //! made for an empty table (see `statement::SETUP`).
 
-mod form;
 mod migrations;
 mod rejection;
 mod replica;
 mod row;
 mod statement;
+mod table_layout;
 mod table_migration;
 mod write;
 
@@ -49,8 +49,8 @@ use tokio_postgres::error::SqlState;
 
 use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome};
 use crate::document::{PostgresTable, users_table};
-use form::{MisfitKind, RowEncodeError, TableForm};
 use row::TableRow;
+use table_layout::{MisfitKind, RowEncodeError, TableLayout};
 use write::{RowFailure, UpsertCounts, UpsertMode, UpsertOutput};
 
 pub use migrations::{MigrationError, PostgresSchema, grant_app_role, migrate, migrate_table, pending};
@@ -76,7 +76,7 @@ pub struct PostgresSink {
     /// The setting that declares the table, for errors.
     setting: String,
     table: PostgresTable,
-    form: TableForm,
+    layout: TableLayout,
     database: PostgresDatabase,
     tombstone: time::Duration,
     /// The time of the next purge, in epoch seconds.
@@ -106,7 +106,7 @@ impl PostgresSink {
         Self {
             name: SinkName::from_static(NAME),
             setting: SETTING.to_owned(),
-            form: TableForm::for_users(&table),
+            layout: TableLayout::for_users(&table),
             table,
             database,
             tombstone,
@@ -119,13 +119,13 @@ impl PostgresSink {
     /// place in the replication document, for errors.
     #[must_use]
     pub fn with_table(self, name: SinkName, setting: String, table: PostgresTable) -> Self {
-        Self { name, setting, form: TableForm::for_any_source(&table), table, ..self }
+        Self { name, setting, layout: TableLayout::for_any_source(&table), table, ..self }
     }
 
     /// Replaces the columns of the users service by those of this table, which has them and may have others.
     #[must_use]
     pub fn with_users_table(self, table: PostgresTable) -> Self {
-        Self { form: TableForm::for_users(&table), table, ..self }
+        Self { layout: TableLayout::for_users(&table), table, ..self }
     }
 
     /// Returns the database client.
@@ -167,7 +167,7 @@ impl PostgresSink {
     ) -> (Vec<TableRow<'c>>, Vec<(usize, RowEncodeError)>) {
         let (mut rows, mut refused) = (Vec::with_capacity(settled.len()), Vec::new());
         for (place, change) in settled.iter().enumerate() {
-            match TableRow::from_change(&self.form, place, change, now) {
+            match TableRow::from_change(&self.layout, place, change, now) {
                 Ok(row) => rows.push(row),
                 Err(reason) => refused.push((place, reason)),
             }
@@ -185,8 +185,8 @@ impl PostgresSink {
         until: Instant,
     ) -> Option<String> {
         let (_, first) = refused.first()?;
-        let misfit = self.form.misfit(first)?;
-        let is_unfit = |(_, refused): &(usize, RowEncodeError)| self.form.misfit(refused) == Some(misfit);
+        let misfit = self.layout.misfit(first)?;
+        let is_unfit = |(_, refused): &(usize, RowEncodeError)| self.layout.misfit(refused) == Some(misfit);
         if is_fit(misfit, rows) || !refused.iter().all(is_unfit) || self.has_fitted(misfit, change) {
             return None;
         }
@@ -195,16 +195,16 @@ impl PostgresSink {
             return Some(format!("{setting} accepts only user records, but {}: leave it unset", RowError::Key));
         }
         // An execution environment that has just started has seen nothing, but the table shows what has fitted.
-        let sql = self.form.statements.sample.as_str();
+        let sql = self.layout.statements.sample.as_str();
         let asked = self.database.run(until, |session| async move { session.client().query(sql, &[]).await });
-        let fits = |row: &Row| row.try_get(0).is_ok_and(|item| self.form.values(item).is_ok());
+        let fits = |row: &Row| row.try_get(0).is_ok_and(|item| self.layout.values(item).is_ok());
         match asked.await {
             Ok(rows) if rows.iter().any(fits) => None,
             Ok(_) => Some(format!(
                 "{setting}: no item fits the columns of the table {}, so they are misconfigured: {first}; correct the \
                  column{}",
-                self.form.table,
-                match self.form.source {
+                self.layout.table,
+                match self.layout.source {
                     SourceSchema::Users => ", or remove it from the replication document",
                     SourceSchema::Any => ", or set otherwise to \"null\"",
                 }
@@ -224,7 +224,7 @@ impl PostgresSink {
             return;
         }
         metric::UNFIT_VALUES.increment([&*self.name], count as u64);
-        let columns = self.form.columns.definitions();
+        let columns = self.layout.columns.definitions();
         let name = |column: usize| columns.get(column).map_or("", |column| column.name.as_str());
         let columns: Vec<String> = counts.iter().map(|(column, count)| format!("{}: {count}", name(*column))).collect();
         tracing::warn!(
@@ -264,7 +264,7 @@ impl PostgresSink {
         }
         let before = invocation.now - self.tombstone;
         let purged = self.database.run(invocation.deadline, |session| async move {
-            let statement = session.statement(&self.form.statements.purge).await?;
+            let statement = session.statement(&self.layout.statements.purge).await?;
             session.client().execute(&statement, &[&before, &PURGE_ROWS]).await
         });
         let pause = match purged.await {
@@ -298,7 +298,7 @@ impl PostgresSink {
             return Err(ServingError::Misconfigured(reason));
         }
         let table = self.table.clone();
-        let schema = match self.form.source {
+        let schema = match self.layout.source {
             SourceSchema::Users => PostgresSchema { users: Some(table), tables: Vec::new() },
             SourceSchema::Any => PostgresSchema { users: None, tables: vec![table] },
         };

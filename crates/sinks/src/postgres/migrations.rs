@@ -181,7 +181,7 @@ pub async fn grant_app_role(database: &PostgresDatabase, user: &str, until: Inst
     Ok(asked.await?)
 }
 
-/// Brings a table to its declared form on a connection that has the lock.
+/// Brings a table to its declared layout on a connection that has the lock.
 async fn migrate_locked(
     database: &PostgresDatabase,
     client: &Client,

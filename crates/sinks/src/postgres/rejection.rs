@@ -47,7 +47,7 @@ impl PostgresSink {
     /// Checks whether the table accepts a tombstone and an item.
     pub(super) async fn probe_rows(&self, until: Instant) -> Result<(), ServingError> {
         self.probe_tombstone(until).await?;
-        match self.probe(&self.form.statements.probe_item, until).await {
+        match self.probe(&self.layout.statements.probe_item, until).await {
             Ok(_) => Ok(()),
             Err(fault) => Err(self.rejection(RejectedRows::Items, fault, until).await),
         }
@@ -55,7 +55,7 @@ impl PostgresSink {
 
     /// Checks whether the table accepts a tombstone, which has no value of an item.
     pub(super) async fn probe_tombstone(&self, until: Instant) -> Result<(), ServingError> {
-        match self.probe(&self.form.statements.probe_tombstone, until).await {
+        match self.probe(&self.layout.statements.probe_tombstone, until).await {
             Ok(_) => Ok(()),
             Err(fault) => Err(self.rejection(RejectedRows::All, fault, until).await),
         }
@@ -63,7 +63,7 @@ impl PostgresSink {
 
     /// Returns whether the table would accept an item that it has once more. A table without an item accepts none.
     async fn accepts_stored_items(&self, until: Instant) -> Result<bool, PostgresError> {
-        self.probe(&self.form.statements.probe_stored, until).await
+        self.probe(&self.layout.statements.probe_stored, until).await
     }
 
     /// Returns whether the table would accept an item although it rejects this one. A value that is too long for an index
@@ -74,7 +74,7 @@ impl PostgresSink {
         until: Instant,
     ) -> Result<bool, PostgresError> {
         Ok(self.accepts_stored_items(until).await?
-            || (is_index_limit(fault) && self.probe(&self.form.statements.probe_item, until).await.is_ok()))
+            || (is_index_limit(fault) && self.probe(&self.layout.statements.probe_item, until).await.is_ok()))
     }
 
     /// Returns whether the row of a probe was accepted.
@@ -99,7 +99,7 @@ impl PostgresSink {
 
     /// Returns the error of a table that rejects all of these rows, with the column and the fix.
     pub(super) async fn describe_rejection(&self, rows: RejectedRows, fault: &PostgresError, until: Instant) -> String {
-        let name = &self.form.table;
+        let name = &self.layout.table;
         let table = format!("public.{}", name.quoted());
         let what = match rows {
             RejectedRows::All => "row",
@@ -121,7 +121,7 @@ impl PostgresSink {
                 format!("its constraint {constraint:?}{} rejects it; run: {drop}", listed(columns.as_deref()))
             }
             (None, None) => {
-                let declared = self.form.columns.definitions().iter().map(|column| column.name.as_str());
+                let declared = self.layout.columns.definitions().iter().map(|column| column.name.as_str());
                 let declared: Vec<&str> = declared.chain(SEARCH_COLUMNS).collect();
                 match self.names(GENERATED_COLUMNS, &declared, until).await.unwrap_or_default().as_slice() {
                     [] => "check its triggers and the types of the columns that were added to it".to_owned(),
@@ -138,7 +138,7 @@ impl PostgresSink {
 
     /// Returns the names that a query of the catalog for the table and this parameter finds; `None` if it finds no row.
     async fn names(&self, sql: &str, parameter: &(dyn ToSql + Sync), until: Instant) -> Option<Vec<String>> {
-        let table = &self.form.table.as_str();
+        let table = &self.layout.table.as_str();
         let asked = self
             .database
             .run(until, |session| async move { session.client().query_opt(sql, &[table, parameter]).await });

@@ -30,10 +30,10 @@ impl Replica for PostgresSink {
         async move {
             // A key that this table cannot store is not in it.
             let known: Vec<(usize, &CanonicalKey)> =
-                keys.iter().enumerate().filter(|(_, key)| self.form.check_key(key).is_ok()).collect();
+                keys.iter().enumerate().filter(|(_, key)| self.layout.check_key(key).is_ok()).collect();
             let texts: &Vec<&str> = &known.iter().map(|(_, key)| key.as_str()).collect();
             let asked = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
-                let statement = session.statement(&self.form.statements.read).await?;
+                let statement = session.statement(&self.layout.statements.read).await?;
                 session.client().query(&statement, &[texts]).await
             });
             let rows = asked.await.map_err(|fault| self.unread_fault(fault))?;
@@ -70,9 +70,9 @@ impl Replica for PostgresSink {
                 let statement = match after {
                     Some(key) => {
                         parameters.push(key);
-                        session.statement(&self.form.statements.scan_next_page).await?
+                        session.statement(&self.layout.statements.scan_next_page).await?
                     }
-                    None => session.statement(&self.form.statements.scan).await?,
+                    None => session.statement(&self.layout.statements.scan).await?,
                 };
                 session.client().query(&statement, &parameters).await
             });
@@ -90,7 +90,7 @@ impl Replica for PostgresSink {
     }
 
     fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
-        TableRow::from_write(&self.form, 0, write, now).err().map(|refused| refused.to_string())
+        TableRow::from_write(&self.layout, 0, write, now).err().map(|refused| refused.to_string())
     }
 
     fn put<'s>(
@@ -107,7 +107,7 @@ impl PostgresSink {
         let mut puts = vec![WriteResult::ConditionFailed; writes.len()];
         let mut rows = Vec::with_capacity(writes.len());
         for (index, write) in writes.iter().enumerate() {
-            match TableRow::from_write(&self.form, index, write, invocation.now) {
+            match TableRow::from_write(&self.layout, index, write, invocation.now) {
                 Ok(row) => rows.push(row),
                 Err(refused) => puts[index] = WriteResult::Permanent(refused.to_string()),
             }
@@ -162,12 +162,12 @@ impl PostgresSink {
         rows: &[Row],
         item: usize,
     ) -> Result<(), ReplicaReadError> {
-        let Some(sql) = &self.form.statements.differing else { return Ok(()) };
+        let Some(sql) = &self.layout.statements.differing else { return Ok(()) };
         let (mut differing, mut compared) = (Vec::new(), Vec::new());
         for (index, ((key, held), row)) in held.iter().zip(rows).enumerate() {
             let (Some(Ok(revision)), Some(_)) = (&held.revision, held.item()) else { continue };
             let text: &str = row.try_get(item).map_err(|error| self.unread(&error))?;
-            match TableRow::from_stored(&self.form, index, key, *revision, text) {
+            match TableRow::from_stored(&self.layout, index, key, *revision, text) {
                 Ok(row) => compared.push(row),
                 // The document has changed: this item would be rejected today.
                 Err(_) => differing.push(index),
@@ -181,7 +181,7 @@ impl PostgresSink {
         }
         let (until, mut open) = (Instant::now() + READ_TIMEOUT, vec![&compared[..]]);
         while let Some(rows) = open.pop() {
-            let lists = &RowArrays::from_rows(&self.form, rows);
+            let lists = &RowArrays::from_rows(&self.layout, rows);
             let asked = self.database.run(until, |session| async move {
                 let statement = session.statement(sql).await?;
                 session.client().query(&statement, &lists.comparing()).await
@@ -224,7 +224,7 @@ impl PostgresSink {
     }
 
     fn malformed(&self, what: &str) -> ReplicaReadError {
-        let reason = format!("{} contains {what} in the table {}", super::SETTING, self.form.table);
+        let reason = format!("{} contains {what} in the table {}", super::SETTING, self.layout.table);
         ReplicaReadError { sink: self.name.to_string(), reason }
     }
 }

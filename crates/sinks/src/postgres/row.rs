@@ -8,7 +8,7 @@ use millrace_transform::columns::{ColumnDefinition, ColumnType, ColumnValue, Col
 use time::{Date, OffsetDateTime};
 use tokio_postgres::types::ToSql;
 
-use super::form::{RowEncodeError, TableForm};
+use super::table_layout::{RowEncodeError, TableLayout};
 use crate::{ReplicaCondition, ReplicaWrite, WriteTarget};
 
 /// A row to be written.
@@ -31,15 +31,15 @@ pub(super) struct TableRow<'a> {
 impl<'a> TableRow<'a> {
     /// Returns the row for a change; a tombstone gets the time `now`.
     pub(super) fn from_change(
-        form: &TableForm,
+        layout: &TableLayout,
         index: usize,
         change: &'a Change<'_>,
         now: OffsetDateTime,
     ) -> Result<Self, RowEncodeError> {
         let key = change.key.canonical();
-        let row = Self::bare(form, index, key, change.revision, change.approximate_creation_time)?;
+        let row = Self::bare(layout, index, key, change.revision, change.approximate_creation_time)?;
         match change.effect {
-            ChangeKind::Write { image: Some(image) } => row.holding(form, Cow::Borrowed(image.get())),
+            ChangeKind::Write { image: Some(image) } => row.with_item(layout, Cow::Borrowed(image.get())),
             ChangeKind::Write { image: None } => Err(RowEncodeError::View),
             ChangeKind::Remove { expired, .. } => Ok(Self { gone: Some(now), expired, ..row }),
         }
@@ -47,40 +47,40 @@ impl<'a> TableRow<'a> {
 
     /// Returns the row for a write that does not come from the stream.
     pub(super) fn from_write(
-        form: &TableForm,
+        layout: &TableLayout,
         index: usize,
         write: &ReplicaWrite<'a>,
         now: OffsetDateTime,
     ) -> Result<Self, RowEncodeError> {
-        let mut row = Self::bare(form, index, write.key, write.revision, None)?;
+        let mut row = Self::bare(layout, index, write.key, write.revision, None)?;
         if let ReplicaCondition::Revision(Some(there)) = write.over {
             row.expected = Some(there.encode());
         }
         match write.target {
-            WriteTarget::Item(item) => row.holding(form, Cow::Owned(item.encode())),
+            WriteTarget::Item(item) => row.with_item(layout, Cow::Owned(item.encode())),
             WriteTarget::Tombstone { expired } => Ok(Self { gone: Some(now), expired, ..row }),
         }
     }
 
     /// Returns the row of a stored item, for a comparison of its typed columns with the item.
     pub(super) fn from_stored(
-        form: &TableForm,
+        layout: &TableLayout,
         index: usize,
         key: &'a CanonicalKey,
         revision: Revision,
         item: &'a str,
     ) -> Result<Self, RowEncodeError> {
-        Self::bare(form, index, key, revision, None)?.holding(form, Cow::Borrowed(item))
+        Self::bare(layout, index, key, revision, None)?.with_item(layout, Cow::Borrowed(item))
     }
 
     fn bare(
-        form: &TableForm,
+        layout: &TableLayout,
         index: usize,
         key: &'a CanonicalKey,
         revision: Revision,
         changed_at: Option<OffsetDateTime>,
     ) -> Result<Self, RowEncodeError> {
-        form.check_key(key)?;
+        layout.check_key(key)?;
         Ok(Self {
             index,
             key,
@@ -94,10 +94,10 @@ impl<'a> TableRow<'a> {
         })
     }
 
-    fn holding(mut self, form: &TableForm, item: Cow<'a, str>) -> Result<Self, RowEncodeError> {
+    fn with_item(mut self, layout: &TableLayout, item: Cow<'a, str>) -> Result<Self, RowEncodeError> {
         self.columns = match &item {
-            Cow::Borrowed(item) => form.values(item)?,
-            Cow::Owned(item) => form.values(item)?.into_owned(),
+            Cow::Borrowed(item) => layout.values(item)?,
+            Cow::Owned(item) => layout.values(item)?.into_owned(),
         };
         self.item = Some(item);
         Ok(self)
@@ -164,7 +164,7 @@ impl<'r> ColumnArray<'r> {
         }
     }
 
-    /// Appends a value. A value of another type than the column's, which the form never gives, is null.
+    /// Appends a value. A value of another type than the column's, which the layout never gives, is null.
     fn push(&mut self, value: Option<&'r ColumnValue<'r>>) {
         match (self, value) {
             (Self::Text(values), value) => values.push(value.and_then(text)),
@@ -228,7 +228,7 @@ fn array_literal(elements: &[Cow<'_, str>]) -> String {
 }
 
 impl<'r> RowArrays<'r> {
-    pub(super) fn from_rows(form: &TableForm, rows: &'r [TableRow<'r>]) -> Self {
+    pub(super) fn from_rows(layout: &TableLayout, rows: &'r [TableRow<'r>]) -> Self {
         fn list<'r, T>(rows: &'r [TableRow<'r>], part: impl Fn(&'r TableRow<'r>) -> T) -> Vec<T> {
             rows.iter().map(part).collect()
         }
@@ -247,7 +247,7 @@ impl<'r> RowArrays<'r> {
             deleted_at: list(rows, |row| row.gone),
             expired: list(rows, |row| row.expired),
             changed_at: list(rows, |row| row.changed_at),
-            columns: form.columns.definitions().iter().enumerate().map(column).collect(),
+            columns: layout.columns.definitions().iter().enumerate().map(column).collect(),
             expected: list(rows, |row| row.expected.as_ref().map(AsRef::as_ref)),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::form::FormColumn;
+use super::table_layout::LayoutColumn;
 use crate::document::SqlIdentifier;
 
 /// Makes a new session use the indexes: a statement is planned once per session, often while the table is still empty,
@@ -73,7 +73,7 @@ pub(super) struct TableStatements {
 
 impl TableStatements {
     /// Writes the statements for a table with these typed columns.
-    pub(super) fn new(table: &SqlIdentifier, columns: &[FormColumn]) -> Self {
+    pub(super) fn new(table: &SqlIdentifier, columns: &[LayoutColumn]) -> Self {
         let table = format!("public.{}", table.quoted());
         let lists = RowLists(columns);
         let names = lists.names();
@@ -139,7 +139,7 @@ impl TableStatements {
 
 /// The lists of a statement for these typed columns. They are named as the columns of replication, and `c1`, `c2`, … for
 /// the typed columns, so that no name of the configuration can be mistaken for one of the statement's own.
-struct RowLists<'f>(&'f [FormColumn]);
+struct RowLists<'f>(&'f [LayoutColumn]);
 
 impl RowLists<'_> {
     /// Each column as its name in the table, its name in the lists, the type of its list, and the cast.
@@ -253,11 +253,11 @@ fn joined(parts: impl Iterator<Item = String>) -> String {
 mod tests {
     use super::PROBED;
     use crate::document::users_table;
-    use crate::postgres::form::TableForm;
+    use crate::postgres::table_layout::TableLayout;
 
     #[test]
     fn parameters_are_numbered_without_a_gap() {
-        let statements = TableForm::for_users(&users_table()).statements;
+        let statements = TableLayout::for_users(&users_table()).statements;
         for (sql, count) in [(&statements.apply, 17), (&statements.insert, 17), (&statements.replace, 18)] {
             assert!(sql.contains(&format!("${count}::")) && !sql.contains(&format!("${}", count + 1)), "{sql}");
         }

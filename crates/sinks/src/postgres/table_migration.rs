@@ -62,7 +62,7 @@ pub(super) struct TableStep {
     pub(super) is_optional: bool,
 }
 
-/// A table that cannot be brought to the declared form; the text has the problem and the fix.
+/// A table that cannot be brought to the declared layout; the text has the problem and the fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TableConflict(String);
 

@@ -131,7 +131,7 @@ impl PostgresSink {
         until: Instant,
         written: &mut UpsertOutput,
     ) -> Result<(), PostgresError> {
-        let (lists, statements) = (&RowArrays::from_rows(&self.form, rows), &self.form.statements);
+        let (lists, statements) = (&RowArrays::from_rows(&self.layout, rows), &self.layout.statements);
         let asked = self.database.run(until, |session| async move {
             let (sql, expecting) = match over {
                 UpsertMode::Lower => (&statements.apply, false),

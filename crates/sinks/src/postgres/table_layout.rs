@@ -1,7 +1,7 @@
-//! The form of a table: its columns, and the conversion of an item to their values. [`TableForm`]
+//! The layout of a table: its columns, and the conversion of an item to their values. [`TableLayout`]
 //!
 //! Every table has the same columns of replication (`key`, `revision`, `item`, `deleted_at`, `expired`, `changed_at`),
-//! and is written by the same statements. The form adds the typed columns that the replication document declares, and
+//! and is written by the same statements. The layout adds the typed columns that the replication document declares, and
 //! the further requirements on a row: in the users service it is a user's record whose texts fit the indexes of search.
 
 use millrace_shared::change::CanonicalKey;
@@ -33,7 +33,7 @@ pub(super) enum RowEncodeError {
 
 /// A column as the statements name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FormColumn {
+pub(super) struct LayoutColumn {
     /// The quoted name.
     pub(super) name: String,
     /// The type of the list that carries its values.
@@ -42,7 +42,7 @@ pub(super) struct FormColumn {
     pub(super) cast: &'static str,
 }
 
-impl FormColumn {
+impl LayoutColumn {
     fn new(name: &SqlIdentifier, kind: ColumnType) -> Self {
         // Numbers, JSON and lists are sent as text and parsed by the server: no float is involved.
         let (list_type, cast) = match kind {
@@ -61,9 +61,9 @@ impl FormColumn {
     }
 }
 
-/// The form of a table, and the statements for it.
+/// The layout of a table, and the statements for it.
 #[derive(Debug)]
-pub(super) struct TableForm {
+pub(super) struct TableLayout {
     /// The table's name, for errors.
     pub(super) table: SqlIdentifier,
     pub(super) statements: TableStatements,
@@ -95,7 +95,7 @@ enum UserRule {
     Map,
 }
 
-impl TableForm {
+impl TableLayout {
     /// The table of any source.
     pub(super) fn for_any_source(settings: &PostgresTable) -> Self {
         Self::new(settings, SourceSchema::Any)
@@ -112,7 +112,7 @@ impl TableForm {
             .iter()
             .filter_map(|column| {
                 // The document has validated the names.
-                Some(FormColumn::new(&SqlIdentifier::parse(&column.name, usize::MAX).ok()?, column.kind))
+                Some(LayoutColumn::new(&SqlIdentifier::parse(&column.name, usize::MAX).ok()?, column.kind))
             })
             .collect();
         let rules = definitions.iter().enumerate().filter_map(|(index, column)| {
@@ -198,8 +198,8 @@ mod tests {
         "status":{"NULL":true},"expires_at":{"N":"1.5e9"},"version":{"N":"12345678901234567890123456789012345678"},
         "created_at":{"S":"2026-11-22T10:00:00.123Z"},"attributes":{"M":{"n":{"N":"1.50"},"l":{"L":[]}}},"more":{"BOOL":true}}"#;
 
-    fn users() -> TableForm {
-        TableForm::for_users(&users_table())
+    fn users() -> TableLayout {
+        TableLayout::for_users(&users_table())
     }
 
     fn refused(item: &str) -> String {
@@ -208,10 +208,10 @@ mod tests {
 
     #[test]
     fn columns_of_a_user_are_read_without_rounding_numbers() {
-        let form = users();
-        let found = form.values(ADA).unwrap();
+        let layout = users();
+        let found = layout.values(ADA).unwrap();
         let value = |name: &str| {
-            let index = form.columns.definitions().iter().position(|column| column.name == name).unwrap();
+            let index = layout.columns.definitions().iter().position(|column| column.name == name).unwrap();
             found.values[index].clone()
         };
         let text = |text: &str| Some(ColumnValue::Text(text.to_owned().into()));
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(value("timestamp"), Some(ColumnValue::Numeric("7".into())));
         assert_eq!(value("created_at"), Some(ColumnValue::Timestamp(datetime!(2026-11-22 10:00:00.123 UTC))));
         assert_eq!(value("attributes"), Some(ColumnValue::Json(r#"{"n":1.50,"l":[]}"#.to_owned())));
-        assert!(form.values("{}").unwrap().values.iter().all(Option::is_none));
+        assert!(layout.values("{}").unwrap().values.iter().all(Option::is_none));
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
         let item = |length: usize| format!(r#"{{"email":{{"S":"{}"}}}}"#, "x".repeat(length));
         assert!(users().values(&item(TEXT_BYTES)).is_ok());
         assert!(refused(&item(TEXT_BYTES + 1)).contains("email"));
-        assert!(TableForm::for_any_source(&users_table()).values(&item(TEXT_BYTES + 1)).is_ok(), "of any source");
+        assert!(TableLayout::for_any_source(&users_table()).values(&item(TEXT_BYTES + 1)).is_ok(), "of any source");
     }
 
     #[test]
@@ -263,6 +263,6 @@ mod tests {
         assert!(users().values(r#"{"a":{"M":{"_rev":{"S":"x"}}}}"#).is_ok());
         let key = CanonicalKey::parse(r#"{"order_id":{"S":"7"}}"#).unwrap();
         assert_eq!(users().check_key(&key), Err(RowEncodeError::NoRow(RowError::Key)));
-        assert_eq!(TableForm::for_any_source(&users_table()).check_key(&key), Ok(()));
+        assert_eq!(TableLayout::for_any_source(&users_table()).check_key(&key), Ok(()));
     }
 }
