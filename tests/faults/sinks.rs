@@ -153,17 +153,17 @@ impl<S: Sink> Sink for RecordingSink<S> {
 
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         let number =
             |change: &&millrace_shared::change::Change<'_>| change.revision.sequence().to_string().parse().unwrap();
-        self.given.lock().unwrap().push(decided.latest_per_key.iter().map(number).collect());
-        self.inner.apply(decided, invocation).boxed()
+        self.given.lock().unwrap().push(batch.latest_per_key.iter().map(number).collect());
+        self.inner.apply(batch, invocation).boxed()
     }
 
-    fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b millrace_shared::change::Change<'b>> {
-        self.inner.required_changes(decided)
+    fn required_changes<'b>(&self, batch: DeduplicatedBatch<'b>) -> Vec<&'b millrace_shared::change::Change<'b>> {
+        self.inner.required_changes(batch)
     }
 }
 

@@ -44,7 +44,7 @@ impl<S: Sink> FaultySink<S> {
 
     async fn apply_in_trouble(
         &self,
-        decided: DeduplicatedBatch<'_>,
+        batch: DeduplicatedBatch<'_>,
         invocation: &Invocation,
     ) -> Result<SinkOutcome, SinkMisconfiguredError> {
         let trouble = self.troubles.lock().unwrap().pop();
@@ -52,35 +52,35 @@ impl<S: Sink> FaultySink<S> {
             numbers.iter().any(|number| number.to_string() == change.revision.sequence().to_string())
         };
         let (spared, struck, kind) = match &trouble {
-            None => return self.inner.apply(decided, invocation).await,
+            None => return self.inner.apply(batch, invocation).await,
             Some(SinkFault::Hangs) => return pending().await,
             Some(SinkFault::HangsAfterLanding) => {
-                self.inner.apply(decided, invocation).await?;
+                self.inner.apply(batch, invocation).await?;
                 return pending().await;
             }
             Some(SinkFault::IsSlow(time)) => {
                 tokio::time::sleep(*time).await;
-                return self.inner.apply(decided, invocation).await;
+                return self.inner.apply(batch, invocation).await;
             }
             Some(SinkFault::FailsAfterLanding(numbers)) => {
                 let struck: Vec<_> =
-                    decided.latest_per_key.iter().copied().filter(|change| hit(numbers, change)).collect();
-                (decided.latest_per_key.to_vec(), struck, FailureKind::Transient("the answer was lost".to_owned()))
+                    batch.latest_per_key.iter().copied().filter(|change| hit(numbers, change)).collect();
+                (batch.latest_per_key.to_vec(), struck, FailureKind::Transient("the answer was lost".to_owned()))
             }
             Some(SinkFault::Throttles(capacity)) => {
-                let (spared, struck) = decided.latest_per_key.split_at((*capacity).min(decided.latest_per_key.len()));
+                let (spared, struck) = batch.latest_per_key.split_at((*capacity).min(batch.latest_per_key.len()));
                 (spared.to_vec(), struck.to_vec(), FailureKind::Transient("throttled".to_owned()))
             }
             Some(SinkFault::Rejects(numbers)) => {
-                let (struck, spared) = decided.latest_per_key.iter().copied().partition(|change| hit(numbers, change));
+                let (struck, spared) = batch.latest_per_key.iter().copied().partition(|change| hit(numbers, change));
                 (spared, struck, FailureKind::Transient("refused".to_owned()))
             }
             Some(SinkFault::CannotHold(numbers)) => {
-                let (struck, spared) = decided.latest_per_key.iter().copied().partition(|change| hit(numbers, change));
+                let (struck, spared) = batch.latest_per_key.iter().copied().partition(|change| hit(numbers, change));
                 (spared, struck, FailureKind::Permanent("too large".to_owned()))
             }
         };
-        let spared = DeduplicatedBatch { changes: decided.changes, latest_per_key: &spared };
+        let spared = DeduplicatedBatch { changes: batch.changes, latest_per_key: &spared };
         let mut outcome = self.inner.apply(spared, invocation).await?;
         outcome.failures.extend(struck.iter().map(|change| FailedChange { index: change.index, kind: kind.clone() }));
         Ok(outcome)
@@ -98,13 +98,13 @@ impl<S: Sink> Sink for FaultySink<S> {
 
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
-        self.apply_in_trouble(decided, invocation).boxed()
+        self.apply_in_trouble(batch, invocation).boxed()
     }
 
-    fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
-        self.inner.required_changes(decided)
+    fn required_changes<'b>(&self, batch: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
+        self.inner.required_changes(batch)
     }
 }

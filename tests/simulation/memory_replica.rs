@@ -148,14 +148,14 @@ impl Sink for MemoryReplica {
 
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         _: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
             let mut outcome = SinkOutcome::default();
-            let mut writes = stream::iter(0..decided.latest_per_key.len())
+            let mut writes = stream::iter(0..batch.latest_per_key.len())
                 .map(|place| async move {
-                    (decided.latest_per_key[place].index, self.write(decided.latest_per_key[place]).await)
+                    (batch.latest_per_key[place].index, self.write(batch.latest_per_key[place]).await)
                 })
                 .buffer_unordered(IN_FLIGHT);
             while let Some((index, done)) = writes.next().await {
@@ -273,15 +273,15 @@ impl Sink for BoundedKey {
 
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
             let (large, rest): (Vec<_>, Vec<_>) =
-                decided.latest_per_key.iter().copied().partition(|change| self.is_too_large(change));
+                batch.latest_per_key.iter().copied().partition(|change| self.is_too_large(change));
             let mut outcome = self
                 .inner
-                .apply(DeduplicatedBatch { changes: decided.changes, latest_per_key: &rest }, invocation)
+                .apply(DeduplicatedBatch { changes: batch.changes, latest_per_key: &rest }, invocation)
                 .await?;
             let kind = || FailureKind::Permanent(TOO_LARGE.to_owned());
             outcome.failures.extend(large.iter().map(|change| FailedChange { index: change.index, kind: kind() }));

@@ -89,15 +89,15 @@ impl Sink for FaultyReplica {
 
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
-            let settled = decided.latest_per_key;
-            if settled.is_empty() {
+            let latest = batch.latest_per_key;
+            if latest.is_empty() {
                 return Ok(SinkOutcome::default());
             }
-            let (event, inner, invocation) = (told_again(settled), Arc::clone(&self.inner), invocation.clone());
+            let (event, inner, invocation) = (told_again(latest), Arc::clone(&self.inner), invocation.clone());
             let effect = async move {
                 let batch = stream::read(&event).unwrap();
                 let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
@@ -109,11 +109,11 @@ impl Sink for FaultyReplica {
                 Ok(outcome) => {
                     let mut outcome = outcome?;
                     for failure in &mut outcome.failures {
-                        failure.index = settled[failure.index].index;
+                        failure.index = latest[failure.index].index;
                     }
                     Ok(outcome)
                 }
-                Err(trouble) => Ok(SinkOutcome::all_failed(settled, &format!("{trouble:?}"))),
+                Err(trouble) => Ok(SinkOutcome::all_failed(latest, &format!("{trouble:?}"))),
             }
         }
         .boxed()

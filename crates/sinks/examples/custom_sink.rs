@@ -107,12 +107,12 @@ impl Sink for MemorySink {
     /// A change that is not applied before the deadline is a transient failure: Lambda redelivers it.
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
             let mut outcome = SinkOutcome::default();
-            for change in decided.latest_per_key {
+            for change in batch.latest_per_key {
                 if Instant::now() < invocation.deadline {
                     self.apply_change(change, &mut outcome);
                 } else {
@@ -136,12 +136,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let event: &RawValue = serde_json::from_str(event)?;
         let batch = stream::read(event)?;
         let changes: Vec<&Change<'_>> = batch.records.iter().filter_map(|record| record.read.as_ref().ok()).collect();
-        let settled: Vec<&Change<'_>> = latest_per_key(&changes).into_iter().map(|index| changes[index]).collect();
+        let latest: Vec<&Change<'_>> = latest_per_key(&changes).into_iter().map(|index| changes[index]).collect();
 
         let now = Clock::system().now();
         let invocation = Invocation::new(now, Instant::now(), Duration::from_secs(30), "example".to_owned());
-        let outcome =
-            sink.apply(DeduplicatedBatch { changes: &changes, latest_per_key: &settled }, &invocation).await?;
+        let outcome = sink.apply(DeduplicatedBatch { changes: &changes, latest_per_key: &latest }, &invocation).await?;
         let SinkOutcome { applied, duplicate, stale, tombstones, failures, .. } = outcome;
         println!(
             "{name}: {applied} applied ({tombstones} tombstones), {duplicate} duplicate, {stale} stale, {} failed",

@@ -112,15 +112,15 @@ impl Sink for ArchiveSink {
     /// The outcome counts the TTL removals of the batch, and no other change.
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
-        self.archive(decided.changes, invocation).boxed()
+        self.archive(batch.changes, invocation).boxed()
     }
 
     /// Returns the TTL removals, including superseded ones.
-    fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
+    fn required_changes<'b>(&self, batch: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
         let is_expiry = |change: &&Change<'_>| matches!(change.effect, ChangeKind::Remove { expired: true, .. });
-        decided.changes.iter().copied().filter(is_expiry).collect()
+        batch.changes.iter().copied().filter(is_expiry).collect()
     }
 }

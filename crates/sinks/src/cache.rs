@@ -125,22 +125,22 @@ impl Sink for CacheSink {
 
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async {
-            let due = due(decided.changes, invocation.now);
+            let due = due(batch.changes, invocation.now);
             let markers: Vec<_> = due.iter().map(|(key, due)| (key.clone(), due.min_version)).collect();
-            let settled = decided.latest_per_key.len();
+            let latest = batch.latest_per_key.len();
             let Err(error) = self.invalidate_in_time(&markers, invocation.deadline).await else {
-                return Ok(SinkOutcome { applied: settled, ..SinkOutcome::default() });
+                return Ok(SinkOutcome { applied: latest, ..SinkOutcome::default() });
             };
             let reason = error.to_string();
             let failures: Vec<_> = due
                 .values()
                 .map(|due| FailedChange { index: due.index, kind: FailureKind::Transient(reason.clone()) })
                 .collect();
-            Ok(SinkOutcome { applied: settled - failures.len(), failures, ..SinkOutcome::default() })
+            Ok(SinkOutcome { applied: latest - failures.len(), failures, ..SinkOutcome::default() })
         }
         .boxed()
     }

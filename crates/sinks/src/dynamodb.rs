@@ -270,10 +270,10 @@ impl DynamoDbSink {
 
     async fn apply_all(
         &self,
-        decided: DeduplicatedBatch<'_>,
+        batch: DeduplicatedBatch<'_>,
         invocation: &Invocation,
     ) -> Result<SinkOutcome, SinkMisconfiguredError> {
-        let changes = decided.latest_per_key;
+        let changes = batch.latest_per_key;
         let schema = tokio::select! {
             // The deadline is polled first, because a schema that was read before is always ready.
             biased;
@@ -284,8 +284,8 @@ impl DynamoDbSink {
             Ok(schema) => schema,
             Err(reason) => return Ok(SinkOutcome::all_failed(changes, &reason)),
         };
-        self.reject_self_replication(&schema, decided.changes)?;
-        self.reject_loop(&schema, decided.changes)?;
+        self.reject_self_replication(&schema, batch.changes)?;
+        self.reject_loop(&schema, batch.changes)?;
         let misfit = |change: &&Change<'_>| self.key_mismatch(&schema, change);
         let misfits: Vec<Option<String>> = changes.iter().map(misfit).collect();
         if let (Some(first), Some(Some(misfit))) = (changes.first(), misfits.first())
@@ -382,10 +382,10 @@ impl Sink for DynamoDbSink {
 
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
-        self.apply_all(decided, invocation).boxed()
+        self.apply_all(batch, invocation).boxed()
     }
 }
 

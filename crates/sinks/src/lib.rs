@@ -45,12 +45,12 @@
 //!
 //!     fn apply<'s>(
 //!         &'s self,
-//!         decided: DeduplicatedBatch<'s>,
+//!         batch: DeduplicatedBatch<'s>,
 //!         _: &'s Invocation,
 //!     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
 //!         let mut outcome = SinkOutcome::default();
 //!         let mut revisions = self.revisions.lock().expect("no call panicked");
-//!         for change in decided.latest_per_key {
+//!         for change in batch.latest_per_key {
 //!             let key = change.key.canonical().to_string();
 //!             // The revision guard: only a higher revision is applied.
 //!             match revisions.get(&key).map_or(Ordering::Less, |stored| stored.cmp(&change.revision)) {
@@ -78,13 +78,13 @@
 //! let batch = stream::read(event)?;
 //! let changes: Vec<_> = batch.records.iter().filter_map(|record| record.read.as_ref().ok()).collect();
 //! // One change per key, so that the batch is deduplicated already.
-//! let decided = DeduplicatedBatch { changes: &changes, latest_per_key: &changes };
+//! let batch = DeduplicatedBatch { changes: &changes, latest_per_key: &changes };
 //!
 //! let sink = RevisionSink::default();
 //! let remaining = Duration::from_secs(30);
 //! let invocation = Invocation::new(Clock::system().now(), Instant::now(), remaining, "example".to_owned());
-//! let first = sink.apply(decided, &invocation).await?;
-//! let redelivered = sink.apply(decided, &invocation).await?;
+//! let first = sink.apply(batch, &invocation).await?;
+//! let redelivered = sink.apply(batch, &invocation).await?;
 //! assert_eq!((first.applied, first.duplicate), (1, 0));
 //! assert_eq!((redelivered.applied, redelivered.duplicate), (0, 1));
 //! # Ok(())
@@ -160,7 +160,7 @@ pub trait Sink: Send + Sync {
     /// The invocation then fails as a whole. An outage is not such an error: it is a transient failure of each change.
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>>;
 
@@ -177,8 +177,8 @@ pub trait Sink: Send + Sync {
 
     /// Returns the changes of a batch that this sink has to confirm: if it does not respond in time, all of them have
     /// failed. By default these are the deduplicated changes; a sink to which superseded changes matter names them.
-    fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
-        decided.latest_per_key.to_vec()
+    fn required_changes<'b>(&self, batch: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
+        batch.latest_per_key.to_vec()
     }
 }
 
@@ -215,9 +215,9 @@ pub struct SinkOutcome {
 impl SinkOutcome {
     /// Returns the outcome of a sink for which every change failed, for a transient reason.
     #[must_use]
-    pub fn all_failed(settled: &[&Change<'_>], reason: &str) -> Self {
+    pub fn all_failed(changes: &[&Change<'_>], reason: &str) -> Self {
         let transient = || FailureKind::Transient(reason.to_owned());
-        let failures = settled.iter().map(|change| FailedChange { index: change.index, kind: transient() }).collect();
+        let failures = changes.iter().map(|change| FailedChange { index: change.index, kind: transient() }).collect();
         Self { failures, ..Self::default() }
     }
 }

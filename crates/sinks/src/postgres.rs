@@ -134,15 +134,15 @@ impl PostgresSink {
         &self.database
     }
 
-    async fn apply_all(&self, decided: DeduplicatedBatch<'_>, invocation: &Invocation) -> SinkOutcome {
-        let settled = decided.latest_per_key;
-        if settled.is_empty() {
+    async fn apply_all(&self, batch: DeduplicatedBatch<'_>, invocation: &Invocation) -> SinkOutcome {
+        let latest = batch.latest_per_key;
+        if latest.is_empty() {
             return SinkOutcome::default();
         }
-        let (mut rows, refused) = self.rows(settled, invocation.now);
-        let unfit = self.misconfiguration(settled[0], &rows, &refused, invocation.deadline).await;
+        let (mut rows, refused) = self.rows(latest, invocation.now);
+        let unfit = self.misconfiguration(latest[0], &rows, &refused, invocation.deadline).await;
         if unfit.is_none() {
-            self.fits(settled[0], &rows);
+            self.fits(latest[0], &rows);
         }
         self.count_replaced(&rows);
         TableRow::sort(&mut rows);
@@ -152,7 +152,7 @@ impl PostgresSink {
             .into_iter()
             .map(|(place, refused)| (place, unfit.clone().map_or_else(|| refused.into(), FailureKind::Transient)));
         let failures = refused.chain(left.into_iter().map(|(place, left)| (place, left.into())));
-        let failures = failures.map(|(place, kind)| FailedChange { index: settled[place].index, kind }).collect();
+        let failures = failures.map(|(place, kind)| FailedChange { index: latest[place].index, kind }).collect();
         if applied > 0 {
             self.purge(invocation).await;
         }
@@ -162,11 +162,11 @@ impl PostgresSink {
     /// Returns the rows of these changes, and the changes that cannot be encoded as rows.
     fn rows<'c>(
         &self,
-        settled: &[&'c Change<'_>],
+        latest: &[&'c Change<'_>],
         now: OffsetDateTime,
     ) -> (Vec<TableRow<'c>>, Vec<(usize, RowEncodeError)>) {
-        let (mut rows, mut refused) = (Vec::with_capacity(settled.len()), Vec::new());
-        for (place, change) in settled.iter().enumerate() {
+        let (mut rows, mut refused) = (Vec::with_capacity(latest.len()), Vec::new());
+        for (place, change) in latest.iter().enumerate() {
             match TableRow::from_change(&self.layout, place, change, now) {
                 Ok(row) => rows.push(row),
                 Err(reason) => refused.push((place, reason)),
@@ -399,9 +399,9 @@ impl Sink for PostgresSink {
 
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
-        self.apply_all(decided, invocation).map(Ok).boxed()
+        self.apply_all(batch, invocation).map(Ok).boxed()
     }
 }

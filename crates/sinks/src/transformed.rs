@@ -113,12 +113,12 @@ impl<S: Sink> TransformedSink<S> {
 
     async fn apply_all(
         &self,
-        decided: DeduplicatedBatch<'_>,
+        batch: DeduplicatedBatch<'_>,
         invocation: &Invocation,
     ) -> Result<SinkOutcome, SinkMisconfiguredError> {
         self.check_table()?;
-        let misfits = self.misfits(decided.latest_per_key);
-        if let Some(first) = decided.latest_per_key.first()
+        let misfits = self.misfits(batch.latest_per_key);
+        if let Some(first) = batch.latest_per_key.first()
             && misfits.iter().all(Option::is_some)
             && !self.has_fitted(first)
         {
@@ -126,15 +126,15 @@ impl<S: Sink> TransformedSink<S> {
             let known = self.inner.key_names();
             self.check_rules(&known.unwrap_or_else(|| key_names(first.key.canonical())))?;
             let reason = misfits.into_iter().flatten().next().unwrap_or_default();
-            return Ok(SinkOutcome::all_failed(decided.latest_per_key, &reason));
+            return Ok(SinkOutcome::all_failed(batch.latest_per_key, &reason));
         }
         if let Some(place) = misfits.iter().position(Option::is_none) {
-            self.fits(decided.latest_per_key[place]);
+            self.fits(batch.latest_per_key[place]);
         }
-        let decisions = transform_changes(&self.transform, decided.changes, decided.latest_per_key);
+        let decisions = transform_changes(&self.transform, batch.changes, batch.latest_per_key);
         let (mut filtered, mut failures) = (Vec::new(), Vec::new());
         let mut changes: Vec<Change<'_>> = Vec::with_capacity(decisions.len());
-        for ((change, decision), misfit) in decided.latest_per_key.iter().zip(&decisions).zip(misfits) {
+        for ((change, decision), misfit) in batch.latest_per_key.iter().zip(&decisions).zip(misfits) {
             if let Some(misfit) = misfit {
                 failures.push(FailedChange { index: change.index, kind: FailureKind::Permanent(misfit) });
                 continue;
@@ -156,13 +156,13 @@ impl<S: Sink> TransformedSink<S> {
             changes.push(Change { effect, ..(*change).clone() });
         }
         let latest_per_key: Vec<&Change<'_>> = changes.iter().collect();
-        let transformed = DeduplicatedBatch { latest_per_key: &latest_per_key, ..decided };
+        let transformed = DeduplicatedBatch { latest_per_key: &latest_per_key, ..batch };
         let mut outcome = self.inner.apply(transformed, invocation).await?;
         for failure in outcome.failures.iter_mut().filter(|failure| matches!(failure.kind, FailureKind::Transient(_))) {
             // The records before a failure are not delivered again.
-            let change = decided.latest_per_key.iter().find(|change| change.index == failure.index);
+            let change = batch.latest_per_key.iter().find(|change| change.index == failure.index);
             if let Some(change) = change {
-                failure.index = redelivered_from(&self.transform, decided.changes, change).index;
+                failure.index = redelivered_from(&self.transform, batch.changes, change).index;
             }
         }
         outcome.filtered.append(&mut filtered);
@@ -194,15 +194,15 @@ impl<S: Sink> Sink for TransformedSink<S> {
 
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
-        self.apply_all(decided, invocation).boxed()
+        self.apply_all(batch, invocation).boxed()
     }
 
-    fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
-        let required = self.inner.required_changes(decided).into_iter();
-        required.map(|change| redelivered_from(&self.transform, decided.changes, change)).collect()
+    fn required_changes<'b>(&self, batch: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
+        let required = self.inner.required_changes(batch).into_iter();
+        required.map(|change| redelivered_from(&self.transform, batch.changes, change)).collect()
     }
 }
 

@@ -34,10 +34,10 @@ pub fn transform_changes(
     changes: &[&Change<'_>],
     latest_per_key: &[&Change<'_>],
 ) -> Vec<TransformedChange> {
-    let mut decided: Vec<TransformedChange> =
+    let mut decisions: Vec<TransformedChange> =
         latest_per_key.iter().map(|change| transform_change(transform, change)).collect();
     if transform.settings().filter.is_none() {
-        return decided;
+        return decisions;
     }
     let is_removal = |decision: &TransformedChange, change: &Change<'_>| match decision {
         TransformedChange::Tombstone => true,
@@ -45,13 +45,13 @@ pub fn transform_changes(
         _ => false,
     };
     let mut removed: HashMap<&CanonicalKey, usize> = HashMap::new();
-    for (place, (decision, change)) in decided.iter().zip(latest_per_key).enumerate() {
+    for (place, (decision, change)) in decisions.iter().zip(latest_per_key).enumerate() {
         if is_removal(decision, change) {
             removed.insert(change.key.canonical(), place);
         }
     }
     if removed.is_empty() {
-        return decided;
+        return decisions;
     }
     let mut replicated: HashSet<&CanonicalKey> = HashSet::new();
     for change in changes {
@@ -62,10 +62,10 @@ pub fn transform_changes(
     }
     for (key, place) in removed {
         if !replicated.contains(key) {
-            decided[place] = TransformedChange::Omitted;
+            decisions[place] = TransformedChange::Omitted;
         }
     }
-    decided
+    decisions
 }
 
 /// Returns the change from which a batch has to be delivered again if this deduplicated change has not been applied.

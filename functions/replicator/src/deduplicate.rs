@@ -170,7 +170,7 @@ mod tests {
         )
     }
 
-    fn decided(records: &[String]) -> LatestChanges {
+    fn latest(records: &[String]) -> LatestChanges {
         let payload = RawValue::from_string(format!(r#"{{"Records":[{}]}}"#, records.join(","))).unwrap();
         let batch = stream::read(&payload).unwrap();
         let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn two_changes_of_one_number_contradict_each_other_unless_they_are_equal_by_value() {
-        let found = |one: &str, other: &str| decided(&[one.to_owned(), other.to_owned()]);
+        let found = |one: &str, other: &str| latest(&[one.to_owned(), other.to_owned()]);
         let duplicate = LatestChanges { survivors: vec![0], contradicting: vec![] };
         let contradiction = LatestChanges { survivors: vec![0], contradicting: vec![1] };
         assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, NEW)), duplicate);
@@ -204,7 +204,7 @@ mod tests {
             ([one.clone(), later.clone(), other.clone()], 1),
             ([later, one, other], 0),
         ] {
-            assert_eq!(decided(&batch), LatestChanges { survivors: vec![survivor], contradicting: vec![] });
+            assert_eq!(latest(&batch), LatestChanges { survivors: vec![survivor], contradicting: vec![] });
         }
     }
 
@@ -212,7 +212,7 @@ mod tests {
     fn every_further_contradiction_is_named() {
         let (one, other) = (told("MODIFY", 5, NEW), told("MODIFY", 5, OTHER));
         let third = told("MODIFY", 5, r#""NewImage":{"k":{"S":"a"}},"#);
-        let found = decided(&[one.clone(), other, one, third]);
+        let found = latest(&[one.clone(), other, one, third]);
         assert_eq!(found, LatestChanges { survivors: vec![0], contradicting: vec![1, 3] });
     }
 

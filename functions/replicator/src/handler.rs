@@ -128,19 +128,19 @@ impl ReplicaRules {
 /// The part of a batch that is passed to a sink which confirmed the rest of it before.
 struct SinkShare<'b> {
     changes: Vec<&'b Change<'b>>,
-    settled: Vec<&'b Change<'b>>,
+    latest: Vec<&'b Change<'b>>,
 }
 
 impl SinkShare<'_> {
-    fn decided(&self) -> DeduplicatedBatch<'_> {
-        DeduplicatedBatch { changes: &self.changes, latest_per_key: &self.settled }
+    fn batch(&self) -> DeduplicatedBatch<'_> {
+        DeduplicatedBatch { changes: &self.changes, latest_per_key: &self.latest }
     }
 }
 
 /// The result of a batch in one sink.
 struct AppliedBatch<'b> {
     /// The sink's index.
-    place: usize,
+    sink_index: usize,
     sink: &'b str,
     /// The part that was passed to the sink; `None` if that was the whole batch.
     share: Option<SinkShare<'b>>,
@@ -150,23 +150,23 @@ struct AppliedBatch<'b> {
 }
 
 impl AppliedBatch<'_> {
-    fn given<'s>(&'s self, decided: DeduplicatedBatch<'s>) -> DeduplicatedBatch<'s> {
-        self.share.as_ref().map_or(decided, SinkShare::decided)
+    fn passed<'s>(&'s self, batch: DeduplicatedBatch<'s>) -> DeduplicatedBatch<'s> {
+        self.share.as_ref().map_or(batch, SinkShare::batch)
     }
 
     /// Returns how many of the deduplicated changes were not passed to the sink because it had confirmed them before.
-    fn confirmed_before(&self, decided: DeduplicatedBatch<'_>) -> usize {
-        decided.latest_per_key.len() - self.given(decided).latest_per_key.len()
+    fn confirmed_before(&self, batch: DeduplicatedBatch<'_>) -> usize {
+        batch.latest_per_key.len() - self.passed(batch).latest_per_key.len()
     }
 
     /// Returns the age of the oldest change that was passed to the sink, at its response to a batch that arrived at
     /// `now`. `None` if the sink neither applied a change nor lacks one: a replay is old, but the replica is not
     /// behind.
-    fn lag(&self, decided: DeduplicatedBatch<'_>, now: OffsetDateTime) -> Option<Duration> {
+    fn lag(&self, batch: DeduplicatedBatch<'_>, now: OffsetDateTime) -> Option<Duration> {
         if self.outcome.applied == 0 && !self.outcome.failures.iter().any(is_transient) {
             return None;
         }
-        let changes = self.given(decided).changes;
+        let changes = self.passed(batch).changes;
         let oldest = changes.iter().filter_map(|change| change.approximate_creation_time).min()?;
         Some(Duration::try_from(now - oldest).unwrap_or_default() + self.duration)
     }
@@ -269,36 +269,36 @@ impl ReplicatorHandler {
         let (changes, mut unfit) = readable(&records);
         refuse_view_without_images(&changes)?;
         let LatestChanges { survivors, contradicting } = decide(&changes);
-        unfit.extend(contradicting.into_iter().map(|place| PoisonRecord {
+        unfit.extend(contradicting.into_iter().map(|position| PoisonRecord {
             sink: PARSE_STAGE,
-            index: changes[place].index,
+            index: changes[position].index,
             reason: format!("{CONTRADICTION}: that record was applied; a redrive sets the item to the table's state"),
         }));
-        let settled: Vec<&Change<'_>> = survivors.into_iter().map(|place| changes[place]).collect();
-        let decided = DeduplicatedBatch { changes: &changes, latest_per_key: &settled };
+        let latest: Vec<&Change<'_>> = survivors.into_iter().map(|position| changes[position]).collect();
+        let batch = DeduplicatedBatch { changes: &changes, latest_per_key: &latest };
 
         let left = invocation.deadline.saturating_duration_since(started);
         let until = invocation.deadline - QUARANTINE_MARGIN.min(left / 4);
         let applying = Invocation { deadline: until, ..invocation.clone() };
-        let shares = self.shares(decided, invocation.now);
+        let shares = self.shares(batch, invocation.now);
         let unrecorded = self.record_rules(until.min(started + REPORT_TIMEOUT)).await;
         let sinks = self.sinks.iter().zip(shares).enumerate();
         let (tried, quarantine_outcome) = join(
-            join_all(sinks.map(|(place, (sink, share))| {
+            join_all(sinks.map(|(sink_index, (sink, share))| {
                 let unrecorded = unrecorded.iter().find(|(replica, _)| *replica == sink.name());
                 let refusal = unrecorded.map(|(_, error)| {
                     format!(
                         "nothing is written before the rules of the replica are recorded in FAILURE_BUCKET: {error}"
                     )
                 });
-                apply(place, &**sink, share, decided, refusal, &applying, started)
+                apply(sink_index, &**sink, share, batch, refusal, &applying, started)
             })),
             self.quarantine_records(&records, &unfit, invocation),
         )
         .await;
         if tried.iter().any(Result::is_err) {
             // The whole batch is redelivered, and the working sinks have applied it already.
-            self.remember(tried.iter().flatten(), decided, None, invocation.now);
+            self.remember(tried.iter().flatten(), batch, None, invocation.now);
         }
         let outcomes: Vec<AppliedBatch<'_>> = tried.into_iter().collect::<Result<_, SinkMisconfiguredError>>()?;
         let (poison, lacking) = sort_failures(&outcomes);
@@ -313,22 +313,22 @@ impl ReplicatorHandler {
             // Records below that position are not redelivered.
             Ok(Some(position)) => {
                 let from = SequenceNumber::parse(position).ok();
-                self.remember(outcomes.iter(), decided, from, invocation.now);
+                self.remember(outcomes.iter(), batch, from, invocation.now);
             }
-            Err(_) => self.remember(outcomes.iter(), decided, None, invocation.now),
+            Err(_) => self.remember(outcomes.iter(), batch, None, invocation.now),
         }
-        let lag = count(&outcomes, decided, quarantine_outcome.quarantined, is_redelivered, invocation.now);
+        let lag = count(&outcomes, batch, quarantine_outcome.quarantined, is_redelivered, invocation.now);
         let sum =
             |part: fn(&SinkOutcome) -> usize| outcomes.iter().map(|applied| part(&applied.outcome)).sum::<usize>();
         tracing::info!(
             request_id = invocation.request_id,
             batch.records = records.len(),
-            batch.deduplicated = settled.len(),
+            batch.deduplicated = latest.len(),
             batch.applied = sum(|outcome| outcome.applied),
             batch.duplicate = sum(|outcome| outcome.duplicate),
             batch.stale = sum(|outcome| outcome.stale),
             batch.filtered = sum(|outcome| outcome.filtered.len()),
-            batch.confirmed_before = outcomes.iter().map(|applied| applied.confirmed_before(decided)).sum::<usize>(),
+            batch.confirmed_before = outcomes.iter().map(|applied| applied.confirmed_before(batch)).sum::<usize>(),
             batch.tombstones = sum(|outcome| outcome.tombstones),
             batch.quarantined = quarantine_outcome.quarantined,
             batch.failed = failed.len(),
@@ -354,22 +354,22 @@ impl ReplicatorHandler {
     }
 
     /// Returns the part of a batch that each sink has to receive; `None` means the whole batch.
-    fn shares<'b>(&self, decided: DeduplicatedBatch<'b>, now: OffsetDateTime) -> Vec<Option<SinkShare<'b>>> {
+    fn shares<'b>(&self, batch: DeduplicatedBatch<'b>, now: OffsetDateTime) -> Vec<Option<SinkShare<'b>>> {
         let mut confirmed = self.confirmed();
         confirmed.expire(now);
-        let share = |place: usize| {
+        let share = |sink_index: usize| {
             // The common case.
             if confirmed.is_empty() {
                 return None;
             }
-            let lacking = confirmed.lacking(place, decided.changes);
+            let lacking = confirmed.lacking(sink_index, batch.changes);
             // These changes may include an older one, which may mean that the replica was refilled and needs all
             // changes of the item again.
-            confirmed.forget_items(place, &lacking);
+            confirmed.forget_items(sink_index, &lacking);
             let of = |changes: &[&'b Change<'b>]| {
                 changes.iter().copied().filter(|change| lacking.contains(change.key.canonical())).collect()
             };
-            Some(SinkShare { changes: of(decided.changes), settled: of(decided.latest_per_key) })
+            Some(SinkShare { changes: of(batch.changes), latest: of(batch.latest_per_key) })
         };
         (0..self.sinks.len()).map(share).collect()
     }
@@ -379,20 +379,20 @@ impl ReplicatorHandler {
     fn remember<'a>(
         &self,
         outcomes: impl Iterator<Item = &'a AppliedBatch<'a>>,
-        decided: DeduplicatedBatch<'a>,
+        batch: DeduplicatedBatch<'a>,
         from: Option<SequenceNumber>,
         now: OffsetDateTime,
     ) {
         let mut confirmed = self.confirmed();
         for applied in outcomes {
-            let given = applied.given(decided);
+            let passed = applied.passed(batch);
             let failing: HashSet<&CanonicalKey> = applied
                 .outcome
                 .failures
                 .iter()
                 .filter_map(|failure| {
-                    let place = given.changes.binary_search_by_key(&failure.index, |change| change.index).ok()?;
-                    Some(given.changes[place].key.canonical())
+                    let position = passed.changes.binary_search_by_key(&failure.index, |change| change.index).ok()?;
+                    Some(passed.changes[position].key.canonical())
                 })
                 .collect();
             // After any failure, none of the item's changes counts as confirmed: the failed invalidation marker or row
@@ -400,16 +400,16 @@ impl ReplicatorHandler {
             let is_whole = |change: &&&Change<'_>| !failing.contains(change.key.canonical());
             // A change that the sink can never store says nothing about whether the sink is reachable.
             if applied.outcome.failures.iter().any(is_transient)
-                && !given.changes.iter().any(|change| is_whole(&change))
+                && !passed.changes.iter().any(|change| is_whole(&change))
             {
                 // The sink is unreachable, and may be a different one when it is available again, e.g. after a
                 // failover.
-                confirmed.forget_sink(applied.place);
+                confirmed.forget_sink(applied.sink_index);
                 continue;
             }
             let comes_again = |change: &&&Change<'_>| from.is_none_or(|from| change.revision.sequence() >= from);
-            let kept = given.changes.iter().filter(is_whole).filter(comes_again).copied();
-            confirmed.confirm(applied.place, kept, now);
+            let kept = passed.changes.iter().filter(is_whole).filter(comes_again).copied();
+            confirmed.confirm(applied.sink_index, kept, now);
         }
     }
 
@@ -423,15 +423,15 @@ impl ReplicatorHandler {
         // A record may be poison to two sinks and is safe only when both puts are confirmed: `open` contains puts, not
         // records.
         let (mut failed, mut first_error) = (Vec::new(), None);
-        let put = |place: usize| {
-            let PoisonRecord { sink, index, reason } = &poison[place];
+        let put = |position: usize| {
+            let PoisonRecord { sink, index, reason } = &poison[position];
             self.quarantine.put(sink, &records[*index], reason)
         };
-        let puts = for_each_until(invocation.deadline, PUTS_IN_FLIGHT, 0..poison.len(), put, |place, put| {
+        let puts = for_each_until(invocation.deadline, PUTS_IN_FLIGHT, 0..poison.len(), put, |position, put| {
             match put {
                 Ok(()) => {}
                 Err(error) => {
-                    failed.push(place);
+                    failed.push(position);
                     first_error.get_or_insert(error);
                 }
             }
@@ -449,7 +449,7 @@ impl ReplicatorHandler {
                 "records not quarantined: Lambda redelivers them"
             );
         }
-        let failing = open.iter().map(|place| poison[*place].index).collect();
+        let failing = open.iter().map(|position| poison[*position].index).collect();
         QuarantineOutcome { quarantined: poison.len() - open.len(), failing, error }
     }
 }
@@ -499,26 +499,26 @@ fn refuse_view_without_images(changes: &[&Change<'_>]) -> Result<(), ReplicatorE
 
 /// Passes a batch, or the sink's share of it, to a sink; with a `refusal`, every change is a transient failure instead.
 async fn apply<'b>(
-    place: usize,
+    sink_index: usize,
     sink: &'b dyn Sink,
     share: Option<SinkShare<'b>>,
-    decided: DeduplicatedBatch<'b>,
+    batch: DeduplicatedBatch<'b>,
     refusal: Option<String>,
     invocation: &Invocation,
     started: Instant,
 ) -> Result<AppliedBatch<'b>, SinkMisconfiguredError> {
-    let given = share.as_ref().map_or(decided, SinkShare::decided);
-    let outcome = if given.changes.is_empty() {
+    let passed = share.as_ref().map_or(batch, SinkShare::batch);
+    let outcome = if passed.changes.is_empty() {
         SinkOutcome::default()
     } else if let Some(refusal) = refusal {
-        SinkOutcome::all_failed(&sink.required_changes(given), &refusal)
+        SinkOutcome::all_failed(&sink.required_changes(passed), &refusal)
     } else {
-        match timeout_at(invocation.deadline, sink.apply(given, invocation)).await {
+        match timeout_at(invocation.deadline, sink.apply(passed, invocation)).await {
             Ok(outcome) => outcome?,
-            Err(_) => SinkOutcome::all_failed(&sink.required_changes(given), "the sink did not respond in time"),
+            Err(_) => SinkOutcome::all_failed(&sink.required_changes(passed), "the sink did not respond in time"),
         }
     };
-    Ok(AppliedBatch { place, sink: sink.name(), share, outcome, duration: started.elapsed() })
+    Ok(AppliedBatch { sink_index, sink: sink.name(), share, outcome, duration: started.elapsed() })
 }
 
 /// Returns the records to quarantine, and the indexes of the changes that a sink lacks until another delivery.
@@ -553,7 +553,7 @@ fn first_transient(outcomes: &[AppliedBatch<'_>]) -> Option<String> {
 /// Records the metrics of the batch, and returns its lag in milliseconds: that of the last sink that applied a change.
 fn count(
     outcomes: &[AppliedBatch<'_>],
-    decided: DeduplicatedBatch<'_>,
+    batch: DeduplicatedBatch<'_>,
     quarantined: usize,
     redelivered: bool,
     now: OffsetDateTime,
@@ -566,11 +566,11 @@ fn count(
         add(metric::DUPLICATE_CHANGES, *sink, outcome.duplicate);
         add(metric::STALE_CHANGES, *sink, outcome.stale);
         add(metric::TOMBSTONES, *sink, outcome.tombstones);
-        let confirmed_before = applied.confirmed_before(decided);
+        let confirmed_before = applied.confirmed_before(batch);
         if confirmed_before > 0 {
             add(metric::PREVIOUSLY_CONFIRMED_CHANGES, *sink, confirmed_before);
         }
-        if let Some(lag) = applied.lag(decided, now) {
+        if let Some(lag) = applied.lag(batch, now) {
             // Also of a sink that fails, so that the lag of this replica grows meanwhile.
             metric::REPLICATION_LAG.record([*sink], lag.as_secs_f64() * 1000.0);
             longest = longest.max((outcome.applied > 0).then(|| millis(lag)));

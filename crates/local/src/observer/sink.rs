@@ -38,25 +38,25 @@ impl ObservedSink {
 
     async fn apply_faulty(
         &self,
-        decided: DeduplicatedBatch<'_>,
+        batch: DeduplicatedBatch<'_>,
         invocation: &Invocation,
     ) -> Result<SinkOutcome, SinkMisconfiguredError> {
         if self.observer.is_killed(&invocation.request_id) {
             // The first half is written, then the process ends: this future is dropped.
-            let half = decided.latest_per_key.len().div_ceil(2);
-            let part = DeduplicatedBatch { changes: decided.changes, latest_per_key: &decided.latest_per_key[..half] };
+            let half = batch.latest_per_key.len().div_ceil(2);
+            let part = DeduplicatedBatch { changes: batch.changes, latest_per_key: &batch.latest_per_key[..half] };
             let outcome = self.inner.apply(part, invocation).await;
             self.observer.kill(&invocation.request_id);
             drop(outcome);
             return pending().await;
         }
-        let failed = || SinkOutcome::all_failed(&self.inner.required_changes(decided), SIMULATED);
+        let failed = || SinkOutcome::all_failed(&self.inner.required_changes(batch), SIMULATED);
         match self.observer.switches().sink_fault(&self.name) {
-            SinkFault::Off => self.inner.apply(decided, invocation).await,
+            SinkFault::Off => self.inner.apply(batch, invocation).await,
             SinkFault::Refuse => Ok(failed()),
             SinkFault::Slow => {
                 sleep(SLOW).await;
-                self.inner.apply(decided, invocation).await
+                self.inner.apply(batch, invocation).await
             }
             SinkFault::CutOff => {
                 // As a client does that waits for a connection; an operator who repairs it is not kept waiting.
@@ -67,7 +67,7 @@ impl ObservedSink {
                 Ok(failed())
             }
             SinkFault::ResponseLost => {
-                self.inner.apply(decided, invocation).await?;
+                self.inner.apply(batch, invocation).await?;
                 Ok(failed())
             }
         }
@@ -105,13 +105,13 @@ impl Sink for ObservedSink {
 
     fn apply<'s>(
         &'s self,
-        decided: DeduplicatedBatch<'s>,
+        batch: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
-            let required = self.inner.required_changes(decided);
+            let required = self.inner.required_changes(batch);
             // The replicator drops a sink that does not respond by the deadline; the verdict is reported before.
-            let result = timeout_at(invocation.deadline, self.apply_faulty(decided, invocation)).await;
+            let result = timeout_at(invocation.deadline, self.apply_faulty(batch, invocation)).await;
             let result =
                 result.unwrap_or_else(|_| Ok(SinkOutcome::all_failed(&required, "the sink did not respond in time")));
             self.report(&required, result.as_ref(), &invocation.request_id);
@@ -120,7 +120,7 @@ impl Sink for ObservedSink {
         .boxed()
     }
 
-    fn required_changes<'b>(&self, decided: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
-        self.inner.required_changes(decided)
+    fn required_changes<'b>(&self, batch: DeduplicatedBatch<'b>) -> Vec<&'b Change<'b>> {
+        self.inner.required_changes(batch)
     }
 }
