@@ -29,7 +29,7 @@ pub(crate) const EVERY: Duration = Duration::from_secs(1);
 pub(crate) enum DifferenceKind {
     Missing,
     Different,
-    Surplus,
+    Extra,
 }
 
 impl DifferenceKind {
@@ -37,7 +37,7 @@ impl DifferenceKind {
         match self {
             Self::Missing => "is missing in",
             Self::Different => "differs in",
-            Self::Surplus => "should not be in",
+            Self::Extra => "should not be in",
         }
     }
 }
@@ -139,13 +139,13 @@ pub(crate) async fn compare(maintenance: &MaintenanceHandler) -> Result<VerifyRo
                 Some(_) => {}
             }
         }
-        surplus(maintenance, &**replica, &mut round).await?;
+        add_extra_items(maintenance, &**replica, &mut round).await?;
     }
     Ok(round)
 }
 
 /// Adds the items of a replica that the source does not have.
-async fn surplus(
+async fn add_extra_items(
     maintenance: &MaintenanceHandler,
     replica: &dyn Replica,
     round: &mut VerifyRound,
@@ -158,7 +158,7 @@ async fn surplus(
             page.held.into_iter().filter(|(_, stored)| stored.item().is_some()).map(|(key, _)| key).collect();
         let found = maintenance.source.read(&live).await.map_err(|error| error.to_string())?.items;
         for (key, _) in live.iter().zip(found).filter(|(_, item)| item.is_none()) {
-            round.add(replica, key, DifferenceKind::Surplus);
+            round.add(replica, key, DifferenceKind::Extra);
         }
         after = page.next;
         if after.is_none() {

@@ -25,16 +25,16 @@ use millrace_shared::revision::Revision;
 use time::{Duration, OffsetDateTime};
 
 /// The time for which a confirmation counts. Lambda retries within seconds or minutes.
-pub const LASTS: Duration = Duration::minutes(15);
+pub const CONFIRMATION_TTL: Duration = Duration::minutes(15);
 
 /// The maximum size, in bytes: some 25,000 changes with usual keys, two of the largest batches.
-pub const ROOM: usize = 8 * 1024 * 1024;
+pub const MAX_CONFIRMED_BYTES: usize = 8 * 1024 * 1024;
 
 /// The size of a confirmation in addition to its key.
-const WEIGHT: usize = 256;
+const CONFIRMATION_BYTES: usize = 256;
 
 /// The number of sinks whose confirmations are recorded; nothing is recorded for further ones.
-const SINKS: usize = 64;
+const MAX_SINKS: usize = 64;
 
 /// A change that one or more sinks confirmed.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ struct ConfirmedChange {
 
 /// Returns the index of a change's confirmation, or the index at which to insert it: the confirmations of an item are
 /// sorted by revision, which is also the order in which they usually arrive.
-fn place_of(known: &[ConfirmedChange], change: &Change<'_>) -> Result<usize, usize> {
+fn find_confirmation(known: &[ConfirmedChange], change: &Change<'_>) -> Result<usize, usize> {
     known.binary_search_by(|confirmation| {
         let by_age = confirmation.revision.cmp(&change.revision);
         by_age.then_with(|| (*confirmation.stream).cmp(change.source.arn()))
@@ -59,7 +59,7 @@ fn place_of(known: &[ConfirmedChange], change: &Change<'_>) -> Result<usize, usi
 /// The changes that each sink confirmed.
 #[derive(Debug, Default)]
 pub struct ConfirmedChanges {
-    of_item: HashMap<CanonicalKey, Vec<ConfirmedChange>>,
+    by_item: HashMap<CanonicalKey, Vec<ConfirmedChange>>,
     weight: usize,
 }
 
@@ -67,7 +67,7 @@ impl ConfirmedChanges {
     /// Returns whether nothing is recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.of_item.is_empty()
+        self.by_item.is_empty()
     }
 
     /// Returns the recorded size, in bytes.
@@ -76,9 +76,9 @@ impl ConfirmedChanges {
         self.weight
     }
 
-    /// Removes confirmations older than [`LASTS`].
+    /// Removes confirmations older than [`CONFIRMATION_TTL`].
     pub fn expire(&mut self, now: OffsetDateTime) {
-        self.retain(|_, confirmation| now - confirmation.at < LASTS && confirmation.at <= now);
+        self.retain(|_, confirmation| now - confirmation.at < CONFIRMATION_TTL && confirmation.at <= now);
     }
 
     /// Returns the items of a batch that a sink must receive, with all their changes: it did not confirm every one of
@@ -90,8 +90,8 @@ impl ConfirmedChanges {
     }
 
     fn is_confirmed(&self, sink: usize, change: &Change<'_>) -> bool {
-        let Some(known) = self.of_item.get(change.key.canonical()) else { return false };
-        place_of(known, change).is_ok_and(|place| known[place].sinks & bit(sink) != 0)
+        let Some(known) = self.by_item.get(change.key.canonical()) else { return false };
+        find_confirmation(known, change).is_ok_and(|index| known[index].sinks & bit(sink) != 0)
     }
 
     /// Records that a sink confirmed these changes. If they do not fit, earlier confirmations are removed; if they do
@@ -103,33 +103,33 @@ impl ConfirmedChanges {
         now: OffsetDateTime,
     ) {
         let needed: usize = changes.clone().map(|change| weight(change.key.canonical())).sum();
-        if self.weight + needed > ROOM {
+        if self.weight + needed > MAX_CONFIRMED_BYTES {
             // Confirmations of this same batch by other sinks stay.
             self.retain(|_, confirmation| confirmation.at == now);
         }
-        if bit(sink) == 0 || self.weight + needed > ROOM {
+        if bit(sink) == 0 || self.weight + needed > MAX_CONFIRMED_BYTES {
             return;
         }
         let mut stream: Option<Arc<str>> = None;
         for change in changes {
             let key = change.key.canonical();
-            if !self.of_item.contains_key(key) {
-                self.of_item.insert(key.clone(), Vec::with_capacity(1));
+            if !self.by_item.contains_key(key) {
+                self.by_item.insert(key.clone(), Vec::with_capacity(1));
             }
-            let Some(known) = self.of_item.get_mut(key) else { continue };
-            let place = match place_of(known, change) {
-                Ok(place) => {
-                    known[place].sinks |= bit(sink);
+            let Some(known) = self.by_item.get_mut(key) else { continue };
+            let index = match find_confirmation(known, change) {
+                Ok(index) => {
+                    known[index].sinks |= bit(sink);
                     continue;
                 }
-                Err(place) => place,
+                Err(index) => index,
             };
             let arn = match &stream {
                 Some(arn) if **arn == *change.source.arn() => Arc::clone(arn),
                 _ => Arc::from(change.source.arn()),
             };
             stream = Some(Arc::clone(&arn));
-            known.insert(place, ConfirmedChange { stream: arn, revision: change.revision, sinks: bit(sink), at: now });
+            known.insert(index, ConfirmedChange { stream: arn, revision: change.revision, sinks: bit(sink), at: now });
             self.weight += weight(key);
         }
     }
@@ -165,7 +165,7 @@ impl ConfirmedChanges {
 
     fn retain(&mut self, mut keep: impl FnMut(&CanonicalKey, &mut ConfirmedChange) -> bool) {
         let mut kept = 0;
-        self.of_item.retain(|key, known| {
+        self.by_item.retain(|key, known| {
             known.retain_mut(|confirmation| keep(key, confirmation));
             kept += known.len() * weight(key);
             !known.is_empty()
@@ -175,11 +175,11 @@ impl ConfirmedChanges {
 }
 
 fn bit(sink: usize) -> u64 {
-    if sink < SINKS { 1 << sink } else { 0 }
+    if sink < MAX_SINKS { 1 << sink } else { 0 }
 }
 
 fn weight(key: &CanonicalKey) -> usize {
-    key.as_str().len() + WEIGHT
+    key.as_str().len() + CONFIRMATION_BYTES
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ fn a_task_alone_is_enough_and_the_careful_way_is_the_default() {
     let repair_mode = RepairMode::DryRun;
     assert_eq!(
         repair,
-        ReplicaComparison { replica: None, lag: Duration::from_secs(5), capacity_units: None, repair_mode }
+        ReplicaComparison { replica: None, recheck_after: Duration::from_secs(5), capacity_units: None, repair_mode }
     );
     let redrive: RedriveTask = task(r#"{"task":"redrive"}"#);
     assert!(redrive.dry_run);
@@ -80,7 +80,10 @@ fn all_fields_of_a_task_are_taken() {
     assert_eq!(redrive.prefixes, ["quarantine/archiver/"]);
     let VerifyTask(verify) = task(r#"{"task":"verify","recheck_after_seconds":0,"max_read_capacity_units":50}"#);
     let repair_mode = RepairMode::No;
-    assert_eq!(verify, ReplicaComparison { replica: None, lag: Duration::ZERO, capacity_units: Some(50), repair_mode });
+    assert_eq!(
+        verify,
+        ReplicaComparison { replica: None, recheck_after: Duration::ZERO, capacity_units: Some(50), repair_mode }
+    );
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn steps() -> impl Strategy<Value = Vec<BatchStep>> {
 }
 
 proptest! {
-    /// A change is withheld from a sink only if the sink confirmed this very change within `LASTS` and has not received
+    /// A change is withheld from a sink only if the sink confirmed this very change within `CONFIRMATION_TTL` and has not received
     /// the item since.
     #[test]
     fn a_sink_is_spared_exactly_what_it_confirmed(steps in steps(), asked in batch(), sink in 0..3_usize) {
@@ -85,7 +85,7 @@ proptest! {
         let mut model: Vec<(usize, ChangeSpec, OffsetDateTime)> = Vec::new();
         for step in &steps {
             memory.expire(now);
-            model.retain(|(_, _, at)| now - *at < LASTS);
+            model.retain(|(_, _, at)| now - *at < CONFIRMATION_TTL);
             match step {
                 BatchStep::Confirm(sink, told) => {
                     confirm(&mut memory, *sink, told, now);
@@ -117,7 +117,7 @@ proptest! {
             }
         }
         memory.expire(now);
-        model.retain(|(_, _, at)| now - *at < LASTS);
+        model.retain(|(_, _, at)| now - *at < CONFIRMATION_TTL);
         let is_confirmed = |one: &ChangeSpec| model.iter().any(|(of, known, _)| *of == sink && known == one);
         let lacking: BTreeSet<u8> = asked.iter().filter(|one| !is_confirmed(one)).map(|one| one.0).collect();
         let expected: Vec<ChangeSpec> = asked.iter().filter(|one| lacking.contains(&one.0)).copied().collect();
@@ -187,11 +187,11 @@ fn a_change_that_is_new_takes_the_others_of_its_item_along() {
 fn a_confirmation_lasts_from_the_first_delivery_on() {
     let mut memory = ConfirmedChanges::default();
     confirm(&mut memory, 0, &[(1, 1, false)], START);
-    let later = START + LASTS - Duration::seconds(1);
+    let later = START + CONFIRMATION_TTL - Duration::seconds(1);
     memory.expire(later);
     confirm(&mut memory, 0, &[(1, 1, false)], later);
     assert!(!memory.is_empty());
-    memory.expire(START + LASTS);
+    memory.expire(START + CONFIRMATION_TTL);
     assert!(memory.is_empty(), "later confirmations do not extend it");
 }
 
@@ -201,19 +201,19 @@ fn there_is_room_for_so_much_and_what_is_new_goes_first() {
     let mut memory = ConfirmedChanges::default();
     for batch in 0..4 {
         confirm(&mut memory, 0, &many(batch * 20_000), START + Duration::seconds(i64::try_from(batch).unwrap()));
-        assert!(memory.weight() <= ROOM, "{}", memory.weight());
+        assert!(memory.weight() <= MAX_CONFIRMED_BYTES, "{}", memory.weight());
         assert_eq!(given(&memory, 0, &many(batch * 20_000)), [], "the latest batch is complete");
     }
     assert!(!given(&memory, 0, &many(0)).is_empty(), "the first batch is evicted");
     let too_many: Vec<ChangeSpec> = (0..70_000).map(|number| (2, number, false)).collect();
     confirm(&mut memory, 0, &too_many, START + Duration::minutes(1));
-    assert!(memory.weight() <= ROOM);
+    assert!(memory.weight() <= MAX_CONFIRMED_BYTES);
 }
 
 #[test]
 fn beyond_the_last_bit_nothing_is_remembered() {
     let mut memory = ConfirmedChanges::default();
-    confirm(&mut memory, SINKS, &[(1, 1, false)], START);
-    assert_eq!(given(&memory, SINKS, &[(1, 1, false)]), [(1, 1, false)]);
+    confirm(&mut memory, MAX_SINKS, &[(1, 1, false)], START);
+    assert_eq!(given(&memory, MAX_SINKS, &[(1, 1, false)]), [(1, 1, false)]);
     assert_eq!(given(&memory, 0, &[(1, 1, false)]), [(1, 1, false)]);
 }

@@ -61,7 +61,7 @@ impl SegmentTask for RepairTask {
     }
 
     fn extra_time(&self) -> Duration {
-        self.0.lag
+        self.0.recheck_after
     }
 
     async fn run(&self, task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) -> Result<bool, VerifyError> {

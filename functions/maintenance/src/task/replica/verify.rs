@@ -45,12 +45,12 @@ use merge_join::{MergeJoin, ScanPosition};
 const PAGES_PER_CHECKPOINT: usize = 24;
 
 /// Default time between the two checks of a difference: a replica usually lags by far less.
-const LAG_SECONDS: u32 = 5;
+const DEFAULT_RECHECK_AFTER_SECONDS: u32 = 5;
 /// Maximum time between the two checks, which are made within one invocation.
-const MAX_LAG_SECONDS: u32 = 300;
+const MAX_RECHECK_AFTER_SECONDS: u32 = 300;
 
 /// Maximum time of an invocation that is reserved for reading the failure bucket, in case there are differences.
-const FAILURES_READ_WITHIN: Duration = Duration::from_secs(30);
+const FAILURES_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Fields of the request of a comparison.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -96,7 +96,7 @@ impl SegmentTask for VerifyTask {
     }
 
     fn extra_time(&self) -> Duration {
-        self.0.lag
+        self.0.recheck_after
     }
 
     async fn run(&self, task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) -> Result<bool, VerifyError> {
@@ -110,7 +110,7 @@ pub(crate) struct ReplicaComparison {
     /// The only replica to compare, or `None` for all.
     pub(crate) replica: Option<SinkName>,
     /// The time for which a difference must persist, with both sides unchanged, to be real.
-    pub(crate) lag: Duration,
+    pub(crate) recheck_after: Duration,
     /// Maximum number of read capacity units per second consumed from the source, for all segments together.
     pub(crate) capacity_units: Option<u32>,
     /// The handling of real differences.
@@ -135,10 +135,10 @@ impl ReplicaComparison {
         max_read_capacity_units: Option<u32>,
         repair_mode: RepairMode,
     ) -> Result<Self, InvalidRequest> {
-        let lag = in_range("recheck_after_seconds", recheck_after_seconds, 0..=MAX_LAG_SECONDS)?;
+        let recheck_after = in_range("recheck_after_seconds", recheck_after_seconds, 0..=MAX_RECHECK_AFTER_SECONDS)?;
         Ok(Self {
             replica: replica_name(replica)?,
-            lag: Duration::from_secs(lag.unwrap_or(LAG_SECONDS).into()),
+            recheck_after: Duration::from_secs(recheck_after.unwrap_or(DEFAULT_RECHECK_AFTER_SECONDS).into()),
             capacity_units: CapacityBudget::parse(max_read_capacity_units)?,
             repair_mode,
         })
@@ -206,10 +206,10 @@ pub(super) async fn compare(
     verify: &ReplicaComparison,
 ) -> Result<bool, VerifyError> {
     let mut pace = CapacityBudget::new(verify.capacity_units, task_run.segment().total_segments, Instant::now());
-    let scan_until = task_run.deadline.checked_sub(verify.lag).filter(|until| *until > Instant::now());
-    let scan_until = scan_until.ok_or(VerifyError::NoTime(verify.lag.as_secs()))?;
+    let scan_until = task_run.deadline.checked_sub(verify.recheck_after).filter(|until| *until > Instant::now());
+    let scan_until = scan_until.ok_or(VerifyError::NoTime(verify.recheck_after.as_secs()))?;
     let left = scan_until.saturating_duration_since(Instant::now());
-    let scan_until = scan_until - FAILURES_READ_WITHIN.min(left / 4);
+    let scan_until = scan_until - FAILURES_READ_TIMEOUT.min(left / 4);
     let any_failed = failure_index::any(context.bucket).await?;
     while let Some(replica) = context.replicas.get(task_run.cursor().sink) {
         let replica = *replica;
@@ -249,7 +249,7 @@ pub(super) async fn compare(
     Ok(true)
 }
 
-/// Checks the candidates again after `verify.lag`. Returns `None` if there is not enough time: the next invocation then
+/// Checks the candidates again after `verify.recheck_after`. Returns `None` if there is not enough time: the next invocation then
 /// scans this range again.
 async fn recheck_after_lag(
     task_run: &mut TaskRun<VerifyCursor>,
@@ -261,7 +261,7 @@ async fn recheck_after_lag(
     if candidates.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    if !task_run.wait_until(Instant::now() + verify.lag).await {
+    if !task_run.wait_until(Instant::now() + verify.recheck_after).await {
         return Ok(None);
     }
     let keys: Vec<CanonicalKey> = candidates.iter().map(|candidate| candidate.key.clone()).collect();
