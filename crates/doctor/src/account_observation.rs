@@ -19,7 +19,7 @@ use crate::deployment::{
 };
 use crate::deployment_builder::security_group;
 use crate::iam_policy::{GrantResult, SimulatedGrant};
-use crate::replica_address::place_of;
+use crate::replica_address::region_and_account;
 use crate::resource_entry::resolved_json;
 use crate::rules::destination::{FAILURE_PREFIX, needed_grants};
 use crate::rules::encryption::key_uses;
@@ -51,7 +51,7 @@ pub(crate) fn add(book: &ResponseBook<'_>, deployment: &mut StreamDeployment, ju
         table.ttl_sample = match &table.ttl_attribute {
             SettingValue::Known(attribute) => {
                 let parameters = [("TableName", table.name.as_str()), ("Attribute", attribute)];
-                book.ask(&SCAN, &parameters).map(|response| sample(response, attribute))
+                book.response(&SCAN, &parameters).map(|response| sample(response, attribute))
             }
             SettingValue::Absent => SettingValue::Absent,
             SettingValue::Unresolved(reason) => SettingValue::Unresolved(reason.clone()),
@@ -95,8 +95,8 @@ fn observe(book: &ResponseBook<'_>, deployment: &StreamDeployment, mapping: &mut
             (of_mapping("PolledEventCount"), of_mapping("FilteredOutEventCount"));
     }
     if let Some(qualifier) = qualifier.filter(|qualifier| *qualifier != "$LATEST") {
-        let latest = book.ask(&GET_FUNCTION, &[("FunctionName", name)]);
-        let invoked = book.ask(&GET_FUNCTION, &[("FunctionName", name), ("Qualifier", qualifier)]);
+        let latest = book.response(&GET_FUNCTION, &[("FunctionName", name)]);
+        let invoked = book.response(&GET_FUNCTION, &[("FunctionName", name), ("Qualifier", qualifier)]);
         mapping.observed.outdated_version = latest.and_then(|latest| {
             invoked.and_then(|invoked| {
                 let differing: Vec<&str> = VERSIONED.into_iter().filter(|it| latest[*it] != invoked[*it]).collect();
@@ -154,7 +154,7 @@ fn statistics(
 ) -> SettingValue<i64> {
     let parameters =
         [("Namespace", namespace), ("MetricName", metric), ("Dimensions", dimensions), ("Statistic", statistic)];
-    book.ask(&GET_STATISTICS, &parameters).and_then(|response| {
+    book.response(&GET_STATISTICS, &parameters).and_then(|response| {
         let points = one_or_many(&response["Datapoints"]);
         let values: Vec<f64> = points.into_iter().filter_map(|point| value_of(point, statistic)).collect();
         if values.is_empty() {
@@ -176,7 +176,7 @@ fn latest(book: &ResponseBook<'_>, dimensions: &str, metric: &str) -> SettingVal
         ("Statistic", "Maximum"),
         ("Hours", "1"),
     ];
-    book.ask(&GET_STATISTICS, &parameters).and_then(|response| {
+    book.response(&GET_STATISTICS, &parameters).and_then(|response| {
         let mut points = one_or_many(&response["Datapoints"]);
         // Times in UTC and in one form are ordered as text.
         points.sort_by_key(|point| point["Timestamp"].as_str().unwrap_or_default());
@@ -228,7 +228,7 @@ fn failure_objects(
     let now = book.recording.read_at;
     let mut found: Option<FailureObjects> = None;
     for (bucket, prefix, is_quarantine) in &prefixes {
-        let response = match book.ask(&LIST_OBJECTS, &[("Bucket", bucket), ("Prefix", prefix)]) {
+        let response = match book.response(&LIST_OBJECTS, &[("Bucket", bucket), ("Prefix", prefix)]) {
             SettingValue::Known(response) => response,
             SettingValue::Absent => continue,
             SettingValue::Unresolved(reason) => return SettingValue::Unresolved(reason),
@@ -255,7 +255,7 @@ struct WantedGrant {
     service: Option<String>,
 }
 
-/// Evaluates the permissions that the rules ask for.
+/// Evaluates the permissions that the rules require.
 fn simulate(book: &ResponseBook<'_>, deployment: &mut StreamDeployment) {
     let mut wanted: BTreeMap<String, Vec<WantedGrant>> = BTreeMap::new();
     for mapping in &deployment.mappings {
@@ -283,7 +283,7 @@ fn simulate(book: &ResponseBook<'_>, deployment: &mut StreamDeployment) {
                 ("ResourceArns.member.1", resource),
             ];
             // A statement may allow a key only through the service.
-            let region = place_of(resource).map_or("", |(region, _)| region);
+            let region = region_and_account(resource).map_or("", |(region, _)| region);
             let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
             let via = service.as_ref().map(|service| format!("{service}.{region}.{suffix}"));
             if let Some(via) = &via {
@@ -293,7 +293,7 @@ fn simulate(book: &ResponseBook<'_>, deployment: &mut StreamDeployment) {
                     ("ContextEntries.member.1.ContextKeyValues.member.1", via),
                 ]);
             }
-            let result = match book.ask(&SIMULATE, &parameters) {
+            let result = match book.response(&SIMULATE, &parameters) {
                 SettingValue::Known(response) => evaluation(response),
                 SettingValue::Absent => GrantResult::Unknown("the role does not exist".to_owned()),
                 SettingValue::Unresolved(reason) => GrantResult::Unknown(reason),
@@ -330,7 +330,7 @@ fn count_shards(book: &ResponseBook<'_>, deployment: &mut StreamDeployment) {
         else {
             continue;
         };
-        let count = book.ask(&DESCRIBE_STREAM, &[("StreamArn", stream)]).map(|response| {
+        let count = book.response(&DESCRIBE_STREAM, &[("StreamArn", stream)]).map(|response| {
             let is_open = |shard: &&Value| shard["SequenceNumberRange"]["EndingSequenceNumber"].is_null();
             let open = one_or_many(&response["StreamDescription"]["Shards"]).into_iter().filter(is_open).count();
             i64::try_from(open).unwrap_or(i64::MAX)
@@ -364,19 +364,19 @@ fn route_subnets(book: &ResponseBook<'_>, deployment: &mut StreamDeployment) {
         let Some(subnets) = function.subnets.known() else { continue };
         let name = function.name.split(':').next().unwrap_or_default();
         // The VPC is that of the function as it is now.
-        let vpc = match book.ask(&GET_FUNCTION, &[("FunctionName", name)]) {
+        let vpc = match book.response(&GET_FUNCTION, &[("FunctionName", name)]) {
             SettingValue::Known(configuration) => text_of(&configuration["VpcConfig"]["VpcId"]),
             _ => None,
         };
         let routes = match vpc {
             Some(vpc) => {
-                match book.ask(&DESCRIBE_GROUPS, &[("VpcId", vpc)]) {
+                match book.response(&DESCRIBE_GROUPS, &[("VpcId", vpc)]) {
                     SettingValue::Known(response) => network.groups.extend(groups_of(response)),
                     SettingValue::Absent => {}
                     SettingValue::Unresolved(reason) => network.unknown_groups = Some(reason),
                 }
-                let endpoints = book.ask(&DESCRIBE_ENDPOINTS, &[("VpcId", vpc)]);
-                let tables = book.ask(&DESCRIBE_ROUTES, &[("VpcId", vpc)]);
+                let endpoints = book.response(&DESCRIBE_ENDPOINTS, &[("VpcId", vpc)]);
+                let tables = book.response(&DESCRIBE_ROUTES, &[("VpcId", vpc)]);
                 endpoints.and_then(|endpoints| tables.map(|tables| (endpoints, tables)))
             }
             None => SettingValue::Unresolved("the VPC of the function is not known".to_owned()),

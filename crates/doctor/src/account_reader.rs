@@ -21,7 +21,7 @@ use crate::account_recording::{AccountRecording, AccountTarget, ResponseBook};
 use crate::deployment::{DeploymentForm, SourceLocation, StreamMapping, bucket_name};
 use crate::deployment_builder::{self, own_purpose};
 use crate::iam_policy::RolePermissions;
-use crate::replica_address::{place_of, replicas_of};
+use crate::replica_address::{region_and_account, replicas_of};
 use crate::resource_entry::{PropertyNode as _, ResourceEntry, resolved_json, unresolved};
 use crate::setting::SettingValue;
 use crate::template_node::TemplateNode;
@@ -61,9 +61,9 @@ pub fn read(recording: &AccountRecording) -> Result<AccountReading, String> {
             let (name, qualifier) = function_name(target);
             let mut parameters = vec![("FunctionName", name)];
             parameters.extend(qualifier.map(|qualifier| ("Qualifier", qualifier)));
-            book.ask(&GET_FUNCTION, &parameters).map(|_| ())
+            book.response(&GET_FUNCTION, &parameters).map(|_| ())
         }
-        AccountTarget::Table(name) => book.ask(&DESCRIBE_TABLE, &[("TableName", name)]).map(|_| ()),
+        AccountTarget::Table(name) => book.response(&DESCRIBE_TABLE, &[("TableName", name)]).map(|_| ()),
     };
     let reading = match root {
         SettingValue::Known(()) => reader.read(),
@@ -166,7 +166,7 @@ impl AccountReader<'_, '_> {
 
     /// Reads the resources of a stack and of its nested stacks, and the statements of its template.
     fn add_stack(&mut self, name: &str, path: &str, depth: usize) -> SettingValue<()> {
-        let resources = match self.book.ask(&LIST_STACK_RESOURCES, &[("StackName", name)]) {
+        let resources = match self.book.response(&LIST_STACK_RESOURCES, &[("StackName", name)]) {
             SettingValue::Known(resources) => one_or_many(&resources["StackResourceSummaries"]),
             SettingValue::Absent => return SettingValue::Absent,
             SettingValue::Unresolved(reason) => return SettingValue::Unresolved(reason),
@@ -213,7 +213,7 @@ impl AccountReader<'_, '_> {
     /// Returns the template of a stack, if it is readable, and reads the findings that it declares as intended.
     fn template(&mut self, stack: &str, path: &str) -> Option<TemplateNode> {
         let parameters = [("StackName", stack), ("TemplateStage", "Original")];
-        let body = match self.book.ask(&GET_TEMPLATE, &parameters) {
+        let body = match self.book.response(&GET_TEMPLATE, &parameters) {
             SettingValue::Known(response) => match &response["TemplateBody"] {
                 Value::String(body) => TemplateNode::parse(body).map_err(|error| error.to_string()),
                 body => Ok(TemplateNode::from_json(body)),
@@ -241,7 +241,7 @@ impl AccountReader<'_, '_> {
 
     /// Reads everything, starting with the mappings.
     fn read(mut self) -> DeploymentReading {
-        let listed = match self.book.ask(&LIST_MAPPINGS, &[]) {
+        let listed = match self.book.response(&LIST_MAPPINGS, &[]) {
             SettingValue::Known(response) => one_or_many(&response["EventSourceMappings"]),
             SettingValue::Absent => Vec::new(),
             SettingValue::Unresolved(reason) => {
@@ -264,7 +264,7 @@ impl AccountReader<'_, '_> {
             }
             if let Some(stream) = text_of(&mapping["EventSourceArn"]) {
                 // The ARN is needed only for a table of another account.
-                let is_own = place_of(stream) == place_of(function);
+                let is_own = region_and_account(stream) == region_and_account(function);
                 let table = table_of_stream(stream).unwrap_or_default();
                 add_table(if is_own { table } else { stream.split_once("/stream/").map_or(stream, |(arn, _)| arn) });
             }
@@ -389,9 +389,9 @@ impl AccountReader<'_, '_> {
         let mut parameters = vec![("FunctionName", name)];
         parameters.extend(qualifier.map(|qualifier| ("Qualifier", qualifier)));
         let mut replicas = Vec::new();
-        let properties = match self.book.ask(&GET_FUNCTION, &parameters) {
+        let properties = match self.book.response(&GET_FUNCTION, &parameters) {
             SettingValue::Known(configuration) => {
-                let concurrency = self.book.ask(&GET_CONCURRENCY, &[("FunctionName", name)]);
+                let concurrency = self.book.response(&GET_CONCURRENCY, &[("FunctionName", name)]);
                 let variables = &configuration["Environment"]["Variables"];
                 replicas = readable_replicas(arn, variables);
                 json!({
@@ -433,7 +433,7 @@ impl AccountReader<'_, '_> {
         let parameters = [("TableName", reference)];
         let mut kind = "AWS::DynamoDB::Table";
         let mut is_protected = false;
-        let properties = match self.book.ask(&DESCRIBE_TABLE, &parameters) {
+        let properties = match self.book.response(&DESCRIBE_TABLE, &parameters) {
             SettingValue::Known(response) => {
                 let table = &response["Table"];
                 if table["Replicas"].as_array().is_some_and(|replicas| !replicas.is_empty()) {
@@ -441,12 +441,12 @@ impl AccountReader<'_, '_> {
                 }
                 is_protected = table["DeletionProtectionEnabled"] == true;
                 let has_stream = table["StreamSpecification"]["StreamEnabled"] == true;
-                let ttl = self.book.ask(&DESCRIBE_TTL, &parameters).map(|response| {
+                let ttl = self.book.response(&DESCRIBE_TTL, &parameters).map(|response| {
                     let ttl = &response["TimeToLiveDescription"];
                     let is_on = matches!(ttl["TimeToLiveStatus"].as_str(), Some("ENABLED" | "ENABLING"));
                     json!({"Enabled": is_on, "AttributeName": ttl["AttributeName"]})
                 });
-                let recovery = self.book.ask(&DESCRIBE_BACKUPS, &parameters).map(|response| {
+                let recovery = self.book.response(&DESCRIBE_BACKUPS, &parameters).map(|response| {
                     let recovery = &response["ContinuousBackupsDescription"]["PointInTimeRecoveryDescription"];
                     json!({"PointInTimeRecoveryEnabled": recovery["PointInTimeRecoveryStatus"] == "ENABLED"})
                 });
@@ -485,7 +485,7 @@ impl AccountReader<'_, '_> {
 
     /// Returns the ARN of a customer managed key, which is read, too; null for a key that AWS manages.
     fn customer_key(&mut self, key: &str) -> Value {
-        let response = match self.book.ask(&DESCRIBE_KEY, &[("KeyId", key)]) {
+        let response = match self.book.response(&DESCRIBE_KEY, &[("KeyId", key)]) {
             SettingValue::Known(response) => &response["KeyMetadata"],
             SettingValue::Absent => return Value::Null,
             SettingValue::Unresolved(reason) => return unresolved(&reason),
@@ -495,7 +495,7 @@ impl AccountReader<'_, '_> {
         }
         let arn = response["Arn"].as_str().unwrap_or(key).to_owned();
         if self.keys.insert(arn.clone()) {
-            let policy = self.book.ask(&GET_KEY_POLICY, &[("KeyId", &arn), ("PolicyName", "default")]);
+            let policy = self.book.response(&GET_KEY_POLICY, &[("KeyId", &arn), ("PolicyName", "default")]);
             let policy = policy.map(|response| document(&response["Policy"]));
             let state = response["KeyState"].as_str().unwrap_or("in an unknown state");
             let properties = json!({"Enabled": state == "Enabled", "KeyState": state, "KeyPolicy": value_of(policy)});
@@ -516,8 +516,8 @@ impl AccountReader<'_, '_> {
             return;
         }
         let parameters = [("Bucket", bucket)];
-        let versioning = self.book.ask(&GET_VERSIONING, &parameters).map(|it| json!({"Status": it["Status"]}));
-        let lifecycle = self.book.ask(&GET_LIFECYCLE, &parameters).map(|response| {
+        let versioning = self.book.response(&GET_VERSIONING, &parameters).map(|it| json!({"Status": it["Status"]}));
+        let lifecycle = self.book.response(&GET_LIFECYCLE, &parameters).map(|response| {
             let rules: Vec<Value> = one_or_many(&response["Rule"]).into_iter().map(lifecycle_rule).collect();
             json!({"Rules": rules})
         });
@@ -527,7 +527,7 @@ impl AccountReader<'_, '_> {
             "BucketEncryption": self.bucket_encryption(bucket),
         });
         let resource = self.add_bucket_entry(bucket, &properties);
-        match self.book.ask(&GET_BUCKET_POLICY, &parameters) {
+        match self.book.response(&GET_BUCKET_POLICY, &parameters) {
             SettingValue::Known(policy) => {
                 let properties = json!({"Bucket": bucket, "PolicyDocument": document(policy)});
                 let entry = self.entry(&resource, "AWS::S3::BucketPolicy", &properties);
@@ -549,7 +549,7 @@ impl AccountReader<'_, '_> {
             let Some(arn) = text_of(&mapping["DestinationConfig"]["OnFailure"]["Destination"]) else { continue };
             match (bucket_name(arn), arn.split(':').nth(2)) {
                 (Some(bucket), _) => self.add_bucket(bucket),
-                (None, Some("sqs" | "sns")) => self.add_channel(arn, function),
+                (None, Some("sqs" | "sns")) => self.add_message_destination(arn, function),
                 (None, _) => {}
             }
         }
@@ -583,7 +583,7 @@ impl AccountReader<'_, '_> {
 
     /// Returns the default encryption of a bucket, whose key is read, too.
     fn bucket_encryption(&mut self, bucket: &str) -> Value {
-        let default = self.book.ask(&GET_ENCRYPTION, &[("Bucket", bucket)]).map(|response| {
+        let default = self.book.response(&GET_ENCRYPTION, &[("Bucket", bucket)]).map(|response| {
             let rule = one_or_many(&response["Rule"]).first().copied().cloned().unwrap_or_default();
             rule["ApplyServerSideEncryptionByDefault"].clone()
         });
@@ -610,17 +610,19 @@ impl AccountReader<'_, '_> {
     }
 
     /// Reads the policy and the key of a queue or a topic.
-    fn add_channel(&mut self, arn: &str, function: &str) {
+    fn add_message_destination(&mut self, arn: &str, function: &str) {
         if self.entries.iter().any(|entry| entry.arn == arn) {
             return;
         }
         let is_queue = arn.split(':').nth(2) == Some("sqs");
-        let response = if place_of(arn).map(|place| place.0) != place_of(function).map(|place| place.0) {
+        let response = if region_and_account(arn).map(|(region, _)| region)
+            != region_and_account(function).map(|(region, _)| region)
+        {
             SettingValue::Unresolved(format!("{arn} is in another Region, which is not read"))
         } else if is_queue {
-            self.book.ask(&GET_QUEUE, &[("QueueArn", arn)])
+            self.book.response(&GET_QUEUE, &[("QueueArn", arn)])
         } else {
-            self.book.ask(&GET_TOPIC, &[("TopicArn", arn)])
+            self.book.response(&GET_TOPIC, &[("TopicArn", arn)])
         };
         let properties = match response {
             SettingValue::Known(response) => {
@@ -650,7 +652,7 @@ impl AccountReader<'_, '_> {
         for api in apis {
             let of_stack = self.stack_resource("AWS::ApiGatewayV2::Api", &api);
             let id = of_stack.map_or(&api, |of_stack| &of_stack.id).clone();
-            match self.book.ask(&GET_ROUTES, &[("ApiId", &api)]) {
+            match self.book.response(&GET_ROUTES, &[("ApiId", &api)]) {
                 SettingValue::Known(response) => {
                     let routes = one_or_many(&response["items"]);
                     // The routes of a WebSocket API share the authorizer of $connect.
@@ -676,7 +678,7 @@ impl AccountReader<'_, '_> {
 
     /// Reads the pipes of a stream, or returns the reason why they are not known.
     fn add_pipes(&mut self, stream: &str) -> Option<String> {
-        match self.book.ask(&LIST_PIPES, &[("SourcePrefix", stream)]) {
+        match self.book.response(&LIST_PIPES, &[("SourcePrefix", stream)]) {
             SettingValue::Known(response) => {
                 for pipe in one_or_many(&response["Pipes"]).into_iter().filter(|pipe| pipe["Source"] == stream) {
                     let properties = json!({"Source": stream, "DesiredState": pipe["DesiredState"]});
@@ -692,7 +694,7 @@ impl AccountReader<'_, '_> {
 
     /// Reads the alarms, or returns the reason why they are not known.
     fn add_alarms(&mut self) -> Option<String> {
-        match self.book.ask(&DESCRIBE_ALARMS, &[("AlarmTypes.member.1", "MetricAlarm")]) {
+        match self.book.response(&DESCRIBE_ALARMS, &[("AlarmTypes.member.1", "MetricAlarm")]) {
             SettingValue::Known(response) => {
                 for alarm in one_or_many(&response["MetricAlarms"]) {
                     let entry = self.entry("", "AWS::CloudWatch::Alarm", alarm);

@@ -21,7 +21,7 @@ pub enum AccountTarget {
     Table(String),
 }
 
-/// The place of a finding: `stack/users`.
+/// The location of a finding: `stack/users`.
 impl fmt::Display for AccountTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -82,7 +82,7 @@ impl<'r> ResponseBook<'r> {
 
     /// Returns the response to a call: absent if the service says that there is none, unresolved with the reason if the
     /// call was refused, or is still to be made.
-    pub(crate) fn ask(
+    pub(crate) fn response(
         &self,
         operation: &'static AccountOperation,
         parameters: &[(&'static str, &str)],

@@ -18,7 +18,7 @@ pub fn bucket_name(arn: &str) -> Option<&str> {
     }
 }
 
-/// The place of a resource in the deployment's files.
+/// The location of a resource in the deployment's files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceLocation {
     /// The file.
@@ -74,7 +74,7 @@ pub struct StreamDeployment {
     /// The S3 buckets.
     pub buckets: Vec<BucketSettings>,
     /// The SQS queues and SNS topics.
-    pub channels: Vec<ChannelSettings>,
+    pub message_destinations: Vec<MessageDestination>,
     /// The IAM roles.
     pub roles: Vec<RolePermissions>,
     /// The KMS keys.
@@ -301,7 +301,7 @@ pub struct BucketSettings {
 
 /// An SQS queue or an SNS topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChannelSettings {
+pub struct MessageDestination {
     /// The ARN.
     pub arn: String,
     /// The KMS key of the customer, if there is one.

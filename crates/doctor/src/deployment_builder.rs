@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::access_policy::AccessPolicy;
 use crate::api_document;
 use crate::deployment::{
-    BucketSettings, ChannelSettings, FunctionPurpose, FunctionSettings, IgnoredRule, KeySettings, LifecycleRule,
+    BucketSettings, FunctionPurpose, FunctionSettings, IgnoredRule, KeySettings, LifecycleRule, MessageDestination,
     ObservedDelivery, RouteSettings, SecurityGroupSettings, SourceLocation, StreamDeployment, StreamMapping,
     StreamPipe, TableSettings, TrafficPeer, TrafficRule, VpcEndpointSettings, WatchedMetric,
 };
@@ -49,7 +49,7 @@ pub fn build(entries: &[ResourceEntry], problems: &mut Vec<String>) -> StreamDep
             "AWS::Lambda::Function" => deployment.functions.push(function(entry, false)),
             "AWS::DynamoDB::Table" | "AWS::DynamoDB::GlobalTable" => deployment.tables.push(table(entry)),
             "AWS::S3::Bucket" => deployment.buckets.push(bucket(entry)),
-            "AWS::SQS::Queue" | "AWS::SNS::Topic" => add_channel(&mut deployment, entry),
+            "AWS::SQS::Queue" | "AWS::SNS::Topic" => add_message_destination(&mut deployment, entry),
             "AWS::ApiGatewayV2::Api" | "AWS::Serverless::HttpApi" => add_documented_routes(&mut deployment, entry),
             "AWS::IAM::Role" => add_role(&mut deployment, entry),
             "AWS::KMS::Key" => deployment.keys.push(key(entry)),
@@ -465,17 +465,17 @@ fn attach_policies(deployment: &mut StreamDeployment, entries: &[ResourceEntry])
 }
 
 /// Adds a queue or a topic, with the policy that an account or Terraform has as one of its attributes.
-fn add_channel(deployment: &mut StreamDeployment, entry: &ResourceEntry) {
+fn add_message_destination(deployment: &mut StreamDeployment, entry: &ResourceEntry) {
     let properties = &entry.properties;
     let policy = match properties.at(&["Policy"]) {
         SettingValue::Known(document) => Some(AccessPolicy::parse(document)),
         SettingValue::Absent => None,
         SettingValue::Unresolved(reason) => Some(AccessPolicy::unknown(reason)),
     };
-    let of_channel = policy.map(|policy| (SettingValue::Known(entry.arn.clone()), policy));
-    deployment.resource_policies.extend(of_channel);
+    let destination_policy = policy.map(|policy| (SettingValue::Known(entry.arn.clone()), policy));
+    deployment.resource_policies.extend(destination_policy);
     let key = properties.text_at(&["KmsMasterKeyId"]);
-    deployment.channels.push(ChannelSettings { arn: entry.arn.clone(), key });
+    deployment.message_destinations.push(MessageDestination { arn: entry.arn.clone(), key });
 }
 
 fn add_resource_policy(deployment: &mut StreamDeployment, entry: &ResourceEntry) {

@@ -75,7 +75,7 @@ pub struct ReplaySettings {
 
 impl ReplaySettings {
     /// Returns a deployment without a fault.
-    fn sound() -> Self {
+    fn valid() -> Self {
         let mapping = MappingSettings {
             max_age: Some(Duration::from_hours(6)),
             bisect: true,
@@ -132,38 +132,38 @@ const PLAIN_STORY: &str = "Ten records are written, one a minute; the function a
 /// Returns the scenario of a rule; each rule that loses records has one.
 #[must_use]
 pub fn scenario(rule: &str) -> Option<ReplayScenario> {
-    let sound = ReplaySettings::sound;
-    let works = || sound().changed(|it| it.function = ReplayFunction::Works);
+    let valid = ReplaySettings::valid;
+    let works = || valid().changed(|it| it.function = ReplayFunction::Works);
     let bounded = |it: &mut ReplaySettings| {
         it.mapping.max_retries = Some(3);
         it.mapping.max_age = None;
     };
     let plain = |faulty: ReplaySettings| ReplayScenario { story: PLAIN_STORY, faulty, fixed: works() };
     let poison = |faulty: ReplaySettings, fixed: ReplaySettings| ReplayScenario { story: POISON_STORY, faulty, fixed };
-    let discarding = |destination| poison(sound().changed(|it| it.destination = destination), sound());
+    let discarding = |destination| poison(valid().changed(|it| it.destination = destination), valid());
     Some(match rule {
         "discarded-without-destination" => discarding(ReplayDestination::None),
         "metadata-only-destination" => discarding(ReplayDestination::Positions),
         "destination-not-granted" => discarding(ReplayDestination::Denied),
         "failure-objects-expire" => discarding(ReplayDestination::ExpiringRecords),
         "poison-record-blocks-shard" => poison(
-            sound().changed(|it| {
+            valid().changed(|it| {
                 it.mapping.max_age = None;
                 it.mapping.bisect = false;
                 it.mapping.partial_responses = false;
                 it.destination = ReplayDestination::None;
             }),
-            sound(),
+            valid(),
         ),
         "response-ignored" => poison(
-            sound().changed(|it| {
+            valid().changed(|it| {
                 it.function = ReplayFunction::Reports;
                 it.mapping.partial_responses = false;
             }),
-            sound().changed(|it| it.function = ReplayFunction::Reports),
+            valid().changed(|it| it.function = ReplayFunction::Reports),
         ),
         "batch-discarded-whole" => {
-            let lossy = sound().changed(bounded).changed(|it| it.destination = ReplayDestination::None);
+            let lossy = valid().changed(bounded).changed(|it| it.destination = ReplayDestination::None);
             let whole = lossy.changed(|it| {
                 it.mapping.bisect = false;
                 it.mapping.window = Duration::from_mins(10);
@@ -181,7 +181,7 @@ pub fn scenario(rule: &str) -> Option<ReplayScenario> {
             }
         }
         "age-exceeds-retention" => {
-            let outage = sound().changed(|it| it.function = ReplayFunction::Outage);
+            let outage = valid().changed(|it| it.function = ReplayFunction::Outage);
             ReplayScenario {
                 story: "Ten records are written, one a minute, while the replica is unreachable for 30 hours.",
                 faulty: outage.clone().changed(|it| it.mapping.max_age = Some(RETENTION)),

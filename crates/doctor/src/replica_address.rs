@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::setting::SettingValue;
 
 /// Returns the Region and the account of an ARN.
-pub(crate) fn place_of(arn: &str) -> Option<(&str, &str)> {
+pub(crate) fn region_and_account(arn: &str) -> Option<(&str, &str)> {
     let mut parts = arn.split(':').skip(3);
     Some((parts.next()?, parts.next()?))
 }
@@ -23,8 +23,8 @@ struct ReplicaAddress {
 impl ReplicaAddress {
     /// Returns the table, if it is in the Region and the account of the function; those of another one are not read.
     fn table(self, function: &str) -> SettingValue<String> {
-        let here = place_of(function);
-        let of_arn = self.table.starts_with("arn:").then(|| place_of(&self.table)).flatten();
+        let here = region_and_account(function);
+        let of_arn = self.table.starts_with("arn:").then(|| region_and_account(&self.table)).flatten();
         let is_here = self.role.is_none()
             && (of_arn.is_none() || of_arn == here)
             && self.region.as_deref().is_none_or(|region| here.is_some_and(|(own, _)| own == region));

@@ -24,7 +24,7 @@ pub fn human(diagnosis: &DeploymentDiagnosis) -> String {
             if let Some(first) = findings.first() {
                 let _ = writeln!(text, "  {} ({})", rule.title, rule.id);
                 for finding in &findings {
-                    let _ = writeln!(text, "    {}: {}", place(&finding.location), finding.problem);
+                    let _ = writeln!(text, "    {}: {}", format_location(&finding.location), finding.problem);
                 }
                 let _ = writeln!(text, "    fix:");
                 for line in first.fix().lines() {
@@ -37,7 +37,7 @@ pub fn human(diagnosis: &DeploymentDiagnosis) -> String {
     if !diagnosis.ignored.is_empty() {
         let _ = writeln!(text, "IGNORED, with a reason in the deployment\n");
         for (finding, reason) in &diagnosis.ignored {
-            let _ = writeln!(text, "  {} {}: {reason}", finding.rule.id, place(&finding.location));
+            let _ = writeln!(text, "  {} {}: {reason}", finding.rule.id, format_location(&finding.location));
         }
         text.push('\n');
     }
@@ -64,7 +64,7 @@ pub fn human(diagnosis: &DeploymentDiagnosis) -> String {
 fn not_checked(text: &mut String, diagnosis: &DeploymentDiagnosis) {
     let mut by_reason: BTreeMap<(String, &str), Vec<&str>> = BTreeMap::new();
     for unchecked in &diagnosis.unchecked {
-        let at = unchecked.location.as_ref().map_or_else(|| "the account".to_owned(), place);
+        let at = unchecked.location.as_ref().map_or_else(|| "the account".to_owned(), format_location);
         by_reason.entry((at, &unchecked.reason)).or_default().push(unchecked.rule.id);
     }
     if by_reason.is_empty() && diagnosis.unread.is_empty() {
@@ -75,12 +75,12 @@ fn not_checked(text: &mut String, diagnosis: &DeploymentDiagnosis) {
         let _ = writeln!(text, "  {at}: {reason}\n    {}", rules.join(", "));
     }
     for (location, reason) in &diagnosis.unread {
-        let _ = writeln!(text, "  {}: {reason}", place(location));
+        let _ = writeln!(text, "  {}: {reason}", format_location(location));
     }
     text.push('\n');
 }
 
-fn place(location: &SourceLocation) -> String {
+fn format_location(location: &SourceLocation) -> String {
     let SourceLocation { file, line, resource } = location;
     match line {
         0 => format!("{file} {resource}"),
@@ -145,8 +145,9 @@ pub fn sarif(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> String {
     let ignored = diagnosis.ignored.iter().map(|(finding, reason)| sarif_result(finding, Some(reason)));
     let results: Vec<Value> = findings.chain(ignored).collect();
     let unchecked = diagnosis.unchecked.iter().map(|unchecked| {
-        let place = unchecked.location.as_ref().map_or_else(String::new, |location| format!("{}: ", place(location)));
-        let text = format!("{} not checked: {place}{}", unchecked.rule.id, unchecked.reason);
+        let location =
+            unchecked.location.as_ref().map_or_else(String::new, |location| format!("{}: ", format_location(location)));
+        let text = format!("{} not checked: {location}{}", unchecked.rule.id, unchecked.reason);
         json!({"level": "note", "message": {"text": text}})
     });
     let problems_json = problems.iter().map(|problem| json!({"level": "error", "message": {"text": problem}}));
@@ -207,7 +208,7 @@ fn sarif_result(finding: &RuleFinding, reason: Option<&str>) -> Value {
     result
 }
 
-/// Formats a diagnosis as XML of `JUnit`: each place is a test case of its rule. Rules without a finding pass.
+/// Formats a diagnosis as XML of `JUnit`: each location is a test case of its rule. Rules without a finding pass.
 #[must_use]
 pub fn junit(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> String {
     let mut cases = String::new();
@@ -223,15 +224,15 @@ pub fn junit(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> String {
         let problem = escape(&finding.problem);
         let fix = escape(finding.fix());
         let content = format!("<failure message=\"{problem}\" type=\"{}\">{fix}</failure>", finding.rule.severity);
-        case(&place(&finding.location), finding.rule.id, &content);
+        case(&format_location(&finding.location), finding.rule.id, &content);
     }
     for unchecked in &diagnosis.unchecked {
-        let at = unchecked.location.as_ref().map_or_else(|| "the account".to_owned(), place);
+        let at = unchecked.location.as_ref().map_or_else(|| "the account".to_owned(), format_location);
         case(&at, unchecked.rule.id, &format!("<skipped message=\"{}\"/>", escape(&unchecked.reason)));
     }
     for (finding, reason) in &diagnosis.ignored {
         let content = format!("<skipped message=\"ignored: {}\"/>", escape(reason));
-        case(&place(&finding.location), finding.rule.id, &content);
+        case(&format_location(&finding.location), finding.rule.id, &content);
     }
     let has_case = |rule: &DoctorRule| {
         diagnosis.findings.iter().any(|finding| finding.rule.id == rule.id)

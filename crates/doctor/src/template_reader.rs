@@ -25,7 +25,7 @@ const FAILURE_MEMBERS: [&str; 3] = ["batchItemFailures", "batch_item_failures", 
 pub struct DeploymentReading {
     /// The deployment.
     pub deployment: StreamDeployment,
-    /// Problems that make a part unusable, each as one line that names the place.
+    /// Problems that make a part unusable, each as one line that names the location.
     pub problems: Vec<String>,
     /// Parameters that were given and that the template does not have.
     pub unknown_parameters: Vec<String>,

@@ -211,7 +211,7 @@ impl<'a> TemplateScopes<'a> {
     }
 
     /// Returns file and line, for the reason of an unresolved value, which may be used in another file.
-    fn place(&self, scope: usize, line: usize) -> String {
+    fn file_and_line(&self, scope: usize, line: usize) -> String {
         match line {
             0 => self.scopes[scope].document.file.clone(),
             line => format!("{}:{line}", self.scopes[scope].document.file),
@@ -289,7 +289,7 @@ impl<'a> TemplateScopes<'a> {
         match self.value(scope, node, depth).map(|node| node.value) {
             Some(ResolvedValue::Text(text)) => Ok(text),
             Some(ResolvedValue::Unresolved(reason)) => Err(reason),
-            _ => Err(format!("{}: expected a string", self.place(scope, node.line))),
+            _ => Err(format!("{}: expected a string", self.file_and_line(scope, node.line))),
         }
     }
 
@@ -297,7 +297,7 @@ impl<'a> TemplateScopes<'a> {
         match self.value(scope, node, depth).map(|node| node.value) {
             Some(ResolvedValue::List(items)) => Ok(items),
             Some(ResolvedValue::Unresolved(reason)) => Err(reason),
-            _ => Err(format!("{}: expected a list", self.place(scope, node.line))),
+            _ => Err(format!("{}: expected a list", self.file_and_line(scope, node.line))),
         }
     }
 
@@ -318,11 +318,11 @@ impl<'a> TemplateScopes<'a> {
             "Ref" => match argument.text() {
                 Some("AWS::NoValue") => return None,
                 Some(name) => Ok(self.reference(scope, name, depth)),
-                None => Err(format!("{}: Ref expects a name", self.place(scope, line))),
+                None => Err(format!("{}: Ref expects a name", self.file_and_line(scope, line))),
             },
             "GetAtt" => match attribute_of(argument) {
                 Some((name, attribute)) => Ok(self.attribute(scope, name, &attribute, depth)),
-                None => Err(format!("{}: GetAtt expects a resource and an attribute", self.place(scope, line))),
+                None => Err(format!("{}: GetAtt expects a resource and an attribute", self.file_and_line(scope, line))),
             },
             "If" => match argument.items() {
                 [condition, yes, no] => match self.condition(scope, condition, depth) {
@@ -337,7 +337,7 @@ impl<'a> TemplateScopes<'a> {
                         Err(reason)
                     }
                 },
-                _ => Err(format!("{}: If expects a condition and two values", self.place(scope, line))),
+                _ => Err(format!("{}: If expects a condition and two values", self.file_and_line(scope, line))),
             },
             "Sub" => self.substitute(scope, argument, depth).map(ResolvedValue::Text),
             "Join" => self.join(scope, argument, depth).map(ResolvedValue::Text),
@@ -345,33 +345,33 @@ impl<'a> TemplateScopes<'a> {
                 [separator, whole] => self.text(scope, separator, depth).and_then(|separator| {
                     let whole = self.text(scope, whole, depth)?;
                     if separator.is_empty() {
-                        return Err(format!("{}: Split expects a separator", self.place(scope, line)));
+                        return Err(format!("{}: Split expects a separator", self.file_and_line(scope, line)));
                     }
                     let part = |part: &str| ResolvedNode::from_text(line, part);
                     Ok(ResolvedValue::List(whole.split(&separator).map(part).collect()))
                 }),
-                _ => Err(format!("{}: Split expects a separator and a string", self.place(scope, line))),
+                _ => Err(format!("{}: Split expects a separator and a string", self.file_and_line(scope, line))),
             },
             "Select" => match argument.items() {
                 [index, list] => self.text(scope, index, depth).and_then(|index| {
                     let mut list = self.list(scope, list, depth)?;
                     match index.parse::<usize>() {
                         Ok(index) if index < list.len() => Ok(list.swap_remove(index).value),
-                        _ => Err(format!("{}: Select: there is no element {index}", self.place(scope, line))),
+                        _ => Err(format!("{}: Select: there is no element {index}", self.file_and_line(scope, line))),
                     }
                 }),
-                _ => Err(format!("{}: Select expects an index and a list", self.place(scope, line))),
+                _ => Err(format!("{}: Select expects an index and a list", self.file_and_line(scope, line))),
             },
             "FindInMap" => self.find_in_map(scope, argument, line, depth),
-            "ImportValue" => Err(format!("{}: imported from another stack", self.place(scope, line))),
-            other => Err(format!("{}: {other} is not resolved", self.place(scope, line))),
+            "ImportValue" => Err(format!("{}: imported from another stack", self.file_and_line(scope, line))),
+            other => Err(format!("{}: {other} is not resolved", self.file_and_line(scope, line))),
         };
         Some(result.unwrap_or_else(ResolvedValue::Unresolved))
     }
 
     fn join(&self, scope: usize, argument: &'a TemplateNode, depth: usize) -> Result<String, String> {
         let [separator, list] = argument.items() else {
-            return Err(format!("{}: Join expects a separator and a list", self.place(scope, argument.line)));
+            return Err(format!("{}: Join expects a separator and a list", self.file_and_line(scope, argument.line)));
         };
         let separator = self.text(scope, separator, depth)?;
         let mut text = String::new();
@@ -382,7 +382,7 @@ impl<'a> TemplateScopes<'a> {
                     text.push_str(&part);
                 }
                 ResolvedValue::Unresolved(reason) => return Err(reason),
-                _ => return Err(format!("{}: Join expects strings", self.place(scope, argument.line))),
+                _ => return Err(format!("{}: Join expects strings", self.file_and_line(scope, argument.line))),
             }
             check_length(&text)?;
         }
@@ -397,7 +397,7 @@ impl<'a> TemplateScopes<'a> {
         depth: usize,
     ) -> Result<ResolvedValue, String> {
         let [map, first, second, ..] = argument.items() else {
-            return Err(format!("{}: FindInMap expects a mapping and two keys", self.place(scope, line)));
+            return Err(format!("{}: FindInMap expects a mapping and two keys", self.file_and_line(scope, line)));
         };
         let (map, first) = (self.text(scope, map, depth)?, self.text(scope, first, depth)?);
         let second = self.text(scope, second, depth)?;
@@ -405,7 +405,7 @@ impl<'a> TemplateScopes<'a> {
             self.section(scope, "Mappings", &map).and_then(|map| map.get(&first)).and_then(|keys| keys.get(&second));
         let found = found.and_then(|node| self.value(scope, node, depth)).map(|node| node.value);
         found.ok_or_else(|| {
-            format!("{}: Mappings.{map} has no {first}.{second} before the deployment", self.place(scope, line))
+            format!("{}: Mappings.{map} has no {first}.{second} before the deployment", self.file_and_line(scope, line))
         })
     }
 
@@ -413,14 +413,14 @@ impl<'a> TemplateScopes<'a> {
         let (pattern, own) = match (&argument.value, argument.items()) {
             (NodeValue::Text(pattern), _) => (pattern.as_str(), &[][..]),
             (_, [pattern, own]) => (pattern.text().unwrap_or_default(), own.entries()),
-            _ => return Err(format!("{}: Sub expects a string", self.place(scope, argument.line))),
+            _ => return Err(format!("{}: Sub expects a string", self.file_and_line(scope, argument.line))),
         };
         let mut text = String::new();
         let mut rest = pattern;
         while let Some(start) = rest.find("${") {
             text.push_str(&rest[..start]);
             let Some(end) = rest[start..].find('}') else {
-                return Err(format!("{}: Sub: ${{ without }}", self.place(scope, argument.line)));
+                return Err(format!("{}: Sub: ${{ without }}", self.file_and_line(scope, argument.line)));
             };
             let name = rest[start + 2..start + end].trim();
             rest = &rest[start + end + 1..];
@@ -441,7 +441,9 @@ impl<'a> TemplateScopes<'a> {
                 Some(ResolvedValue::Text(value)) => text.push_str(&value),
                 Some(ResolvedValue::Unresolved(reason)) => return Err(reason),
                 None => {}
-                Some(_) => return Err(format!("{}: Sub: {name} is not a string", self.place(scope, argument.line))),
+                Some(_) => {
+                    return Err(format!("{}: Sub: {name} is not a string", self.file_and_line(scope, argument.line)));
+                }
             }
             check_length(&text)?;
         }
@@ -582,7 +584,7 @@ impl<'a> TemplateScopes<'a> {
                 ("Condition", _) => self.condition(scope, argument, depth),
                 ("Equals", [left, right]) => {
                     let value = |side| self.value(scope, side, depth).map(|node| node.value);
-                    equal(value(left), value(right), &self.place(scope, node.line))
+                    equal(value(left), value(right), &self.file_and_line(scope, node.line))
                 }
                 ("Not", [one]) => self.condition(scope, one, depth).not(),
                 ("And", many) => self.all(scope, many, depth),
@@ -640,7 +642,7 @@ impl<'a> TemplateScopes<'a> {
 }
 
 /// Compares the sides of `Equals`. Texts with different tokens may be equal after the deployment.
-fn equal(left: Option<ResolvedValue>, right: Option<ResolvedValue>, place: &str) -> ConditionValue {
+fn equal(left: Option<ResolvedValue>, right: Option<ResolvedValue>, location: &str) -> ConditionValue {
     match (left, right) {
         (Some(ResolvedValue::Unresolved(reason)), _) | (_, Some(ResolvedValue::Unresolved(reason))) => {
             ConditionValue::Unknown(reason)
@@ -649,7 +651,7 @@ fn equal(left: Option<ResolvedValue>, right: Option<ResolvedValue>, place: &str)
         (Some(ResolvedValue::Text(left)), Some(ResolvedValue::Text(right)))
             if left.contains("${AWS.") || right.contains("${AWS.") =>
         {
-            ConditionValue::Unknown(format!("{place}: known only after the deployment"))
+            ConditionValue::Unknown(format!("{location}: known only after the deployment"))
         }
         _ => ConditionValue::False,
     }

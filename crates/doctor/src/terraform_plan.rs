@@ -490,7 +490,7 @@ fn attached(arn: &Value) -> Value {
     }
 }
 
-/// The name of a resource that stands for the place of a module's call or output.
+/// The name of a resource that represents the location of a module's call or output.
 const CALLER: &str = "caller";
 
 /// Returns an address without the keys of `count` and `for_each`.

@@ -17,8 +17,8 @@ mod reader_tests;
 mod replay_tests;
 mod report_tests;
 
-/// A template in which every setting is sound.
-pub(crate) const SOUND: &str = include_str!("tests/sound.yaml");
+/// A template in which every setting is valid.
+pub(crate) const VALID: &str = include_str!("tests/valid.yaml");
 
 /// A second mapping of the stream, which a table that is not global serves.
 const TWICE: (&str, &str) = (
@@ -30,7 +30,7 @@ const TWICE: (&str, &str) = (
      Failures.Arn}}\n            MetricsConfig: {Metrics: [EventCount]}\n        Changes:\n          Type: DynamoDB\n",
 );
 
-/// For each rule that is judged offline: texts to replace in the sound template.
+/// For each rule that is judged offline: texts to replace in the valid template.
 pub(crate) const FAULTS: &[(&str, &[(&str, &str)])] = &[
     (
         "discarded-without-destination",
@@ -136,11 +136,11 @@ pub(crate) fn diagnosis_of(template: &str) -> DeploymentDiagnosis {
     diagnose(&reading.deployment)
 }
 
-/// Returns the sound template with the fault of a rule.
+/// Returns the valid template with the fault of a rule.
 pub(crate) fn faulty(rule: &str) -> String {
     let (_, changes) = FAULTS.iter().find(|(id, _)| *id == rule).unwrap();
-    changes.iter().fold(SOUND.to_owned(), |template, (from, to)| {
-        assert!(template.contains(from), "{rule}: the sound template has no {from}");
+    changes.iter().fold(VALID.to_owned(), |template, (from, to)| {
+        assert!(template.contains(from), "{rule}: the valid template has no {from}");
         template.replace(from, to)
     })
 }
@@ -154,7 +154,7 @@ fn rules_of(diagnosis: &DeploymentDiagnosis) -> Vec<&'static str> {
 
 #[test]
 fn the_sound_template_has_no_finding_and_is_judged_completely() {
-    let diagnosis = diagnosis_of(SOUND);
+    let diagnosis = diagnosis_of(VALID);
     assert_eq!(rules_of(&diagnosis), Vec::<&str>::new(), "{:?}", diagnosis.findings);
     let unchecked: Vec<_> = diagnosis
         .unchecked

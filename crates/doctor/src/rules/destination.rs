@@ -28,8 +28,14 @@ pub fn receives_metadata_only(_: &StreamDeployment, mapping: &StreamMapping) -> 
 /// Returns the ARN of the customer's key of a bucket, queue or topic, if it has one.
 fn destination_key(deployment: &StreamDeployment, arn: &str) -> Result<Option<String>, String> {
     let of_bucket = deployment.bucket(arn).map(|bucket| &bucket.key);
-    let of_channel = || deployment.channels.iter().find(|channel| channel.arn == arn).map(|channel| &channel.key);
-    of_bucket.or_else(of_channel).map_or(Ok(None), |key| customer_key(deployment, key, arn))
+    let of_destination = || {
+        deployment
+            .message_destinations
+            .iter()
+            .find(|destination| destination.arn == arn)
+            .map(|destination| &destination.key)
+    };
+    of_bucket.or_else(of_destination).map_or(Ok(None), |key| customer_key(deployment, key, arn))
 }
 
 /// Returns the actions on resources that a write to a destination requires.

@@ -35,9 +35,9 @@ pub fn network_has_no_route(deployment: &StreamDeployment, mapping: &StreamMappi
             return Err("the function's subnets are not part of this deployment".to_owned());
         }
         let none = "the function is in a VPC that has neither a VPC endpoint nor a NAT gateway";
-        let place =
+        let routes =
             VpcRoutes { none, of: "the function's VPC", is_open: network.has_nat, endpoints: &network.endpoints };
-        return place.problem(&called, network, &egress, groups);
+        return routes.problem(&called, network, &egress, groups);
     }
     let mut problems = Vec::new();
     let mut unknown = None;
@@ -46,8 +46,8 @@ pub fn network_has_no_route(deployment: &StreamDeployment, mapping: &StreamMappi
         let routes = routes.ok_or_else(|| format!("the routes of the subnet {subnet} are not read"))?;
         let Some(routes) = routes.get()? else { continue };
         let none = format!("{subnet} has neither a VPC endpoint nor a route out of the VPC");
-        let place = VpcRoutes { none: &none, of: subnet, is_open: routes.is_open, endpoints: &routes.endpoints };
-        match place.problem(&called, network, &egress, groups) {
+        let routes = VpcRoutes { none: &none, of: subnet, is_open: routes.is_open, endpoints: &routes.endpoints };
+        match routes.problem(&called, network, &egress, groups) {
             Ok(problem) => problems.extend(problem),
             Err(reason) => unknown = Some(reason),
         }

@@ -27,8 +27,8 @@ const OTHER_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/k-2";
 
 type Answers = BTreeMap<String, Value>;
 
-/// The answers of an account in which every setting is sound.
-fn sound() -> Answers {
+/// The answers of an account in which every setting is valid.
+fn valid() -> Answers {
     let recording: Value = serde_json::from_str(include_str!("account.json")).unwrap();
     serde_json::from_value(recording["answers"].clone()).unwrap()
 }
@@ -69,7 +69,7 @@ fn rules_of(diagnosis: &DeploymentDiagnosis) -> Vec<&'static str> {
 
 /// Replaces the values at the paths; a path of one part is a whole answer.
 fn changed(changes: &[(String, Value)]) -> Answers {
-    let mut answers = sound();
+    let mut answers = valid();
     for (path, value) in changes {
         let path = path.strip_prefix('/').unwrap();
         // The name of a call may contain slashes.
@@ -104,7 +104,7 @@ fn points(statistic: &str, value: &str) -> Value {
 }
 
 /// The changes that make a queue or a topic the destination, with a policy and a key.
-fn to_channel(arn: &str, policy: &Value, key: &Value) -> Vec<(String, Value)> {
+fn to_message_destination(arn: &str, policy: &Value, key: &Value) -> Vec<(String, Value)> {
     let allowed = || json!({"EvaluationResults": [{"EvalDecision": "allowed"}]});
     let attributes = json!({"Policy": policy, "KmsMasterKeyId": key});
     let mut changes = vec![(format!("{MAPPING}/DestinationConfig"), json!({"OnFailure": {"Destination": arn}}))];
@@ -121,7 +121,7 @@ fn to_channel(arn: &str, policy: &Value, key: &Value) -> Vec<(String, Value)> {
     if !key.is_null() {
         changes.push((
             format!("/DescribeKey KeyId={}", key.as_str().unwrap()),
-            sound()[&format!("DescribeKey KeyId={KEY}")].clone(),
+            valid()[&format!("DescribeKey KeyId={KEY}")].clone(),
         ));
         let service = arn.split(':').nth(2).unwrap();
         changes.extend(
@@ -150,10 +150,10 @@ fn key_simulation(action: &str, service: &str, key: &str) -> String {
 
 /// The changes that encrypt something with another key, in this state, whose use is decided so.
 fn other_key(state: &str, action: &str, service: &str, decision: &str) -> Vec<(String, Value)> {
-    let mut key = sound()[&format!("DescribeKey KeyId={KEY}")].clone();
+    let mut key = valid()[&format!("DescribeKey KeyId={KEY}")].clone();
     key["KeyMetadata"]["Arn"] = OTHER_KEY.into();
     key["KeyMetadata"]["KeyState"] = state.into();
-    let policy = sound()[&format!("GetKeyPolicy KeyId={KEY} PolicyName=default")].clone();
+    let policy = valid()[&format!("GetKeyPolicy KeyId={KEY} PolicyName=default")].clone();
     vec![
         (format!("/DescribeKey KeyId={OTHER_KEY}"), key),
         (format!("/GetKeyPolicy KeyId={OTHER_KEY} PolicyName=default"), policy),
@@ -170,7 +170,7 @@ fn interface_endpoint(from: &Value, port: &str) -> Vec<(String, Value)> {
     for (member, value) in [("ipProtocol", "tcp"), ("fromPort", port), ("toPort", port)] {
         allowed[member] = value.into();
     }
-    let own = sound()["DescribeSecurityGroups VpcId=vpc-1"]["securityGroupInfo"][0].clone();
+    let own = valid()["DescribeSecurityGroups VpcId=vpc-1"]["securityGroupInfo"][0].clone();
     vec![
         (
             "/DescribeVpcEndpoints VpcId=vpc-1/vpcEndpointSet/0".to_owned(),
@@ -199,13 +199,13 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
     let put = simulation("s3:PutObject", "arn:aws:s3:::failures/aws/lambda/mapping/shard/date");
     let pattern = |pattern: &str| of_mapping("FilterCriteria", json!({"Filters": [{"Pattern": pattern}]}));
     let key = KEY;
-    let mut live = sound()["GetFunctionConfiguration FunctionName=copier"].clone();
+    let mut live = valid()["GetFunctionConfiguration FunctionName=copier"].clone();
     live["Environment"]["Variables"]["REPLICA_TABLE"] = "OldCopy".into();
     live["Version"] = "3".into();
     let alias = "arn:aws:lambda:eu-west-1:123456789012:function:copier:live";
     let old_copy =
-        |call: &str| (format!("/{call} TableName=OldCopy"), sound()[&format!("{call} TableName=Copy")].clone());
-    let copied = sound()["ListEventSourceMappings"]["EventSourceMappings"][0].clone();
+        |call: &str| (format!("/{call} TableName=OldCopy"), valid()[&format!("{call} TableName=Copy")].clone());
+    let copied = valid()["ListEventSourceMappings"]["EventSourceMappings"][0].clone();
     let reader = |number: usize| {
         let mut reader = copied.clone();
         reader["UUID"] = format!("reader-{number}").into();
@@ -240,8 +240,8 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
             vec![of_mapping("BisectBatchOnFunctionError", json!(false)), of_mapping("MaximumRetryAttempts", json!(3))],
         ),
         ("response-ignored", vec![of_mapping("FunctionResponseTypes", json!([]))]),
-        ("metadata-only-destination", to_channel(QUEUE, &Value::Null, &Value::Null)),
-        ("metadata-only-destination", to_channel(TOPIC, &Value::Null, &Value::Null)),
+        ("metadata-only-destination", to_message_destination(QUEUE, &Value::Null, &Value::Null)),
+        ("metadata-only-destination", to_message_destination(TOPIC, &Value::Null, &Value::Null)),
         ("destination-not-granted", vec![(put.clone(), decision("implicitDeny"))]),
         ("destination-not-granted", vec![(put, decision("explicitDeny"))]),
         (
@@ -484,13 +484,13 @@ fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
 }
 
 fn stream() -> String {
-    let sound = sound();
-    sound["ListEventSourceMappings"]["EventSourceMappings"][0]["EventSourceArn"].as_str().unwrap().to_owned()
+    let valid = valid();
+    valid["ListEventSourceMappings"]["EventSourceMappings"][0]["EventSourceArn"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn the_sound_account_has_no_finding_and_every_rule_is_judged() {
-    let (diagnosis, problems) = diagnosis_of(stack(), &sound());
+fn the_valid_account_has_no_finding_and_every_rule_is_judged() {
+    let (diagnosis, problems) = diagnosis_of(stack(), &valid());
     assert_eq!(rules_of(&diagnosis), Vec::<&str>::new(), "{:#?}", diagnosis.findings);
     assert_eq!((problems, diagnosis.mappings), (Vec::<String>::new(), 1));
     let unchecked: Vec<_> = diagnosis.unchecked.iter().map(|it| (it.rule.id, &it.reason)).collect();
@@ -512,7 +512,7 @@ fn every_rule_finds_its_fault_in_an_account_and_nothing_else() {
 #[test]
 fn the_code_of_a_function_that_is_not_ours_is_known_only_from_the_template_of_a_stack() {
     let path = "GetTemplate StackName=users TemplateStage=Original";
-    let template = sound()[path]["TemplateBody"].as_str().unwrap().to_owned();
+    let template = valid()[path]["TemplateBody"].as_str().unwrap().to_owned();
     let found = |code: &str, target| {
         let template = template.replace("      Events:", &format!("      InlineCode: {code}\n      Events:"));
         let (diagnosis, _) = diagnosis_of(
@@ -539,19 +539,19 @@ fn the_policy_and_the_key_of_a_queue_or_a_topic_are_evaluated() {
     let open = json!(r#"{"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}]}"#);
     let no_key = json!(r#"{"Statement": []}"#);
     for (arn, action) in [(QUEUE, "sqs:SendMessage"), (TOPIC, "sns:Publish")] {
-        let with_key = to_channel(arn, &Value::Null, &json!(KEY));
+        let with_key = to_message_destination(arn, &Value::Null, &json!(KEY));
         assert_eq!(rules_of(&diagnosis_of(stack(), &changed(&with_key)).0), ["metadata-only-destination"]);
         let problem_of = |changes: &[(String, Value)]| {
             let (diagnosis, _) = diagnosis_of(stack(), &changed(changes));
             let mut findings = diagnosis.findings.into_iter().filter(|it| it.rule.id == "destination-not-granted");
             findings.next().map(|finding| finding.problem).unwrap_or_default()
         };
-        let found = problem_of(&to_channel(arn, &denied, &Value::Null));
+        let found = problem_of(&to_message_destination(arn, &denied, &Value::Null));
         assert_eq!(found, format!("a statement denies {action} on {arn} to the function's role"));
         let not_of_role = (simulation(action, arn), json!({"EvaluationResults": [{"EvalDecision": "implicitDeny"}]}));
-        let by_policy = [to_channel(arn, &open, &Value::Null), vec![not_of_role.clone()]].concat();
+        let by_policy = [to_message_destination(arn, &open, &Value::Null), vec![not_of_role.clone()]].concat();
         assert_eq!(problem_of(&by_policy), "", "the policy of the destination itself allows the role");
-        let by_none = [to_channel(arn, &Value::Null, &Value::Null), vec![not_of_role]].concat();
+        let by_none = [to_message_destination(arn, &Value::Null, &Value::Null), vec![not_of_role]].concat();
         assert_eq!(problem_of(&by_none), format!("the function's role does not allow {action} on {arn}"));
         let policy = (format!("/GetKeyPolicy KeyId={KEY} PolicyName=default"), json!({"Policy": no_key}));
         let found = problem_of(&[with_key, vec![policy]].concat());
@@ -576,7 +576,7 @@ fn each_replica_is_judged_and_one_of_another_region_or_account_is_not_checked() 
             "SOURCE_TABLE_ARN": "arn:aws:dynamodb:eu-west-1:123456789012:table/Users",
             "FAILURE_BUCKET": "failures", "STACK_NAME": "users", "REPLICATION": document.to_string(),
         });
-        let mut other = sound()["DescribeTable TableName=Copy"].clone();
+        let mut other = valid()["DescribeTable TableName=Copy"].clone();
         other["Table"]["AttributeDefinitions"][0]["AttributeType"] = "N".into();
         let mut changes = vec![
             (format!("{FUNCTION}/Environment/Variables"), variables),
@@ -584,7 +584,7 @@ fn each_replica_is_judged_and_one_of_another_region_or_account_is_not_checked() 
             ("/Scan Attribute=_tombstone_expires_at TableName=Other".to_owned(), json!({"Items": []})),
         ];
         for call in ["DescribeTimeToLive", "DescribeContinuousBackups"] {
-            changes.push((format!("/{call} TableName=Other"), sound()[&format!("{call} TableName=Copy")].clone()));
+            changes.push((format!("/{call} TableName=Other"), valid()[&format!("{call} TableName=Copy")].clone()));
         }
         let (diagnosis, _) = diagnosis_of(stack(), &changed(&changes));
         let unchecked: Vec<&str> = diagnosis.unchecked.iter().map(|it| it.rule.id).collect();
@@ -657,7 +657,7 @@ fn findings_name_the_resource_as_the_template_does() {
 #[test]
 fn the_template_of_a_stack_declares_findings_as_intended() {
     let path = "GetTemplate StackName=users TemplateStage=Original";
-    let template = sound()[path]["TemplateBody"]
+    let template = valid()[path]["TemplateBody"]
         .as_str()
         .unwrap()
         .replace("purpose: replicator", "purpose: replicator, ignore: [{rule: starts-at-latest, reason: a cache}]");
@@ -675,13 +675,13 @@ fn the_template_of_a_stack_declares_findings_as_intended() {
         recording.add("DescribeAlarms AlarmTypes.member.1=MetricAlarm", metric);
         diagnose(&read(&recording).unwrap().reading.deployment).unused_ignores.len()
     };
-    let alarms = sound()["DescribeAlarms AlarmTypes.member.1=MetricAlarm"].clone();
+    let alarms = valid()["DescribeAlarms AlarmTypes.member.1=MetricAlarm"].clone();
     assert_eq!((unused(CallResponse::Response(alarms)), unused(refused("AccessDenied"))), (1, 0));
 }
 
 #[test]
 fn a_stack_is_judged_with_its_nested_stacks() {
-    let mut answers = sound();
+    let mut answers = valid();
     let nested = "arn:aws:cloudformation:eu-west-1:123456789012:stack/users-Inner-1/1";
     let resources = answers.remove("ListStackResources StackName=users").unwrap();
     let template = answers.remove("GetTemplate StackName=users TemplateStage=Original").unwrap();
@@ -705,12 +705,12 @@ fn a_stack_is_judged_with_its_nested_stacks() {
     assert_eq!(diagnosis.ignored.len(), 1);
 }
 
-/// The sound account, and the same with a queue and with a topic as the destination; each with its findings.
+/// The valid account, and the same with a queue and with a topic as the destination; each with its findings.
 fn recordings() -> Vec<(Answers, &'static [&'static str])> {
     let policy = json!(r#"{"Statement": []}"#);
-    let mut recordings: Vec<(Answers, &[&str])> = vec![(sound(), &[])];
+    let mut recordings: Vec<(Answers, &[&str])> = vec![(valid(), &[])];
     for arn in [QUEUE, TOPIC] {
-        recordings.push((changed(&to_channel(arn, &policy, &json!(KEY))), &["metadata-only-destination"]));
+        recordings.push((changed(&to_message_destination(arn, &policy, &json!(KEY))), &["metadata-only-destination"]));
     }
     recordings
 }
@@ -771,7 +771,7 @@ fn a_target_that_does_not_exist_or_is_refused_is_an_error_of_one_line() {
 
 #[test]
 fn the_calls_are_made_in_turns_until_none_is_missing() {
-    let answers = sound();
+    let answers = valid();
     let mut recording = recording(stack(), &Answers::new());
     let mut turns = 0;
     loop {
@@ -821,7 +821,7 @@ proptest! {
             Just(AccountTarget::Table("Users".to_owned())),
         ],
     ) {
-        let mut answers = sound();
+        let mut answers = valid();
         for (call, at, value) in changes {
             let calls: Vec<String> = answers.keys().cloned().collect();
             let call: &String = call.get(&calls);

@@ -6,7 +6,7 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use proptest::sample::{Index, select};
 use serde_json::Value;
 
-use super::SOUND;
+use super::VALID;
 use super::plan_tests::PLAN;
 use crate::deployment::SourceLocation;
 use crate::deployment_builder::parse_ignored;
@@ -25,7 +25,7 @@ const WORDS: [&str; 24] = [
     "'", "\"", "${", "|", "&a ", "*a", "null", "Fn::If", "Users",
 ];
 
-/// A template with the forms that [`SOUND`] lacks: a loop, an OpenAPI document, conditions, a queue with a policy and a
+/// A template with the forms that [`VALID`] lacks: a loop, an OpenAPI document, conditions, a queue with a policy and a
 /// replication document.
 const VARIED: &str = r#"
 Transform: [AWS::LanguageExtensions, AWS::Serverless-2016-10-31]
@@ -155,7 +155,7 @@ pub(crate) fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
 proptest! {
     #[test]
     fn a_template_with_changed_parts_is_read_or_rejected(
-        template in prop_oneof![Just(SOUND), Just(VARIED)],
+        template in prop_oneof![Just(VALID), Just(VARIED)],
         changes in prop::collection::vec((any::<Index>(), 0_usize..20, replacement()), 1..6),
     ) {
         let mut text: Vec<char> = template.chars().collect();

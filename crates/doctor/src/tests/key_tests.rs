@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{SOUND, diagnosis_of};
+use super::{VALID, diagnosis_of};
 use crate::diagnosis::diagnose;
 use crate::setting::SettingValue;
 use crate::terraform_plan;
@@ -16,9 +16,9 @@ const REPLICA: &str = "AttributeName: _tombstone_expires_at}\n";
 const VARIABLES: &str = "{REPLICA_TABLE: !Ref Copy}";
 const GRANT: &str = "            - {Effect: Allow, Action: kms:Decrypt, Resource: !GetAtt DataKey.Arn}\n";
 
-/// Returns the findings and the reasons why the rule is not checked for the sound template with these changes.
+/// Returns the findings and the reasons why the rule is not checked for the valid template with these changes.
 fn judged(changes: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
-    let template = changes.iter().fold(SOUND.to_owned(), |template, (from, to)| {
+    let template = changes.iter().fold(VALID.to_owned(), |template, (from, to)| {
         assert!(template.contains(from), "the template has no {from}");
         template.replace(from, to)
     });

@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use super::{SOUND, diagnosis_of};
+use super::{VALID, diagnosis_of};
 use crate::diagnosis::diagnose;
 use crate::terraform_plan;
 
-/// Returns the findings of a rule and the reasons why it is not checked for the sound template with these changes.
+/// Returns the findings of a rule and the reasons why it is not checked for the valid template with these changes.
 fn judged(rule: &str, changes: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
-    let template = changes.iter().fold(SOUND.to_owned(), |template, (from, to)| {
+    let template = changes.iter().fold(VALID.to_owned(), |template, (from, to)| {
         assert!(template.contains(from), "the template has no {from}");
         template.replace(from, to)
     });
@@ -38,7 +38,7 @@ fn a_pipe_is_a_reader_of_the_stream_unless_it_is_stopped() {
         assert_eq!(with(&[one.clone(), pipe("Two", other)]), (Vec::new(), Vec::new()), "{other}");
     }
     let imported = format!("{one}{}  Queue:", pipe("Two", "Source: !ImportValue stream"));
-    let diagnosis = diagnosis_of(&SOUND.replace("  Queue:", &imported));
+    let diagnosis = diagnosis_of(&VALID.replace("  Queue:", &imported));
     assert!(diagnosis.findings.is_empty());
     assert!(diagnosis.unread[0].1.starts_with("the source of the pipe: "), "{:?}", diagnosis.unread);
 }

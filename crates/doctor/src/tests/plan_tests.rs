@@ -185,8 +185,8 @@ fn the_key_and_the_policy_of_a_queue_are_those_of_the_plan() {
     );
     let deployment = read(&plan, "plan.json").deployment;
     let arn = deployment.mappings[0].on_failure.known().unwrap();
-    let channel = deployment.channels.iter().find(|channel| channel.arn == *arn).unwrap();
-    assert_eq!(channel.key, SettingValue::Known("arn:aws:kms:eu-west-1:1:key/k".to_owned()));
+    let destination = deployment.message_destinations.iter().find(|destination| destination.arn == *arn).unwrap();
+    assert_eq!(destination.key, SettingValue::Known("arn:aws:kms:eu-west-1:1:key/k".to_owned()));
     let (of, policy) = &deployment.resource_policies[0];
     assert_eq!(of, &SettingValue::Known(arn.clone()));
     let decision = policy.decide("arn:aws:iam::1:role/r", "sqs:SendMessage", arn);
