@@ -178,14 +178,14 @@ pub(crate) async fn columns(binaries: &Path) -> Result<(), BenchError> {
     let bench = ArchiveBench::start(binaries).await?;
     let content = bench.fill(OBJECTS, ROWS_AN_OBJECT).await?;
     bench.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await?;
-    let asked = bench.requests.to_string();
+    let requests_before = bench.requests.to_string();
     let held_before = reset_peak_rss()?;
     let (before, started) = (cpu_seconds()?, Instant::now());
     let progress = bench.task(json!({"task": "export-parquet", "to": "2999-01-01T00:00:00Z"})).await?;
     let (cpu, wall) = (cpu_seconds()? - before, started.elapsed().as_secs_f64());
     println!("export-parquet of {:.0} MB of rows: {progress}", megabytes(content));
     println!("  {cpu:.1} s of CPU time ({:.0} MB/s), {wall:.1} s", megabytes(content) / cpu);
-    println!("  S3 requests: before {asked}; after {}", bench.requests);
+    println!("  S3 requests: before {requests_before}; after {}", bench.requests);
     for stored in bench.store.list("parquet/").await?.into_iter().chain(bench.store.list("compacted/").await?) {
         println!("  {} bytes {}", stored.size_bytes, stored.key);
     }

@@ -14,8 +14,8 @@ mod runtime_api;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let binaries = std::env::current_exe()?.parent().ok_or("the bench has no folder")?.to_owned();
-    let asked = std::env::args().nth(1);
-    match (asked.as_deref(), std::env::args().nth(2)) {
+    let selected = std::env::args().nth(1);
+    match (selected.as_deref(), std::env::args().nth(2)) {
         (Some("compaction"), Some(times)) => return archive::compaction(&binaries, times.parse()?).await,
         (Some("parquet"), None) => return archive::columns(&binaries).await,
         (Some("restore"), None) => return archive::restore(&binaries).await,
@@ -29,11 +29,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => return Err(report::USAGE.into()),
     }
     let mut names = vec!["replicator", "archiver", "api"];
-    names.retain(|name| asked.as_deref().is_none_or(|asked| asked == *name));
+    names.retain(|name| selected.as_deref().is_none_or(|selected| selected == *name));
     let endpoint = endpoint::serve().await?;
     report::streams(&binaries, &endpoint, &names).await?;
     if names.contains(&"api") {
         report::requests(&binaries, &endpoint).await?;
     }
-    if asked.is_none() { Box::pin(maintenance::measure()).await } else { Ok(()) }
+    if selected.is_none() { Box::pin(maintenance::measure()).await } else { Ok(()) }
 }

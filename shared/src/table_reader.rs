@@ -221,13 +221,13 @@ impl TableReader {
         let mut open: Vec<&CanonicalKey> = keys.iter().collect();
         open.sort_unstable();
         open.dedup();
-        let mut asked = Vec::with_capacity(open.len());
+        let mut requested = Vec::with_capacity(open.len());
         for key in open {
-            asked.push(self.parsed(key)?.into_attributes());
+            requested.push(self.parsed(key)?.into_attributes());
         }
-        let (mut by_key, mut units) = (HashMap::with_capacity(asked.len()), 0.0);
+        let (mut by_key, mut units) = (HashMap::with_capacity(requested.len()), 0.0);
         for _ in 0..READS_OF_A_KEY {
-            let request = KeysAndAttributes::builder().set_keys(Some(asked)).consistent_read(true).build();
+            let request = KeysAndAttributes::builder().set_keys(Some(requested)).consistent_read(true).build();
             let request = request.map_err(|error| self.broken(format!("cannot be read by key: {error}")))?;
             let answer = self.client.batch_get_item().request_items(&self.name, request);
             let answer = answer.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
@@ -239,8 +239,8 @@ impl TableReader {
                 by_key.insert(self.key_of(&item, &names)?, item);
             }
             let left = answer.unprocessed_keys.and_then(|tables| tables.into_values().next());
-            asked = left.map(|left| left.keys).unwrap_or_default();
-            if asked.is_empty() {
+            requested = left.map(|left| left.keys).unwrap_or_default();
+            if requested.is_empty() {
                 return Ok(BatchGetOutput { items: keys.iter().map(|key| by_key.get(key).cloned()).collect(), units });
             }
         }

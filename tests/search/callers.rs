@@ -13,7 +13,7 @@ const NEXT: &str = "/search/users?limit=1";
 
 /// Sends a request as API Gateway does for a caller whose token has this subject and scope; `None` is an
 /// unauthenticated caller.
-async fn ask(search: &ApiHandle, path: &str, caller: Option<(&str, &str)>) -> ServiceResponse {
+async fn get(search: &ApiHandle, path: &str, caller: Option<(&str, &str)>) -> ServiceResponse {
     let mut request = Request::builder().uri(path).header("authorization", "Bearer nobody.reads.this");
     if let Some((subject, scope)) = caller {
         let claims = json!({"sub": subject, "scope": scope, "iss": "https://issuer.example"});
@@ -44,12 +44,12 @@ async fn all_users_are_an_administrator_s_and_a_summary_its_own_user_s() {
         ("/users/eve/summary", admin, 200),
         ("/search/nothing", ada, 404),
     ] {
-        assert_eq!(ask(&search, path, caller).await.status, status, "{path} {caller:?}");
+        assert_eq!(get(&search, path, caller).await.status, status, "{path} {caller:?}");
     }
-    let foreign = ask(&search, "/users/eve/summary", ada).await;
-    let missing = ask(&search, "/users/ada/summary", Some(("ada", "users:read"))).await;
+    let foreign = get(&search, "/users/eve/summary", ada).await;
+    let missing = get(&search, "/users/ada/summary", Some(("ada", "users:read"))).await;
     assert_eq!(missing.status, 200);
-    let nobody = ask(&search, "/users/nobody/summary", Some(("nobody", "users:read"))).await;
+    let nobody = get(&search, "/users/nobody/summary", Some(("nobody", "users:read"))).await;
     let without_id = |answer: &ServiceResponse| answer.text.split(r#","instance""#).next().unwrap().to_owned();
     assert_eq!(without_id(&foreign), without_id(&nobody), "as if it were not there");
 }
@@ -58,10 +58,10 @@ async fn all_users_are_an_administrator_s_and_a_summary_its_own_user_s() {
 async fn a_cursor_is_its_caller_s_alone() {
     let scene = SearchScene::with_people(&[ScenePerson::named("ada", "Ada"), ScenePerson::named("eve", "Eve")]).await;
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("AUTH", "jwt")]);
-    let first = ask(&search, NEXT, Some(("one", "users:admin"))).await;
+    let first = get(&search, NEXT, Some(("one", "users:admin"))).await;
     let path = format!("{NEXT}&cursor={}", first.json["next_cursor"].as_str().unwrap());
-    assert_eq!(ask(&search, &path, Some(("one", "users:admin"))).await.status, 200);
-    assert_eq!(ask(&search, &path, Some(("other", "users:admin"))).await.status, 400);
+    assert_eq!(get(&search, &path, Some(("one", "users:admin"))).await.status, 200);
+    assert_eq!(get(&search, &path, Some(("other", "users:admin"))).await.status, 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]

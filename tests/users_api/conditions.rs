@@ -8,7 +8,7 @@ const REQUESTS: [(&str, (&str, &str), &str); 4] = [
     ("DELETE", JSON, ""),
 ];
 
-async fn ask(api: &ApiHandle, request: (&str, (&str, &str), &str), conditions: &[(&str, &str)]) -> ServiceResponse {
+async fn send(api: &ApiHandle, request: (&str, (&str, &str), &str), conditions: &[(&str, &str)]) -> ServiceResponse {
     let headers: Vec<_> = conditions.iter().copied().chain([request.1]).collect();
     api.send(request.0, "/users/ada/7", &headers, request.2).await
 }
@@ -36,12 +36,12 @@ async fn the_table_of_conditions_holds_over_a_record_and_over_none() {
         for (request, expected) in REQUESTS.into_iter().zip(present) {
             let service = UsersService::start().await;
             let api = service.api();
-            let over_none = ask(&api, request, &[(header, tags)]).await.status;
+            let over_none = send(&api, request, &[(header, tags)]).await.status;
             assert_eq!(over_none, if request.0 == "PUT" { absent } else { 404 }, "{} {header}: {tags}", request.0);
             if over_none != 201 {
                 api.created("ada", 7).await;
             }
-            let over_record = ask(&api, request, &[(header, tags)]).await;
+            let over_record = send(&api, request, &[(header, tags)]).await;
             assert_eq!(over_record.status, expected, "{} {header}: {tags}: {}", request.0, over_record.text);
             if expected == 412 {
                 assert_eq!(over_record.problem(), "precondition-failed");
@@ -60,12 +60,12 @@ async fn a_tag_that_a_proxy_weakened_is_refused_by_if_match_with_the_cure_and_kn
     assert!(!strong.starts_with("W/"), "the API's own tags are strong");
     let weakened = format!("W/{strong}");
     for request in REQUESTS {
-        let refused = ask(&api, request, &[("if-match", &weakened)]).await;
+        let refused = send(&api, request, &[("if-match", &weakened)]).await;
         assert_eq!((refused.status, refused.problem()), (412, "precondition-failed"), "{}", request.0);
         assert!(refused.json["detail"].as_str().unwrap().contains("send it without W/"), "{}", refused.text);
     }
-    assert_eq!(ask(&api, REQUESTS[0], &[("if-none-match", &weakened)]).await.status, 304);
-    assert_eq!(ask(&api, REQUESTS[1], &[("if-match", &strong)]).await.status, 200, "the cure");
+    assert_eq!(send(&api, REQUESTS[0], &[("if-none-match", &weakened)]).await.status, 304);
+    assert_eq!(send(&api, REQUESTS[1], &[("if-match", &strong)]).await.status, 200, "the cure");
 }
 
 #[tokio::test]
@@ -79,10 +79,10 @@ async fn if_match_is_evaluated_before_if_none_match() {
         ([("if-match", current.as_str()), ("if-none-match", current.as_str())], 304),
         ([("if-match", current.as_str()), ("if-none-match", "\"1\"")], 200),
     ] {
-        assert_eq!(ask(&api, REQUESTS[0], &conditions).await.status, expected, "{conditions:?}");
+        assert_eq!(send(&api, REQUESTS[0], &conditions).await.status, expected, "{conditions:?}");
     }
     let contradiction = [("if-match", "*"), ("if-none-match", "*")];
-    assert_eq!(ask(&api, REQUESTS[1], &contradiction).await.status, 412);
+    assert_eq!(send(&api, REQUESTS[1], &contradiction).await.status, 412);
 }
 
 #[tokio::test]
@@ -106,10 +106,10 @@ async fn a_lost_update_is_refused() {
     let api = service.api();
     api.created("ada", 7).await;
     let tag = format!("\"{FIRST}\"");
-    let one = ask(&api, ("PUT", JSON, r#"{"name":"One"}"#), &[("if-match", &tag)]).await;
-    let two = ask(&api, ("PATCH", MERGE, r#"{"attributes":{"a":1}}"#), &[("if-match", &tag)]).await;
+    let one = send(&api, ("PUT", JSON, r#"{"name":"One"}"#), &[("if-match", &tag)]).await;
+    let two = send(&api, ("PATCH", MERGE, r#"{"attributes":{"a":1}}"#), &[("if-match", &tag)]).await;
     assert_eq!((one.status, two.status), (200, 412));
-    let again = ask(&api, ("PATCH", MERGE, r#"{"attributes":{"a":1}}"#), &[("if-match", one.header("etag"))]).await;
+    let again = send(&api, ("PATCH", MERGE, r#"{"attributes":{"a":1}}"#), &[("if-match", one.header("etag"))]).await;
     assert_eq!((again.status, again.version()), (200, FIRST + 2));
 }
 
@@ -192,13 +192,13 @@ async fn where_preconditions_are_required_no_write_goes_without() {
         "a create is over nothing"
     );
     for request in &REQUESTS[1..] {
-        let refused = ask(&api, *request, &[]).await;
+        let refused = send(&api, *request, &[]).await;
         assert_eq!((refused.status, refused.problem()), (428, "precondition-required"), "{}", request.0);
     }
     assert_eq!(api.get("/users/ada/7").await.version(), FIRST, "nothing was written");
     for (number, request) in (0..).zip(&REQUESTS[1..]) {
         let tag = format!("\"{}\"", FIRST + number);
-        assert!(ask(&api, *request, &[("if-match", &tag)]).await.status < 300, "{}", request.0);
+        assert!(send(&api, *request, &[("if-match", &tag)]).await.status < 300, "{}", request.0);
     }
-    assert_eq!(ask(&api, REQUESTS[1], &[("if-none-match", "*")]).await.status, 201);
+    assert_eq!(send(&api, REQUESTS[1], &[("if-none-match", "*")]).await.status, 201);
 }

@@ -25,13 +25,13 @@ use super::BenchError;
 use crate::report::median;
 
 const ROWS: u32 = 1_000_000;
-const ASKED: u32 = 200;
+const QUERIES: u32 = 200;
 /// The distance between the name pairs of consecutive rows: a prime, so that no pair is skipped.
 const STRIDE: u32 = 245_501;
 
 /// The queries, each with its label. A number in braces is replaced by a smaller number that varies between requests,
 /// `given` and `family` by a name of that kind, and `slip` by a family name without its second letter.
-const QUESTIONS: [(&str, &str); 21] = [
+const QUERY_STRINGS: [(&str, &str); 21] = [
     ("newest first", "limit=20"),
     ("by status, newest first", "status=s{7}&limit=20"),
     ("by domain, newest first", "email_domain=d{1000}.example.com&limit=20"),
@@ -77,10 +77,10 @@ pub(super) async fn measure() -> Result<(), BenchError> {
     let environment: Environment =
         environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let app = millrace_search::app(&SearchConfig::parse(&environment)?, None, Clock::system());
-    for (what, question) in QUESTIONS {
+    for (what, question) in QUERY_STRINGS {
         let mut times = Vec::new();
-        for time in 0..ASKED {
-            times.extend(asked(&app, &format!("/search/users?{}", filled(question, time)?)).await?);
+        for time in 0..QUERIES {
+            times.extend(timed_request(&app, &format!("/search/users?{}", filled(question, time)?)).await?);
             if times.is_empty() {
                 break;
             }
@@ -95,7 +95,7 @@ pub(super) async fn measure() -> Result<(), BenchError> {
     for path in ["/users/u0000001/summary", "/stats/users"] {
         let mut times = Vec::new();
         for _ in 0..5 {
-            times.extend(asked(&app, path).await?);
+            times.extend(timed_request(&app, path).await?);
         }
         println!("\n  GET {path}: {} answered, {:.1} ms", times.len(), median(times));
     }
@@ -146,7 +146,7 @@ fn filled(question: &str, time: u32) -> Result<String, BenchError> {
 }
 
 /// Returns the milliseconds until the complete response is received; `None` if the query timed out.
-async fn asked(app: &Router, path: &str) -> Result<Option<f64>, BenchError> {
+async fn timed_request(app: &Router, path: &str) -> Result<Option<f64>, BenchError> {
     let request = Request::builder().uri(path).body(Body::empty())?;
     let started = Instant::now();
     let answer = app.clone().oneshot(request).await?;

@@ -47,7 +47,7 @@ impl DuckDb {
     /// # Errors
     /// Fails if the program that the user named cannot run a query.
     pub fn found(self) -> Result<Self, String> {
-        let answers = |program: &Path| ask(program, ".", "select 1").map(drop);
+        let answers = |program: &Path| run_sql(program, ".", "select 1").map(drop);
         match self {
             Self::Off => Ok(Self::Off),
             Self::At(program) => answers(&program).map(|()| Self::At(program)),
@@ -82,11 +82,11 @@ impl ParquetCopy {
     /// # Errors
     /// Fails if the program cannot be run, or exits with an error.
     pub(super) fn select(&self, program: &Path, what: &str, rest: &str) -> Result<String, String> {
-        ask(program, self.0.path(), &format!("select {what} from {COLUMNS} {rest}"))
+        run_sql(program, self.0.path(), &format!("select {what} from {COLUMNS} {rest}"))
     }
 }
 
-fn ask(program: &Path, folder: impl AsRef<Path>, sql: &str) -> Result<String, String> {
+fn run_sql(program: &Path, folder: impl AsRef<Path>, sql: &str) -> Result<String, String> {
     let is_python = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
     let mut command = Command::new(program);
     if is_python {

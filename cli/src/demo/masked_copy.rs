@@ -110,8 +110,8 @@ impl MaskedStores {
         let sql: &str =
             &format!("select amount::text, city, email, deleted_at is not null from {TABLE} where key = $1");
         let until = Instant::now() + QUERIED_WITHIN;
-        let asked = database.run(until, |session| async move { session.client().query_opt(sql, &[key]).await }).await;
-        let row = asked.map_err(|error| InspectError::new(TABLE, error.to_string()))?;
+        let query = database.run(until, |session| async move { session.client().query_opt(sql, &[key]).await }).await;
+        let row = query.map_err(|error| InspectError::new(TABLE, error.to_string()))?;
         Ok(row.map(|row| {
             let text = |index: usize| row.try_get::<_, Option<String>>(index).unwrap_or_default();
             let is_tombstone = row.try_get(3).unwrap_or_default();

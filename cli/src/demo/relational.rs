@@ -22,25 +22,25 @@ pub(super) async fn show(
     }
     report.heading("Users are searched by attributes that are not keys");
     task_runner.wait_until_drained().await?;
-    let ask = async |report: &mut DemoReport, path: &str| {
+    let get = async |report: &mut DemoReport, path: &str| {
         let answer = browser.send("GET", path, "", "").await?;
         report.show(&answer.request, &answer.describe());
         Ok::<_, DemoError>((answer.status, json(&answer)))
     };
-    let (_, misspelled) = ask(report, "/search/users?name_like=ada%20lovelase&fields=user_id,name").await?;
+    let (_, misspelled) = get(report, "/search/users?name_like=ada%20lovelase&fields=user_id,name").await?;
     report.check("a misspelled name finds Ada", ids(&misspelled) == ["ada"]);
     let exact = browser.send("GET", &format!("/search/users?attributes.exact={EXACT}"), "", "").await?;
     report.show("GET /search/users?attributes.exact=…", &exact.describe());
     report.check("a number of 38 digits finds Grace and is returned exactly", {
         ids(&json(&exact)) == ["grace"] && exact.body.contains(EXACT)
     });
-    let (status, summary) = ask(report, "/users/ada/summary").await?;
+    let (status, summary) = get(report, "/users/ada/summary").await?;
     report.check("a summary returns the latest record and the number of records", {
         status == 200
             && summary["records"] == 1
             && summary["user"]["name"].as_str().is_some_and(|name| name.starts_with("Ada"))
     });
-    let (_, counted) = ask(report, "/stats/users").await?;
+    let (_, counted) = get(report, "/stats/users").await?;
     let source = stores.items(&stores.source).await?;
     report.check("the count equals the number of records in the table", counted["records"] == source.len());
     report.check("every response contains as_of", {

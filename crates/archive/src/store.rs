@@ -133,7 +133,7 @@ impl ArchiveStore {
     /// # Errors
     /// [`StoreError`] if the object cannot be read.
     pub async fn open(&self, key: &str) -> Result<Option<ObjectReader>, StoreError> {
-        let first = match self.0.get_range(key, 0..ObjectReader::PIECE_BYTES, Vec::new()).await {
+        let first = match self.0.get_range(key, 0..ObjectReader::CHUNK_BYTES, Vec::new()).await {
             Ok(first) => first,
             Err(error) => match error.kind() {
                 S3ErrorKind::NotFound => return Ok(None),

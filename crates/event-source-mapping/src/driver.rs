@@ -86,7 +86,7 @@ impl MappingDriver {
 
     pub(super) async fn run(
         mut self,
-        mut asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+        mut drain_requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
         mut stopped: oneshot::Receiver<()>,
     ) {
         loop {
@@ -102,7 +102,7 @@ impl MappingDriver {
             tokio::select! {
                 // A message and a dropped sender both mean stop.
                 _ = &mut stopped => break,
-                Some(done) = asked.recv() => {
+                Some(done) = drain_requests.recv() => {
                     self.drains.push(DrainRequest { done, until: None });
                     self.poll_at = Instant::now();
                 }
@@ -147,7 +147,7 @@ impl MappingDriver {
 
     /// Reads a page of every readable shard.
     async fn read(&mut self) {
-        let asked = self.drains.len();
+        let requested = self.drains.len();
         self.read_at = Instant::now();
         self.poll_at = self.read_at + POLL_EVERY;
         if Instant::now() >= self.shards_at {
@@ -173,7 +173,7 @@ impl MappingDriver {
         let open = self.machine.checkpoints().values().filter(|checkpoint| !checkpoint.drained).count();
         if at_the_end && readable.len() >= open {
             let until: BTreeMap<_, _> = readable.into_iter().collect();
-            for drain in self.drains.iter_mut().take(asked).filter(|drain| drain.until.is_none()) {
+            for drain in self.drains.iter_mut().take(requested).filter(|drain| drain.until.is_none()) {
                 drain.until = Some(until.clone());
             }
             // Everything is read, and every write that follows is signalled.

@@ -130,9 +130,9 @@ impl EventSourceMapping {
     pub fn start(mapping: MappingConfig) -> Self {
         let reader = ShardReader::new(mapping.streams.clone(), mapping.stream_arn.clone(), mapping.from_latest);
         let machine = MappingState::new(mapping.settings.clone());
-        let (drains, asked) = mpsc::unbounded_channel();
+        let (drains, drain_requests) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(MappingDriver::new(mapping, machine, reader).run(asked, stopped));
+        let task = tokio::spawn(MappingDriver::new(mapping, machine, reader).run(drain_requests, stopped));
         Self { drains, stop, task }
     }
 

@@ -64,9 +64,9 @@ type ConfiguredFunctions = Result<Json<Value>, (StatusCode, [(HeaderName, &'stat
 
 async fn configuration(
     State(functions): State<Arc<FunctionEnvironments>>,
-    Path(asked): Path<String>,
+    Path(function): Path<String>,
 ) -> ConfiguredFunctions {
-    let name = asked.split_once(":function:").map_or(asked.as_str(), |(_, name)| name);
+    let name = function.split_once(":function:").map_or(function.as_str(), |(_, name)| name);
     let name = name.split(':').next().unwrap_or(name);
     let Some(variables) = functions.get(name) else {
         let body = json!({"Type": "User", "Message": format!("Function not found: {}", function_arn(name))});
@@ -100,9 +100,9 @@ struct ListMappingsQuery {
     event_source_arn: Option<String>,
 }
 
-async fn list(State(mappings): State<Arc<Vec<ListedMapping>>>, Query(asked): Query<ListMappingsQuery>) -> Json<Value> {
+async fn list(State(mappings): State<Arc<Vec<ListedMapping>>>, Query(query): Query<ListMappingsQuery>) -> Json<Value> {
     let wanted =
-        |mapping: &&ListedMapping| asked.event_source_arn.as_ref().is_none_or(|arn| *arn == mapping.stream_arn);
+        |mapping: &&ListedMapping| query.event_source_arn.as_ref().is_none_or(|arn| *arn == mapping.stream_arn);
     let listed: Vec<Value> = mappings.iter().filter(wanted).map(to_json).collect();
     Json(json!({"EventSourceMappings": listed}))
 }

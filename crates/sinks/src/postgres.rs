@@ -196,9 +196,9 @@ impl PostgresSink {
         }
         // An execution environment that has just started has seen nothing, but the table shows what has fitted.
         let sql = self.layout.statements.sample.as_str();
-        let asked = self.database.run(until, |session| async move { session.client().query(sql, &[]).await });
+        let query = self.database.run(until, |session| async move { session.client().query(sql, &[]).await });
         let fits = |row: &Row| row.try_get(0).is_ok_and(|item| self.layout.values(item).is_ok());
-        match asked.await {
+        match query.await {
             Ok(rows) if rows.iter().any(fits) => None,
             Ok(_) => Some(format!(
                 "{setting}: no item fits the columns of the table {}, so they are misconfigured: {first}; correct the \
@@ -283,10 +283,10 @@ impl PostgresSink {
         self.purge_at.store(now + pause, Ordering::Relaxed);
     }
 
-    async fn ask(&self, until: Instant) -> Result<(), ServingError> {
-        let asked =
+    async fn check_server(&self, until: Instant) -> Result<(), ServingError> {
+        let query =
             self.database.run(until, |session| async move { session.client().query_one(statement::CHECK, &[]).await });
-        let server = asked.await?;
+        let server = query.await?;
         if server.try_get::<_, bool>(0).unwrap_or_default() {
             let reason = "is read-only: it is a replica, not the writer; set the URL to the writer's endpoint";
             return Err(ServingError::Misconfigured(format!("{SETTING} {} {reason}", self.database.address())));
@@ -379,7 +379,7 @@ impl Sink for PostgresSink {
 
     fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async {
-            let reason = match timeout(CHECK_TIMEOUT, self.ask(Instant::now() + CHECK_TIMEOUT)).await {
+            let reason = match timeout(CHECK_TIMEOUT, self.check_server(Instant::now() + CHECK_TIMEOUT)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(ServingError::Misconfigured(reason))) => {
                     return Err(SinkMisconfiguredError { sink: self.name.to_string(), reason });

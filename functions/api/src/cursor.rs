@@ -110,9 +110,9 @@ mod tests {
         };
         for given in all() {
             let cursor = of(given).encode(&position(), NOW, SALT).unwrap();
-            for asked in all() {
-                let decoded = of(asked).decode(&cursor, NOW);
-                assert_eq!(decoded, (given == asked).then(position), "{given:?} {asked:?}");
+            for other in all() {
+                let decoded = of(other).decode(&cursor, NOW);
+                assert_eq!(decoded, (given == other).then(position), "{given:?} {other:?}");
             }
         }
     }

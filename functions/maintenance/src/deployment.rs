@@ -169,8 +169,8 @@ impl DeployedReplicator {
     /// Returns the replicator's environment variables that are set and not empty.
     async fn variables(&self) -> Result<BTreeMap<String, String>, SinksUnknownError> {
         let function = || self.function.clone();
-        let asked = self.client.function_configuration(&self.function).await;
-        let configuration = asked.map_err(|error| {
+        let configuration = self.client.function_configuration(&self.function).await;
+        let configuration = configuration.map_err(|error| {
             let reason = error_chain(&error);
             match error.code() {
                 Some("AccessDeniedException") => SinksUnknownError::Denied { function: function(), reason },

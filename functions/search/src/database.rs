@@ -68,17 +68,17 @@ impl SearchDatabases {
     where
         W: Future<Output = Result<T, Error>>,
     {
-        if let Some(reader) = self.reader.as_ref().filter(|_| self.is_reader_asked()) {
-            match ask(reader, reader_share(left(done_by)), &work).await {
+        if let Some(reader) = self.reader.as_ref().filter(|_| self.is_reader_used()) {
+            match run_query(reader, reader_share(left(done_by)), &work).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure @ (SearchError::Timeout(_) | SearchError::Late(_))) => return Err(failure),
                 Err(SearchError::Unavailable(fault) | SearchError::Refused(fault)) => self.mark_reader_down(&fault),
             }
         }
-        ask(&self.writer, left(done_by).min(QUERY_TIMEOUT), &work).await
+        run_query(&self.writer, left(done_by).min(QUERY_TIMEOUT), &work).await
     }
 
-    fn is_reader_asked(&self) -> bool {
+    fn is_reader_used(&self) -> bool {
         let back_at = *self.reader_back_at.lock().unwrap_or_else(PoisonError::into_inner);
         back_at.is_none_or(|back_at| back_at <= Instant::now())
     }
@@ -99,7 +99,7 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-async fn ask<T, W>(
+async fn run_query<T, W>(
     database: &PostgresDatabase,
     limit: Duration,
     work: &impl Fn(Arc<PostgresSession>) -> W,
@@ -108,14 +108,14 @@ where
     W: Future<Output = Result<T, Error>>,
 {
     let until = Instant::now() + limit;
-    let is_asked = AtomicBool::new(false);
-    let asked = database.run(until, |session| {
-        is_asked.store(true, Ordering::Relaxed);
+    let is_connected = AtomicBool::new(false);
+    let query = database.run(until, |session| {
+        is_connected.store(true, Ordering::Relaxed);
         work(session)
     });
-    asked.await.map_err(|fault| match fault.kind {
+    query.await.map_err(|fault| match fault.kind {
         // The connection was established, and the time limit passed during the query.
-        _ if is_asked.load(Ordering::Relaxed) && Instant::now() >= until => {
+        _ if is_connected.load(Ordering::Relaxed) && Instant::now() >= until => {
             if limit == QUERY_TIMEOUT {
                 SearchError::Timeout(fault)
             } else {

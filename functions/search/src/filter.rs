@@ -79,14 +79,14 @@ impl SearchFilter {
             ["expires_at >= {}::numeric", "expires_at <= {}::numeric"],
             epoch,
         );
-        let asked = query.with_prefix(ATTRIBUTES);
-        if asked.len() > MAX_ATTRIBUTE_FILTERS {
+        let parameters = query.with_prefix(ATTRIBUTES);
+        if parameters.len() > MAX_ATTRIBUTE_FILTERS {
             query.refuse(
-                &asked[MAX_ATTRIBUTE_FILTERS],
+                &parameters[MAX_ATTRIBUTE_FILTERS],
                 &format!("exceeds the limit: at most {MAX_ATTRIBUTE_FILTERS} attribute filters are allowed"),
             );
         }
-        for parameter in asked {
+        for parameter in parameters {
             let path = &parameter[ATTRIBUTES.len()..];
             let wanted = query.take(&parameter, |value| attribute::wanted(path, value));
             if let Some([one, listed]) = wanted {

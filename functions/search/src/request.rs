@@ -69,16 +69,16 @@ impl SearchCursors<'_> {
     }
 
     pub(crate) fn decode(&self, text: &str, now: OffsetDateTime) -> Option<KeysetPosition> {
-        let place = page_limit::open(self.keys, text, &self.binding(), now)?;
-        let place: KeysetPosition = serde_json::from_str(&place).ok()?;
-        place.is_valid_for(self.question.sort).then_some(place)
+        let position = page_limit::open(self.keys, text, &self.binding(), now)?;
+        let position: KeysetPosition = serde_json::from_str(&position).ok()?;
+        position.is_valid_for(self.question.sort).then_some(position)
     }
 
     /// Returns the text that a cursor is bound to: the query and the caller.
     fn binding(&self) -> String {
-        let asked = self.question;
-        let question = (asked.sort.as_str(), asked.order.as_str(), asked.filter.conditions(), self.caller.name());
+        let query = self.question;
+        let binding = (query.sort.as_str(), query.order.as_str(), query.filter.conditions(), self.caller.name());
         // Nested lists of texts are unambiguous as JSON and can always be serialized.
-        format!("search {}", serde_json::to_string(&question).unwrap_or_default())
+        format!("search {}", serde_json::to_string(&binding).unwrap_or_default())
     }
 }

@@ -45,7 +45,7 @@ impl DatabaseUrl {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(format!("is not a PostgreSQL URL: {EXAMPLE}"));
         }
-        let (url, asked) = own_parameters(url)?;
+        let (url, parameters) = own_parameters(url)?;
         // The driver's parser names options and never shows values.
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -70,7 +70,7 @@ impl DatabaseUrl {
             return Err(format!("has no user: {EXAMPLE}"));
         }
         let database = config.get_dbname().unwrap_or(&user).to_owned();
-        let protection = asked.protection(&host)?;
+        let protection = parameters.protection(&host)?;
         config.ssl_mode(if protection == TlsMode::None { SslMode::Disable } else { SslMode::Require });
         Ok(Self { config, host, port, user, database, protection })
     }
@@ -150,22 +150,22 @@ fn is_this_machine(host: &str) -> bool {
 /// Removes `sslmode` and `sslrootcert` from the URL: the driver accepts other values of the former, and does not know
 /// the latter.
 fn own_parameters(url: &str) -> Result<(String, UrlParameters), String> {
-    let mut asked = UrlParameters::default();
-    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), asked)) };
+    let mut parameters = UrlParameters::default();
+    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), parameters)) };
     let mut rest = Vec::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let value = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().map(String::from);
         match parameter.split_once('=') {
-            Some(("sslmode", mode)) => asked.mode = value(mode).ok(),
+            Some(("sslmode", mode)) => parameters.mode = value(mode).ok(),
             Some(("sslrootcert", file)) => {
                 let file = value(file).map_err(|_| "has an sslrootcert that is not a valid path".to_owned())?;
-                asked.root_certificate = Some(file.into());
+                parameters.root_certificate = Some(file.into());
             }
             _ => rest.push(parameter),
         }
     }
     let query = if rest.is_empty() { String::new() } else { format!("?{}", rest.join("&")) };
-    Ok((format!("{base}{query}"), asked))
+    Ok((format!("{base}{query}"), parameters))
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl UserTable {
             if left.is_empty() {
                 break;
             }
-            let asked = left.len();
+            let requested = left.len();
             let wanted = KeysAndAttributes::builder().consistent_read(true).set_keys(Some(left)).build();
             let request = self.client.batch_get_item().request_items(&*self.name, wanted.map_err(TableError::refused)?);
             let answer = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
@@ -62,7 +62,7 @@ impl UserTable {
             let unprocessed = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&*self.name));
             left = unprocessed.map(|table| table.keys).unwrap_or_default();
             // The table processed none of the keys, so it is throttled. No wait is needed after a full response.
-            if left.len() == asked && call + 1 < CALLS {
+            if left.len() == requested && call + 1 < CALLS {
                 tokio::time::sleep(wait).await;
                 wait *= 2;
             }

@@ -115,8 +115,8 @@ impl UserTable {
         let mut taken = None;
         for call in 0..CALLS {
             let wanted = limit - page.users.len() + 1;
-            let ask = if call == 0 { wanted } else { wanted.max(MIN_REFILL_LIMIT) };
-            let (items, end) = self.items(listing, start.as_ref(), ask, now).await?;
+            let page_limit = if call == 0 { wanted } else { wanted.max(MIN_REFILL_LIMIT) };
+            let (items, end) = self.items(listing, start.as_ref(), page_limit, now).await?;
             for item in items {
                 if page.users.len() == limit {
                     page.next = taken;
@@ -141,12 +141,12 @@ impl UserTable {
         &self,
         listing: ListQuery<'_>,
         after: Option<&PageKey>,
-        ask: usize,
+        page_limit: usize,
         now: OffsetDateTime,
     ) -> Result<(Vec<AttributeMap>, Option<AttributeMap>), TableError> {
         let mut expression = ExpressionBuilder::default();
         let live = expression.live(now);
-        let ask = i32::try_from(ask).unwrap_or(i32::MAX);
+        let page_limit = i32::try_from(page_limit).unwrap_or(i32::MAX);
         let start = after.map(|position| start_key(listing, position));
         let (condition, order) = match listing {
             ListQuery::User { id, from, to, order } => (user_condition(&mut expression, id, from, to), order),
@@ -169,7 +169,7 @@ impl UserTable {
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)
                     .set_exclusive_start_key(start)
-                    .limit(ask);
+                    .limit(page_limit);
                 let output = call.send().await.map_err(TableError::from_sdk)?;
                 self.meter.add(output.consumed_capacity());
                 return Ok((output.items.unwrap_or_default(), output.last_evaluated_key));
@@ -190,7 +190,7 @@ impl UserTable {
             .set_expression_attribute_names(names)
             .set_expression_attribute_values(values)
             .set_exclusive_start_key(start)
-            .limit(ask);
+            .limit(page_limit);
         let output = call.send().await.map_err(TableError::from_sdk)?;
         self.meter.add(output.consumed_capacity());
         Ok((output.items.unwrap_or_default(), output.last_evaluated_key))

@@ -23,9 +23,9 @@ pub struct ObjectReader {
     key: String,
     metadata: HashMap<String, String>,
     bytes: u64,
-    asked: u64,
+    requested_bytes: u64,
     runtime: Handle,
-    piece: io::Cursor<Vec<u8>>,
+    chunk: io::Cursor<Vec<u8>>,
     /// The buffer of the previous chunk.
     recycled_buffer: Vec<u8>,
     next: Option<JoinHandle<Result<Vec<u8>, StoreError>>>,
@@ -33,19 +33,19 @@ pub struct ObjectReader {
 
 impl ObjectReader {
     /// The size of a range request.
-    pub(super) const PIECE_BYTES: u64 = 1024 * 1024;
+    pub(super) const CHUNK_BYTES: u64 = 1024 * 1024;
 
     pub(super) fn new(store: ArchiveStore, key: String, first: ObjectRange, runtime: Handle) -> Self {
         let ObjectRange { metadata, object_size: of, bytes } = first;
-        let asked = bytes.len() as u64;
+        let requested_bytes = bytes.len() as u64;
         Self {
             store,
             key,
             metadata,
             bytes: of,
-            asked,
+            requested_bytes,
             runtime,
-            piece: io::Cursor::new(bytes),
+            chunk: io::Cursor::new(bytes),
             recycled_buffer: Vec::new(),
             next: None,
         }
@@ -57,12 +57,12 @@ impl ObjectReader {
         &self.metadata
     }
 
-    fn ask(&mut self) {
-        if self.next.is_none() && self.asked < self.bytes {
+    fn prefetch(&mut self) {
+        if self.next.is_none() && self.requested_bytes < self.bytes {
             let (store, key, buffer) =
                 (self.store.clone(), self.key.clone(), std::mem::take(&mut self.recycled_buffer));
-            let (from, until) = (self.asked, self.bytes.min(self.asked + Self::PIECE_BYTES));
-            self.asked = until;
+            let (from, until) = (self.requested_bytes, self.bytes.min(self.requested_bytes + Self::CHUNK_BYTES));
+            self.requested_bytes = until;
             self.next =
                 Some(self.runtime.spawn(async move { Ok(store.0.get_range(&key, from..until, buffer).await?.bytes) }));
         }
@@ -71,15 +71,15 @@ impl ObjectReader {
 
 impl Read for ObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.ask();
-        if self.piece.position() == self.piece.get_ref().len() as u64
+        self.prefetch();
+        if self.chunk.position() == self.chunk.get_ref().len() as u64
             && let Some(next) = self.next.take()
         {
             let next = self.runtime.block_on(next).map_err(io::Error::other)?.map_err(io::Error::other)?;
-            self.recycled_buffer = std::mem::replace(&mut self.piece, io::Cursor::new(next)).into_inner();
-            self.ask();
+            self.recycled_buffer = std::mem::replace(&mut self.chunk, io::Cursor::new(next)).into_inner();
+            self.prefetch();
         }
-        self.piece.read(buffer)
+        self.chunk.read(buffer)
     }
 }
 

@@ -699,10 +699,10 @@ fn opened(token: &str) -> S3Result<String> {
     key.ok_or_else(|| s3_error!(InvalidArgument, "the continuation token is not from a list of this bucket"))
 }
 
-fn page_size(asked: Option<i32>, name: &str) -> S3Result<i32> {
-    match asked.unwrap_or(PAGE) {
+fn page_size(requested: Option<i32>, name: &str) -> S3Result<i32> {
+    match requested.unwrap_or(PAGE) {
         negative @ ..0 => Err(s3_error!(InvalidArgument, "{name} is {negative}: expected 0–2147483647")),
-        asked => Ok(asked.min(PAGE)),
+        requested => Ok(requested.min(PAGE)),
     }
 }
 

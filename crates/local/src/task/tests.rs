@@ -87,13 +87,13 @@ async fn every_segment_goes_on_with_its_own_cursor_and_their_counts_are_added_up
 
 #[tokio::test]
 async fn a_fault_ends_the_task_and_nothing_is_added_up() {
-    let asked = Cell::new(0);
+    let calls = Cell::new(0);
     let invoke = async |_: Box<RawValue>, _: u32| {
-        asked.set(asked.get() + 1);
+        calls.set(calls.get() + 1);
         Err(unknown_task())
     };
     let fault = segments::run(&request(), 1, invoke, |_| ()).await.unwrap_err();
-    assert_eq!((fault.kind(), asked.get()), (TaskErrorKind::Invalid, 1));
+    assert_eq!((fault.kind(), calls.get()), (TaskErrorKind::Invalid, 1));
 }
 
 #[tokio::test]

@@ -118,8 +118,8 @@ impl PostgresSchema {
     ) -> Result<Vec<String>, MigrationError> {
         let mut pending = Vec::new();
         let steps = async |table| {
-            let asked = database.run(until, |session| async move { stored_table(session.client(), table).await });
-            plan(table, &asked.await?).map_err(|conflict| conflicting(database, &conflict))
+            let query = database.run(until, |session| async move { stored_table(session.client(), table).await });
+            plan(table, &query.await?).map_err(|conflict| conflicting(database, &conflict))
         };
         for table in self.users.iter().chain(&self.tables) {
             pending.extend(steps(table).await?.into_iter().filter(&counts).map(|step| step.name));
@@ -177,8 +177,8 @@ pub async fn grant_app_role(database: &PostgresDatabase, user: &str, until: Inst
         end $admit$"#
     );
     let sql = sql.as_str();
-    let asked = database.run(until, |session| async move { session.client().batch_execute(sql).await });
-    Ok(asked.await?)
+    let query = database.run(until, |session| async move { session.client().batch_execute(sql).await });
+    Ok(query.await?)
 }
 
 /// Brings a table to its declared layout on a connection that has the lock.
@@ -207,8 +207,8 @@ fn conflicting(database: &PostgresDatabase, conflict: &TableConflict) -> Migrati
 
 /// Returns the names of the pending migrations of search.
 async fn pending_of_search(database: &PostgresDatabase, until: Instant) -> Result<Vec<String>, MigrationError> {
-    let asked = database.run(until, |session| async move { session.client().query(HISTORY, &[]).await }).await;
-    let applied: BTreeSet<i32> = match asked {
+    let query = database.run(until, |session| async move { session.client().query(HISTORY, &[]).await }).await;
+    let applied: BTreeSet<i32> = match query {
         Ok(rows) => rows.iter().filter_map(|row| row.try_get(0).ok()).collect(),
         // refinery's table does not exist: no migration was ever applied.
         Err(fault) if fault.kind == PostgresErrorKind::NotMigrated => BTreeSet::new(),

@@ -139,11 +139,11 @@ impl PostgresSink {
     /// Returns the names that a query of the catalog for the table and this parameter finds; `None` if it finds no row.
     async fn names(&self, sql: &str, parameter: &(dyn ToSql + Sync), until: Instant) -> Option<Vec<String>> {
         let table = &self.layout.table.as_str();
-        let asked = self
+        let query = self
             .database
             .run(until, |session| async move { session.client().query_opt(sql, &[table, parameter]).await });
         // Without the names, the message is shorter.
-        asked.await.ok().flatten()?.try_get(0).ok()
+        query.await.ok().flatten()?.try_get(0).ok()
     }
 }
 

@@ -32,11 +32,11 @@ impl Replica for PostgresSink {
             let known: Vec<(usize, &CanonicalKey)> =
                 keys.iter().enumerate().filter(|(_, key)| self.layout.check_key(key).is_ok()).collect();
             let texts: &Vec<&str> = &known.iter().map(|(_, key)| key.as_str()).collect();
-            let asked = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
+            let query = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
                 let statement = session.statement(&self.layout.statements.read).await?;
                 session.client().query(&statement, &[texts]).await
             });
-            let rows = asked.await.map_err(|fault| self.unread_fault(fault))?;
+            let rows = query.await.map_err(|fault| self.unread_fault(fault))?;
             let mut held = Vec::with_capacity(rows.len());
             let mut places = Vec::with_capacity(rows.len());
             for row in &rows {
@@ -65,7 +65,7 @@ impl Replica for PostgresSink {
         async move {
             let (from, to) = hashes(segment);
             let after = &after.map(CanonicalKey::as_str);
-            let asked = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
+            let query = self.database.run(Instant::now() + READ_TIMEOUT, |session| async move {
                 let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&from, &to, &PAGE_ROWS];
                 let statement = match after {
                     Some(key) => {
@@ -76,7 +76,7 @@ impl Replica for PostgresSink {
                 };
                 session.client().query(&statement, &parameters).await
             });
-            let rows = asked.await.map_err(|fault| self.unread_fault(fault))?;
+            let rows = query.await.map_err(|fault| self.unread_fault(fault))?;
             let mut held = Vec::with_capacity(rows.len());
             for row in &rows {
                 held.push((self.key_of(row)?, self.held(row, 1)?));
@@ -182,11 +182,11 @@ impl PostgresSink {
         let (until, mut open) = (Instant::now() + READ_TIMEOUT, vec![&compared[..]]);
         while let Some(rows) = open.pop() {
             let lists = &RowArrays::from_rows(&self.layout, rows);
-            let asked = self.database.run(until, |session| async move {
+            let query = self.database.run(until, |session| async move {
                 let statement = session.statement(sql).await?;
                 session.client().query(&statement, &lists.comparing()).await
             });
-            match asked.await {
+            match query.await {
                 Ok(found) => {
                     for row in &found {
                         let place: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;

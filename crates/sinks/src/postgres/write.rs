@@ -132,7 +132,7 @@ impl PostgresSink {
         written: &mut UpsertOutput,
     ) -> Result<(), PostgresError> {
         let (lists, statements) = (&RowArrays::from_rows(&self.layout, rows), &self.layout.statements);
-        let asked = self.database.run(until, |session| async move {
+        let query = self.database.run(until, |session| async move {
             let (sql, expecting) = match over {
                 UpsertMode::Lower => (&statements.apply, false),
                 UpsertMode::IfAbsent => (&statements.insert, false),
@@ -146,7 +146,7 @@ impl PostgresSink {
                 client.query(&statement, &lists.parameters()).await
             }
         });
-        let answered = asked.await?;
+        let answered = query.await?;
         if let (UpsertMode::Lower, Some(row)) = (over, answered.first()) {
             written.counts.add(row, rows.len());
             return Ok(());

@@ -25,8 +25,8 @@ struct SharedRead {
 }
 
 impl SingleFlight {
-    /// Returns the result of `ask`, or of another caller's read that started after this call.
-    pub(super) async fn join(&self, name: &str, ask: impl Future<Output = FlightResult>) -> FlightResult {
+    /// Returns the result of `read`, or of another caller's read that started after this call.
+    pub(super) async fn join(&self, name: &str, read: impl Future<Output = FlightResult>) -> FlightResult {
         let flight = Arc::clone(self.locked().entry(name.to_owned()).or_default());
         let seat = FlightMember { flights: self, name, flight };
         let flight = &seat.flight;
@@ -34,7 +34,7 @@ impl SingleFlight {
         let put = async {
             let _under_way = flight.in_flight.lock().await;
             flight.start_next(&next);
-            ask.await
+            read.await
         };
         next.get_or_init(|| put).await.clone()
     }
@@ -84,22 +84,22 @@ mod tests {
     #[tokio::test]
     async fn concurrent_callers_share_two_reads_and_none_gets_a_stale_result() {
         let (flights, table) = (Arc::new(SingleFlight::default()), Arc::new(AtomicUsize::new(0)));
-        let asked = Arc::new(AtomicUsize::new(0));
+        let reads = Arc::new(AtomicUsize::new(0));
         let mut all = JoinSet::new();
         for caller in 0..100 {
-            let (flights, table, asked) = (Arc::clone(&flights), Arc::clone(&table), Arc::clone(&asked));
+            let (flights, table, reads) = (Arc::clone(&flights), Arc::clone(&table), Arc::clone(&reads));
             all.spawn(async move {
                 let before = table.load(Ordering::Relaxed);
                 let seen = Arc::new(AtomicUsize::new(usize::MAX));
                 let saw = Arc::clone(&seen);
-                let ask = async move {
-                    asked.fetch_add(1, Ordering::Relaxed);
+                let read = async move {
+                    reads.fetch_add(1, Ordering::Relaxed);
                     saw.store(table.load(Ordering::Relaxed), Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     table.fetch_add(1, Ordering::Relaxed);
                     Ok(None)
                 };
-                flights.join("k", ask).await.unwrap();
+                flights.join("k", read).await.unwrap();
                 let seen = seen.load(Ordering::Relaxed);
                 assert!(seen == usize::MAX || seen >= before, "{caller}");
             });
@@ -107,7 +107,7 @@ mod tests {
         while let Some(done) = all.join_next().await {
             done.unwrap();
         }
-        assert_eq!(asked.load(Ordering::Relaxed), 2, "one read for the first caller, one for the 99 others");
+        assert_eq!(reads.load(Ordering::Relaxed), 2, "one read for the first caller, one for the 99 others");
         assert!(flights.locked().is_empty(), "no flight is left");
     }
 

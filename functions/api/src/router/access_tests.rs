@@ -27,7 +27,7 @@ fn token(subject: &str, scope: &str) -> Value {
     json!({"jwt": {"claims": {"sub": subject, "scope": scope, "iss": "https://issuer.example"}, "scopes": null}})
 }
 
-async fn ask(app: &Router, method: &str, path: &str, authorizer: &Value) -> (u16, HeaderMap, String) {
+async fn send(app: &Router, method: &str, path: &str, authorizer: &Value) -> (u16, HeaderMap, String) {
     let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
     let body = match method {
         "GET" | "HEAD" | "DELETE" | "OPTIONS" => "",
@@ -88,7 +88,7 @@ async fn the_table_of_routes_and_callers_holds() {
         ("POST", "/users/ada", [401, 403, 403, 403, 403, 403, 403, 405]),
     ] {
         for (caller, expected) in callers.iter().zip(expected) {
-            let (status, headers, body) = ask(&app, method, path, caller).await;
+            let (status, headers, body) = send(&app, method, path, caller).await;
             assert_eq!(status, expected, "{method} {path} by {caller}: {body}");
             let challenge = headers.get("www-authenticate").map(|value| value.to_str().unwrap());
             match (status, path) {
@@ -118,7 +118,7 @@ async fn signed_requests_may_do_everything_and_unsigned_ones_nothing() {
         [(signed, 503), (Value::Null, 401), (token("ada", "users:admin"), 401), (json!({"iam": {"callerId": ""}}), 401)]
     {
         for (method, path) in [("GET", "/users"), ("POST", "/users"), ("DELETE", "/users/ada/7")] {
-            let (status, headers, _) = ask(&app, method, path, &authorizer).await;
+            let (status, headers, _) = send(&app, method, path, &authorizer).await;
             assert_eq!(status, expected, "{method} {path} by {authorizer}");
             assert_eq!(headers.get("www-authenticate").is_some(), status == 401);
         }
@@ -133,7 +133,7 @@ async fn a_token_that_names_no_user_or_is_past_its_time_is_no_token() {
         json!({"sub": "", "scope": "users:admin"}),
         json!({"sub": "ada", "scope": "users:admin", "exp": NOW.unix_timestamp().to_string()}),
     ] {
-        let (status, ..) = ask(&app, "GET", "/users/ada/7", &json!({"jwt": {"claims": claims}})).await;
+        let (status, ..) = send(&app, "GET", "/users/ada/7", &json!({"jwt": {"claims": claims}})).await;
         assert_eq!(status, 401, "{claims}");
     }
 }

@@ -307,15 +307,15 @@ proptest! {
     #[test]
     fn no_request_causes_an_internal_error((method, path, headers, body) in any_request()) {
         let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let mut asked = request(&method, &path).header("content-type", content_type);
+        let mut request = request(&method, &path).header("content-type", content_type);
         for (name, value) in &headers {
             if let Ok(value) = http::HeaderValue::from_bytes(value) {
-                asked = asked.header(name, value);
+                request = request.header(name, value);
             }
         }
-        let Ok(asked) = asked.body(Body::from(body)) else { return Ok(()) };
+        let Ok(request) = request.body(Body::from(body)) else { return Ok(()) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (status, headers, json) = runtime.block_on(answer(asked));
+        let (status, headers, json) = runtime.block_on(answer(request));
         // The table is unreachable: a request that gets through to it returns 503.
         prop_assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{} {}: {}", method, path, json);
         if status.is_client_error() && method != "HEAD" {

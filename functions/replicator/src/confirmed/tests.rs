@@ -79,7 +79,7 @@ proptest! {
     /// A change is withheld from a sink only if the sink confirmed this very change within `CONFIRMATION_TTL` and has not received
     /// the item since.
     #[test]
-    fn a_sink_is_spared_exactly_what_it_confirmed(steps in steps(), asked in batch(), sink in 0..3_usize) {
+    fn a_sink_is_spared_exactly_what_it_confirmed(steps in steps(), batch in batch(), sink in 0..3_usize) {
         let mut memory = ConfirmedChanges::default();
         let mut now = START;
         let mut model: Vec<(usize, ChangeSpec, OffsetDateTime)> = Vec::new();
@@ -119,9 +119,9 @@ proptest! {
         memory.expire(now);
         model.retain(|(_, _, at)| now - *at < CONFIRMATION_TTL);
         let is_confirmed = |one: &ChangeSpec| model.iter().any(|(of, known, _)| *of == sink && known == one);
-        let lacking: BTreeSet<u8> = asked.iter().filter(|one| !is_confirmed(one)).map(|one| one.0).collect();
-        let expected: Vec<ChangeSpec> = asked.iter().filter(|one| lacking.contains(&one.0)).copied().collect();
-        prop_assert_eq!(given(&memory, sink, &asked), expected);
+        let lacking: BTreeSet<u8> = batch.iter().filter(|one| !is_confirmed(one)).map(|one| one.0).collect();
+        let expected: Vec<ChangeSpec> = batch.iter().filter(|one| lacking.contains(&one.0)).copied().collect();
+        prop_assert_eq!(given(&memory, sink, &batch), expected);
         prop_assert_eq!(memory.is_empty(), model.is_empty(), "unconfirmed changes use no space");
         prop_assert_eq!(memory.weight() == 0, model.is_empty());
     }
