@@ -6,6 +6,10 @@ use crate::diagnosis::{DeploymentDiagnosis, diagnose};
 use crate::rule_table::RULES;
 use crate::template_reader;
 
+mod account_call_tests;
+mod account_faults;
+mod account_fixture;
+mod account_target_tests;
 mod account_tests;
 mod fuzz_tests;
 mod key_tests;
