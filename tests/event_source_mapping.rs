@@ -160,12 +160,12 @@ async fn a_restart_goes_on_where_the_last_run_left_off() {
     let well: FunctionBehavior = |_| Some(String::new());
     world.put(&["a", "b"]).await;
     let (pump, function) = world.pump(MappingSettings::default(), well).await;
-    pump.drained().await;
+    pump.wait_until_drained().await;
     pump.stop().await;
     assert_eq!(seen(&function).concat(), ["a", "b"]);
     world.put(&["c"]).await;
     let (pump, function) = world.pump(MappingSettings::default(), well).await;
-    pump.drained().await;
+    pump.wait_until_drained().await;
     pump.stop().await;
     assert_eq!(seen(&function).concat(), ["c"]);
 }
@@ -175,7 +175,7 @@ async fn a_restart_goes_on_where_the_last_run_left_off() {
 async fn idle_stream_is_read_at_each_write_and_rarely_otherwise() {
     let world = DriverHarness::new().await;
     let (pump, function) = world.pump(MappingSettings::default(), |_| Some(String::new())).await;
-    pump.drained().await;
+    pump.wait_until_drained().await;
     let before = world.reads.0.load(Ordering::Relaxed);
     let started = Instant::now();
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -200,7 +200,7 @@ async fn a_function_that_panics_loses_only_the_record_it_panics_at_and_that_one_
     let settings = MappingSettings { bisect: true, max_retries: Some(1), ..MappingSettings::default() };
     let (pump, function) =
         world.pump(settings, |keys| (!keys.contains(&"bad".to_owned())).then(|| "null".to_owned())).await;
-    pump.drained().await;
+    pump.wait_until_drained().await;
     pump.stop().await;
     assert_eq!(seen(&function).last().unwrap(), &["c"]);
     let given_up = world.given_up().await;
@@ -216,7 +216,7 @@ async fn a_write_that_changes_nothing_is_not_delivered() {
     let world = DriverHarness::new().await;
     world.put(&["a", "a"]).await;
     let (pump, function) = world.pump(MappingSettings::default(), |_| Some("{}".to_owned())).await;
-    pump.drained().await;
+    pump.wait_until_drained().await;
     pump.stop().await;
     assert_eq!(seen(&function).concat(), ["a"]);
 }

@@ -103,7 +103,7 @@ async fn shown(stack: &LocalStack, duckdb: &DuckDb, started: Instant) -> Result<
     let stores = StoreInspector::new(stack)?;
     let browser = ApiClient::new(stack.api_url());
     let told = act(stack, &stores, &browser, started).await?;
-    drained(stack).await?;
+    wait_until_drained(stack).await?;
     let mut page = DemoReport::new();
     scenarios::scenario_update(&mut page, &stores, &told).await?;
     scenarios::scenario_patch(&mut page, &stores, &told).await?;
@@ -121,7 +121,7 @@ async fn shown(stack: &LocalStack, duckdb: &DuckDb, started: Instant) -> Result<
     Ok(page)
 }
 
-async fn drained(stack: &LocalStack) -> Result<(), DemoError> {
+async fn wait_until_drained(stack: &LocalStack) -> Result<(), DemoError> {
     tokio::time::timeout(DRAINED_WITHIN, stack.wait_until_drained()).await.map_err(|_| DemoError::NotDrained)
 }
 

@@ -164,11 +164,11 @@ impl Cache {
     /// # Errors
     /// [`CacheError`]
     pub async fn connection(&self) -> Result<CacheConnection, CacheError> {
-        if let Some(connection) = self.opened() {
+        if let Some(connection) = self.open_connection() {
             return Ok(connection);
         }
         let mut number = Arc::clone(&self.0.gate).lock_owned().await;
-        if let Some(connection) = self.opened() {
+        if let Some(connection) = self.open_connection() {
             return Ok(connection);
         }
         let cache = self.clone();
@@ -182,7 +182,7 @@ impl Cache {
         connecting.await.unwrap_or_else(|_| Err(CacheError::Unavailable("connecting was cancelled".to_owned())))
     }
 
-    fn opened(&self) -> Option<CacheConnection> {
+    fn open_connection(&self) -> Option<CacheConnection> {
         let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
         open.filter(|connection| {
             self.0.settings.login == CacheAuth::Password || connection.since.elapsed() < IAM_CONNECTION_MAX_AGE

@@ -71,7 +71,7 @@ impl AuthToken {
 
     /// Returns the time until which the token opens connections.
     #[must_use]
-    pub fn until(&self) -> OffsetDateTime {
+    pub fn expires_at(&self) -> OffsetDateTime {
         self.until
     }
 }
@@ -196,7 +196,7 @@ mod tests {
              &X-Amz-Date=20240826T220000Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host\
              &X-Amz-Signature=dd0cba843009474347af724090233265628ace491ea17ce3eb3da098b983ad89"
         );
-        assert_eq!(token.until(), datetime!(2024-08-26 22:15 UTC));
+        assert_eq!(token.expires_at(), datetime!(2024-08-26 22:15 UTC));
     }
 
     #[tokio::test]

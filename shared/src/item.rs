@@ -71,14 +71,17 @@ pub fn text(value: impl Into<String>) -> AttributeValue {
 /// Returns an integer attribute.
 #[must_use]
 #[expect(clippy::needless_pass_by_value, reason = "the numbers passed are all Copy")]
-pub fn whole(value: impl ToString) -> AttributeValue {
+pub fn integer(value: impl ToString) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
 /// Returns the primary key of a record.
 #[must_use]
 pub fn key(key: &UserKey) -> AttributeMap {
-    HashMap::from([(USER_ID.to_owned(), text(key.id.as_str())), (TIMESTAMP.to_owned(), whole(key.timestamp.seconds()))])
+    HashMap::from([
+        (USER_ID.to_owned(), text(key.id.as_str())),
+        (TIMESTAMP.to_owned(), integer(key.timestamp.seconds())),
+    ])
 }
 
 /// Encodes a record as an item.
@@ -88,13 +91,13 @@ pub fn encode(user: &User) -> AttributeMap {
     let optional = [
         (EMAIL, profile.email.as_ref().map(|email| text(email.as_str()))),
         (STATUS, profile.status.as_ref().map(|status| text(status.as_str()))),
-        (EXPIRES_AT, profile.expires_at.map(|ends| whole(ends.seconds()))),
+        (EXPIRES_AT, profile.expires_at.map(|ends| integer(ends.seconds()))),
         (CREATED_AT, user.created_at.map(format_rfc3339_millis).map(text)),
         (UPDATED_AT, user.updated_at.map(format_rfc3339_millis).map(text)),
         (ATTRIBUTES, profile.attributes.as_ref().map(attributes::encode)),
     ];
     let present = optional.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    let required = [(NAME, text(profile.name.as_str())), (VERSION, whole(user.version))];
+    let required = [(NAME, text(profile.name.as_str())), (VERSION, integer(user.version))];
     item.extend(required.into_iter().chain(present).map(|(name, value)| (name.to_owned(), value)));
     item
 }
@@ -133,7 +136,7 @@ pub fn version(item: &AttributeMap) -> Result<u64, ItemParseError> {
 /// # Errors
 /// The attribute is not an RFC 3339 timestamp.
 pub fn created_at(item: &AttributeMap) -> Result<Option<OffsetDateTime>, ItemParseError> {
-    moment(item.get(CREATED_AT).cloned(), CREATED_AT)
+    rfc3339_time(item.get(CREATED_AT).cloned(), CREATED_AT)
 }
 
 /// Decodes a record. An expiry that TTL ignores is left out, and one with a fraction is rounded up to the next second.
@@ -162,8 +165,8 @@ pub fn decode(mut item: AttributeMap, now: OffsetDateTime) -> Result<User, ItemP
             expires_at,
         },
         version,
-        created_at: moment(take(CREATED_AT), CREATED_AT)?,
-        updated_at: moment(take(UPDATED_AT), UPDATED_AT)?,
+        created_at: rfc3339_time(take(CREATED_AT), CREATED_AT)?,
+        updated_at: rfc3339_time(take(UPDATED_AT), UPDATED_AT)?,
     })
 }
 
@@ -192,7 +195,10 @@ fn optional<T: for<'de> Deserialize<'de>>(
     }
 }
 
-fn moment(value: Option<AttributeValue>, attribute: &'static str) -> Result<Option<OffsetDateTime>, ItemParseError> {
+fn rfc3339_time(
+    value: Option<AttributeValue>,
+    attribute: &'static str,
+) -> Result<Option<OffsetDateTime>, ItemParseError> {
     optional::<String>(value, attribute)?
         .map(|text| OffsetDateTime::parse(&text, &Rfc3339))
         .transpose()

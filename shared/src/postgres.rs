@@ -87,11 +87,12 @@ impl PostgresDatabase {
         W: Future<Output = Result<T, Error>>,
     {
         loop {
-            let (session, stood) =
-                timeout_at(until, self.session()).await.unwrap_or_else(|_| Err(self.teller().query_timeout()))?;
+            let (session, stood) = timeout_at(until, self.session())
+                .await
+                .unwrap_or_else(|_| Err(self.error_classifier().query_timeout()))?;
             let call = PendingQuery { session: &session, is_over: false };
             let Ok(done) = timeout_at(until, session.within(until, work(Arc::clone(&session)))).await else {
-                return Err(self.teller().query_timeout());
+                return Err(self.error_classifier().query_timeout());
             };
             call.end();
             let error = match done {
@@ -103,7 +104,7 @@ impl PostgresDatabase {
                 }
                 Err(error) => error,
             };
-            let fault = self.teller().classify(&error);
+            let fault = self.error_classifier().classify(&error);
             if session.client.is_closed() || fault.is_connection_fatal() {
                 self.drop_session(&session).await;
                 // Concurrent work may have abandoned a connection that was opened for this call.
@@ -127,17 +128,17 @@ impl PostgresDatabase {
     pub async fn dedicated_connection(&self, until: Instant) -> Result<Client, PostgresError> {
         timeout_at(until, self.connect())
             .await
-            .unwrap_or_else(|_| Err(self.teller().query_timeout()))
+            .unwrap_or_else(|_| Err(self.error_classifier().query_timeout()))
             .map(|(client, _)| client)
     }
 
     /// Classifies the error of a statement.
     #[must_use]
     pub fn fault(&self, error: &Error) -> PostgresError {
-        self.teller().classify(error)
+        self.error_classifier().classify(error)
     }
 
-    fn teller(&self) -> ErrorClassifier<'_> {
+    fn error_classifier(&self) -> ErrorClassifier<'_> {
         ErrorClassifier { setting: self.setting, address: &self.address }
     }
 
@@ -175,8 +176,10 @@ impl PostgresDatabase {
         if config.get_application_name().is_none() {
             config.application_name("millrace");
         }
-        let pass = self.login.pass(&self.address).await;
-        if let Some(pass) = pass.map_err(|reason| self.teller().fault(PostgresErrorKind::Misconfigured, &reason))? {
+        let pass = self.login.credentials(&self.address).await;
+        if let Some(pass) =
+            pass.map_err(|reason| self.error_classifier().fault(PostgresErrorKind::Misconfigured, &reason))?
+        {
             config.password(pass.password);
             if let Some(user) = pass.user {
                 config.user(user);
@@ -185,7 +188,8 @@ impl PostgresDatabase {
         let (client, line) = match &self.address.protection {
             TlsMode::Verified(own) => {
                 let tls = tls::connector(own.as_ref());
-                let tls = tls.map_err(|reason| self.teller().fault(PostgresErrorKind::Misconfigured, &reason))?;
+                let tls =
+                    tls.map_err(|reason| self.error_classifier().fault(PostgresErrorKind::Misconfigured, &reason))?;
                 let (client, line) = config.connect(tls).await.map_err(|error| self.fault(&error))?;
                 (client, tokio::spawn(line).abort_handle())
             }

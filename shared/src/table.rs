@@ -443,7 +443,9 @@ impl UserTable {
         let Some(table) = self.emails.as_ref().filter(|_| before.is_some() || after.is_some()) else {
             return Ok(Vec::new());
         };
-        EmailReservations { client: &self.client, meter: &self.meter, table }.moved(key, before, after, now).await
+        EmailReservations { client: &self.client, meter: &self.meter, table }
+            .reservation_writes(key, before, after, now)
+            .await
     }
 
     /// Returns the writes to the reservation of a new record's email. An expired record that it replaces no longer
@@ -515,7 +517,7 @@ impl UserTable {
         }
         assignments.edit(&mut expression, item::EMAIL, &edits.email, |email| item::text(email.as_str()));
         assignments.edit(&mut expression, item::STATUS, &edits.status, |status| item::text(status.as_str()));
-        assignments.edit(&mut expression, item::EXPIRES_AT, &edits.expires_at, |at| item::whole(at.seconds()));
+        assignments.edit(&mut expression, item::EXPIRES_AT, &edits.expires_at, |at| item::integer(at.seconds()));
         match (merged, &edits.attributes) {
             (Some(merged), _) => assignments.set(&mut expression, item::ATTRIBUTES, merged),
             (None, FieldPatch::Remove) => assignments.remove(&mut expression, item::ATTRIBUTES),
@@ -597,7 +599,7 @@ fn patched(mut item: AttributeMap, edits: &UserPatch, merged: Option<AttributeVa
         put(item::STATUS, item::text(status.as_str()));
     }
     if let FieldPatch::Set(ends) = &edits.expires_at {
-        put(item::EXPIRES_AT, item::whole(ends.seconds()));
+        put(item::EXPIRES_AT, item::integer(ends.seconds()));
     }
     if let Some(merged) = merged {
         put(item::ATTRIBUTES, merged);

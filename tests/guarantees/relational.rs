@@ -126,7 +126,7 @@ async fn guarantee_35_a_declared_table_ends_with_what_the_source_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guarantee_36_a_value_that_does_not_fit_is_never_another_value_and_costs_no_neighbour() {
-    let metrics = millrace_local::metrics::recorded();
+    let metrics = millrace_local::metrics::prometheus_handle();
     let url = empty().await;
     let table = |name: &str, otherwise: &str| {
         let columns = json!({

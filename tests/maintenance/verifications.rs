@@ -69,7 +69,7 @@ async fn every_difference_is_reported_by_kind_and_attribute_names_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn differences_are_in_the_answer_and_in_a_metric_and_a_repair_s_are_not() {
     let of_metric = |name: &str| {
-        let text = millrace_local::metrics::recorded().render();
+        let text = millrace_local::metrics::prometheus_handle().render();
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or("0");
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };

@@ -130,7 +130,7 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
     // The owner is a different role than the one that the functions log in as.
     let owner = sink(&url.replace("millrace@", "postgres@"));
     maintenance.postgres_schema = PostgresSchema::for_users();
-    maintenance.admin_database = Some(settings(&url.replace("millrace@", "postgres@")).owned(None));
+    maintenance.admin_database = Some(settings(&url.replace("millrace@", "postgres@")).owner_database(None));
     let answer = task(&maintenance, json!({"task": "migrate", "run_id": "first"})).await;
     assert!(answer.progress.to_string().contains("postgres.migrations_applied"), "{}", answer.progress);
     assert!(!scene.report("first").await.is_empty());

@@ -158,7 +158,7 @@ fn functions_start_with_each_choice_of_who_may_call() {
         let has_all = parameters.iter().any(|(name, _)| *name == "ApiBasePath");
         let base_path = function(&template, "api").environment.get("API_BASE_PATH").cloned();
         assert_eq!(base_path.as_deref(), has_all.then_some("/v1"));
-        assert_eq!(api.scopes.spell(Scope::Read), if has_all { "millrace/users:read" } else { "users:read" });
+        assert_eq!(api.scopes.scope_name(Scope::Read), if has_all { "millrace/users:read" } else { "users:read" });
     }
 }
 

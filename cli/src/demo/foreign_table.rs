@@ -12,7 +12,7 @@ use super::item::{DemoItem, describe, has, summarize_row, without_revision};
 use super::report::DemoReport;
 use super::stores::StoreInspector;
 use super::task_runner::TaskRunner;
-use super::{DemoError, drained};
+use super::{DemoError, wait_until_drained};
 
 /// The output of `aws dynamodb describe-table` for the table.
 const DESCRIPTION: &str = include_str!("../../../examples/orders-table.json");
@@ -82,7 +82,7 @@ async fn scenario_changes(
         stores.put(order).await?;
     }
     stores.delete(key(3)).await?;
-    drained(stack).await?;
+    wait_until_drained(stack).await?;
     let [source, replica] = shown(report, stores, 1).await?;
     let [_, tombstone] = shown(report, stores, 3).await?;
     report.check("the replica's item equals the order, and a tombstone is stored for the deleted one", {
@@ -98,7 +98,7 @@ async fn scenario_expiry(
 ) -> Result<(), DemoError> {
     report.heading("An order expires by the attribute ttl");
     stack.run_ttl_sweep().await?;
-    drained(stack).await?;
+    wait_until_drained(stack).await?;
     let [source, replica] = shown(report, stores, EXPIRED).await?;
     let archived = stores.archived().await?;
     for (key, rows) in &archived {
@@ -140,7 +140,7 @@ async fn scenario_restore(
     report.heading("The expired order is restored from the archive");
     let restore = r#"{"task":"restore","key":{"pk":{"S":"customer-1"},"sk":{"N":"2"}},"expires_in_seconds":3600,"dry_run":false}"#;
     let restored = task_runner.run_task(report, restore).await?;
-    drained(stack).await?;
+    wait_until_drained(stack).await?;
     let [source, replica] = shown(report, stores, EXPIRED).await?;
     report.check("it expires in an hour by the table's own TTL attribute, and is replicated", {
         let ttl = source.as_ref().and_then(|item| item.get(TTL_ATTRIBUTE)?.as_n().ok()?.parse::<i64>().ok());

@@ -17,7 +17,7 @@ use super::item::{DemoItem, describe, has};
 use super::report::DemoReport;
 use super::stores::{InspectError, StoreInspector};
 use super::task_runner::TaskRunner;
-use super::{DemoError, drained};
+use super::{DemoError, wait_until_drained};
 
 /// The table in PostgreSQL. It may be in a database of the user, so its name says what it is.
 const TABLE: &str = "millrace_demo_orders";
@@ -153,7 +153,7 @@ async fn show_stack(report: &mut DemoReport, stack: &LocalStack) -> Result<(), D
     for (number, status) in [(1, "paid"), (DRAFT, "draft"), (3, "paid")] {
         stores.inspector.put(order(number, status)).await?;
     }
-    drained(stack).await?;
+    wait_until_drained(stack).await?;
     let (first, row) = stores.shown(report, 1).await?;
     let (draft, draft_row) = stores.shown(report, DRAFT).await?;
     let (third, _) = stores.shown(report, 3).await?;
@@ -178,7 +178,7 @@ async fn show_stack(report: &mut DemoReport, stack: &LocalStack) -> Result<(), D
 
     report.heading("A paid order becomes a draft again, and leaves the copy");
     stores.inspector.put(order(1, "draft")).await?;
-    drained(stack).await?;
+    wait_until_drained(stack).await?;
     let (masked, row) = stores.shown(report, 1).await?;
     report.check("the copy stores a tombstone", {
         let is_gone = stores.postgres.is_none() || row.is_some_and(|row| row.is_tombstone);

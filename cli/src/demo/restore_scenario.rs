@@ -48,7 +48,7 @@ pub(super) async fn show(
     queried(report, stores, duckdb, columns.get("export-parquet.rows")).await?;
     let request = json!({"task": "restore", "user_id": "alan", "expires_in_seconds": 3_600, "dry_run": false});
     let restored = run_request(report, &maintenance, request).await?;
-    drained(stack).await?;
+    wait_until_drained(stack).await?;
     let timestamp = state.alan.first().map_or(0, ApiResponse::timestamp);
     let source = stores.item(&stores.source, "alan", timestamp).await?;
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
@@ -63,7 +63,7 @@ pub(super) async fn show(
     let path = state.alan.first().map(|answer| answer.path("alan")).unwrap_or_default();
     browser.send("PATCH", &path, "application/merge-patch+json", &ended).await?;
     stack.run_ttl_sweep().await?;
-    drained(stack).await?;
+    wait_until_drained(stack).await?;
     let rows = rows_of(stores, "alan").await?;
     for (key, _) in &rows {
         report.show("archive", key);
@@ -118,6 +118,6 @@ async fn queried(
     Ok(())
 }
 
-async fn drained(stack: &LocalStack) -> Result<(), DemoError> {
+async fn wait_until_drained(stack: &LocalStack) -> Result<(), DemoError> {
     tokio::time::timeout(DRAINED_WITHIN, stack.wait_until_drained()).await.map_err(|_| DemoError::NotDrained)
 }

@@ -12,7 +12,7 @@ use serde_json::value::to_raw_value;
 use tokio::time::Instant;
 
 use super::report::DemoReport;
-use super::{DemoError, drained};
+use super::{DemoError, wait_until_drained};
 use millrace_local::stack::LocalStack;
 use millrace_shared::clock::new_uuid;
 
@@ -31,7 +31,7 @@ impl<'s> TaskRunner<'s> {
 
     /// Waits until all stream records are processed.
     pub(super) async fn wait_until_drained(&self) -> Result<(), DemoError> {
-        drained(self.stack).await
+        wait_until_drained(self.stack).await
     }
 
     /// Runs a task to completion, and shows its counters.

@@ -48,7 +48,7 @@ impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> MergeIterator<I> {
         let Some(HeapEntry { row, reader }) = self.heads.pop() else { return Ok(None) };
         self.advance(reader)?;
         while let Some(head) = self.heads.peek()
-            && head.row.order(&row).is_eq()
+            && head.row.cmp_identity(&row).is_eq()
         {
             let reader = head.reader;
             self.heads.pop();
@@ -83,7 +83,7 @@ impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> Iterator for MergeIterator<I
 // the one of the first reader.
 impl Ord for HeapEntry {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.row.order(&self.row).then_with(|| other.reader.cmp(&self.reader))
+        other.row.cmp_identity(&self.row).then_with(|| other.reader.cmp(&self.reader))
     }
 }
 

@@ -29,7 +29,7 @@ impl ArchiveRow<'_> {
     /// Compares two rows by key and revision, the sort order of an object. The remaining fields only decide which of
     /// two rows with the same key and revision is retained, so that the result does not depend on the order of the
     /// input.
-    pub(super) fn order(&self, other: &Self) -> Ordering {
+    pub(super) fn cmp_identity(&self, other: &Self) -> Ordering {
         let name = self.key.cmp(other.key).then_with(|| self.revision.cmp(&other.revision));
         name.then_with(|| self.removed_at.cmp(&other.removed_at))
             .then_with(|| self.item.cmp(other.item))
@@ -82,7 +82,7 @@ pub struct ArchivedRow {
 impl ArchivedRow {
     /// Compares two rows by key and revision, the sort order of an object.
     #[must_use]
-    pub fn order(&self, other: &Self) -> Ordering {
+    pub fn cmp_identity(&self, other: &Self) -> Ordering {
         self.key.cmp(&other.key).then_with(|| self.revision.cmp(&other.revision))
     }
 

@@ -33,7 +33,7 @@ pub fn write(
     mut rows: Vec<ArchiveRow<'_>>,
     compression: Compression,
 ) -> io::Result<EncodedObject> {
-    rows.sort_unstable_by(ArchiveRow::order);
+    rows.sort_unstable_by(ArchiveRow::cmp_identity);
     rows.dedup_by(|later, kept| later.has_same_identity(kept));
 
     let mut digest = RowsDigest::default();

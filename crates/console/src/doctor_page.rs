@@ -83,7 +83,7 @@ fn judged_parts(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> Markup 
             p.note { "Findings that the template declares as intended, with the reason." }
             ul { @for (finding, reason) in &diagnosis.ignored { li {
                 a href=(address(finding.rule)) { (finding.rule.title) }
-                ", " span.mono { (place(&finding.location)) }
+                ", " span.mono { (format_location(&finding.location)) }
                 ": " (reason)
             } } }
         }
@@ -194,7 +194,7 @@ fn findings(diagnosis: &DeploymentDiagnosis, severity: RuleSeverity) -> Markup {
                         h3 { (rule.title) " " span class=(badge(severity)) { (severity) } }
                         ul {
                             @for finding in &own {
-                                li { span.mono { (place(&finding.location)) } ": " (finding.problem) }
+                                li { span.mono { (format_location(&finding.location)) } ": " (finding.problem) }
                             }
                         }
                         p { (rule.loss) }
@@ -218,7 +218,7 @@ fn badge(severity: RuleSeverity) -> &'static str {
     }
 }
 
-fn place(location: &SourceLocation) -> String {
+fn format_location(location: &SourceLocation) -> String {
     let name = std::path::Path::new(&location.file).file_name().unwrap_or_default().to_string_lossy().into_owned();
     if location.line == 0 {
         return format!("{name} {}", location.resource);
@@ -238,11 +238,11 @@ fn unchecked(diagnosis: &DeploymentDiagnosis) -> Markup {
                 ul {
                     @for unchecked in &diagnosis.unchecked { li {
                         a href=(address(unchecked.rule)) { (unchecked.rule.id) }
-                        @if let Some(location) = &unchecked.location { ", " span.mono { (place(location)) } }
+                        @if let Some(location) = &unchecked.location { ", " span.mono { (format_location(location)) } }
                         ": " (unchecked.reason)
                     } }
                     @for (location, reason) in &diagnosis.unread {
-                        li { span.mono { (place(location)) } ": " (reason) }
+                        li { span.mono { (format_location(location)) } ": " (reason) }
                     }
                 }
             }

@@ -57,10 +57,10 @@ pub(crate) async fn show(State(context): State<DeployedContext>, Query(query): Q
         (functions(&metrics.functions))
         h2 { "Archive and verification" }
         ul {
-            li { (whole(metrics.archived_rows.sum())) " rows archived" }
-            li { (whole(metrics.verified_segments.sum())) " segments verified" }
+            li { (format_count(metrics.archived_rows.sum())) " rows archived" }
+            li { (format_count(metrics.verified_segments.sum())) " segments verified" }
             li {
-                (whole(metrics.differences.sum())) " differences found"
+                (format_count(metrics.differences.sum())) " differences found"
                 @if metrics.differences.sum() > 0.0 { ": see the reports on the page " a href="/tasks" { "Tasks" } }
             }
         }
@@ -69,7 +69,7 @@ pub(crate) async fn show(State(context): State<DeployedContext>, Query(query): Q
 }
 
 /// Formats a count.
-fn whole(count: f64) -> String {
+fn format_count(count: f64) -> String {
     format!("{count:.0}")
 }
 
@@ -98,7 +98,7 @@ fn sinks(sinks: &[SinkMetrics]) -> Markup {
                     th scope="row" { (sink.sink) }
                     td.number { (milliseconds(sink.lag.last())) } td.number { (milliseconds(sink.lag.max())) }
                     @for series in [&sink.applied, &sink.tombstones, &sink.duplicate, &sink.stale] {
-                        td.number { (whole(series.sum())) }
+                        td.number { (format_count(series.sum())) }
                     }
                 } } }
             } }
@@ -109,7 +109,7 @@ fn sinks(sinks: &[SinkMetrics]) -> Markup {
 fn functions(functions: &[FunctionMetrics]) -> Markup {
     let marked = |series: &MetricSeries| {
         let sum = series.sum();
-        html! { td.number { @if sum > 0.0 { span.verdict.bad { (whole(sum)) } } @else { (whole(sum)) } } }
+        html! { td.number { @if sum > 0.0 { span.verdict.bad { (format_count(sum)) } } @else { (format_count(sum)) } } }
     };
     html! {
         div.scroll tabindex="0" role="region" aria-label="Metrics of the functions" { table {
@@ -122,7 +122,7 @@ fn functions(functions: &[FunctionMetrics]) -> Markup {
             } }
             tbody { @for own in functions { tr {
                 th scope="row" { (own.function) }
-                td.number { (whole(own.invocations.sum())) }
+                td.number { (format_count(own.invocations.sum())) }
                 (marked(&own.errors)) (marked(&own.throttles))
                 td.number { (milliseconds(own.iterator_age.max())) }
                 (marked(&own.quarantined)) (marked(&own.redelivered))

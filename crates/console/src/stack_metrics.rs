@@ -140,7 +140,13 @@ impl MetricCall<'_> {
         MetricSeries::default()
     }
 
-    fn own(&mut self, name: &'static str, statistic: &'static str, function: &str, sink: Option<&str>) -> MetricSeries {
+    fn stack_series(
+        &mut self,
+        name: &'static str,
+        statistic: &'static str,
+        function: &str,
+        sink: Option<&str>,
+    ) -> MetricSeries {
         let mut dimensions = vec![("function", function.to_owned()), ("stack", self.stack.to_owned())];
         dimensions.extend(sink.map(|sink| ("sink", sink.to_owned())));
         self.series(MetricQuery { namespace: OWN, name, statistic, dimensions })
@@ -153,7 +159,7 @@ impl MetricCall<'_> {
 
     fn metrics(&mut self, sinks: &[String], functions: &[(&'static str, &str)]) -> StackMetrics {
         let sinks = sinks.iter().map(|sink| {
-            let mut own = |name, statistic| self.own(name, statistic, "replicator", Some(sink));
+            let mut own = |name, statistic| self.stack_series(name, statistic, "replicator", Some(sink));
             SinkMetrics {
                 sink: sink.clone(),
                 lag: own(metric::REPLICATION_LAG.name(), "Maximum"),
@@ -178,17 +184,19 @@ impl MetricCall<'_> {
                 errors: self.lambda_series("Errors", "Sum", physical),
                 throttles: self.lambda_series("Throttles", "Sum", physical),
                 iterator_age: of_stream(&mut || self.lambda_series("IteratorAge", "Maximum", physical)),
-                quarantined: of_stream(&mut || self.own(metric::QUARANTINED.name(), "Sum", function, None)),
-                redelivered: of_stream(&mut || self.own(metric::PARTIAL_BATCH_FAILURES.name(), "Sum", function, None)),
+                quarantined: of_stream(&mut || self.stack_series(metric::QUARANTINED.name(), "Sum", function, None)),
+                redelivered: of_stream(&mut || {
+                    self.stack_series(metric::PARTIAL_BATCH_FAILURES.name(), "Sum", function, None)
+                }),
             }
         });
         let functions = functions.collect();
         StackMetrics {
             sinks,
             functions,
-            archived_rows: self.own(metric::ARCHIVED_ROWS.name(), "Sum", archiver, None),
-            differences: self.own(metric::DIFFERENCES.name(), "Sum", "maintenance", None),
-            verified_segments: self.own(metric::VERIFIED_SEGMENTS.name(), "Sum", "maintenance", None),
+            archived_rows: self.stack_series(metric::ARCHIVED_ROWS.name(), "Sum", archiver, None),
+            differences: self.stack_series(metric::DIFFERENCES.name(), "Sum", "maintenance", None),
+            verified_segments: self.stack_series(metric::VERIFIED_SEGMENTS.name(), "Sum", "maintenance", None),
         }
     }
 

@@ -161,7 +161,7 @@ fn statistics(
             return SettingValue::Absent;
         }
         let total = if statistic == "Sum" { values.iter().sum() } else { values.iter().copied().fold(0.0, f64::max) };
-        SettingValue::Known(whole(total))
+        SettingValue::Known(rounded(total))
     })
 }
 
@@ -187,7 +187,7 @@ fn latest(book: &ResponseBook<'_>, dimensions: &str, metric: &str) -> SettingVal
         }
         let both = value_of(former, "Maximum").zip(value_of(last, "Maximum"));
         both.map(|(earlier, later)| earlier.min(later))
-            .map_or(SettingValue::Absent, |value| SettingValue::Known(whole(value)))
+            .map_or(SettingValue::Absent, |value| SettingValue::Known(rounded(value)))
     })
 }
 
@@ -205,7 +205,7 @@ fn value_of(point: &Value, statistic: &str) -> Option<f64> {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a number of records or milliseconds; the cast saturates")]
-fn whole(value: f64) -> i64 {
+fn rounded(value: f64) -> i64 {
     value.round() as i64
 }
 

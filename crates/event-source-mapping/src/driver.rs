@@ -106,7 +106,7 @@ impl MappingDriver {
                     self.drains.push(DrainRequest { done, until: None });
                     self.poll_at = Instant::now();
                 }
-                Some(done) = self.tasks.join_next() => self.land(done),
+                Some(done) = self.tasks.join_next() => self.handle_result(done),
                 // Many writes in a row are read together.
                 () = next_write(&mut self.writes) => self.poll_at = self.poll_at.min(self.read_at + POLL_EVERY),
                 () = tokio::time::sleep_until(wake_at) => {}
@@ -114,7 +114,7 @@ impl MappingDriver {
         }
         let finish = async {
             while let Some(done) = self.tasks.join_next().await {
-                self.land(done);
+                self.handle_result(done);
             }
         };
         if tokio::time::timeout(STOP_WITHIN, finish).await.is_err() {
@@ -135,7 +135,7 @@ impl MappingDriver {
         due.map_or(self.poll_at, |wait| self.poll_at.min(Instant::now() + wait))
     }
 
-    fn land(&mut self, done: Result<TaskResult, tokio::task::JoinError>) {
+    fn handle_result(&mut self, done: Result<TaskResult, tokio::task::JoinError>) {
         let now = self.mapping.clock.now();
         match done {
             Ok(TaskResult::Answered(ticket, answer)) => drop(self.machine.answer(ticket, answer.as_ref(), now)),

@@ -166,7 +166,7 @@ impl<R: Clone> ShardLane<R> {
     }
 
     /// Removes and returns the batch in flight if it has this ticket and is of this kind.
-    fn land(&mut self, ticket: ActionId, discarding: bool) -> Option<InFlightBatch<R>> {
+    fn take_in_flight(&mut self, ticket: ActionId, discarding: bool) -> Option<InFlightBatch<R>> {
         let of_this_kind = self.batches.front().is_some_and(|batch| batch.given_up.is_some() == discarding);
         if self.in_flight != Some(ticket) || !of_this_kind {
             return None;
@@ -184,12 +184,12 @@ impl<R: Clone> ShardLane<R> {
         answer: Option<&FunctionResponse>,
         now: OffsetDateTime,
     ) -> bool {
-        let Some(batch) = self.land(ticket, false) else { return false };
+        let Some(batch) = self.take_in_flight(ticket, false) else { return false };
         match lowest_failing(settings, &batch, answer) {
-            BatchVerdict::Done => self.settle(&batch),
+            BatchVerdict::Done => self.advance_checkpoint(&batch),
             BatchVerdict::From(at) if at > 0 => {
                 let (done, rest) = batch.split(at);
-                self.settle(&done);
+                self.advance_checkpoint(&done);
                 self.batches.push_front(rest);
             }
             BatchVerdict::From(_) | BatchVerdict::Whole => self.fail(settings, batch, now),
@@ -198,16 +198,16 @@ impl<R: Clone> ShardLane<R> {
     }
 
     /// Handles the result of writing a discarded batch to its destination. Returns whether the lane was waiting for it.
-    pub(super) fn recorded(
+    pub(super) fn discard_completed(
         &mut self,
         settings: &MappingSettings,
         ticket: ActionId,
         done: bool,
         now: OffsetDateTime,
     ) -> bool {
-        let Some(mut batch) = self.land(ticket, true) else { return false };
+        let Some(mut batch) = self.take_in_flight(ticket, true) else { return false };
         if done {
-            self.settle(&batch);
+            self.advance_checkpoint(&batch);
         } else {
             batch.not_before = Some(now + settings.back_off(batch.retries));
             batch.retries = batch.retries.saturating_add(1);
@@ -216,7 +216,7 @@ impl<R: Clone> ShardLane<R> {
         true
     }
 
-    fn settle(&mut self, batch: &InFlightBatch<R>) {
+    fn advance_checkpoint(&mut self, batch: &InFlightBatch<R>) {
         self.checkpoint = self.checkpoint.max(batch.records.last().map(|entry| entry.number));
     }
 

@@ -138,7 +138,7 @@ impl EventSourceMapping {
 
     /// Waits until every record that is in the stream now is settled. This never returns if a function rejects a record
     /// that is retried without limit.
-    pub async fn drained(&self) {
+    pub async fn wait_until_drained(&self) {
         let (done, waiting) = oneshot::channel();
         if self.drains.send(done).is_ok() {
             // An error means that the mapping has stopped: there is nothing left to wait for.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodbstreams::types::{Record, ShardIteratorType};
+use millrace_shared::error_chain::error_chain;
 use millrace_shared::revision::SequenceNumber;
 
 use super::state::ShardId;
@@ -45,7 +46,8 @@ impl ShardReader {
         let (mut shards, mut after) = (Vec::new(), None);
         loop {
             let request = self.client.describe_stream().stream_arn(&self.stream_arn);
-            let answer = request.set_exclusive_start_shard_id(after).send().await.map_err(|error| in_words(&error))?;
+            let answer =
+                request.set_exclusive_start_shard_id(after).send().await.map_err(|error| error_chain(&error))?;
             let Some(stream) = answer.stream_description else { return Ok(shards) };
             for shard in stream.shards() {
                 if let Some(id) = shard.shard_id() {
@@ -70,7 +72,7 @@ impl ShardReader {
         };
         let request = self.client.get_records().shard_iterator(iterator).limit(PAGE);
         // After an error the iterator is not stored again: an expired one must be replaced, and any other can be.
-        let answer = request.send().await.map_err(|error| in_words(&error))?;
+        let answer = request.send().await.map_err(|error| error_chain(&error))?;
         let ended = answer.next_shard_iterator.is_none();
         if let Some(next) = answer.next_shard_iterator {
             self.iterators.insert(ShardId::clone(shard), next);
@@ -97,22 +99,11 @@ impl ShardReader {
                 }
             }
         };
-        let answer = answer.map_err(|error| in_words(&error))?;
+        let answer = answer.map_err(|error| error_chain(&error))?;
         answer.shard_iterator.ok_or_else(|| "the stream returned no shard iterator".to_owned())
     }
 }
 
 fn is_trimmed(error: &aws_sdk_dynamodbstreams::operation::get_shard_iterator::GetShardIteratorError) -> bool {
     error.is_trimmed_data_access_exception()
-}
-
-/// Formats an error and its sources as one line.
-fn in_words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -232,7 +232,7 @@ impl<R: Clone> MappingState<R> {
     ///
     /// Returns whether the action was waiting for it.
     pub fn discard_completed(&mut self, ticket: ActionId, done: bool, now: OffsetDateTime) -> bool {
-        self.complete(ticket, |lane, settings| lane.recorded(settings, ticket, done, now))
+        self.complete(ticket, |lane, settings| lane.discard_completed(settings, ticket, done, now))
     }
 
     fn complete(&mut self, ticket: ActionId, tell: impl FnOnce(&mut ShardLane<R>, &MappingSettings) -> bool) -> bool {

@@ -170,7 +170,7 @@ impl Problem {
                 },
             ),
             Self::InsufficientScope { scope, scopes } => {
-                let [scope, admin] = [*scope, Scope::Admin].map(|scope| scopes.spell(scope));
+                let [scope, admin] = [*scope, Scope::Admin].map(|scope| scopes.scope_name(scope));
                 let detail = format!("the token lacks the required scope: expected {scope} or {admin}");
                 (403, "insufficient-scope", "insufficient scope", detail.into())
             }

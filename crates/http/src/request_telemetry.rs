@@ -122,7 +122,7 @@ fn render_problem(problem: &Problem, request_id: &str, response: &mut Response) 
 /// Returns the challenge of RFC 6750, section 3. A scope prefix contains only characters that are allowed in a quoted
 /// string.
 fn insufficient(scope: Scope, scopes: &ScopeMapping) -> Option<HeaderValue> {
-    HeaderValue::try_from(format!(r#"Bearer error="insufficient_scope", scope="{}""#, scopes.spell(scope))).ok()
+    HeaderValue::try_from(format!(r#"Bearer error="insufficient_scope", scope="{}""#, scopes.scope_name(scope))).ok()
 }
 
 /// Returns the root of the request's trace (X-Ray's `Root=1-<8 hex>-<24 hex>`), from the Lambda context or else from

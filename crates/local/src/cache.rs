@@ -149,7 +149,7 @@ impl CacheServer {
     pub async fn ready(&mut self, url: &str) -> Result<(), CacheServerError> {
         let cache = Cache::new(settings(url)?, None);
         let started = tokio::time::Instant::now();
-        while let Err(error) = prove(&cache).await {
+        while let Err(error) = check_writable(&cache).await {
             let ended = self.keeper.as_mut().and_then(|keeper| keeper.try_wait().ok()?);
             if let Some(status) = ended {
                 return Err(ProgramError::exited(&self.program, status, &self.printed()).into());
@@ -194,11 +194,11 @@ impl Drop for CacheServer {
 ///
 /// # Errors
 /// [`CacheServerError::Unreachable`], which names the endpoint and the fix.
-pub async fn reach(url: &str) -> Result<(), CacheServerError> {
-    Ok(prove(&Cache::new(settings(url)?, None)).await?)
+pub async fn check_reachable(url: &str) -> Result<(), CacheServerError> {
+    Ok(check_writable(&Cache::new(settings(url)?, None)).await?)
 }
 
-async fn prove(cache: &Cache) -> Result<(), CacheError> {
+async fn check_writable(cache: &Cache) -> Result<(), CacheError> {
     cache.connection().await?.check_writable().await
 }
 
@@ -226,7 +226,7 @@ mod tests {
         let mut server = CacheServer::start().await.unwrap();
         let port = server.port();
         server.kill();
-        assert!(reach(&server.url()).await.is_err());
+        assert!(check_reachable(&server.url()).await.is_err());
         server.restart().await.unwrap();
         assert_eq!(server.port(), port);
     }

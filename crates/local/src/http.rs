@@ -31,7 +31,7 @@ impl HttpServer {
     /// Serves the router and the metrics on `listener`.
     #[must_use]
     pub fn start(listener: TcpListener, api: Router) -> Self {
-        let metrics = crate::metrics::recorded();
+        let metrics = crate::metrics::prometheus_handle();
         let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
         let router = api
             .route("/metrics", get(move || async move { (text, metrics.render()) }))

@@ -11,7 +11,7 @@ use crate::clients;
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Returns the metrics of the process, which are recorded from the first call on.
-pub fn recorded() -> PrometheusHandle {
+pub fn prometheus_handle() -> PrometheusHandle {
     let install = || {
         let recorder = PrometheusBuilder::new().add_global_label("stack", clients::STACK_NAME).build_recorder();
         let handle = recorder.handle();
@@ -29,7 +29,7 @@ pub fn recorded() -> PrometheusHandle {
 mod tests {
     #[test]
     fn incremented_metric_is_rendered_with_the_stack_name() {
-        let handle = super::recorded();
+        let handle = super::prometheus_handle();
         millrace_shared::metric::APPLIED_CHANGES.increment(["shown"], 3);
         let text = handle.render();
         let line = text

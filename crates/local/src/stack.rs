@@ -537,7 +537,7 @@ impl LocalStack {
 
     /// Waits until every mapping has delivered and settled all records that are in the streams now.
     pub async fn wait_until_drained(&self) {
-        join_all(self.pumps.iter().map(EventSourceMapping::drained)).await;
+        join_all(self.pumps.iter().map(EventSourceMapping::wait_until_drained)).await;
     }
 
     /// Stops the parts in the order of the data flow, so that work in progress can still reach the later parts.

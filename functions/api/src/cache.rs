@@ -241,7 +241,7 @@ pub(crate) struct PendingWrite {
 
 impl PendingWrite {
     /// Completes the write and invalidates cached values below this minimum version; `None` invalidates nothing.
-    pub(crate) async fn settle(mut self, min_version: Option<MinVersion>) {
+    pub(crate) async fn complete(mut self, min_version: Option<MinVersion>) {
         // From here on, the pending invalidations take over, so dropping `self` must not add another one.
         let name = self.name.take();
         if let (Some(name), Some(min_version)) = (name, min_version) {

@@ -131,7 +131,7 @@ fn parquet_columns(schema: SourceSchema) -> Vec<ColumnDefinition> {
 #[must_use]
 pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHandler {
     let AwsClients { source, replicas, signer, s3, lambda } = clients;
-    let owned = config.sinks.postgres_settings().map(|settings| settings.owned(signer.clone()));
+    let owned = config.sinks.postgres_settings().map(|settings| settings.owner_database(signer.clone()));
     let rules = RestoreRules { schema: config.schema, ..RestoreRules::users() };
     let restored = RestoreTable::new(source.clone(), config.source.clone())
         .with_rules(rules)

@@ -88,7 +88,7 @@ impl SearchFilter {
         }
         for parameter in parameters {
             let path = &parameter[ATTRIBUTES.len()..];
-            let wanted = query.take(&parameter, |value| attribute::wanted(path, value));
+            let wanted = query.take(&parameter, |value| attribute::containment_json(path, value));
             if let Some([one, listed]) = wanted {
                 filter.conditions.push(("(attributes @> {}::jsonb or attributes @> {}::jsonb)", vec![one, listed]));
             }

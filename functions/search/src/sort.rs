@@ -127,7 +127,7 @@ impl SortField {
 
     /// Adds the condition that a record follows this position, restricted to one range. It is a single row comparison,
     /// so that an index scan starts at the position.
-    pub(crate) fn follow(
+    pub(crate) fn push_keyset_condition(
         self,
         sql: &mut SqlBuilder,
         after: &KeysetPosition,

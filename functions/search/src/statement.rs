@@ -95,7 +95,7 @@ impl SearchQuery<'_> {
         sql.push(live!());
         self.filter.push(&mut sql);
         if let Some(after) = self.after {
-            self.sort.follow(&mut sql, after, stretch, self.order, &similar_to);
+            self.sort.push_keyset_condition(&mut sql, after, stretch, self.order, &similar_to);
         }
         if is_looked_up {
             sql.push(" offset 0) as found");

@@ -207,7 +207,7 @@ fn text(row: &Row, column: usize) -> Result<Option<String>, Problem> {
 }
 
 /// Returns the row of a result that always has one row.
-fn only(rows: &[Row]) -> Result<&Row, Problem> {
+fn single_row(rows: &[Row]) -> Result<&Row, Problem> {
     rows.first().ok_or_else(|| Problem::Internal { cause: "the query returned no row".into() })
 }
 
@@ -311,7 +311,7 @@ pub(crate) async fn stats(
     let parameters = [search.clock.now().unix_timestamp().to_string(), (days - 1).to_string(), domains.to_string()];
     let found =
         search.databases.run_with_failover(budget.work_until(), |session| one(session, STATS, &parameters)).await?;
-    let row = only(&found.rows)?;
+    let row = single_row(&found.rows)?;
     let [statuses, days, domains] = [raw(row, 1)?, raw(row, 2)?, raw(row, 3)?];
     let stats =
         Stats { records: number(row, 0)?, statuses: &statuses, days: &days, domains: &domains, as_of: found.as_of };

@@ -117,7 +117,7 @@ impl ScopeMapping {
 
     /// Returns the scope as a token of this issuer contains it.
     #[must_use]
-    pub fn spell(&self, scope: Scope) -> String {
+    pub fn scope_name(&self, scope: Scope) -> String {
         self.prefixed(scope.as_str())
     }
 
@@ -320,7 +320,7 @@ mod tests {
             let may = [Scope::Read, Scope::Write, Scope::Admin].map(|scope| caller.has_scope(scope));
             assert_eq!(may, [read, write, admin], "{scopes:?} {claim}: {text}");
         }
-        assert_eq!(cognito.spell(Scope::Read), "millrace/users:read");
+        assert_eq!(cognito.scope_name(Scope::Read), "millrace/users:read");
         for text in ["", "scope,", "scope scp", ",roles"] {
             assert!(ScopeMapping::parse_claims(text).unwrap_err().contains("separated by commas"), "{text}");
         }

@@ -8,7 +8,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use time::OffsetDateTime;
 
-use super::{AttributeMap, EXPIRES_AT, UPDATED_AT, USER_ID, VERSION, expiry, text, version, whole};
+use super::{AttributeMap, EXPIRES_AT, UPDATED_AT, USER_ID, VERSION, expiry, integer, text, version};
 use crate::raw_item::RawItem;
 use crate::user::{first_version, format_rfc3339_millis};
 
@@ -50,7 +50,7 @@ impl RestoredExpiry {
     fn at(self, now: OffsetDateTime) -> Option<AttributeValue> {
         match self {
             Self::Never => None,
-            Self::After(seconds) => Some(whole(now.unix_timestamp().saturating_add(seconds))),
+            Self::After(seconds) => Some(integer(now.unix_timestamp().saturating_add(seconds))),
         }
     }
 }
@@ -98,7 +98,7 @@ impl RestoreRules {
                 item.insert(UPDATED_AT.to_owned(), text(format_rfc3339_millis(now)));
             }
             let above = over.map_or(0, |over| over.saturating_add(1));
-            item.insert(VERSION.to_owned(), whole(first_version(now).max(above)));
+            item.insert(VERSION.to_owned(), integer(first_version(now).max(above)));
         }
         item
     }
@@ -183,10 +183,10 @@ mod tests {
         let ahead = first_version(now) + 5;
         let users = RestoreRules::users();
         let item = users.restored(archived(), RestoredExpiry::Never, Some(ahead), now);
-        assert_eq!(item["version"], whole(ahead + 1));
+        assert_eq!(item["version"], integer(ahead + 1));
         assert_eq!(
             users.restored(archived(), RestoredExpiry::Never, Some(7), now)["version"],
-            whole(first_version(now))
+            integer(first_version(now))
         );
     }
 
@@ -195,7 +195,7 @@ mod tests {
         let now = datetime!(2026-11-24 8:00 UTC);
         for (ends, is_live) in [(now.unix_timestamp() - 1, false), (now.unix_timestamp() + 1, true), (100, true)] {
             let mut item = archived().into_attributes();
-            item.insert("expires_at".to_owned(), whole(ends));
+            item.insert("expires_at".to_owned(), integer(ends));
             let obstacle = RestoreRules::users().existing(&RawItem::new(item), now);
             assert_eq!(
                 obstacle,

@@ -28,8 +28,8 @@ fn unreadable(change: impl FnOnce(&mut AttributeMap)) -> &'static str {
 fn a_user_is_read_back_from_its_item() {
     let item = encode(&full());
     assert_eq!(item.len(), 10);
-    assert_eq!(item[TIMESTAMP], whole(7));
-    assert_eq!(item[VERSION], whole(full().version));
+    assert_eq!(item[TIMESTAMP], integer(7));
+    assert_eq!(item[VERSION], integer(full().version));
     assert_eq!(item[CREATED_AT], text("2026-11-22T10:00:00.123Z"));
     assert_eq!(decode(item, NOW).unwrap(), full());
 }
@@ -67,20 +67,20 @@ fn an_item_that_is_no_user_names_its_attribute_and_no_value() {
     assert_eq!(unreadable(|item| drop(item.remove(NAME))), NAME);
     assert_eq!(unreadable(|item| drop(item.insert(NAME.into(), text(" ")))), NAME);
     assert_eq!(unreadable(|item| drop(item.insert(USER_ID.into(), text("a b")))), USER_ID);
-    assert_eq!(unreadable(|item| drop(item.insert(TIMESTAMP.into(), whole(-1)))), TIMESTAMP);
+    assert_eq!(unreadable(|item| drop(item.insert(TIMESTAMP.into(), integer(-1)))), TIMESTAMP);
     assert_eq!(unreadable(|item| drop(item.insert(EMAIL.into(), text("nobody")))), EMAIL);
-    assert_eq!(unreadable(|item| drop(item.insert(STATUS.into(), whole(1)))), STATUS);
+    assert_eq!(unreadable(|item| drop(item.insert(STATUS.into(), integer(1)))), STATUS);
     assert_eq!(unreadable(|item| drop(item.insert(ATTRIBUTES.into(), text("{}")))), ATTRIBUTES);
     assert_eq!(unreadable(|item| drop(item.insert(VERSION.into(), text("1")))), VERSION);
     assert_eq!(unreadable(|item| drop(item.insert(CREATED_AT.into(), text("yesterday")))), CREATED_AT);
     let mut item = encode(&full());
-    item.insert(EMAIL.into(), whole(4711));
+    item.insert(EMAIL.into(), integer(4711));
     assert!(!decode(item, NOW).unwrap_err().to_string().contains("4711"));
 }
 
 #[test]
 fn a_record_is_live_until_the_second_of_its_expiry() {
-    let at = |seconds: i64| HashMap::from([(EXPIRES_AT.to_owned(), whole(seconds))]);
+    let at = |seconds: i64| HashMap::from([(EXPIRES_AT.to_owned(), integer(seconds))]);
     let now = NOW.unix_timestamp();
     assert!(is_live(&HashMap::new(), NOW));
     assert!(is_live(&at(now + 1), NOW));
@@ -92,14 +92,14 @@ fn a_record_is_live_until_the_second_of_its_expiry() {
 fn an_expiry_of_another_program_is_read_as_ttl_reads_it() {
     let now = NOW.unix_timestamp();
     for (value, live, shown) in [
-        (whole(format!("{now}.5")), true, Some(now + 1)),
-        (whole(format!("{}.5", now - 1)), false, Some(now)),
-        (whole(0), true, None),
-        (whole(-1), true, None),
-        (whole(now - ExpiresAt::TTL_SECONDS), true, None),
-        (whole(now - ExpiresAt::TTL_SECONDS + 1), false, Some(now - ExpiresAt::TTL_SECONDS + 1)),
-        (whole(now * 1_000), true, Some(now * 1_000)),
-        (whole("12345678901234567890123456789012345678"), true, None),
+        (integer(format!("{now}.5")), true, Some(now + 1)),
+        (integer(format!("{}.5", now - 1)), false, Some(now)),
+        (integer(0), true, None),
+        (integer(-1), true, None),
+        (integer(now - ExpiresAt::TTL_SECONDS), true, None),
+        (integer(now - ExpiresAt::TTL_SECONDS + 1), false, Some(now - ExpiresAt::TTL_SECONDS + 1)),
+        (integer(now * 1_000), true, Some(now * 1_000)),
+        (integer("12345678901234567890123456789012345678"), true, None),
         (text(now.to_string()), true, None),
         (AttributeValue::Null(true), true, None),
     ] {

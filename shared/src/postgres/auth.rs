@@ -45,12 +45,12 @@ impl PostgresAuth {
     }
 
     /// Returns the current credentials; `None` if those in the URL apply.
-    pub(super) async fn pass(&self, address: &DatabaseUrl) -> Result<Option<PostgresCredentials>, String> {
+    pub(super) async fn credentials(&self, address: &DatabaseUrl) -> Result<Option<PostgresCredentials>, String> {
         match self {
             Self::Password => Ok(None),
             Self::Iam(signer) => {
-                let door = AuthTarget::Rds { host: address.host(), port: address.port() };
-                let token = signer.sign(door, address.user()).await.map_err(|error| error.to_string())?;
+                let target = AuthTarget::Rds { host: address.host(), port: address.port() };
+                let token = signer.sign(target, address.user()).await.map_err(|error| error.to_string())?;
                 Ok(Some(PostgresCredentials { user: None, password: token.secret().to_owned() }))
             }
             Self::Secret(secret) => secret.read().await.map(Some),

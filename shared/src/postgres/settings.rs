@@ -81,7 +81,7 @@ impl PostgresSettings {
     /// Same as [`Self::database`], but logs in as the owner, who creates tables: with the secret, if there is one, even
     /// if all other connections log in with a token.
     #[must_use]
-    pub fn owned(&self, signer: Option<TokenSigner>) -> PostgresDatabase {
+    pub fn owner_database(&self, signer: Option<TokenSigner>) -> PostgresDatabase {
         Self { by_token: self.by_token && self.secret.is_none(), ..self.clone() }.database(signer, "")
     }
 }

@@ -56,7 +56,7 @@ mod tests {
     use aws_sdk_dynamodb::primitives::Blob;
 
     use super::*;
-    use crate::item::{text, whole};
+    use crate::item::{integer, text};
 
     #[test]
     fn a_number_takes_a_byte_for_two_digits_on_each_side_of_the_point() {
@@ -103,7 +103,7 @@ mod tests {
             (AttributeValue::Ss(vec!["a".into(), "bc".into()]), 3),
             (AttributeValue::Ns(vec!["1".into(), "23".into()]), 4),
             (AttributeValue::Bs(vec![blob()]), 2),
-            (AttributeValue::L(vec![text("a"), whole(1)]), 8),
+            (AttributeValue::L(vec![text("a"), integer(1)]), 8),
             (AttributeValue::M(HashMap::from([("name".to_owned(), text("a"))])), 9),
         ] {
             assert_eq!(value_bytes(&value), expected, "{value:?}");

@@ -67,7 +67,7 @@ impl HeldUntil {
 
     fn write(self, item: &mut AttributeMap) {
         if self != Self::FOREVER {
-            item.insert(EXPIRES_AT.to_owned(), item::whole(self.0));
+            item.insert(EXPIRES_AT.to_owned(), item::integer(self.0));
         }
     }
 

@@ -64,8 +64,8 @@ impl ExpressionBuilder {
     /// Returns the name of the expiry and the bounds between which it is past: up to `now`, and after the last second
     /// that TTL ignores as too old.
     fn expiry(&mut self, now: OffsetDateTime) -> (String, String, String) {
-        let forgotten = self.value("forgotten", item::whole(ExpiresAt::last_forgotten(now)));
-        (self.name(item::EXPIRES_AT), self.value("now", item::whole(now.unix_timestamp())), forgotten)
+        let forgotten = self.value("forgotten", item::integer(ExpiresAt::last_forgotten(now)));
+        (self.name(item::EXPIRES_AT), self.value("now", item::integer(now.unix_timestamp())), forgotten)
     }
 
     /// Returns the condition that a live record exists and satisfies the precondition.
@@ -110,7 +110,7 @@ impl ExpressionBuilder {
         let listed: Vec<_> = versions
             .iter()
             .enumerate()
-            .map(|(index, version)| self.value(&format!("{label}{index}"), item::whole(version)))
+            .map(|(index, version)| self.value(&format!("{label}{index}"), item::integer(version)))
             .collect();
         let mut text = format!("({version} IN ({})", listed.join(", "));
         if versions.contains(&0) {
@@ -162,8 +162,8 @@ impl UpdateExpression {
     /// sets the time of the write.
     pub(super) fn touch(&mut self, expression: &mut ExpressionBuilder, now: OffsetDateTime) {
         let version = expression.name(item::VERSION);
-        let before = expression.value("before", item::whole(first_version(now) - 1));
-        let one = expression.value("one", item::whole(1));
+        let before = expression.value("before", item::integer(first_version(now) - 1));
+        let one = expression.value("one", item::integer(1));
         self.set.push(format!("{version} = if_not_exists({version}, {before}) + {one}"));
         self.set(expression, item::UPDATED_AT, item::text(format_rfc3339_millis(now)));
     }

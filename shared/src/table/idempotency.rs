@@ -191,9 +191,9 @@ impl UserTable {
             (STATUS.to_owned(), item::text(IN_PROGRESS)),
             (
                 IN_PROGRESS_EXPIRATION.to_owned(),
-                item::whole(milliseconds(now + Duration::seconds(IN_PROGRESS_EXPIRY_SECONDS))),
+                item::integer(milliseconds(now + Duration::seconds(IN_PROGRESS_EXPIRY_SECONDS))),
             ),
-            (EXPIRATION.to_owned(), item::whole(seconds + IDEMPOTENCY_TTL_SECONDS)),
+            (EXPIRATION.to_owned(), item::integer(seconds + IDEMPOTENCY_TTL_SECONDS)),
             (VALIDATION.to_owned(), item::text(&attempt.fingerprint)),
             (OWNER_TOKEN.to_owned(), item::text(&attempt.owner)),
         ]);
@@ -207,8 +207,8 @@ impl UserTable {
                  (validation = :validation AND #status = :in_progress AND in_progress_expiration <= :now_in_millis)",
             )
             .expression_attribute_names("#status", STATUS)
-            .expression_attribute_values(":now", item::whole(seconds))
-            .expression_attribute_values(":now_in_millis", item::whole(milliseconds(now)))
+            .expression_attribute_values(":now", item::integer(seconds))
+            .expression_attribute_values(":now_in_millis", item::integer(milliseconds(now)))
             .expression_attribute_values(":in_progress", item::text(IN_PROGRESS))
             .expression_attribute_values(":validation", item::text(&attempt.fingerprint))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -431,7 +431,7 @@ mod tests {
             let attributes = [
                 (STATUS, item::text(IN_PROGRESS)),
                 (OWNER_TOKEN, item::text(owner)),
-                (IN_PROGRESS_EXPIRATION, item::whole(super::milliseconds(NOW) + milliseconds)),
+                (IN_PROGRESS_EXPIRATION, item::integer(super::milliseconds(NOW) + milliseconds)),
             ];
             read(&record(&attributes), &attempt(), NOW).unwrap()
         };

@@ -207,7 +207,7 @@ fn user_condition(
     if from.is_none() && to.is_none() {
         return format!("{key} = {id}");
     }
-    let seconds = |bound: Option<Timestamp>, open: i64| item::whole(bound.map_or(open, Timestamp::seconds));
+    let seconds = |bound: Option<Timestamp>, open: i64| item::integer(bound.map_or(open, Timestamp::seconds));
     let second = expression.name(item::TIMESTAMP);
     let from = expression.value("from", seconds(from, 0));
     let to = expression.value("to", seconds(to, Timestamp::MAX_SECONDS));
@@ -226,7 +226,7 @@ fn position(item: &AttributeMap) -> Option<PageKey> {
 fn start_key(listing: ListQuery<'_>, position: &PageKey) -> AttributeMap {
     let mut key = HashMap::from([
         (item::USER_ID.to_owned(), item::text(&position.user_id)),
-        (item::TIMESTAMP.to_owned(), item::whole(&position.timestamp)),
+        (item::TIMESTAMP.to_owned(), item::integer(&position.timestamp)),
     ]);
     if let ListQuery::Email { email, .. } = listing {
         key.insert(item::EMAIL.to_owned(), item::text(email.as_str()));

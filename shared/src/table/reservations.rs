@@ -77,7 +77,7 @@ struct EmailReservation {
 
 impl EmailReservations<'_> {
     /// Returns the writes for a record whose email changes, or whose email stays while its expiry may change.
-    pub(super) async fn moved(
+    pub(super) async fn reservation_writes(
         &self,
         key: &UserKey,
         before: Option<HeldEmail>,

@@ -199,7 +199,7 @@ impl RestoreTable {
         let reservations = self.reservations(emails);
         for _ in 0..MAX_CONFLICT_RETRIES {
             let plan = self.plan(item.clone(), over)?;
-            let plan = match reservations.moved(&key, before.clone(), after.clone(), now).await {
+            let plan = match reservations.reservation_writes(&key, before.clone(), after.clone(), now).await {
                 Ok(reserved) => plan.with(reserved),
                 Err(WriteError::Fault(fault)) => return Err(fault.into()),
                 Err(_) => return Err(RestorePutError::EmailTaken),

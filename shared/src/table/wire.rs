@@ -229,7 +229,7 @@ mod tests {
     use crate::item::stored::StoredUser;
 
     fn key() -> AttributeMap {
-        HashMap::from([("user_id".to_owned(), item::text("a\"da")), ("timestamp".to_owned(), item::whole(7))])
+        HashMap::from([("user_id".to_owned(), item::text("a\"da")), ("timestamp".to_owned(), item::integer(7))])
     }
 
     fn parsed(body: Result<Bytes, TableError>) -> Value {
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!((absent.consumed_units(), absent.item.is_none()), (0.0, true));
         let written: WriteResponse<AttributesOutput> =
             serde_json::from_str(r#"{"Attributes":{"a":{"N":"1"}}}"#).unwrap();
-        assert_eq!(written.attributes.unwrap().0["a"], item::whole(1));
+        assert_eq!(written.attributes.unwrap().0["a"], item::integer(1));
         for other in ["[]", "7", r#"{"Attributes":7}"#, r#"{"Attributes":{"a":7}}"#, "<html>"] {
             assert!(serde_json::from_str::<WriteResponse<AttributesOutput>>(other).is_err(), "{other}");
         }
@@ -301,7 +301,7 @@ mod tests {
         )
         .unwrap();
         let replaced = replaced.attributes.unwrap();
-        let kept = [(item::VERSION.to_owned(), item::whole(7)), (item::CREATED_AT.to_owned(), item::text("x"))];
+        let kept = [(item::VERSION.to_owned(), item::integer(7)), (item::CREATED_AT.to_owned(), item::text("x"))];
         assert_eq!((replaced.attributes, replaced.kept), (3, HashMap::from(kept)));
         for other in [r#"{"Attributes":7}"#, r#"{"Attributes":{"version":7}}"#] {
             assert!(serde_json::from_str::<WriteResponse<ReplacedItem>>(other).is_err(), "{other}");

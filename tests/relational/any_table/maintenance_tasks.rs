@@ -131,7 +131,7 @@ async fn a_repair_fills_a_column_that_the_document_adds() {
     let settings = millrace_shared::postgres::PostgresSettings::parse("POSTGRES_URL", |name| {
         (name == "POSTGRES_URL").then_some(url.as_str())
     });
-    maintenance.admin_database = Some(settings.unwrap().unwrap().owned(None));
+    maintenance.admin_database = Some(settings.unwrap().unwrap().owner_database(None));
     maintenance.postgres_schema = PostgresSchema { users: None, tables: vec![wider] };
     let response = task(&maintenance, json!({"task": "migrate", "run_id": "again"})).await;
     assert_eq!(response.progress.get("postgres.migrations_applied"), 0);

@@ -219,10 +219,10 @@ impl ObjectFiles {
     pub(super) async fn find(&self, bucket: &str, key: &str) -> S3Result<StoredObject> {
         let folder = self.bucket(bucket)?;
         let _changing = self.changing.lock().await;
-        self.look(&folder, bucket, key)?.ok_or_else(|| s3_error!(NoSuchKey))
+        self.open_if_exists(&folder, bucket, key)?.ok_or_else(|| s3_error!(NoSuchKey))
     }
 
-    fn look(&self, folder: &Path, bucket: &str, key: &str) -> S3Result<Option<StoredObject>> {
+    fn open_if_exists(&self, folder: &Path, bucket: &str, key: &str) -> S3Result<Option<StoredObject>> {
         let file = match std::fs::File::open(folder.join(object_path(key))) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -297,7 +297,7 @@ impl ObjectFiles {
         serde_json::to_writer(&mut known, &attributes).map_err(S3Error::internal_error)?;
 
         let _changing = self.changing.lock().await;
-        let there = self.look(&folder, bucket, key)?;
+        let there = self.open_if_exists(&folder, bucket, key)?;
         condition.check(there.as_ref().map(|object| object.attributes.etag.as_str()))?;
         let path = folder.join(object_path(key));
         persist(body.file, &path)?;
@@ -314,7 +314,7 @@ impl ObjectFiles {
         let _changing = self.changing.lock().await;
         // Only with a condition, since the lookup of a file without attributes reads the whole file.
         if matching.is_some() {
-            let there = self.look(&folder, bucket, key)?;
+            let there = self.open_if_exists(&folder, bucket, key)?;
             let condition = WriteCondition { matching, none_matching: None };
             condition.check(there.as_ref().map(|object| object.attributes.etag.as_str()))?;
         }

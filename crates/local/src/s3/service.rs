@@ -156,18 +156,18 @@ impl S3 for ObjectStore {
             after: input.marker.clone().unwrap_or_default(),
             limit: usize::try_from(max_keys).unwrap_or_default(),
         };
-        let spell = spelling(input.encoding_type.as_ref())?;
+        let encode = key_encoder(input.encoding_type.as_ref())?;
         let (page, objects) = self.page(&input.bucket, &request).await?;
         Ok(S3Response::new(ListObjectsOutput {
             name: Some(input.bucket),
-            prefix: Some(spell(request.prefix)),
-            marker: Some(spell(request.after)),
+            prefix: Some(encode(request.prefix)),
+            marker: Some(encode(request.after)),
             max_keys: Some(max_keys),
             is_truncated: Some(page.next.is_some()),
-            contents: Some(spelled(objects, spell)),
-            common_prefixes: Some(prefixes(page.prefixes, spell)),
-            delimiter: input.delimiter.map(spell),
-            next_marker: page.next.map(spell),
+            contents: Some(encoded_keys(objects, encode)),
+            common_prefixes: Some(prefixes(page.prefixes, encode)),
+            delimiter: input.delimiter.map(encode),
+            next_marker: page.next.map(encode),
             encoding_type: input.encoding_type,
             ..ListObjectsOutput::default()
         }))
@@ -177,7 +177,7 @@ impl S3 for ObjectStore {
         let input = req.input;
         let max_keys = page_size(input.max_keys, "max-keys")?;
         let after = match &input.continuation_token {
-            Some(token) => opened(token)?,
+            Some(token) => decode_continuation_token(token)?,
             None => input.start_after.clone().unwrap_or_default(),
         };
         let request = ListingRequest {
@@ -186,21 +186,21 @@ impl S3 for ObjectStore {
             after,
             limit: usize::try_from(max_keys).unwrap_or_default(),
         };
-        let spell = spelling(input.encoding_type.as_ref())?;
+        let encode = key_encoder(input.encoding_type.as_ref())?;
         let (page, objects) = self.page(&input.bucket, &request).await?;
         Ok(S3Response::new(ListObjectsV2Output {
             name: Some(input.bucket),
-            prefix: Some(spell(request.prefix)),
+            prefix: Some(encode(request.prefix)),
             max_keys: Some(max_keys),
             key_count: i32::try_from(objects.len() + page.prefixes.len()).ok(),
             continuation_token: input.continuation_token,
             is_truncated: Some(page.next.is_some()),
             next_continuation_token: page.next.map(|next| BASE64_URL_SAFE_NO_PAD.encode(next)),
-            contents: Some(spelled(objects, spell)),
-            common_prefixes: Some(prefixes(page.prefixes, spell)),
-            delimiter: input.delimiter.map(spell),
+            contents: Some(encoded_keys(objects, encode)),
+            common_prefixes: Some(prefixes(page.prefixes, encode)),
+            delimiter: input.delimiter.map(encode),
             encoding_type: input.encoding_type,
-            start_after: input.start_after.map(spell),
+            start_after: input.start_after.map(encode),
             ..ListObjectsV2Output::default()
         }))
     }
@@ -596,7 +596,7 @@ impl S3 for ObjectStore {
         if input.delimiter.is_some() {
             return Err(s3_error!(NotImplemented, "uploads cannot be listed with a delimiter"));
         }
-        let spell = spelling(input.encoding_type.as_ref())?;
+        let encode = key_encoder(input.encoding_type.as_ref())?;
         let max_uploads = page_size(input.max_uploads, "max-uploads")?;
         let prefix = input.prefix.unwrap_or_default();
         let after = (input.key_marker.unwrap_or_default(), input.upload_id_marker);
@@ -612,7 +612,7 @@ impl S3 for ObjectStore {
         let last = page.last().filter(|_| is_truncated).map(|(upload, id, _)| (upload.key.clone(), id.clone()));
         let (next_key, next_id) = last.unzip();
         let uploads = page.into_iter().map(|(upload, id, initiated)| MultipartUpload {
-            key: Some(spell(upload.key)),
+            key: Some(encode(upload.key)),
             upload_id: Some(id),
             initiated: Some(initiated),
             storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
@@ -620,10 +620,10 @@ impl S3 for ObjectStore {
         });
         Ok(S3Response::new(ListMultipartUploadsOutput {
             bucket: Some(input.bucket),
-            prefix: Some(spell(prefix)),
-            key_marker: Some(spell(after.0)),
+            prefix: Some(encode(prefix)),
+            key_marker: Some(encode(after.0)),
             upload_id_marker: after.1,
-            next_key_marker: next_key.map(spell),
+            next_key_marker: next_key.map(encode),
             next_upload_id_marker: next_id,
             max_uploads: Some(max_uploads),
             is_truncated: Some(is_truncated),
@@ -673,7 +673,7 @@ fn is_only_version(version_id: Option<&str>) -> bool {
 }
 
 /// Returns the function that encodes keys in a listing.
-fn spelling(encoding: Option<&EncodingType>) -> S3Result<fn(String) -> String> {
+fn key_encoder(encoding: Option<&EncodingType>) -> S3Result<fn(String) -> String> {
     match encoding.map(EncodingType::as_str) {
         None => Ok(|key| key),
         Some(EncodingType::URL) => Ok(|key| url_encoded(&key)),
@@ -681,19 +681,19 @@ fn spelling(encoding: Option<&EncodingType>) -> S3Result<fn(String) -> String> {
     }
 }
 
-fn spelled(mut objects: Vec<Object>, spell: fn(String) -> String) -> Vec<Object> {
+fn encoded_keys(mut objects: Vec<Object>, encode: fn(String) -> String) -> Vec<Object> {
     for object in &mut objects {
-        object.key = object.key.take().map(spell);
+        object.key = object.key.take().map(encode);
     }
     objects
 }
 
-fn prefixes(prefixes: Vec<String>, spell: fn(String) -> String) -> Vec<CommonPrefix> {
-    prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(spell(prefix)) }).collect()
+fn prefixes(prefixes: Vec<String>, encode: fn(String) -> String) -> Vec<CommonPrefix> {
+    prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(encode(prefix)) }).collect()
 }
 
 /// Decodes a continuation token to the key or common prefix after which the listing continues.
-fn opened(token: &str) -> S3Result<String> {
+fn decode_continuation_token(token: &str) -> S3Result<String> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok();
     let key = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
     key.ok_or_else(|| s3_error!(InvalidArgument, "the continuation token is not from a list of this bucket"))

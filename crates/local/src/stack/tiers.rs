@@ -68,7 +68,7 @@ impl EnabledTiers {
         }
         match (&mut self.cache, &self.urls.cache) {
             (Some(started), _) => started.ready(&started.url()).await?,
-            (None, Some(url)) => cache::reach(url).await?,
+            (None, Some(url)) => cache::check_reachable(url).await?,
             (None, None) => {}
         }
         Ok(TierServers { postgres: server, _cache: self.cache })

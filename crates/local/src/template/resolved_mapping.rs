@@ -58,7 +58,7 @@ impl ResolvedMapping {
     /// Returns the mappings in a list; an absent list is empty.
     pub(super) fn each(&self, name: &str, known: &[&str]) -> Result<Vec<Self>, PropertyError> {
         let Some(list) = self.node.get(name) else { return Ok(Vec::new()) };
-        let NodeValue::List(items) = &list.value else { return Err(self.wants(name, "a list")) };
+        let NodeValue::List(items) = &list.value else { return Err(self.expected_error(name, "a list")) };
         let at = |at: usize| format!("{}[{at}]", self.path_of(name));
         items.iter().enumerate().map(|(place, item)| Self::known(item.clone(), at(place), known)).collect()
     }
@@ -67,7 +67,7 @@ impl ResolvedMapping {
         let place = Self { node, path };
         match &place.node.value {
             NodeValue::Map(entries) => match entries.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-                Some((name, _)) => Err(place.wants(name, &format!("one of {}", known.join(", ")))),
+                Some((name, _)) => Err(place.expected_error(name, &format!("one of {}", known.join(", ")))),
                 None => Ok(place),
             },
             _ => Err(place.fault("expected a mapping")),
@@ -77,18 +77,18 @@ impl ResolvedMapping {
     /// Returns the texts in a list; an absent list is empty.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, PropertyError> {
         let Some(list) = self.node.get(name) else { return Ok(Vec::new()) };
-        let NodeValue::List(items) = &list.value else { return Err(self.wants(name, "a list")) };
+        let NodeValue::List(items) = &list.value else { return Err(self.expected_error(name, "a list")) };
         let texts: Option<Vec<String>> = items.iter().map(|item| item.text().map(str::to_owned)).collect();
-        texts.ok_or_else(|| self.wants(name, "a list of strings"))
+        texts.ok_or_else(|| self.expected_error(name, "a list of strings"))
     }
 
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, PropertyError> {
         let Some(node) = self.node.get(name) else { return Ok(None) };
-        node.text().map(|text| Some(text.to_owned())).ok_or_else(|| self.wants(name, "a string"))
+        node.text().map(|text| Some(text.to_owned())).ok_or_else(|| self.expected_error(name, "a string"))
     }
 
     pub(super) fn required(&self, name: &str) -> Result<String, PropertyError> {
-        self.text(name)?.ok_or_else(|| self.wants(name, "a value"))
+        self.text(name)?.ok_or_else(|| self.expected_error(name, "a value"))
     }
 
     /// Returns the value of a key, which must be one of `words`.
@@ -97,7 +97,7 @@ impl ResolvedMapping {
         if words.contains(&word.as_str()) {
             Ok(word)
         } else {
-            Err(self.wants(name, &format!("one of {}", words.join(", "))))
+            Err(self.expected_error(name, &format!("one of {}", words.join(", "))))
         }
     }
 
@@ -106,7 +106,7 @@ impl ResolvedMapping {
             None => Ok(default),
             Some("true") => Ok(true),
             Some("false") => Ok(false),
-            Some(_) => Err(self.wants(name, "true or false")),
+            Some(_) => Err(self.expected_error(name, "true or false")),
         }
     }
 
@@ -115,7 +115,7 @@ impl ResolvedMapping {
         T: std::str::FromStr + PartialOrd + std::fmt::Display,
     {
         let Some(text) = self.text(name)? else { return Ok(default) };
-        let wanted = || self.wants(name, &format!("a number from {} to {}", within.start(), within.end()));
+        let wanted = || self.expected_error(name, &format!("a number from {} to {}", within.start(), within.end()));
         text.parse().ok().filter(|number| within.contains(number)).ok_or_else(wanted)
     }
 
@@ -124,7 +124,7 @@ impl ResolvedMapping {
     }
 
     /// Returns the error of a key whose value is absent or invalid.
-    pub(super) fn wants(&self, name: &str, what: &str) -> PropertyError {
+    pub(super) fn expected_error(&self, name: &str, what: &str) -> PropertyError {
         let at = self.node.get(name).unwrap_or(&self.node);
         at.fault(format!("{}: expected {what}", self.path_of(name)))
     }

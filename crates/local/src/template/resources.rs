@@ -151,7 +151,7 @@ fn table(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Result<
 fn keys(place: &ResolvedMapping) -> Result<Vec<KeyDefinition>, PropertyError> {
     let keys = place.each("KeySchema", &["AttributeName", "KeyType"])?;
     if keys.is_empty() {
-        return Err(place.wants("KeySchema", "a partition key"));
+        return Err(place.expected_error("KeySchema", "a partition key"));
     }
     let key = |key: &ResolvedMapping| {
         Ok(KeyDefinition { name: key.required("AttributeName")?, role: key.word("KeyType", &["HASH", "RANGE"])? })
@@ -161,7 +161,7 @@ fn keys(place: &ResolvedMapping) -> Result<Vec<KeyDefinition>, PropertyError> {
 
 fn index(index: &ResolvedMapping) -> Result<SecondaryIndex, PropertyError> {
     let projection = index.within("Projection", &["NonKeyAttributes", "ProjectionType"])?;
-    let projection = projection.ok_or_else(|| index.wants("Projection", "a value"))?;
+    let projection = projection.ok_or_else(|| index.expected_error("Projection", "a value"))?;
     Ok(SecondaryIndex {
         name: index.required("IndexName")?,
         keys: keys(index)?,
@@ -270,13 +270,13 @@ fn mapping(
         return Ok(None);
     }
     let Some(NodeValue::Stream(table)) = place.get("Stream").map(|stream| &stream.value) else {
-        return Err(place.wants("Stream", "GetAtt StreamArn of a table of this template"));
+        return Err(place.expected_error("Stream", "GetAtt StreamArn of a table of this template"));
     };
     let filters = place.within("FilterCriteria", &["Filters"])?;
     let filters = filters.map(|criteria| criteria.each("Filters", &["Pattern"])).transpose()?.unwrap_or_default();
     let responses = place.texts("FunctionResponseTypes")?;
     if let Some(other) = responses.iter().find(|response| *response != "ReportBatchItemFailures") {
-        return Err(place.wants("FunctionResponseTypes", &format!("ReportBatchItemFailures, found {other}")));
+        return Err(place.expected_error("FunctionResponseTypes", &format!("ReportBatchItemFailures, found {other}")));
     }
     Ok(Some(MappingResource {
         name: name.to_owned(),
@@ -304,7 +304,9 @@ fn destination(place: &ResolvedMapping) -> Result<Option<String>, PropertyError>
     };
     let destination = failure.required("Destination")?;
     let bucket = destination.strip_prefix("arn:aws:s3:::");
-    bucket.map(|bucket| Some(bucket.to_owned())).ok_or_else(|| failure.wants("Destination", "GetAtt Arn of a bucket"))
+    bucket
+        .map(|bucket| Some(bucket.to_owned()))
+        .ok_or_else(|| failure.expected_error("Destination", "GetAtt Arn of a bucket"))
 }
 
 /// Returns a route with the function that its integration invokes.
@@ -321,7 +323,7 @@ fn route(
     let (method, path) = match key.split_once(' ') {
         Some((method, path)) if path.starts_with('/') => (method, path),
         None if key == "$default" => ("ANY", key.as_str()),
-        _ => return Err(place.wants("RouteKey", "a method and a path, or $default")),
+        _ => return Err(place.expected_error("RouteKey", "a method and a path, or $default")),
     };
     // The type is required: a route without it would be open to everyone.
     let authorization = place.word("AuthorizationType", &["AWS_IAM", "JWT"])?;
@@ -330,8 +332,8 @@ fn route(
     }
     let target = place.required("Target")?;
     let integration = target.strip_prefix("integrations/").and_then(|id| Some((id, resources.get(id)?)));
-    let (target, integration) =
-        integration.ok_or_else(|| place.wants("Target", "integrations/ and an AWS::ApiGatewayV2::Integration"))?;
+    let (target, integration) = integration
+        .ok_or_else(|| place.expected_error("Target", "integrations/ and an AWS::ApiGatewayV2::Integration"))?;
     Ok(ApiRoute {
         function: integrated(scope, target, integration)?,
         method: method.to_owned(),
@@ -350,5 +352,5 @@ fn integrated(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Re
     place.word("PayloadFormatVersion", &["2.0"])?;
     let invoked = place.required("IntegrationUri")?;
     let function = invoked.strip_prefix(&function_arn(""));
-    function.map(str::to_owned).ok_or_else(|| place.wants("IntegrationUri", "GetAtt Arn of a function"))
+    function.map(str::to_owned).ok_or_else(|| place.expected_error("IntegrationUri", "GetAtt Arn of a function"))
 }

@@ -107,7 +107,7 @@ impl RequestEncoder {
             ChangeKind::Write { image: None } => return Err(EncodeError::View),
             ChangeKind::Remove { expired, .. } => (change.key.text(), Some((now + self.tombstone, expired))),
         };
-        let attributes = self.own(attributes)?;
+        let attributes = self.own_attributes(attributes)?;
         let mut body = String::with_capacity(self.head.len() + attributes.len() + 2 * revision.len() + 128);
         body.push_str(&self.head);
         body.push_str(revision);
@@ -126,7 +126,7 @@ impl RequestEncoder {
                 (Cow::Borrowed(write.key.as_str()), Some((now + self.tombstone, expired)))
             }
         };
-        let attributes = self.own(&attributes)?;
+        let attributes = self.own_attributes(&attributes)?;
         let mut body = format!(r#"{{"TableName":{},"ConditionExpression":"#, self.table);
         match write.over {
             // Any key attribute is sufficient to check whether the key is absent.
@@ -155,7 +155,7 @@ impl RequestEncoder {
     }
 
     /// Returns the text between the braces of an image, which must not contain a reserved attribute.
-    fn own<'t>(&self, attributes: &'t str) -> Result<&'t str, EncodeError> {
+    fn own_attributes<'t>(&self, attributes: &'t str) -> Result<&'t str, EncodeError> {
         self.refuse_reserved(attributes)?;
         let inner = attributes.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
         Ok(inner.ok_or(EncodeError::NotAMap)?.trim())

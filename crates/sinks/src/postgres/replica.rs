@@ -44,7 +44,7 @@ impl Replica for PostgresSink {
                 let place = usize::try_from(place - 1).ok().and_then(|place| known.get(place));
                 if let Some((index, key)) = place {
                     places.push(*index);
-                    held.push(((*key).clone(), self.held(row, 1)?));
+                    held.push(((*key).clone(), self.replica_item(row, 1)?));
                 }
             }
             self.mark_differing(&mut held, &rows, 2).await?;
@@ -79,7 +79,7 @@ impl Replica for PostgresSink {
             let rows = query.await.map_err(|fault| self.unread_fault(fault))?;
             let mut held = Vec::with_capacity(rows.len());
             for row in &rows {
-                held.push((self.key_of(row)?, self.held(row, 1)?));
+                held.push((self.key_of(row)?, self.replica_item(row, 1)?));
             }
             self.mark_differing(&mut held, &rows, 2).await?;
             let full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= PAGE_ROWS);
@@ -131,7 +131,7 @@ impl PostgresSink {
     }
 
     /// Reads the revision, the item and the expired flag of a row, from the column `from` on.
-    fn held(&self, row: &Row, from: usize) -> Result<ReplicaItem, ReplicaReadError> {
+    fn replica_item(&self, row: &Row, from: usize) -> Result<ReplicaItem, ReplicaReadError> {
         let wrong = |error: tokio_postgres::Error| self.unread(&error);
         let revision: &[u8] = row.try_get(from).map_err(wrong)?;
         let item: Option<&str> = row.try_get(from + 1).map_err(wrong)?;

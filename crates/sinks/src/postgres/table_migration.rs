@@ -175,7 +175,7 @@ fn quoted(name: &str) -> String {
     SqlIdentifier::parse(name, usize::MAX).map(|name| name.quoted()).unwrap_or_default()
 }
 
-fn literal(text: &str) -> String {
+fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
@@ -191,7 +191,7 @@ fn create_table(table: &str, columns: &[ColumnDefinition]) -> String {
         listed.join(", ")
     );
     for (name, _, _, comment) in OWN_COLUMNS {
-        sql.extend(["; comment on column ", table, ".", name, " is ", &literal(comment)]);
+        sql.extend(["; comment on column ", table, ".", name, " is ", &quote_literal(comment)]);
     }
     for column in columns {
         sql.extend(["; ", &comment_on(table, column)]);
@@ -205,7 +205,7 @@ fn add_column(table: &str, column: &ColumnDefinition) -> String {
 }
 
 fn comment_on(table: &str, column: &ColumnDefinition) -> String {
-    format!("comment on column {table}.{} is {}", quoted(&column.name), literal(&comment(column)))
+    format!("comment on column {table}.{} is {}", quoted(&column.name), quote_literal(&comment(column)))
 }
 
 fn comment(ColumnDefinition { path, kind, .. }: &ColumnDefinition) -> String {
@@ -230,7 +230,7 @@ fn create_view(declared: &PostgresTable, table: &str, columns: &[&str], is_new: 
 /// Creates the role that may read the view, if the user may create roles, and grants it access.
 pub(super) fn reader_role(declared: &PostgresTable) -> String {
     let (role, view) = (declared.reader_role(), declared.view().quoted());
-    let (name, quoted) = (literal(role.as_str()), role.quoted());
+    let (name, quoted) = (quote_literal(role.as_str()), role.quoted());
     // No name is long enough to contain the tag.
     let tag = format!("$reader_{}$", "r".repeat(64));
     format!(

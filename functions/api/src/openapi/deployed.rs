@@ -87,7 +87,7 @@ impl ContractDeployment {
             }
             AuthMode::Iam => json!([{SIGNATURE: []}]),
             AuthMode::Jwt if scoped.is_empty() => json!([{TOKEN: []}]),
-            AuthMode::Jwt => scoped.iter().map(|scheme| json!({TOKEN: self.spelled(&scheme[TOKEN])})).collect(),
+            AuthMode::Jwt => scoped.iter().map(|scheme| json!({TOKEN: self.scope_names(&scheme[TOKEN])})).collect(),
         };
         operation.set("security", raw(&security)?);
         operation.set("responses", self.with_refusal(operation.take("responses")?)?);
@@ -120,11 +120,11 @@ impl ContractDeployment {
         raw(&responses)
     }
 
-    fn spelled(&self, scopes: &Value) -> Vec<String> {
+    fn scope_names(&self, scopes: &Value) -> Vec<String> {
         let all = [Scope::Read, Scope::Write, Scope::Admin];
         let named =
             |scope: &Scope| scopes.as_array().is_some_and(|names| names.iter().any(|name| name == scope.as_str()));
-        all.into_iter().filter(named).map(|scope| self.scopes.spell(scope)).collect()
+        all.into_iter().filter(named).map(|scope| self.scopes.scope_name(scope)).collect()
     }
 }
 

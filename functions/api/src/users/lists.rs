@@ -44,7 +44,7 @@ pub(crate) async fn list(
     let mut query = QueryParameters::parse(uri.query(), &known);
     let email = query.take("email", |text| Email::parse(text));
     let by_email = query.has("email");
-    let order = order(&mut query);
+    let order = list_order(&mut query);
     if order.is_some() && !by_email {
         query.refuse("order", "requires email: the list of all records has no order");
     }
@@ -89,13 +89,13 @@ pub(crate) async fn list_records(
     {
         query.refuse("from", "must not be after to");
     }
-    let order = order(&mut query).unwrap_or_default();
+    let order = list_order(&mut query).unwrap_or_default();
     let listing = ListQuery::User { id: &id, from, to, order };
     let cursors = ListCursors { keys: &users.cursors, listing, caller: &caller };
     listed(&users, &scope, query, cursors, &(stage.0 + uri.path())).await
 }
 
-fn order(query: &mut QueryParameters) -> Option<ListOrder> {
+fn list_order(query: &mut QueryParameters) -> Option<ListOrder> {
     query.take("order", |text| match text {
         "desc" => Ok(ListOrder::NewestFirst),
         "asc" => Ok(ListOrder::OldestFirst),

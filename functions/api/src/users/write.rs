@@ -44,7 +44,7 @@ impl AppState {
             Err(error) => unconfirmed(error, intent),
         };
         if let Some(pending) = pending {
-            pending.settle(min_version).await;
+            pending.complete(min_version).await;
         }
         Ok(written?.0)
     }

@@ -166,7 +166,7 @@ fn result_key(run: &str, task: &str, ScanSegment { segment, total_segments: of }
 ///
 /// # Errors
 /// [`BucketError`] if the write is not confirmed.
-pub(super) async fn keep(answer: &TaskResponse, bucket: &FailureBucket) -> Result<(), BucketError> {
+pub(super) async fn store_result(answer: &TaskResponse, bucket: &FailureBucket) -> Result<(), BucketError> {
     let segment = ScanSegment { segment: answer.segment, total_segments: answer.segments };
     let body = serde_json::to_vec(answer).unwrap_or_default();
     bucket.put(&result_key(&answer.run_id, &answer.task, segment), "application/json", body).await

@@ -207,7 +207,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
         ProblemCounts { differences: answer.differences, problems: answer.problems } = self.confirmed.problems;
         answer.progress = self.confirmed.progress;
         if done {
-            summary::keep(&answer, &self.bucket).await?;
+            summary::store_result(&answer, &self.bucket).await?;
             return Ok(answer);
         }
         answer.done = false;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use millrace_shared::user::json::{JsonValue, MAX_DEPTH};
 
 /// Returns the JSON that `attributes` must contain: the value itself, or a list that contains it.
-pub(super) fn wanted(path: &str, value: &str) -> Result<[String; 2], String> {
+pub(super) fn containment_json(path: &str, value: &str) -> Result<[String; 2], String> {
     let names = names(path)?;
     let value = scalar(value)?;
     let below = |value: JsonValue| {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn one(path: &str, value: &str) -> String {
-        wanted(path, value).map_or_else(|error| error, |[one, _]| one)
+        containment_json(path, value).map_or_else(|error| error, |[one, _]| one)
     }
 
     #[test]
@@ -81,9 +81,9 @@ mod tests {
         assert_eq!(one("plan", "pro"), r#"{"plan":"pro"}"#);
         assert_eq!(one("address.city", "Paris"), r#"{"address":{"city":"Paris"}}"#);
         assert_eq!(one(r"a\.b.c\\d", "x"), r#"{"a.b":{"c\\d":"x"}}"#);
-        assert_eq!(wanted("tags", "new").unwrap()[1], r#"{"tags":["new"]}"#);
+        assert_eq!(containment_json("tags", "new").unwrap()[1], r#"{"tags":["new"]}"#);
         for path in ["", ".", "a..b", "a.", r"a\b", "a\0"] {
-            assert!(wanted(path, "x").is_err(), "{path:?}");
+            assert!(containment_json(path, "x").is_err(), "{path:?}");
         }
     }
 
@@ -106,7 +106,7 @@ mod tests {
         ] {
             assert_eq!(one("a", value), format!("{{\"a\":{json}}}"), "{value}");
         }
-        assert!(wanted("a", "1e400").is_err() && wanted("a", &"9".repeat(39)).is_err());
-        assert!(wanted("a", "x\0").is_err() && wanted("a", "\"\\u0000\"").is_err());
+        assert!(containment_json("a", "1e400").is_err() && containment_json("a", &"9".repeat(39)).is_err());
+        assert!(containment_json("a", "x\0").is_err() && containment_json("a", "\"\\u0000\"").is_err());
     }
 }

@@ -125,7 +125,7 @@ impl SegmentTask for CompactTask {
     async fn run(&self, task_run: &mut TaskRun<CompactCursor>, context: &TaskContext<'_>) -> Result<bool, MergeError> {
         let found = catalog::days(context.archive()?, context.table()).await?;
         if !task_run.cursor().reported && task_run.segment().segment == 0 {
-            keep(task_run, &found.unrecognized);
+            report_unrecognized(task_run, &found.unrecognized);
         }
         let done = task_run.cursor().day.as_deref().and_then(ArchiveDay::parse);
         let segment = task_run.segment();
@@ -159,7 +159,7 @@ impl SegmentTask for CompactTask {
     }
 }
 
-fn keep(task_run: &mut TaskRun<CompactCursor>, unrecognized: &[String]) {
+fn report_unrecognized(task_run: &mut TaskRun<CompactCursor>, unrecognized: &[String]) {
     for object in unrecognized {
         let reason = "not written by the archiver or a compaction".to_owned();
         task_run.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
@@ -204,7 +204,7 @@ async fn step(
     let period =
         MergePeriod { from: compact.from.map(ArchiveHour::from_datetime), to: compact.to, hourly: compact.hourly };
     let Some(runs) = plan::next(&listing.objects, &period) else {
-        keep(task_run, &listing.unrecognized);
+        report_unrecognized(task_run, &listing.unrecognized);
         return Ok(StepResult::Done);
     };
     let inputs: Vec<String> = runs.iter().flatten().cloned().collect();

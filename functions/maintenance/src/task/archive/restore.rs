@@ -257,7 +257,7 @@ impl RestoreTask {
         Ok(RestoreRules { partition_key: partition_key.unwrap_or_default(), ttl_attribute, schema })
     }
 
-    fn wants(&self, key: &CanonicalKey) -> bool {
+    fn matches(&self, key: &CanonicalKey) -> bool {
         let of_the_user = |user: &str| {
             let key = RawItem::parse(key.as_str()).ok();
             key.is_some_and(|key| key.get(USER_ID).and_then(|id| id.as_s().ok()).is_some_and(|id| id == user))
@@ -278,8 +278,8 @@ impl SegmentTask for RestoreTask {
         let archive = context.archive_reader()?;
         let table = context.restore_table.with_rules(self.rules(context).await?);
         let period = TimeRange { from: self.from, to: self.to };
-        let (segment, which, wants) = (task_run.segment(), self.rows, self.clone());
-        let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str()) && wants.wants(&row.key);
+        let (segment, which, filter) = (task_run.segment(), self.rows, self.clone());
+        let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str()) && filter.matches(&row.key);
         let take = move |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, which, held);
         let (facts, seen) =
             scan_archive(&archive, &period, task_run.deadline, VersionsByKey::default(), wanted, take).await?;
@@ -376,7 +376,7 @@ impl EmailClaims {
         claims.entry(address.to_owned()).or_insert_with(|| user.cloned()).as_ref() == user
     }
 
-    fn give_back(&self, address: &str) {
+    fn release_claim(&self, address: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
     }
 }
@@ -406,7 +406,7 @@ impl RestoreTarget<'_> {
         }
         let before = there.take().and_then(|there| table.held_email(&there.into_attributes(), now));
         if let Some(before) = before.filter(|before| Some(before) != address.as_ref()) {
-            claims.give_back(&before);
+            claims.release_claim(&before);
         }
         *there = Some(RawItem::new(item));
         Ok(())

@@ -12,7 +12,7 @@ use crate::failure_record::FailedFunction;
 use crate::task::context::TaskContext;
 
 /// Returns the records of an object that may be archived, and a reason if there are others that may not.
-fn own<'e>(event: &'e RawValue, context: &TaskContext<'_>) -> (Vec<StreamRecord<'e>>, Option<String>) {
+fn records_of_source<'e>(event: &'e RawValue, context: &TaskContext<'_>) -> (Vec<StreamRecord<'e>>, Option<String>) {
     let records = read(event).map(|batch| batch.records).unwrap_or_default();
     let strange =
         |(place, record)| Some(format!("record {}: {}", place + 1, wrong_table_reason(record, context.source)?));
@@ -51,7 +51,7 @@ struct RedrivePartition<'r> {
 pub(super) async fn redrive(context: &TaskContext<'_>, objects: &mut [OpenFailure], dry_run: bool) -> usize {
     let mut objects: Vec<&mut OpenFailure> = open_for(objects, |targets| targets.archive).collect();
     let events: Vec<Box<RawValue>> = objects.iter().map(|object| object.failure.event.clone()).collect();
-    let batches: Vec<_> = events.iter().map(|event| own(event, context)).collect();
+    let batches: Vec<_> = events.iter().map(|event| records_of_source(event, context)).collect();
     let mut partitions: BTreeMap<(&str, ArchiveHour), RedrivePartition<'_>> = BTreeMap::new();
     for (place, (records, strange)) in batches.iter().enumerate() {
         let (selection, reason) = selected(records, objects[place].failure.function);
