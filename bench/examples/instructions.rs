@@ -139,7 +139,7 @@ fn request(runtime: &Runtime, now: OffsetDateTime, event: &str) -> Result<(), Ex
             let deadline = now + Duration::from_secs(10);
             let context = InvocationContext { request_id: "request".to_owned(), trace: None, deadline };
             let event = serde_json::from_str(event)?;
-            let answered = millrace_http::lambda::answer(app.clone(), now, event, context).await;
+            let answered = millrace_http::lambda::respond(app.clone(), now, event, context).await;
             let response = serde_json::to_vec(&answered?)?;
             telemetry.flush("request");
             let is_success = response.starts_with(br#"{"statusCode":20"#);

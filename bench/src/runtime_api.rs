@@ -35,7 +35,7 @@ impl RuntimeApi {
         let shared = Arc::new(ApiState { events: Mutex::new(events_received), answers: answers_sent });
         let router = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
-            .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(answer))
+            .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(respond))
             .with_state(shared);
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?.to_string();
@@ -65,7 +65,7 @@ async fn next(State(shared): State<Arc<ApiState>>) -> impl IntoResponse {
     (headers, event).into_response()
 }
 
-async fn answer(
+async fn respond(
     State(shared): State<Arc<ApiState>>,
     Path((_, outcome)): Path<(String, String)>,
     body: Bytes,

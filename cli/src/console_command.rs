@@ -100,7 +100,7 @@ async fn open(options: AccountOptions) -> Result<StackAccount, String> {
         region,
         caller: Box::new(move |call| {
             let client = Arc::clone(&client);
-            Box::pin(async move { client.answer(&call).await })
+            Box::pin(async move { client.call(&call).await })
         }),
         connector: Box::new(move |environment| {
             let connection = Arc::clone(&connection);

@@ -36,14 +36,14 @@ impl Invocation {
 /// response of several megabytes.
 const WORK_MARGIN: Duration = Duration::from_secs(1);
 /// Subtracted for a response that only reports a timeout.
-const ANSWER_MARGIN: Duration = Duration::from_millis(500);
+const TIMEOUT_RESPONSE_MARGIN: Duration = Duration::from_millis(500);
 
 /// The time budget of an HTTP request, which is shorter than the function's timeout: a request that Lambda terminates
 /// gets no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestBudget {
     work_until: Instant,
-    answer_by: Instant,
+    respond_by: Instant,
 }
 
 impl RequestBudget {
@@ -55,7 +55,7 @@ impl RequestBudget {
     #[must_use]
     pub fn new(started: Instant, remaining: Duration) -> Self {
         let before = |margin: Duration, part| started + remaining.saturating_sub(margin.min(remaining / part));
-        Self { work_until: before(WORK_MARGIN, 2), answer_by: before(ANSWER_MARGIN, 4) }
+        Self { work_until: before(WORK_MARGIN, 2), respond_by: before(TIMEOUT_RESPONSE_MARGIN, 4) }
     }
 
     /// Returns the time at which to stop calling tables and databases.
@@ -66,8 +66,8 @@ impl RequestBudget {
 
     /// Returns the time at which to respond, whatever is still in progress.
     #[must_use]
-    pub fn answer_by(&self) -> Instant {
-        self.answer_by
+    pub fn respond_by(&self) -> Instant {
+        self.respond_by
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
         let started = Instant::now();
         let of = |millis| {
             let budget = RequestBudget::new(started, Duration::from_millis(millis));
-            [budget.work_until() - started, budget.answer_by() - started].map(|time| time.as_millis())
+            [budget.work_until() - started, budget.respond_by() - started].map(|time| time.as_millis())
         };
         assert_eq!(of(10_000), [9_000, 9_500]);
         assert_eq!(of(1_000), [500, 750]);

@@ -384,7 +384,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         drop(task.future);
         self.injector.keep_what_is_dropped(false);
         if let TaskRole::Delivery { mapping, ticket } = task.role {
-            self.mappings[mapping].machine.answer(ticket, None, self.now);
+            self.mappings[mapping].machine.invocation_completed(ticket, None, self.now);
         }
     }
 
@@ -404,7 +404,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         if self.lose_answers > 0 {
             self.lose_answers -= 1;
             self.injector.see("delivery: answer lost");
-            self.mappings[mapping].machine.answer(ticket, None, self.now);
+            self.mappings[mapping].machine.invocation_completed(ticket, None, self.now);
             return;
         }
         let answer = output.map(|body| FunctionResponse::read(&body));
@@ -422,7 +422,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         };
         let function = self.mappings[mapping].function as usize;
         task.records[..from].iter().for_each(|place| self.settled[*place][function] = true);
-        self.mappings[mapping].machine.answer(ticket, answer.as_ref(), self.now);
+        self.mappings[mapping].machine.invocation_completed(ticket, answer.as_ref(), self.now);
     }
 
     /// Starts every action of a mapping that is due now.

@@ -67,11 +67,11 @@ impl AccountClient {
 
     /// Makes calls until no answer is missing.
     async fn read(&self, target: AccountTarget) -> Result<DeploymentReading, String> {
-        read_in_turns(target, self.place.read_at, |call| async move { self.answer(&call).await }).await
+        read_in_turns(target, self.place.read_at, |call| async move { self.call(&call).await }).await
     }
 
     /// Makes a call, with all pages of its list.
-    pub(crate) async fn answer(&self, call: &AccountCall) -> CallResponse {
+    pub(crate) async fn call(&self, call: &AccountCall) -> CallResponse {
         let mut marker: Option<String> = None;
         let mut whole: Option<Value> = None;
         for _ in 0..MAX_PAGES {
@@ -662,7 +662,7 @@ mod tests {
             (false, _) => (200, r#"{"EventSourceMappings":[1],"NextMarker":"2"}"#.to_owned()),
             (true, _) => (200, r#"{"EventSourceMappings":[2,3],"NextMarker":null}"#.to_owned()),
         });
-        let CallResponse::Response(list) = client.answer(&AccountCall::new(&LIST_MAPPINGS, &[])).await else {
+        let CallResponse::Response(list) = client.call(&AccountCall::new(&LIST_MAPPINGS, &[])).await else {
             panic!("refused")
         };
         assert_eq!(list["EventSourceMappings"], json!([1, 2, 3]));

@@ -109,7 +109,7 @@ fn simulate(workload: &TableWorkload, seconds: u64, concurrency: usize) -> Simul
         }
         while let Some(Reverse((finished, ticket))) = running.peek().copied().filter(|Reverse((end, _))| *end <= now) {
             running.pop();
-            mapping.answer(ticket, Some(&FunctionResponse::Done), at(now));
+            mapping.invocation_completed(ticket, Some(&FunctionResponse::Done), at(now));
             for write in batches.remove(&ticket).unwrap() {
                 let lag = f64::from(u32::try_from(finished - write).unwrap()) / 1_000.0;
                 if write >= WARM_UP_MS {

@@ -18,12 +18,12 @@ impl Modify for ProblemResponses {
     fn modify(&self, document: &mut Document) {
         for item in document.paths.paths.values_mut() {
             let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
-            operations.into_iter().flatten().for_each(answer);
+            operations.into_iter().flatten().for_each(add_responses);
         }
     }
 }
 
-fn answer(operation: &mut Operation) {
+fn add_responses(operation: &mut Operation) {
     let mut by_status: BTreeMap<u16, Vec<Problem>> = BTreeMap::new();
     for problem in problems_of(operation.operation_id.as_deref().unwrap_or_default()) {
         by_status.entry(problem.status()).or_default().push(problem);

@@ -253,7 +253,7 @@ pub fn replay(settings: &ReplaySettings) -> ReplayOutcome {
                     if settings.has_image {
                         outcome.applied.extend(applied);
                     }
-                    state.answer(action.ticket, response.as_ref(), now);
+                    state.invocation_completed(action.ticket, response.as_ref(), now);
                 }
                 ActionKind::Discard(reason) => {
                     let by_stream = is_trimmed && reason == DiscardReason::RecordAgeExceeded;

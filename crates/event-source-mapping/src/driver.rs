@@ -138,7 +138,9 @@ impl MappingDriver {
     fn handle_result(&mut self, done: Result<TaskResult, tokio::task::JoinError>) {
         let now = self.mapping.clock.now();
         match done {
-            Ok(TaskResult::Answered(ticket, answer)) => drop(self.machine.answer(ticket, answer.as_ref(), now)),
+            Ok(TaskResult::Answered(ticket, answer)) => {
+                self.machine.invocation_completed(ticket, answer.as_ref(), now);
+            }
             Ok(TaskResult::Recorded(ticket, done)) => drop(self.machine.discard_completed(ticket, done, now)),
             // Panics are caught inside the task, and no code aborts it.
             Err(error) => tracing::error!(mapping = self.mapping.name, %error, "the task of an invocation failed"),

@@ -177,7 +177,7 @@ impl<R: Clone> ShardLane<R> {
 
     /// Handles the function's response, or `None` for an error or a timeout. Returns whether the lane was waiting for
     /// it.
-    pub(super) fn answer(
+    pub(super) fn invocation_completed(
         &mut self,
         settings: &MappingSettings,
         ticket: ActionId,

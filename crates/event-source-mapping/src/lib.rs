@@ -39,10 +39,10 @@
 //!     };
 //!     let numbers: Vec<u32> = action.records.iter().map(|record| record.body).collect();
 //!     match action.work {
-//!         ActionKind::Deliver if numbers.contains(&2) => mapping.answer(action.ticket, None, now),
+//!         ActionKind::Deliver if numbers.contains(&2) => mapping.invocation_completed(action.ticket, None, now),
 //!         ActionKind::Deliver => {
 //!             applied.extend(numbers);
-//!             mapping.answer(action.ticket, Some(&FunctionResponse::Done), now)
+//!             mapping.invocation_completed(action.ticket, Some(&FunctionResponse::Done), now)
 //!         }
 //!         ActionKind::Discard(_) => {
 //!             discarded.extend(numbers);

@@ -56,7 +56,7 @@ pub struct RecordEntry<R> {
 /// The kind of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActionKind {
-    /// Invoke the function, then call [`MappingState::answer`].
+    /// Invoke the function, then call [`MappingState::invocation_completed`].
     Deliver,
     /// Write the records to the on-failure destination, then call [`MappingState::discard_completed`].
     Discard(DiscardReason),
@@ -223,8 +223,13 @@ impl<R: Clone> MappingState<R> {
     /// Handles the function's response to a delivered batch, or `None` if the function failed or timed out.
     ///
     /// Returns whether the action was waiting for it: a second response changes nothing.
-    pub fn answer(&mut self, ticket: ActionId, answer: Option<&FunctionResponse>, now: OffsetDateTime) -> bool {
-        self.complete(ticket, |lane, settings| lane.answer(settings, ticket, answer, now))
+    pub fn invocation_completed(
+        &mut self,
+        ticket: ActionId,
+        answer: Option<&FunctionResponse>,
+        now: OffsetDateTime,
+    ) -> bool {
+        self.complete(ticket, |lane, settings| lane.invocation_completed(settings, ticket, answer, now))
     }
 
     /// Handles the result of writing a discarded batch to the on-failure destination; if it failed, the action is

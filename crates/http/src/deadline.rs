@@ -52,5 +52,5 @@ pub(crate) async fn limit(
     handling: impl Future<Output = Result<Response, Problem>>,
 ) -> Result<Response, Problem> {
     let late = |_| Problem::ServiceUnavailable { cause: "the request's deadline has passed".into() };
-    timeout_at(budget.answer_by(), handling).await.map_err(late).flatten()
+    timeout_at(budget.respond_by(), handling).await.map_err(late).flatten()
 }

@@ -22,7 +22,7 @@ pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), ServeError> 
     run_requests(telemetry, async |payload, context| {
         let event: GatewayEvent =
             serde_json::from_slice(payload).map_err(|error| diagnostic("InvalidEvent", &error))?;
-        answer(app.clone(), clock.now(), event, context).await.map_err(|error| diagnostic("InvalidResponse", &error))
+        respond(app.clone(), clock.now(), event, context).await.map_err(|error| diagnostic("InvalidResponse", &error))
     })
     .await
 }
@@ -31,7 +31,7 @@ pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), ServeError> 
 ///
 /// # Errors
 /// The body of the response cannot be read, which does not happen with the responses of this crate.
-pub async fn answer(
+pub async fn respond(
     app: Router,
     now: OffsetDateTime,
     event: GatewayEvent,
@@ -90,7 +90,7 @@ mod tests {
         });
         let context = InvocationContext { request_id: "r".to_owned(), trace: None, deadline: NOW + time };
         let app = with_middleware(auth_layer, BasePath::default(), identity, routes, ());
-        let answered = answer(app, NOW, serde_json::from_value(payload).unwrap(), context).await.unwrap();
+        let answered = respond(app, NOW, serde_json::from_value(payload).unwrap(), context).await.unwrap();
         serde_json::to_value(&answered).unwrap()
     }
 

@@ -127,7 +127,7 @@ impl DynamoDbEngine {
             engine.to_string().parse().map_err(|_| DynamoDbEngineError::Engine(format!("no address: {engine}")))?;
         let signals = EngineSignals::default();
         let front = front::EngineFront::new(database.clone(), engine, signals.clone());
-        let front = hyper::service::service_fn(move |request| front.clone().answer(request));
+        let front = hyper::service::service_fn(move |request| front.clone().respond(request));
         let ((stop, stopped), (end, ended)) = (oneshot::channel(), oneshot::channel::<()>());
         let shared = database.clone();
         let server = tokio::spawn(async move {

@@ -34,7 +34,7 @@ pub(crate) async fn serve<S, B>(
             // A dropped sender stops the engine as well.
             _ = &mut stopped => break,
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => answer(name, socket, service.clone(), &graceful),
+                Ok((socket, _)) => serve_connection(name, socket, service.clone(), &graceful),
                 // Out of file descriptors: accepting again immediately would be a busy loop.
                 Err(error) => {
                     tracing::warn!(error = %error, "{name} connection not accepted");
@@ -47,7 +47,7 @@ pub(crate) async fn serve<S, B>(
     graceful.shutdown().await;
 }
 
-fn answer<S, B>(name: &'static str, socket: TcpStream, service: S, graceful: &GracefulShutdown)
+fn serve_connection<S, B>(name: &'static str, socket: TcpStream, service: S, graceful: &GracefulShutdown)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,

@@ -103,7 +103,7 @@ impl SortField {
     }
 
     /// Returns the select list of a position's texts.
-    pub(crate) fn place(self, similar_to: &str) -> String {
+    pub(crate) fn position_columns(self, similar_to: &str) -> String {
         // Each text needs an alias of its own: otherwise a column name in `order by` would refer to the text.
         let texts =
             self.columns(similar_to).into_iter().zip(0..).map(|((sql, _), at)| format!("({sql})::text as at_{at}"));

@@ -86,7 +86,7 @@ impl SearchQuery<'_> {
         let like = self.filter.like().filter(|_| self.sort == SortField::Similarity);
         let similar_to = like.map(|like| sql.parameter(like.to_owned())).unwrap_or_default();
         sql.push("select item::text, ");
-        sql.push(&self.sort.place(&similar_to));
+        sql.push(&self.sort.position_columns(&similar_to));
         // Similarity matches are materialized first and then sorted (`offset 0` is an optimization fence). Otherwise
         // PostgreSQL would walk the index of the sort order and compare each name on the way, which scans the complete
         // index if there are few matches.

@@ -167,7 +167,7 @@ fn add(listed: &mut UserListWriter, row: &Row, now: OffsetDateTime) -> Result<(b
         Some(user) => listed.add(&user)?,
         None => true,
     };
-    Ok((fits, place(row)?))
+    Ok((fits, row_position(row)?))
 }
 
 async fn as_of(session: &PostgresSession) -> Result<Option<String>, Error> {
@@ -198,7 +198,7 @@ fn user(item: &str, now: OffsetDateTime) -> Result<User, String> {
 }
 
 /// Returns the row's position: all columns after the item.
-fn place(row: &Row) -> Result<KeysetPosition, Problem> {
+fn row_position(row: &Row) -> Result<KeysetPosition, Problem> {
     (1..row.len()).map(|column| text(row, column)).collect::<Result<_, _>>().map(KeysetPosition)
 }
 

@@ -193,7 +193,7 @@ impl ModelState {
             ModelReply::From(at) => place(*at),
             ModelReply::Malformed | ModelReply::Unknown => 0,
         };
-        prop_assert!(self.machine.answer(step.ticket, answer.as_ref(), self.now));
+        prop_assert!(self.machine.invocation_completed(step.ticket, answer.as_ref(), self.now));
         for place in all.into_iter().take(accepted) {
             self.settled.insert(place);
             *self.acknowledged.entry(place).or_default() += 1;

@@ -39,7 +39,7 @@ fn run(
         let records: Vec<_> = step.records.iter().map(|entry| entry.body).collect();
         match step.work {
             ActionKind::Deliver => {
-                assert!(machine.answer(step.ticket, function(&records).as_ref(), START));
+                assert!(machine.invocation_completed(step.ticket, function(&records).as_ref(), START));
                 delivered.push(records);
             }
             ActionKind::Discard(reason) => {
@@ -104,7 +104,7 @@ fn the_lowest_reported_number_is_the_checkpoint() {
     let mut machine = machine(partial(5), 1..=5);
     let step = machine.next(START).unwrap();
     let answer = FunctionResponse::Failures(vec!["4".to_owned(), "2".to_owned(), "5".to_owned()]);
-    assert!(machine.answer(step.ticket, Some(&answer), START));
+    assert!(machine.invocation_completed(step.ticket, Some(&answer), START));
     assert_eq!(machine.checkpoints()["a"].lanes, [Some(number(1))]);
     assert_eq!(run(&mut machine, |_| Some(FunctionResponse::Done)).0, [vec![2, 3, 4, 5]]);
 }
@@ -133,8 +133,8 @@ fn without_report_batch_item_failures_the_answer_is_ignored() {
 fn a_second_answer_changes_nothing() {
     let mut machine = machine(partial(1), 1..=2);
     let step = machine.next(START).unwrap();
-    assert!(machine.answer(step.ticket, Some(&FunctionResponse::Done), START));
-    assert!(!machine.answer(step.ticket, None, START));
+    assert!(machine.invocation_completed(step.ticket, Some(&FunctionResponse::Done), START));
+    assert!(!machine.invocation_completed(step.ticket, None, START));
     assert!(!machine.discard_completed(step.ticket, true, START));
     assert_eq!(machine.next(START).unwrap().records[0].body, 2);
 }
@@ -148,7 +148,7 @@ fn a_batch_waits_for_its_window_unless_it_is_full() {
     machine.receive("a", [entry(3), entry(4)], START + window / 2);
     let step = machine.next(START + window / 2).unwrap();
     assert_eq!(step.records.len(), 3);
-    machine.answer(step.ticket, Some(&FunctionResponse::Done), START + window / 2);
+    machine.invocation_completed(step.ticket, Some(&FunctionResponse::Done), START + window / 2);
     assert!(machine.next(START + window).is_none(), "the fourth was read half a window later");
     assert_eq!(machine.next(START + window * 3 / 2).unwrap().records[0].body, 4);
 }
@@ -158,7 +158,7 @@ fn records_that_arrive_while_a_batch_waits_for_its_retry_share_the_next_one() {
     let first_back_off = std::time::Duration::from_secs(1);
     let mut machine = machine(MappingSettings { first_back_off, ..partial(10) }, [1]);
     let step = machine.next(START).unwrap();
-    machine.answer(step.ticket, None, START);
+    machine.invocation_completed(step.ticket, None, START);
     for place in [2, 3] {
         machine.receive("a", [entry(place)], START);
         assert!(machine.next(START).is_none());
@@ -166,7 +166,7 @@ fn records_that_arrive_while_a_batch_waits_for_its_retry_share_the_next_one() {
     let mut batches = Vec::new();
     while let Some(step) = machine.next(START + first_back_off) {
         batches.push(step.records.iter().map(|entry| entry.body).collect::<Vec<_>>());
-        machine.answer(step.ticket, Some(&FunctionResponse::Done), START + first_back_off);
+        machine.invocation_completed(step.ticket, Some(&FunctionResponse::Done), START + first_back_off);
     }
     assert_eq!(batches, [vec![1], vec![2, 3]]);
 }
@@ -214,7 +214,7 @@ fn a_failing_record_is_retried_until_it_is_too_old() {
             break (reason, step.invocations);
         }
         invocations += 1;
-        machine.answer(step.ticket, None, now);
+        machine.invocation_completed(step.ticket, None, now);
     };
     assert_eq!((last, invocations), ((DiscardReason::RecordAgeExceeded, 3), 3));
     assert!(machine.is_idle());
@@ -224,7 +224,7 @@ fn a_failing_record_is_retried_until_it_is_too_old() {
 fn a_discarded_batch_is_settled_only_when_it_is_recorded() {
     let mut machine = machine(MappingSettings { max_retries: Some(0), ..partial(1) }, 1..=2);
     let step = machine.next(START).unwrap();
-    machine.answer(step.ticket, None, START);
+    machine.invocation_completed(step.ticket, None, START);
     let step = machine.next(START).unwrap();
     assert_eq!(step.work, ActionKind::Discard(DiscardReason::RetryAttemptsExhausted));
     assert!(machine.discard_completed(step.ticket, false, START));
@@ -243,7 +243,7 @@ fn lanes_run_side_by_side_and_checkpoint_separately() {
     let (even, odd) = (machine.next(START).unwrap(), machine.next(START).unwrap());
     assert!(machine.next(START).is_none());
     assert_eq!(even.records.iter().map(|entry| entry.body).collect::<Vec<_>>(), [1, 3]);
-    machine.answer(odd.ticket, Some(&FunctionResponse::Done), START);
+    machine.invocation_completed(odd.ticket, Some(&FunctionResponse::Done), START);
     assert_eq!(machine.checkpoints()["a"].lanes, [None, Some(number(4))]);
 
     let mut restarted = MappingState::new(MappingSettings { lanes: 2, ..partial(10) });

@@ -85,7 +85,7 @@ impl EngineFront {
     }
 
     /// Handles a request.
-    pub(super) async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    pub(super) async fn respond(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         if request.uri().path().starts_with(lambda::PATH_PREFIX)
             && let Some(lambda) = self.signals.lambda.get()
         {
@@ -98,7 +98,7 @@ impl EngineFront {
             let operation = operation.to_owned();
             self.own(request, |database, body| {
                 let by_name = TableArns::from_request(body).map(|(body, _)| body);
-                Ok(streams::answer(database, &operation, by_name.as_deref().unwrap_or(body))?)
+                Ok(streams::respond(database, &operation, by_name.as_deref().unwrap_or(body))?)
             })
             .await
         } else {

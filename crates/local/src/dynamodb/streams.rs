@@ -60,7 +60,7 @@ impl TableStream {
 }
 
 /// Runs an operation on streams.
-pub(super) fn answer(database: &Database, operation: &str, body: &[u8]) -> Result<Value, DynoxideError> {
+pub(super) fn respond(database: &Database, operation: &str, body: &[u8]) -> Result<Value, DynoxideError> {
     match operation {
         "ListStreams" => list(database, body),
         "DescribeStream" => describe(database, body),
