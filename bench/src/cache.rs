@@ -63,11 +63,11 @@ async fn hits(binaries: &Path, endpoint: &str, cache: &str) -> Result<(), BenchE
         let before = function.cpu()?;
         for _ in 0..HITS / PARTS {
             let sent = Instant::now();
-            let answer: serde_json::Value = serde_json::from_slice(&function.invoke(event.clone()).await?)?;
+            let response: serde_json::Value = serde_json::from_slice(&function.invoke(event.clone()).await?)?;
             took.push(micros(sent.elapsed()));
             // A miss among the calls would make the result wrong.
-            if !answer["body"].as_str().is_some_and(|body| body.contains(r#""source":"cache""#)) {
-                return Err(format!("no hit: {answer}").into());
+            if !response["body"].as_str().is_some_and(|body| body.contains(r#""source":"cache""#)) {
+                return Err(format!("no hit: {response}").into());
             }
         }
         parts.push(micros(function.cpu()?.saturating_sub(before)) / count(HITS / PARTS));

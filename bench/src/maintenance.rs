@@ -137,10 +137,10 @@ async fn run(maintenance: &MaintenanceHandler, order: serde_json::Value) -> Resu
     let payload = RawValue::from_string(order.to_string())?;
     let (now, started) = (Clock::system().now(), Instant::now());
     let invocation = Invocation::new(now, started, Duration::from_mins(15), "bench".to_owned());
-    let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
+    let response = Box::pin(maintenance.handle(&payload, &invocation)).await?;
     let (seen, done) =
-        (answer.progress.get("source.items"), answer.progress.sum(".equal") + answer.progress.sum(".written"));
-    if answer.done && seen > 0 && seen == done { Ok(()) } else { Err(format!("{}", answer.progress).into()) }
+        (response.progress.get("source.items"), response.progress.sum(".equal") + response.progress.sum(".written"));
+    if response.done && seen > 0 && seen == done { Ok(()) } else { Err(format!("{}", response.progress).into()) }
 }
 
 async fn create(client: &Client, table: &str) -> Result<(), BenchError> {

@@ -67,7 +67,7 @@ impl FunctionProcess {
     /// Invokes the function once; fails unless the invocation succeeds.
     pub(crate) async fn invoke(&mut self, event: Bytes) -> Result<Bytes, BenchError> {
         tokio::select! {
-            answer = self.api.invoke(event) => Ok(answer?),
+            response = self.api.invoke(event) => Ok(response?),
             ended = self.child.wait() => Err(format!("the function ended: {}", ended?).into()),
         }
     }

@@ -179,9 +179,9 @@ pub(crate) async fn requests(binaries: &Path, endpoint: &str) -> Result<(), Benc
     ] {
         let event = Bytes::from(event);
         let mut function = FunctionProcess::start(&binary, endpoint).await?;
-        let answer: serde_json::Value = serde_json::from_slice(&function.invoke(event.clone()).await?)?;
-        if answer["statusCode"] != status {
-            return Err(format!("{label} answered {answer}, not {status}").into());
+        let response: serde_json::Value = serde_json::from_slice(&function.invoke(event.clone()).await?)?;
+        if response["statusCode"] != status {
+            return Err(format!("{label} answered {response}, not {status}").into());
         }
         let (mut parts, mut took) = (Vec::new(), Vec::new());
         for _ in 0..PARTS {
@@ -220,11 +220,11 @@ fn rounds(size: usize) -> usize {
 }
 
 /// Fails if the function did not process the complete batch, which would make the result wrong.
-fn acknowledged(answer: &Bytes) -> Result<(), BenchError> {
-    let answer: serde_json::Value = serde_json::from_slice(answer)?;
-    match answer["batchItemFailures"].as_array() {
+fn acknowledged(response: &Bytes) -> Result<(), BenchError> {
+    let response: serde_json::Value = serde_json::from_slice(response)?;
+    match response["batchItemFailures"].as_array() {
         Some(failures) if failures.is_empty() => Ok(()),
-        _ => Err(format!("the batch was answered with {answer}").into()),
+        _ => Err(format!("the batch was answered with {response}").into()),
     }
 }
 
@@ -239,7 +239,7 @@ async fn starts(binary: &Path, endpoint: &str, event: Bytes) -> Result<(), Bench
     let millis = |time: &Duration| time.as_secs_f64() * 1e3;
     let (median, worst) = (&took[STARTS / 2], &took[STARTS - 1]);
     println!(
-        "  start of the process to the first answer: {:.1} ms (median of {STARTS}; worst {:.1})",
+        "  start of the process to the first response: {:.1} ms (median of {STARTS}; worst {:.1})",
         millis(median),
         millis(worst)
     );

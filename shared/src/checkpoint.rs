@@ -57,7 +57,7 @@ mod tests {
         let numbers: Vec<_> = numbers.iter().map(|number| number.map(str::to_owned)).collect();
         let payload = payload(&numbers);
         let batch = stream::read(&payload).unwrap();
-        batch_response(&batch.records, failing.iter().copied()).map(|answer| answer.identifier().map(str::to_owned))
+        batch_response(&batch.records, failing.iter().copied()).map(|response| response.identifier().map(str::to_owned))
     }
 
     #[test]
@@ -97,8 +97,8 @@ mod tests {
             let payload = payload(&numbers);
             let batch = stream::read(&payload).unwrap();
             match batch_response(&batch.records, failing.iter().copied()) {
-                Ok(answer) => {
-                    let from = numbers.iter().position(|number| number.as_deref() == answer.identifier()).unwrap();
+                Ok(response) => {
+                    let from = numbers.iter().position(|number| number.as_deref() == response.identifier()).unwrap();
                     prop_assert!(failing.iter().all(|index| from <= *index));
                     let first = *failing.iter().min().unwrap();
                     prop_assert!(numbers[from + 1..=first].iter().all(Option::is_none), "no needless redelivery");

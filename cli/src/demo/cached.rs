@@ -30,9 +30,12 @@ pub(super) async fn show(
     let timestamp = state.ada.first().map_or(0, ApiResponse::timestamp);
     let path = format!("/users/ada/{timestamp}");
     let read = async |report: &mut DemoReport| {
-        let answer = browser.send("GET", &path, "", "").await?;
-        report.show(&answer.request, &format!("{} {}, from the {}", answer.status, name(&answer), source(&answer)));
-        Ok::<_, DemoError>(answer)
+        let response = browser.send("GET", &path, "", "").await?;
+        report.show(
+            &response.request,
+            &format!("{} {}, from the {}", response.status, name(&response), source(&response)),
+        );
+        Ok::<_, DemoError>(response)
     };
     let (first, second) = (read(report).await?, read(report).await?);
     report.check("the first read queries the table, the second is served from the cache", {
@@ -49,8 +52,8 @@ pub(super) async fn show(
     stores.rename("ada", timestamp, "Ada Lovelace").await?;
     let started = Instant::now();
     let visible = loop {
-        let answer = browser.send("GET", &path, "", "").await?;
-        if name(&answer) == "Ada Lovelace" || started.elapsed() > GIVES_UP_AFTER {
+        let response = browser.send("GET", &path, "", "").await?;
+        if name(&response) == "Ada Lovelace" || started.elapsed() > GIVES_UP_AFTER {
             break started.elapsed();
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -60,14 +63,14 @@ pub(super) async fn show(
     Ok(())
 }
 
-fn json(answer: &ApiResponse) -> Value {
-    serde_json::from_str(&answer.body).unwrap_or_default()
+fn json(response: &ApiResponse) -> Value {
+    serde_json::from_str(&response.body).unwrap_or_default()
 }
 
-fn name(answer: &ApiResponse) -> String {
-    json(answer)["user"]["name"].as_str().unwrap_or_default().to_owned()
+fn name(response: &ApiResponse) -> String {
+    json(response)["user"]["name"].as_str().unwrap_or_default().to_owned()
 }
 
-fn source(answer: &ApiResponse) -> String {
-    json(answer)["source"].as_str().unwrap_or_default().to_owned()
+fn source(response: &ApiResponse) -> String {
+    json(response)["source"].as_str().unwrap_or_default().to_owned()
 }

@@ -23,9 +23,9 @@ pub(super) async fn show(
     report.heading("Users are searched by attributes that are not keys");
     task_runner.wait_until_drained().await?;
     let get = async |report: &mut DemoReport, path: &str| {
-        let answer = browser.send("GET", path, "", "").await?;
-        report.show(&answer.request, &answer.describe());
-        Ok::<_, DemoError>((answer.status, json(&answer)))
+        let response = browser.send("GET", path, "", "").await?;
+        report.show(&response.request, &response.describe());
+        Ok::<_, DemoError>((response.status, json(&response)))
     };
     let (_, misspelled) = get(report, "/search/users?name_like=ada%20lovelase&fields=user_id,name").await?;
     report.check("a misspelled name finds Ada", ids(&misspelled) == ["ada"]);
@@ -44,7 +44,7 @@ pub(super) async fn show(
     let source = stores.items(&stores.source).await?;
     report.check("the count equals the number of records in the table", counted["records"] == source.len());
     report.check("every response contains as_of", {
-        [&misspelled, &summary, &counted].iter().all(|answer| answer["as_of"].is_string())
+        [&misspelled, &summary, &counted].iter().all(|response| response["as_of"].is_string())
     });
     let found = task_runner.run_task(report, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
     report.check("verify finds every row equal to the table's item", {
@@ -55,11 +55,11 @@ pub(super) async fn show(
     Ok(())
 }
 
-fn json(answer: &ApiResponse) -> Value {
-    serde_json::from_str(&answer.body).unwrap_or_default()
+fn json(response: &ApiResponse) -> Value {
+    serde_json::from_str(&response.body).unwrap_or_default()
 }
 
-fn ids(answer: &Value) -> Vec<&str> {
-    let users = answer["users"].as_array().map_or(&[][..], Vec::as_slice);
+fn ids(response: &Value) -> Vec<&str> {
+    let users = response["users"].as_array().map_or(&[][..], Vec::as_slice);
     users.iter().filter_map(|user| user["user_id"].as_str()).collect()
 }

@@ -60,7 +60,7 @@ pub(super) async fn show(
     });
 
     let ended = json!({"expires_at": Clock::system().now().unix_timestamp() - 1}).to_string();
-    let path = state.alan.first().map(|answer| answer.path("alan")).unwrap_or_default();
+    let path = state.alan.first().map(|response| response.path("alan")).unwrap_or_default();
     browser.send("PATCH", &path, "application/merge-patch+json", &ended).await?;
     stack.run_ttl_sweep().await?;
     wait_until_drained(stack).await?;
@@ -84,9 +84,9 @@ async fn run_request(
     let payload = to_raw_value(&request).map_err(|error| DemoError::Api(error.to_string()))?;
     let (now, minute) = (Clock::system().now(), Duration::from_mins(1));
     let invocation = Invocation::new(now, Instant::now(), minute, "demo".to_owned());
-    let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
-    report.show(&format!("task {request}"), &answer.progress.to_string());
-    Ok(answer.progress)
+    let response = Box::pin(maintenance.handle(&payload, &invocation)).await?;
+    report.show(&format!("task {request}"), &response.progress.to_string());
+    Ok(response.progress)
 }
 
 /// Queries DuckDB, if it is installed, for Alan's rows and for the number of all rows.
@@ -108,8 +108,8 @@ async fn queried(
     let alan = "user_id, name, email, expires_at > 0";
     let said = columns.select(program, alan, "where user_id = 'alan'");
     let counted = columns.select(program, "count(*)", "");
-    for answer in [&said, &counted] {
-        report.show("DuckDB", answer.as_ref().unwrap_or_else(|wrong| wrong));
+    for response in [&said, &counted] {
+        report.show("DuckDB", response.as_ref().unwrap_or_else(|wrong| wrong));
     }
     report.check("DuckDB finds the row in the archive's Parquet files and counts the same number of rows", {
         let said = said.map(|line| line.to_lowercase());

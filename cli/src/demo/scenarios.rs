@@ -22,8 +22,8 @@ impl FinalState {
         answers: &[ApiResponse],
         user_id: &str,
     ) -> Result<Self, InspectError> {
-        for answer in answers {
-            report.show(&answer.request, &answer.describe());
+        for response in answers {
+            report.show(&response.request, &response.describe());
         }
         let timestamp = answers.first().map_or(0, ApiResponse::timestamp);
         Self::read(report, stores, user_id, timestamp).await
@@ -51,7 +51,7 @@ impl FinalState {
 }
 
 fn statuses(answers: &[ApiResponse]) -> Vec<u16> {
-    answers.iter().map(|answer| answer.status).collect()
+    answers.iter().map(|response| response.status).collect()
 }
 
 pub(super) async fn scenario_update(

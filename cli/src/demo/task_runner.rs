@@ -41,9 +41,9 @@ impl<'s> TaskRunner<'s> {
             let now = Clock::system().now();
             let invocation = Invocation::new(now, Instant::now(), TIME, new_uuid(now).to_string());
             let payload = to_raw_value(&state).unwrap_or_default();
-            let answer = Box::pin(self.maintenance.handle(&payload, &invocation)).await?;
-            let TaskResponse { done: true, progress, .. } = answer else {
-                state["cursor"] = serde_json::json!(answer.cursor);
+            let response = Box::pin(self.maintenance.handle(&payload, &invocation)).await?;
+            let TaskResponse { done: true, progress, .. } = response else {
+                state["cursor"] = serde_json::json!(response.cursor);
                 continue;
             };
             report.show(request, &progress.to_string());

@@ -68,7 +68,7 @@ pub fn read(recording: &AccountRecording) -> Result<AccountReading, String> {
     let reading = match root {
         SettingValue::Known(()) => reader.read(),
         SettingValue::Absent => return Err(format!("{} does not exist", recording.target)),
-        // Nothing else can be read before the first answer.
+        // Nothing else can be read before the first response.
         SettingValue::Unresolved(reason) => {
             let missing = book.into_missing();
             return if missing.is_empty() {

@@ -48,9 +48,9 @@ pub trait StreamFunction: Send + Sync {
 ///
 /// # Errors
 /// The function's error, or that of the encoding.
-pub fn encode_response(answer: Result<BatchResponse, impl std::error::Error>) -> Result<String, InvokeError> {
-    let answer = answer.map_err(|fault| InvokeError::from_error(&fault))?;
-    serde_json::to_string(&answer).map_err(|error| InvokeError::from_error(&error))
+pub fn encode_response(response: Result<BatchResponse, impl std::error::Error>) -> Result<String, InvokeError> {
+    let response = response.map_err(|fault| InvokeError::from_error(&fault))?;
+    serde_json::to_string(&response).map_err(|error| InvokeError::from_error(&error))
 }
 
 /// A function behind the Lambda API that `cargo lambda watch` serves.

@@ -46,9 +46,9 @@ impl ShardReader {
         let (mut shards, mut after) = (Vec::new(), None);
         loop {
             let request = self.client.describe_stream().stream_arn(&self.stream_arn);
-            let answer =
+            let response =
                 request.set_exclusive_start_shard_id(after).send().await.map_err(|error| error_chain(&error))?;
-            let Some(stream) = answer.stream_description else { return Ok(shards) };
+            let Some(stream) = response.stream_description else { return Ok(shards) };
             for shard in stream.shards() {
                 if let Some(id) = shard.shard_id() {
                     shards.push((id.into(), shard.parent_shard_id().map(Into::into)));
@@ -72,35 +72,36 @@ impl ShardReader {
         };
         let request = self.client.get_records().shard_iterator(iterator).limit(PAGE);
         // After an error the iterator is not stored again: an expired one must be replaced, and any other can be.
-        let answer = request.send().await.map_err(|error| error_chain(&error))?;
-        let ended = answer.next_shard_iterator.is_none();
-        if let Some(next) = answer.next_shard_iterator {
+        let response = request.send().await.map_err(|error| error_chain(&error))?;
+        let ended = response.next_shard_iterator.is_none();
+        if let Some(next) = response.next_shard_iterator {
             self.iterators.insert(ShardId::clone(shard), next);
         }
-        Ok(ShardPage { records: answer.records.unwrap_or_default(), ended })
+        Ok(ShardPage { records: response.records.unwrap_or_default(), ended })
     }
 
     async fn iterator(&self, shard: &ShardId, after: Option<SequenceNumber>) -> Result<String, String> {
         let request = self.client.get_shard_iterator().stream_arn(&self.stream_arn).shard_id(shard.as_ref());
-        let answer = match after {
+        let response = match after {
             None => {
                 let latest = if self.from_latest { ShardIteratorType::Latest } else { ShardIteratorType::TrimHorizon };
                 request.shard_iterator_type(latest).send().await
             }
             Some(after) => {
                 let kind = ShardIteratorType::AfterSequenceNumber;
-                let answer = request.clone().shard_iterator_type(kind).sequence_number(after.to_string()).send().await;
-                match answer {
+                let response =
+                    request.clone().shard_iterator_type(kind).sequence_number(after.to_string()).send().await;
+                match response {
                     Err(error) if error.as_service_error().is_some_and(is_trimmed) => {
                         tracing::warn!(stream.shard = %shard, stream.position = %after, "unread records were trimmed");
                         request.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await
                     }
-                    answer => answer,
+                    response => response,
                 }
             }
         };
-        let answer = answer.map_err(|error| error_chain(&error))?;
-        answer.shard_iterator.ok_or_else(|| "the stream returned no shard iterator".to_owned())
+        let response = response.map_err(|error| error_chain(&error))?;
+        response.shard_iterator.ok_or_else(|| "the stream returned no shard iterator".to_owned())
     }
 }
 

@@ -324,16 +324,16 @@ impl BatchWriter<'_> {
         for _ in 0..TRIES {
             let unprocessed = requests.len() as u64;
             let written = before + items.len() as u64 - unprocessed;
-            let answer = self.client.batch_write_item().request_items(self.table, requests).send().await;
-            let answer = match answer {
-                Ok(answer) => answer,
+            let response = self.client.batch_write_item().request_items(self.table, requests).send().await;
+            let response = match response {
+                Ok(response) => response,
                 // The message concerns one item, and does not say which.
                 Err(error) if error.code() == Some("ValidationException") => {
                     return self.write_one_by_one(items, before).await;
                 }
                 Err(error) => return Err(self.failed(error_chain(&error), written)),
             };
-            let left = answer.unprocessed_items.and_then(|mut left| left.remove(self.table)).unwrap_or_default();
+            let left = response.unprocessed_items.and_then(|mut left| left.remove(self.table)).unwrap_or_default();
             if left.is_empty() {
                 return Ok(());
             }

@@ -199,9 +199,9 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = http.request(request.body(s3s::Body::from(body.to_owned())).unwrap()).await.unwrap();
-        let status = answer.status().as_u16();
-        let bytes = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+        let response = http.request(request.body(s3s::Body::from(body.to_owned())).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let code = text.split("<Code>").nth(1).and_then(|rest| rest.split("</Code>").next()).unwrap_or_default();
         (status, code.to_owned(), text)
@@ -533,8 +533,8 @@ mod tests {
         let lasting = PresigningConfig::expires_in(Duration::from_mins(1)).unwrap();
         let url = client.get_object().bucket("users-archive").key("k").presigned(lasting).await.unwrap();
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http::<s3s::Body>();
-        let answer = http.get(url.uri().parse().unwrap()).await.unwrap();
-        assert_eq!(answer.status(), 200);
+        let response = http.get(url.uri().parse().unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
         let old = "/users-archive/k?AWSAccessKeyId=any&Signature=a%2Bb%3D&Expires=1&response-content-type=text%2Fcsv";
         assert_eq!(raw(&engine, "GET", old, &[], "").await, (200, String::new(), "rows".to_owned()));
         assert_eq!(raw(&engine, "PUT", &old.replace("&response-content-type=text%2Fcsv", ""), &[], "new").await.0, 200);

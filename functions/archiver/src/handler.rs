@@ -131,11 +131,11 @@ impl ArchiverHandler {
         .await;
         let unarchived = written.unconfirmed.iter().flat_map(|object| &object.records);
         let failing: BTreeSet<usize> = unarchived.chain(&quarantined.failing).copied().collect();
-        let answer = checkpoint::batch_response(records, failing.iter().copied());
+        let response = checkpoint::batch_response(records, failing.iter().copied());
         metric::QUARANTINED.increment([], quarantined.quarantined);
         metric::PARTIAL_BATCH_FAILURES.increment([], u64::from(!failing.is_empty()));
-        report(&invocation.request_id, records.len(), skipped, &written, &quarantined, failing.len(), &answer);
-        Ok(answer?)
+        report(&invocation.request_id, records.len(), skipped, &written, &quarantined, failing.len(), &response);
+        Ok(response?)
     }
 
     /// Quarantines the records that can never be archived, until the deadline.
@@ -182,7 +182,7 @@ fn report(
     written: &WriteOutcome,
     quarantined: &QuarantineOutcome,
     failing: usize,
-    answer: &Result<BatchResponse, MissingSequenceNumberError>,
+    response: &Result<BatchResponse, MissingSequenceNumberError>,
 ) {
     let totals = written.totals;
     if failing == 0 {
@@ -210,8 +210,8 @@ fn report(
         batch.quarantined = quarantined.quarantined,
         batch.quarantine_failed = quarantined.failing.len(),
         batch.failed = failing,
-        batch.retry_from_sequence = answer.as_ref().ok().and_then(BatchResponse::identifier),
-        batch.retry_all = answer.is_err(),
+        batch.retry_from_sequence = response.as_ref().ok().and_then(BatchResponse::identifier),
+        batch.retry_all = response.is_err(),
         error = error.unwrap_or_else(|| "the deadline has passed".to_owned()),
         "batch not fully processed"
     );

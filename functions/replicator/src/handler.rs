@@ -305,10 +305,10 @@ impl ReplicatorHandler {
         let quarantine_outcome = quarantine_outcome.and(self.quarantine_records(&records, &poison, invocation).await);
 
         let failed: BTreeSet<usize> = lacking.union(&quarantine_outcome.failing).copied().collect();
-        let answer = checkpoint::batch_response(&records, failed.iter().copied());
-        let (retry_from, retry_all) = (answer.as_ref().ok().and_then(BatchResponse::identifier), answer.is_err());
+        let response = checkpoint::batch_response(&records, failed.iter().copied());
+        let (retry_from, retry_all) = (response.as_ref().ok().and_then(BatchResponse::identifier), response.is_err());
         let is_redelivered = retry_all || retry_from.is_some();
-        match answer.as_ref().map(BatchResponse::identifier) {
+        match response.as_ref().map(BatchResponse::identifier) {
             Ok(None) => self.confirmed().acknowledge(&changes),
             // Records below that position are not redelivered.
             Ok(Some(position)) => {
@@ -346,7 +346,7 @@ impl ReplicatorHandler {
                 "batch not fully processed"
             );
         }
-        Ok(answer?)
+        Ok(response?)
     }
 
     fn confirmed(&self) -> MutexGuard<'_, ConfirmedChanges> {

@@ -138,7 +138,7 @@ mod tests {
             let reader = reader_share(time);
             let writer = time.saturating_sub(reader).min(QUERY_TIMEOUT);
             assert!(reader + writer <= time && reader <= QUERY_TIMEOUT, "{millis}");
-            assert!(writer >= time * 2 / 5 || writer == QUERY_TIMEOUT, "{millis}: the writer has time to answer");
+            assert!(writer >= time * 2 / 5 || writer == QUERY_TIMEOUT, "{millis}: the writer has time to respond");
         }
         let usual = Duration::from_secs(9);
         assert_eq!(

@@ -251,12 +251,12 @@ impl CacheConnection {
 
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
         let call = self.in_flight();
-        let answer = match &self.link {
+        let response = match &self.link {
             CacheTransport::Single(connection) => command.query_async(&mut connection.clone()).await,
             CacheTransport::Cluster(connection) => command.query_async(&mut (**connection).clone()).await,
         };
         call.end();
-        answer.map_err(|error: RedisError| self.failed(&error))
+        response.map_err(|error: RedisError| self.failed(&error))
     }
 
     fn failed(&self, error: &RedisError) -> CacheError {

@@ -46,10 +46,10 @@ impl UserTable {
             let requested = left.len();
             let wanted = KeysAndAttributes::builder().consistent_read(true).set_keys(Some(left)).build();
             let request = self.client.batch_get_item().request_items(&*self.name, wanted.map_err(TableError::refused)?);
-            let answer = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
-            let answer = answer.map_err(TableError::from_sdk)?;
-            self.meter.add(answer.consumed_capacity());
-            let items = answer.responses.and_then(|mut tables| tables.remove(&*self.name)).unwrap_or_default();
+            let response = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+            let response = response.map_err(TableError::from_sdk)?;
+            self.meter.add(response.consumed_capacity());
+            let items = response.responses.and_then(|mut tables| tables.remove(&*self.name)).unwrap_or_default();
             for item in items.into_iter().filter(|item| item::is_live(item, now)) {
                 let key = key(&item);
                 match (item::decode(item, now), key) {
@@ -59,7 +59,7 @@ impl UserTable {
                     (Err(corrupt), None) => return Err(corrupt.into()),
                 }
             }
-            let unprocessed = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&*self.name));
+            let unprocessed = response.unprocessed_keys.and_then(|mut tables| tables.remove(&*self.name));
             left = unprocessed.map(|table| table.keys).unwrap_or_default();
             // The table processed none of the keys, so it is throttled. No wait is needed after a full response.
             if left.len() == requested && call + 1 < CALLS {

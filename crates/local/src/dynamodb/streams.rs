@@ -77,17 +77,17 @@ fn list(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
         let label = stream.table.stream_label.unwrap_or_default();
         request.exclusive_start_stream_arn = Some(streams::stream_arn(&stream.table.table_name, &label));
     }
-    let mut answer = value(&database.list_streams(request)?)?;
-    relabel(&mut answer);
-    Ok(answer)
+    let mut response = value(&database.list_streams(request)?)?;
+    relabel(&mut response);
+    Ok(response)
 }
 
 fn describe(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
     let request: dynoxide::actions::describe_stream::DescribeStreamRequest = parse(body)?;
     let (stream, start) =
         (TableStream::named(database, &request.stream_arn)?, request.exclusive_start_shard_id.clone());
-    let mut answer = value(&database.describe_stream(request)?)?;
-    let description = &mut answer["StreamDescription"];
+    let mut response = value(&database.describe_stream(request)?)?;
+    let description = &mut response["StreamDescription"];
     description["StreamLabel"] = json!(stream.label);
     description["KeySchema"] = serde_json::from_str(&stream.table.key_schema).map_err(|error| internal(&error))?;
     let shard = stream.shard();
@@ -100,7 +100,7 @@ fn describe(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
         let first = if first.is_null() { json!(FIRST) } else { first };
         described["SequenceNumberRange"] = json!({"StartingSequenceNumber": first});
     }
-    Ok(answer)
+    Ok(response)
 }
 
 fn iterate(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
@@ -112,9 +112,9 @@ fn iterate(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
         return Err(DynoxideError::ResourceNotFoundException(reason));
     }
     request.shard_id = streams::shard_id(&stream.table.table_name);
-    let mut answer = value(&database.get_shard_iterator(request)?)?;
-    wrap(&mut answer["ShardIterator"], &stream.arn);
-    Ok(answer)
+    let mut response = value(&database.get_shard_iterator(request)?)?;
+    wrap(&mut response["ShardIterator"], &stream.arn);
+    Ok(response)
 }
 
 fn read(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
@@ -123,15 +123,15 @@ fn read(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
     let (arn, iterator) = request.shard_iterator.split_once(OF_STREAM).ok_or_else(wrong)?;
     let stream = TableStream::named(database, arn)?;
     request.shard_iterator = iterator.into();
-    let mut answer = value(&database.get_records(request)?)?;
-    wrap(&mut answer["NextShardIterator"], &stream.arn);
-    for record in answer["Records"].as_array_mut().into_iter().flatten() {
+    let mut response = value(&database.get_records(request)?)?;
+    wrap(&mut response["NextShardIterator"], &stream.arn);
+    for record in response["Records"].as_array_mut().into_iter().flatten() {
         // The engine uses the member names of Lambda's events; those of DynamoDB Streams are capitalized.
         if let Some(identity) = record.get_mut("userIdentity") {
             *identity = json!({"Type": identity["type"].take(), "PrincipalId": identity["principalId"].take()});
         }
     }
-    Ok(answer)
+    Ok(response)
 }
 
 fn wrap(iterator: &mut Value, arn: &str) {
@@ -141,8 +141,8 @@ fn wrap(iterator: &mut Value, arn: &str) {
 }
 
 /// Rewrites stream labels, alone and within ARNs, to AWS's format in any part of a response about tables or streams.
-pub(super) fn relabel(answer: &mut Value) {
-    match answer {
+pub(super) fn relabel(response: &mut Value) {
+    match response {
         Value::Object(members) => {
             for (name, member) in members {
                 match (name.as_str(), member.as_str()) {
@@ -180,8 +180,8 @@ fn parse<R: DeserializeOwned>(body: &[u8]) -> Result<R, DynoxideError> {
         .map_err(|error| DynoxideError::ValidationException(format!("malformed request: {error}")))
 }
 
-fn value(answer: &impl serde::Serialize) -> Result<Value, DynoxideError> {
-    serde_json::to_value(answer).map_err(|error| internal(&error))
+fn value(response: &impl serde::Serialize) -> Result<Value, DynoxideError> {
+    serde_json::to_value(response).map_err(|error| internal(&error))
 }
 
 fn internal(error: &serde_json::Error) -> DynoxideError {
@@ -206,14 +206,14 @@ mod tests {
 
     #[test]
     fn labels_are_rewritten_wherever_they_stand_and_nothing_else_is() {
-        let mut answer = json!({"Table": {
+        let mut response = json!({"Table": {
             "LatestStreamLabel": "1700000000.123456789",
             "LatestStreamArn": "arn:aws:dynamodb:r:0:table/T/stream/1700000000.123456789",
             "TableArn": "arn:aws:dynamodb:r:0:table/T",
             "TableName": "1700000000.123456789",
             "Items": [{"StreamLabel": "1700000000.000000001"}],
         }});
-        relabel(&mut answer);
+        relabel(&mut response);
         let expected = json!({"Table": {
             "LatestStreamLabel": "2023-11-14T22:13:20.123",
             "LatestStreamArn": "arn:aws:dynamodb:r:0:table/T/stream/2023-11-14T22:13:20.123",
@@ -221,6 +221,6 @@ mod tests {
             "TableName": "1700000000.123456789",
             "Items": [{"StreamLabel": "2023-11-14T22:13:20.000"}],
         }});
-        assert_eq!(answer, expected);
+        assert_eq!(response, expected);
     }
 }

@@ -243,7 +243,7 @@ impl FunctionWiring<'_> {
     ) -> Result<MappingConfig, StartError> {
         let name = format!("{}-{}", function.name, mapping.name);
         let described = clients::dynamodb(self.dynamodb).describe_table().table_name(&mapping.table).send().await;
-        let stream_arn = described.ok().and_then(|answer| answer.table?.latest_stream_arn);
+        let stream_arn = described.ok().and_then(|response| response.table?.latest_stream_arn);
         let stream_arn = stream_arn.ok_or_else(|| {
             self.unrunnable(format!("mapping {} reads table {}, which has no stream", mapping.name, mapping.table))
         })?;

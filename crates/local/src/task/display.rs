@@ -37,16 +37,16 @@ impl ProgressDisplay {
         Self { segments, bar, so_far: Mutex::new(BTreeMap::new()) }
     }
 
-    pub(super) fn report(&self, answer: &TaskResponse) {
+    pub(super) fn report(&self, response: &TaskResponse) {
         if self.bar.is_hidden() {
-            let state = if answer.done { "done" } else { "continues" };
-            let progress = answer.progress.to_string();
+            let state = if response.done { "done" } else { "continues" };
+            let progress = response.progress.to_string();
             let counts = if progress.is_empty() { "no counts" } else { &progress };
-            eprintln!("segment {} of {} {state}: {counts}", answer.segment, answer.segments);
+            eprintln!("segment {} of {} {state}: {counts}", response.segment, response.segments);
             return;
         }
         let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
-        so_far.insert(answer.segment, (answer.progress.clone(), answer.done));
+        so_far.insert(response.segment, (response.progress.clone(), response.done));
         let mut sum = TaskProgress::default();
         so_far.values().for_each(|(progress, _)| sum.add(progress));
         let done = so_far.values().filter(|(_, done)| *done).count();
