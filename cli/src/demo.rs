@@ -102,22 +102,22 @@ pub async fn run(options: StackOptions, duckdb: &DuckDb) -> Result<bool, DemoErr
 async fn shown(stack: &LocalStack, duckdb: &DuckDb, started: Instant) -> Result<DemoReport, DemoError> {
     let stores = StoreInspector::new(stack)?;
     let browser = ApiClient::new(stack.api_url());
-    let told = act(stack, &stores, &browser, started).await?;
+    let state = act(stack, &stores, &browser, started).await?;
     wait_until_drained(stack).await?;
     let mut page = DemoReport::new();
-    scenarios::scenario_update(&mut page, &stores, &told).await?;
-    scenarios::scenario_patch(&mut page, &stores, &told).await?;
-    scenarios::scenario_delete(&mut page, &stores, &told).await?;
-    scenarios::scenario_expiry(&mut page, &stores, &told).await?;
-    restore_scenario::show(&mut page, stack, &stores, &browser, &told, duckdb).await?;
-    scenarios::poison(&mut page, &stores, &told).await?;
+    scenarios::scenario_update(&mut page, &stores, &state).await?;
+    scenarios::scenario_patch(&mut page, &stores, &state).await?;
+    scenarios::scenario_delete(&mut page, &stores, &state).await?;
+    scenarios::scenario_expiry(&mut page, &stores, &state).await?;
+    restore_scenario::show(&mut page, stack, &stores, &browser, &state, duckdb).await?;
+    scenarios::poison(&mut page, &stores, &state).await?;
     let operator = TaskRunner::new(stack)?;
-    recovery_scenarios::scenario_redrive(&mut page, &stores, &operator, &told).await?;
+    recovery_scenarios::scenario_redrive(&mut page, &stores, &operator, &state).await?;
     recovery_scenarios::scenario_backfill(&mut page, &stores, &operator).await?;
-    recovery_scenarios::scenario_stale_redrive(&mut page, &stores, &operator, &told).await?;
+    recovery_scenarios::scenario_stale_redrive(&mut page, &stores, &operator, &state).await?;
     relational::show(&mut page, stack, &stores, &browser, &operator).await?;
-    cached::show(&mut page, stack, &stores, &browser, &told).await?;
-    scenarios::scenario_stats(&mut page, &browser, &told).await?;
+    cached::show(&mut page, stack, &stores, &browser, &state).await?;
+    scenarios::scenario_stats(&mut page, &browser, &state).await?;
     Ok(page)
 }
 

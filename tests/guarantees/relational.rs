@@ -23,7 +23,7 @@ use crate::table_shape::ORDERS;
 async fn held(replica: &dyn Replica, users: &[&str]) -> BTreeMap<String, ReplicaItem> {
     let key = |user: &&str| format!(r#"{{"timestamp":{{"N":"1"}},"user_id":{{"S":"{user}"}}}}"#);
     let keys: Vec<_> = users.iter().map(|user| CanonicalKey::parse(&key(user)).unwrap()).collect();
-    let found = replica.read(&keys).await.unwrap().held;
+    let found = replica.read(&keys).await.unwrap().items;
     users.iter().zip(found).filter_map(|(user, held)| Some(((*user).to_owned(), held?))).collect()
 }
 

@@ -19,7 +19,7 @@ fn with(user_id: &str, name: &str, value: Value) -> String {
 
 async fn item(store: &RelationalStore, user_id: &str) -> RawItem {
     let key = CanonicalKey::parse(&json!({"user_id": {"S": user_id}, "timestamp": {"N": "1"}}).to_string()).unwrap();
-    store.sink.read(&[key]).await.unwrap().held[0].as_ref().unwrap().item().unwrap().clone()
+    store.sink.read(&[key]).await.unwrap().items[0].as_ref().unwrap().item().unwrap().clone()
 }
 
 #[tokio::test]

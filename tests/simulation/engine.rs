@@ -196,7 +196,7 @@ impl SimStage for SimEngines {
 
     async fn held(&self, sink: usize) -> MemoryItems {
         if let Some(replica) = self.relational(sink) {
-            return replica.scan(ScanSegment::WHOLE, None).await.unwrap().held.into_iter().collect();
+            return replica.scan(ScanSegment::WHOLE, None).await.unwrap().items.into_iter().collect();
         }
         let names = self.table().key_names();
         let items = self.items(REPLICAS[sink]).await.into_iter().map(RawItem::new);

@@ -184,7 +184,7 @@ impl Replica for MemoryReplica {
                 keys.iter().map(|key| items.get(key).cloned()).collect()
             };
             let held = self.injector.pass(self.place, false, effect).await.map_err(|trouble| self.unread(trouble))?;
-            Ok(ReplicaReadOutput { held, units: 1.0 })
+            Ok(ReplicaReadOutput { items: held, units: 1.0 })
         }
         .boxed()
     }
@@ -210,7 +210,7 @@ impl Replica for MemoryReplica {
             } else {
                 None
             };
-            Ok(ReplicaPage { held, next, units: 1.0 })
+            Ok(ReplicaPage { items: held, next, units: 1.0 })
         }
         .boxed()
     }

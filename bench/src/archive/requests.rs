@@ -29,8 +29,8 @@ impl RequestCounter {
 
 impl fmt::Display for RequestCounter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        write!(f, "{} PUT, COPY and LIST, {} GET and HEAD", told(&self.0.writes), told(&self.0.reads))
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        write!(f, "{} PUT, COPY and LIST, {} GET and HEAD", count(&self.0.writes), count(&self.0.reads))
     }
 }
 

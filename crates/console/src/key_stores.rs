@@ -201,7 +201,7 @@ pub(crate) async fn read(
 /// Reads what a replica stores under a key.
 async fn replica_state(replica: &dyn Replica, keys: &[CanonicalKey]) -> Result<Option<ReplicaItem>, String> {
     let read = within(&format!("the replica {}", replica.name()), replica.read(keys)).await?;
-    Ok(read.map_err(|error| error.to_string())?.held.pop().flatten())
+    Ok(read.map_err(|error| error.to_string())?.items.pop().flatten())
 }
 
 /// Awaits the read of a store for at most [`STORE_WITHIN`].

@@ -131,7 +131,7 @@ pub(crate) async fn compare(maintenance: &MaintenanceHandler) -> Result<VerifyRo
     let keys: Vec<CanonicalKey> = items.iter().map(|(key, _)| key.clone()).collect();
     let mut round = VerifyRound { compared: items.len(), is_cut, differences: RoundDifferences::new() };
     for replica in &maintenance.replicas {
-        let held = replica.read(&keys).await.map_err(|error| error.to_string())?.held;
+        let held = replica.read(&keys).await.map_err(|error| error.to_string())?.items;
         for ((key, item), stored) in items.iter().zip(held) {
             match stored.as_ref().and_then(|stored| stored.item()) {
                 None => round.add(&**replica, key, DifferenceKind::Missing),
@@ -153,9 +153,9 @@ async fn add_extra_items(
     let (mut seen, mut after) = (0, None);
     while seen < ITEMS {
         let page = replica.scan(ScanSegment::WHOLE, after.as_ref()).await.map_err(|error| error.to_string())?;
-        seen += page.held.len();
+        seen += page.items.len();
         let live: Vec<CanonicalKey> =
-            page.held.into_iter().filter(|(_, stored)| stored.item().is_some()).map(|(key, _)| key).collect();
+            page.items.into_iter().filter(|(_, stored)| stored.item().is_some()).map(|(key, _)| key).collect();
         let found = maintenance.source.read(&live).await.map_err(|error| error.to_string())?.items;
         for (key, _) in live.iter().zip(found).filter(|(_, item)| item.is_none()) {
             round.add(replica, key, DifferenceKind::Extra);

@@ -240,10 +240,14 @@ impl<R: Clone> MappingState<R> {
         self.complete(ticket, |lane, settings| lane.discard_completed(settings, ticket, done, now))
     }
 
-    fn complete(&mut self, ticket: ActionId, tell: impl FnOnce(&mut ShardLane<R>, &MappingSettings) -> bool) -> bool {
+    fn complete(
+        &mut self,
+        ticket: ActionId,
+        complete: impl FnOnce(&mut ShardLane<R>, &MappingSettings) -> bool,
+    ) -> bool {
         let Some((shard, lane)) = self.in_flight.get(&ticket) else { return false };
         let lane = self.shards.get_mut(shard).and_then(|shard| shard.lanes.get_mut(*lane));
-        let landed = lane.is_some_and(|lane| tell(lane, &self.settings));
+        let landed = lane.is_some_and(|lane| complete(lane, &self.settings));
         if landed {
             self.in_flight.remove(&ticket);
         }

@@ -105,7 +105,7 @@ fn render_problem(problem: &Problem, request_id: &str, response: &mut Response) 
     if let Problem::InsufficientScope { scope, scopes } = problem {
         headers.extend(insufficient(*scope, scopes).map(|challenge| (WWW_AUTHENTICATE, challenge)));
     }
-    let told = match problem {
+    let header = match problem {
         Problem::MethodNotAllowed { allow } => (ALLOW, *allow),
         Problem::UnsupportedMediaType { expected: MERGE_PATCH } => (ACCEPT_PATCH, MERGE_PATCH),
         Problem::UnsupportedContentEncoding => (ACCEPT_ENCODING, "identity"),
@@ -116,7 +116,7 @@ fn render_problem(problem: &Problem, request_id: &str, response: &mut Response) 
         Problem::Unauthenticated { .. } => (WWW_AUTHENTICATE, "Bearer"),
         _ => return,
     };
-    headers.insert(told.0, HeaderValue::from_static(told.1));
+    headers.insert(header.0, HeaderValue::from_static(header.1));
 }
 
 /// Returns the challenge of RFC 6750, section 3. A scope prefix contains only characters that are allowed in a quoted

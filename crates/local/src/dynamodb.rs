@@ -103,7 +103,7 @@ pub struct DynamoDbEngine {
     /// The task that runs the proxy and the engine's own server behind it.
     server: JoinHandle<()>,
     /// The lock of the data folder, held until the database is closed.
-    held: Option<std::fs::File>,
+    lock_file: Option<std::fs::File>,
 }
 
 impl DynamoDbEngine {
@@ -119,7 +119,7 @@ impl DynamoDbEngine {
             Some(folder) => file::open(&folder).map(|(database, second, lock)| (database, second, Some(lock))),
             None => file::memory().map(|(database, second)| (database, second, None)),
         });
-        let (database, second, held) =
+        let (database, second, lock_file) =
             opened.await.map_err(|panic| DynamoDbEngineError::Engine(panic.to_string()))??;
         let behind = TcpListener::bind("127.0.0.1:0").await.map_err(DynamoDbEngineError::Listener)?;
         let engine = behind.local_addr().map_err(DynamoDbEngineError::Listener)?;
@@ -144,7 +144,7 @@ impl DynamoDbEngine {
             }
         });
         let second = Arc::new(Mutex::new(second));
-        Ok(Self { endpoint: format!("http://{address}"), database, second, signals, stop, server, held })
+        Ok(Self { endpoint: format!("http://{address}"), database, second, signals, stop, server, lock_file })
     }
 
     /// Returns the URL that SDKs use as their DynamoDB (and streams) endpoint.
@@ -199,7 +199,7 @@ impl DynamoDbEngine {
 
     /// Stops serving, waits for requests in progress, and closes the database.
     pub async fn stop(self) {
-        let Self { database, second, stop, mut server, held, .. } = self;
+        let Self { database, second, stop, mut server, lock_file, .. } = self;
         // The server may already have ended: there is nothing to stop then.
         let _ = stop.send(());
         if tokio::time::timeout(STOP_WITHIN, &mut server).await.is_err() {
@@ -207,7 +207,7 @@ impl DynamoDbEngine {
             let _ = server.await;
         }
         drop((database, second));
-        drop(held);
+        drop(lock_file);
     }
 }
 

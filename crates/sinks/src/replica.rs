@@ -82,7 +82,7 @@ pub struct ReplicaReadError {
 #[derive(Debug, Default)]
 pub struct ReplicaReadOutput {
     /// One entry for each key, in the order of the keys.
-    pub held: Vec<Option<ReplicaItem>>,
+    pub items: Vec<Option<ReplicaItem>>,
     /// The consumed read capacity units.
     pub units: f64,
 }
@@ -91,7 +91,7 @@ pub struct ReplicaReadOutput {
 #[derive(Debug, Default)]
 pub struct ReplicaPage {
     /// Items and tombstones, each with its key.
-    pub held: Vec<(CanonicalKey, ReplicaItem)>,
+    pub items: Vec<(CanonicalKey, ReplicaItem)>,
     /// The key after which to continue; `None` on the last page.
     pub next: Option<CanonicalKey>,
     /// The consumed read capacity units.

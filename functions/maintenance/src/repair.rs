@@ -108,7 +108,7 @@ async fn carry_out(
         }
         let keys: Vec<CanonicalKey> = open.iter().map(|place| stale[*place].key.clone()).collect();
         let label = source.stream().await?.label;
-        let held = replica.read(&keys).await?.held;
+        let held = replica.read(&keys).await?.items;
         let (items, _) = source.read(&keys).await?;
 
         let expected: Vec<ExpectedItem> = keys

@@ -38,7 +38,7 @@ async fn a_key_of_any_schema_is_the_key_of_its_row() {
     let outcome = apply_within(&store.sink, &event_of(&records), Duration::from_secs(30)).await;
     assert_eq!(outcome.applied, keys.len(), "{outcome:?}");
     let canonical: Vec<CanonicalKey> = keys.iter().map(|key| CanonicalKey::parse(&key.to_string()).unwrap()).collect();
-    let read = store.sink.read(&canonical).await.unwrap().held;
+    let read = store.sink.read(&canonical).await.unwrap().items;
     for (key, held) in keys.iter().zip(&read) {
         let held = held.as_ref().unwrap();
         assert!(held.item().is_some() && !held.columns_differ, "{key}");
@@ -47,7 +47,7 @@ async fn a_key_of_any_schema_is_the_key_of_its_row() {
     for segment in 0..3 {
         let page = store.sink.scan(ScanSegment { segment, total_segments: 3 }, None).await.unwrap();
         assert_eq!(page.next, None);
-        scanned.extend(page.held.into_iter().map(|(key, _)| key));
+        scanned.extend(page.items.into_iter().map(|(key, _)| key));
     }
     assert_eq!(scanned, canonical.into_iter().collect());
 }
@@ -63,7 +63,7 @@ async fn a_scan_continues_after_its_last_key() {
         let segment = ScanSegment { segment: 0, total_segments: 1 };
         let page = store.sink.scan(segment, after.as_ref()).await.unwrap();
         pages += 1;
-        for (key, _) in page.held {
+        for (key, _) in page.items {
             assert!(found.insert(key), "no key comes twice");
         }
         match page.next {

@@ -101,9 +101,9 @@ async fn the_view_leaves_tombstones_out_and_its_reader_reads_nothing_else() {
 
 async fn differs(store: &TableStore, sink: &millrace_sinks::postgres::PostgresSink) -> Vec<bool> {
     let key = CanonicalKey::parse(r#"{"timestamp":{"N":"1"},"user_id":{"S":"a"}}"#).unwrap();
-    let read = sink.read(&[key]).await.unwrap().held;
+    let read = sink.read(&[key]).await.unwrap().items;
     let segment = millrace_shared::table_reader::ScanSegment { segment: 0, total_segments: 1 };
-    let scanned = sink.scan(segment, None).await.unwrap().held;
+    let scanned = sink.scan(segment, None).await.unwrap().items;
     assert_eq!(scanned.len(), 1, "{}", store.url);
     [read[0].as_ref().unwrap(), &scanned[0].1].map(|held| held.columns_differ).to_vec()
 }

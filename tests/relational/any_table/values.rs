@@ -199,10 +199,10 @@ async fn a_key_that_no_index_stores_is_quarantined_alone() {
 /// Whether the typed columns of each item differ from the item, in the order of the keys; as verify and repair read them.
 async fn differing(sink: &PostgresSink) -> Vec<bool> {
     let mut page = sink.scan(ScanSegment::WHOLE, None).await.unwrap();
-    page.held.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let keys: Vec<_> = page.held.iter().map(|(key, _)| key.clone()).collect();
-    let read = sink.read(&keys).await.unwrap().held;
-    let differing: Vec<_> = page.held.iter().map(|(_, held)| held.columns_differ).collect();
+    page.items.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let keys: Vec<_> = page.items.iter().map(|(key, _)| key.clone()).collect();
+    let read = sink.read(&keys).await.unwrap().items;
+    let differing: Vec<_> = page.items.iter().map(|(_, held)| held.columns_differ).collect();
     assert_eq!(differing, read.iter().map(|held| held.as_ref().unwrap().columns_differ).collect::<Vec<_>>());
     differing
 }

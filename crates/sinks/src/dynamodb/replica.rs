@@ -28,7 +28,7 @@ impl Replica for DynamoDbSink {
         async {
             let found = self.table.read(keys).await.map_err(|fault| self.unread(&fault))?;
             Ok(ReplicaReadOutput {
-                held: found.items.into_iter().map(|item| item.map(|item| self.decode(item))).collect(),
+                items: found.items.into_iter().map(|item| item.map(|item| self.decode(item))).collect(),
                 units: found.units,
             })
         }
@@ -46,7 +46,7 @@ impl Replica for DynamoDbSink {
             let page = self.table.scan(segment, after, &names, None).await;
             let page = page.map_err(|fault| self.unread(&fault))?;
             let held = page.items.into_iter().map(|(key, item)| (key, self.decode(item))).collect();
-            Ok(ReplicaPage { held, next: page.next, units: page.units })
+            Ok(ReplicaPage { items: held, next: page.next, units: page.units })
         }
         .boxed()
     }

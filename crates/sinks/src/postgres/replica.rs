@@ -52,7 +52,7 @@ impl Replica for PostgresSink {
             for (place, (_, held)) in places.into_iter().zip(held) {
                 found[place] = Some(held);
             }
-            Ok(ReplicaReadOutput { held: found, units: 0.0 })
+            Ok(ReplicaReadOutput { items: found, units: 0.0 })
         }
         .boxed()
     }
@@ -84,7 +84,7 @@ impl Replica for PostgresSink {
             self.mark_differing(&mut held, &rows, 2).await?;
             let full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= PAGE_ROWS);
             let next = if full { held.last().map(|(key, _)| key.clone()) } else { None };
-            Ok(ReplicaPage { held, next, units: 0.0 })
+            Ok(ReplicaPage { items: held, next, units: 0.0 })
         }
         .boxed()
     }

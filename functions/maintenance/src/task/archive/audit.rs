@@ -163,7 +163,7 @@ impl SegmentTask for AuditTask {
             let (mut sought, mut after) = (ExpectedRows::new(), task_run.cursor().after.clone());
             let ended = loop {
                 let page = replica.scan(task_run.segment(), after.as_ref()).await?;
-                for (key, held) in page.held {
+                for (key, held) in page.items {
                     // A tombstone without a valid revision cannot be matched with a row, and a revision written by a repair
                     // is not that of a removal by TTL.
                     if let (true, Some(Ok(revision))) = (held.expired(), held.revision.clone())

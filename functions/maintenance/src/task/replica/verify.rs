@@ -270,7 +270,7 @@ async fn recheck_after_lag(
     let (held, (items, _)) = try_join(replica_now, source_now).await?;
     let mut findings = Vec::new();
     let mut moving = 0;
-    for ((candidate, held), item) in candidates.into_iter().zip(held.held).zip(items) {
+    for ((candidate, held), item) in candidates.into_iter().zip(held.items).zip(items) {
         let expected = item.map_or(Ok(None), |item| replica.expected(&candidate.key, item));
         match candidate.confirm(held.as_ref(), &expected) {
             Some(finding) => findings.push(finding),

@@ -149,7 +149,7 @@ impl<'w> MergeJoin<'w> {
         if let Some(page) = of_replica {
             self.pages.1 += 1;
             self.replica_at = ScanPosition::from_next(page.next);
-            for (key, held) in page.held {
+            for (key, held) in page.items {
                 if held.item().is_none() {
                     // A tombstone counts as no item: if the source has the item, it stays unmatched and is looked up.
                     self.counts.tombstones += 1;
@@ -183,7 +183,7 @@ impl<'w> MergeJoin<'w> {
         let of_replica = async { replica.read(&wanted).await.map_err(ReconcileError::from) };
         let of_source = async { source.read(&unwanted).await.map_err(ReconcileError::from) };
         let (held, (items, _)) = try_join(of_replica, of_source).await?;
-        for ((key, item), held) in source_only.into_iter().zip(held.held) {
+        for ((key, item), held) in source_only.into_iter().zip(held.items) {
             match held {
                 Some(held) => self.compare(key, &held, item),
                 None => self.candidates.extend(CandidateDifference::compare(key, None, item.map(Some))),
