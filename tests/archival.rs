@@ -159,7 +159,7 @@ async fn a_damaged_object_is_refused_by_its_name() {
     bytes[middle] ^= 0x10;
 
     let mut rows = harness::open(&key, head.metadata().unwrap(), bytes);
-    let damage = rows.find_map(Result::err).unwrap();
-    assert_eq!(damage.object, key);
-    assert!(damage.to_string().starts_with(&key), "{damage}");
+    let corrupt = rows.find_map(Result::err).unwrap();
+    assert_eq!(corrupt.object, key);
+    assert!(corrupt.to_string().starts_with(&key), "{corrupt}");
 }

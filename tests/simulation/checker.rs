@@ -258,9 +258,9 @@ impl<S: SimStage> SimState<'_, S> {
             )
         };
         let readers: Vec<_> =
-            objects.iter().map(reader).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
+            objects.iter().map(reader).collect::<Result<_, _>>().map_err(|corrupt| corrupt.to_string())?;
         let rows: Vec<_> =
-            MergeIterator::new(readers).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
+            MergeIterator::new(readers).collect::<Result<_, _>>().map_err(|corrupt| corrupt.to_string())?;
         let stated = |object: &super::cloud::SimObject| object.metadata["rows"].parse::<usize>().unwrap();
         self.injector
             .see_many("archive: a row in two objects", objects.values().map(stated).sum::<usize>() - rows.len());

@@ -371,13 +371,13 @@ fn segments_run_concurrently_as_the_capacity_is_divided() {
 #[test]
 fn a_thousand_segments_carry_no_more_than_a_state_may() {
     let key = || json!({"user_id": {"S": "\u{1}".repeat(2_048)}, "timestamp": {"B": "k".repeat(1_368)}});
-    let damaged = format!("archive/{}/dt=2026-11-22/hr=05/{:032x}.ndjson.zst", "T".repeat(255), 7);
+    let corrupt = format!("archive/{}/dt=2026-11-22/hr=05/{:032x}.ndjson.zst", "T".repeat(255), 7);
     let places = [
         ("verify", json!({"sink": 1, "source": {"After": key()}, "replica": {"After": key()}})),
         ("redrive", json!({"prefix": 1, "after": "k".repeat(1_024)})),
         (
             "compact",
-            json!({"day": "2026-11-22", "damaged": vec![damaged; millrace_maintenance::task::archive::compact::MAX_CORRUPT_OBJECTS]}),
+            json!({"day": "2026-11-22", "reported": true, "corrupt": vec![corrupt; millrace_maintenance::task::archive::compact::MAX_CORRUPT_OBJECTS]}),
         ),
     ];
     for (task, at) in places {

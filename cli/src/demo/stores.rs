@@ -223,7 +223,7 @@ impl StoreInspector {
             let bytes = self.archive.get(&key).await?.unwrap_or_default();
             let reader = RowReader::open(&key, &metadata, KeyNames::new(self.keys.clone()), Cursor::new(bytes));
             let rows = reader.and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            found.push((key, rows.map_err(|damage| failed(self.archive.name())(&damage))?));
+            found.push((key, rows.map_err(|corrupt| failed(self.archive.name())(&corrupt))?));
         }
         Ok(found)
     }

@@ -44,5 +44,5 @@ pub fn verify_object<R: Read>(
         let sha256: [u8; 32] = decoder.source().get_ref().digest.clone().finalize().into();
         if sha256 == stated.sha256 { Ok(stated) } else { Err(CorruptionKind::Sha256) }
     };
-    proven().map_err(|flaw| CorruptObject { object: object.to_owned(), row: None, flaw })
+    proven().map_err(|kind| CorruptObject { object: object.to_owned(), row: None, kind })
 }

@@ -126,14 +126,14 @@ pub struct CorruptObject {
     pub row: Option<u64>,
     /// The kind of corruption.
     #[source]
-    pub flaw: CorruptionKind,
+    pub kind: CorruptionKind,
 }
 
 impl fmt::Display for CorruptObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.object)?;
         self.row.map_or(Ok(()), |row| write!(f, "row {row}: "))?;
-        self.flaw.fmt(f)
+        self.kind.fmt(f)
     }
 }
 
@@ -239,7 +239,7 @@ impl<R: Read> RowReader<R> {
                 ended: false,
             })
         };
-        open().map_err(|flaw| CorruptObject { object: object.to_owned(), row: None, flaw })
+        open().map_err(|kind| CorruptObject { object: object.to_owned(), row: None, kind })
     }
 
     fn next_row(&mut self) -> Result<Option<ArchivedRow>, CorruptionKind> {
@@ -298,13 +298,13 @@ impl<R: Read> Iterator for RowReader<R> {
         if self.ended {
             return None;
         }
-        let (row, flaw) = match self.next_row() {
+        let (row, kind) = match self.next_row() {
             Ok(Some(row)) => return Some(Ok(row)),
             Ok(None) => (None, self.finish().err()),
-            Err(flaw) => (Some(self.rows + 1), Some(flaw)),
+            Err(kind) => (Some(self.rows + 1), Some(kind)),
         };
         self.ended = true;
-        flaw.map(|flaw| Err(CorruptObject { object: self.object.clone(), row, flaw }))
+        kind.map(|kind| Err(CorruptObject { object: self.object.clone(), row, kind }))
     }
 }
 

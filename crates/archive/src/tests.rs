@@ -1,7 +1,7 @@
 //! Properties of the format and of the selection of rows.
 
 mod compacted;
-mod damage;
+mod corruption;
 mod selection;
 
 use std::collections::HashMap;

@@ -32,14 +32,14 @@ impl ArchiveRowError {
     /// Distinguishes a failed request from a corrupt object. The reader reports every error of its source as
     /// corruption, so a [`StoreError`] inside `damage` is extracted.
     #[must_use]
-    pub fn from_corruption(damage: CorruptObject) -> Self {
-        let of_the_bucket = match &damage.flaw {
+    pub fn from_corruption(corrupt: CorruptObject) -> Self {
+        let of_the_bucket = match &corrupt.kind {
             CorruptionKind::Content(error) => {
                 error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>()).cloned()
             }
             _ => None,
         };
-        of_the_bucket.map_or(Self::Corrupt(damage), |error| Self::Unread(ObjectReadError::Store(error)))
+        of_the_bucket.map_or(Self::Corrupt(corrupt), |error| Self::Unread(ObjectReadError::Store(error)))
     }
 }
 

@@ -148,7 +148,7 @@ pub async fn scan_archive<T: Send + 'static>(
                 ChainedReader::new(vec![object], archive_reader.store.clone(), Arc::clone(&names), runtime.clone());
             seen.objects += 1;
             let (mut rows, mut read) = (Vec::new(), 0_u64);
-            let mut damage = None;
+            let mut corruption = None;
             for row in chain {
                 if read.is_multiple_of(ROWS_PER_DEADLINE_CHECK) && Instant::now() >= deadline {
                     return Err(ArchiveScanError::DeadlineExceeded);
@@ -160,16 +160,16 @@ pub async fn scan_archive<T: Send + 'static>(
                         rows.push(row);
                     }
                     Ok(_) => {}
-                    Err(ArchiveRowError::Corrupt(found)) => damage = Some(found),
+                    Err(ArchiveRowError::Corrupt(found)) => corruption = Some(found),
                     Err(ArchiveRowError::Unread(unread)) => return Err(unread.into()),
                 }
             }
-            match damage {
-                Some(damage) => {
+            match corruption {
+                Some(corruption) => {
                     for row in &rows {
                         held.shrink(row);
                     }
-                    seen.corrupt.push(damage);
+                    seen.corrupt.push(corruption);
                 }
                 None => take(&mut state, rows, &mut held)?,
             }

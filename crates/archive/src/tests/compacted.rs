@@ -34,8 +34,8 @@ fn a_day_s_rows_are_read_as_they_were_written() {
 #[test]
 fn a_row_of_another_day_is_refused() {
     let (metadata, bytes) = written(&rows());
-    let damage = read(&NAME.replace("11-22", "11-23"), &metadata, &bytes).unwrap_err();
-    assert_eq!((damage.row, damage.flaw.to_string().contains("hour or day")), (Some(1), true));
+    let corrupt = read(&NAME.replace("11-22", "11-23"), &metadata, &bytes).unwrap_err();
+    assert_eq!((corrupt.row, corrupt.kind.to_string().contains("hour or day")), (Some(1), true));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn no_damage_to_the_bytes_is_proven_sound() {
     }
     let mut fewer = metadata.clone();
     fewer.insert("rows".to_owned(), "39".to_owned());
-    let damage = verify_object(NAME, &fewer, whole.as_slice()).unwrap_err();
-    assert_eq!(damage.flaw.to_string(), "contains 40 rows, but its metadata specifies 39");
+    let corrupt = verify_object(NAME, &fewer, whole.as_slice()).unwrap_err();
+    assert_eq!(corrupt.kind.to_string(), "contains 40 rows, but its metadata specifies 39");
     assert!(verify_object("export/notes.txt", &metadata, whole.as_slice()).is_err());
 }

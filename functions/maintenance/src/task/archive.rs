@@ -56,8 +56,12 @@ fn report_corrupt_objects<P: Default + Serialize + DeserializeOwned>(
     task_run.count(format!("{task}.objects"), seen.objects);
     task_run.count_as(CountOutcome::NotProcessed, format!("{task}.corrupt"), seen.corrupt.len());
     task_run.count_as(CountOutcome::NotProcessed, format!("{task}.unrecognized"), seen.unrecognized.len());
-    for damage in &seen.corrupt {
-        task_run.report(&CorruptObjectEntry { object: &damage.object, outcome: "corrupt", reason: damage.to_string() });
+    for corrupt in &seen.corrupt {
+        task_run.report(&CorruptObjectEntry {
+            object: &corrupt.object,
+            outcome: "corrupt",
+            reason: corrupt.to_string(),
+        });
     }
     for object in &seen.unrecognized {
         let reason = "not written by the archiver or a compaction".to_owned();

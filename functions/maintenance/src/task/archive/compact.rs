@@ -227,18 +227,18 @@ async fn step(
     let (outputs, rows, repeated) = match merging.run(lines).await? {
         MergeResult::Complete { outputs, rows, repeated } => (outputs, rows, repeated),
         MergeResult::Stopped => return Ok(StepResult::Stopped),
-        MergeResult::Corrupt(damage) => {
+        MergeResult::Corrupt(corrupt) => {
             task_run.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
             task_run.report(&CompactEntry::Kept {
-                object: &damage.object,
+                object: &corrupt.object,
                 outcome: "skipped",
-                reason: damage.to_string(),
+                reason: corrupt.to_string(),
             });
             let mut at = CompactCursor { reported: true, ..task_run.cursor().clone() };
             if at.corrupt.len() >= MAX_CORRUPT_OBJECTS {
                 return Err(MergeError::TooManyCorruptObjects(day));
             }
-            at.corrupt.insert(damage.object);
+            at.corrupt.insert(corrupt.object);
             task_run.checkpoint(at).await?;
             return Ok(StepResult::Corrupt);
         }

@@ -183,9 +183,9 @@ async fn written(
         let (outputs, rows) = match merging.run(sheet).await? {
             MergeResult::Complete { outputs, rows, .. } => (outputs, rows),
             MergeResult::Stopped => return Ok(false),
-            MergeResult::Corrupt(damage) => {
+            MergeResult::Corrupt(corrupt) => {
                 report_remaining(task_run, &unrecognized, uncompacted);
-                leave(task_run, "corrupt", &damage.object, damage.to_string());
+                leave(task_run, "corrupt", &corrupt.object, corrupt.to_string());
                 return Ok(true);
             }
         };

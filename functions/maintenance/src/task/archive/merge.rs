@@ -149,7 +149,7 @@ impl MergeJob {
         for row in &mut merge {
             let row = match row {
                 Ok(row) => row,
-                Err(ArchiveRowError::Corrupt(damage)) => return Ok(MergeResult::Corrupt(damage)),
+                Err(ArchiveRowError::Corrupt(corrupt)) => return Ok(MergeResult::Corrupt(corrupt)),
                 Err(ArchiveRowError::Unread(unread)) => return Err(unread.into()),
             };
             if rows.is_multiple_of(ROWS_PER_DEADLINE_CHECK) && Instant::now() >= self.deadline {

@@ -55,11 +55,11 @@ impl OutputFormat for NdjsonFormat {
         };
         let metadata = stored.metadata().clone();
         let proven =
-            verify_object(&key, &metadata, stored).map_err(|damage| {
-                match ArchiveRowError::from_corruption(damage) {
+            verify_object(&key, &metadata, stored).map_err(|corrupt| {
+                match ArchiveRowError::from_corruption(corrupt) {
                     ArchiveRowError::Unread(ObjectReadError::Store(error)) => MergeError::Store(error),
                     ArchiveRowError::Unread(ObjectReadError::NotFound(key)) => MergeError::Gone(key),
-                    ArchiveRowError::Corrupt(damage) => MergeError::VerificationFailed(damage.to_string()),
+                    ArchiveRowError::Corrupt(corrupt) => MergeError::VerificationFailed(corrupt.to_string()),
                 }
             })?;
         if proven == written {

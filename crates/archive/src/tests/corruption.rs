@@ -7,22 +7,22 @@ fn rows() -> Vec<RowParts> {
 }
 
 /// Returns the number of rows that were read before the error, and the error.
-fn damage(object: &EncodedObject, metadata: &HashMap<String, String>) -> (usize, CorruptObject) {
+fn read_corrupt(object: &EncodedObject, metadata: &HashMap<String, String>) -> (usize, CorruptObject) {
     let names = KeyNames::new(["user_id", "timestamp"]);
     let reader = match RowReader::open(&object.key.to_string(), metadata, names, object.bytes.as_slice()) {
         Ok(reader) => reader,
-        Err(damage) => return (0, damage),
+        Err(corrupt) => return (0, corrupt),
     };
     let mut rows = 0;
-    let mut damage = None;
+    let mut corrupt = None;
     for row in reader {
-        assert!(damage.is_none(), "nothing comes after damage");
+        assert!(corrupt.is_none(), "nothing comes after corruption");
         match row {
             Ok(_) => rows += 1,
-            Err(found) => damage = Some(found),
+            Err(found) => corrupt = Some(found),
         }
     }
-    (rows, damage.unwrap())
+    (rows, corrupt.unwrap())
 }
 
 /// Returns an object of these lines that is valid apart from its lines.
@@ -41,13 +41,13 @@ fn lines() -> Vec<String> {
 }
 
 #[test]
-fn the_lines_of_these_tests_are_sound_until_they_are_damaged() {
+fn the_lines_of_these_tests_are_valid_until_they_are_changed() {
     assert_eq!(read(&object_of(lines().concat().as_bytes())).len(), 3);
 }
 
 #[test]
 fn a_wrong_row_is_named_by_its_number() {
-    for (from, to, flaw) in [
+    for (from, to, expected) in [
         ("}}\n", "}\n", "is not {\"Item\""),
         ("\"Item\":", "\"Thing\":", "is not {\"Item\""),
         ("{\"Item\"", "{\"More\":1,\"Item\"", "unknown field `More`"),
@@ -64,10 +64,10 @@ fn a_wrong_row_is_named_by_its_number() {
         assert!(lines[1].contains(from), "{from}");
         lines[1] = lines[1].replace(from, to);
         let object = object_of(lines.concat().as_bytes());
-        let (sound, damage) = damage(&object, &metadata(&object));
-        assert_eq!((sound, damage.row), (1, Some(2)), "{damage}");
-        let said = damage.to_string();
-        assert!(said.starts_with(&format!("{}: row 2: ", object.key)) && said.contains(flaw), "{said}");
+        let (rows, corrupt) = read_corrupt(&object, &metadata(&object));
+        assert_eq!((rows, corrupt.row), (1, Some(2)), "{corrupt}");
+        let said = corrupt.to_string();
+        assert!(said.starts_with(&format!("{}: row 2: ", object.key)) && said.contains(expected), "{said}");
     }
 }
 
@@ -75,27 +75,27 @@ fn a_wrong_row_is_named_by_its_number() {
 fn a_row_that_does_not_end_is_refused() {
     let lines = lines().concat();
     let object = object_of(lines.trim_end().as_bytes());
-    assert!(damage(&object, &metadata(&object)).1.to_string().contains("row 3: does not end in a line feed"));
+    assert!(read_corrupt(&object, &metadata(&object)).1.to_string().contains("row 3: does not end in a line feed"));
     let endless = object_of(&vec![b' '; 9 << 20]);
     assert!(matches!(
-        damage(&endless, &metadata(&endless)).1,
-        CorruptObject { row: Some(1), flaw: CorruptionKind::UnterminatedRow, .. }
+        read_corrupt(&endless, &metadata(&endless)).1,
+        CorruptObject { row: Some(1), kind: CorruptionKind::UnterminatedRow, .. }
     ));
 }
 
 #[test]
 fn rows_that_are_missing_or_too_many_are_noticed_at_the_end() {
-    for (kept, flaw) in [(0, "contains 0 rows"), (2, "contains 2 rows, but its metadata specifies 3")] {
+    for (kept, expected) in [(0, "contains 0 rows"), (2, "contains 2 rows, but its metadata specifies 3")] {
         let object = object_of(lines()[..kept].concat().as_bytes());
-        let (sound, damage) = damage(&object, &metadata(&object));
-        assert_eq!((sound, damage.row), (kept, None));
-        assert!(damage.to_string().contains(flaw), "{damage}");
+        let (rows, corrupt) = read_corrupt(&object, &metadata(&object));
+        assert_eq!((rows, corrupt.row), (kept, None));
+        assert!(corrupt.to_string().contains(expected), "{corrupt}");
     }
     let mut object = object_of(lines()[..2].concat().as_bytes());
     object.description.rows = 2;
     object.description.last -= time::Duration::SECOND;
     assert!(
-        matches!(damage(&object, &metadata(&object)).1.flaw, CorruptionKind::Digest(_)),
+        matches!(read_corrupt(&object, &metadata(&object)).1.kind, CorruptionKind::Digest(_)),
         "the key names other rows"
     );
 }
@@ -103,7 +103,7 @@ fn rows_that_are_missing_or_too_many_are_noticed_at_the_end() {
 #[test]
 fn a_description_that_is_not_the_object_s_is_refused() {
     let object = object(&rows(), Compression::Zstd);
-    for (name, value, flaw) in [
+    for (name, value, expected) in [
         ("format", "2", "metadata \"format\""),
         ("rows", "", "metadata \"rows\""),
         ("rows", "41", "contains 40 rows, but its metadata specifies 41"),
@@ -113,8 +113,8 @@ fn a_description_that_is_not_the_object_s_is_refused() {
     ] {
         let mut metadata = metadata(&object);
         metadata.insert(name.to_owned(), value.to_owned());
-        let damage = damage(&object, &metadata).1.to_string();
-        assert!(damage.starts_with(&object.key.to_string()) && damage.contains(flaw), "{damage}");
+        let corrupt = read_corrupt(&object, &metadata).1.to_string();
+        assert!(corrupt.starts_with(&object.key.to_string()) && corrupt.contains(expected), "{corrupt}");
     }
 }
 
@@ -132,7 +132,7 @@ fn every_truncation_is_refused() {
         let whole = object(&rows(), compression);
         for length in (0..whole.bytes.len()).step_by(7) {
             let object = EncodedObject { bytes: whole.bytes[..length].to_vec(), ..whole.clone() };
-            damage(&object, &metadata(&object));
+            read_corrupt(&object, &metadata(&object));
         }
     }
 }
@@ -144,7 +144,7 @@ fn every_flipped_bit_is_refused() {
         for place in 0..whole.bytes.len() {
             let mut object = whole.clone();
             object.bytes[place] ^= 1 << (place % 8);
-            damage(&object, &metadata(&object));
+            read_corrupt(&object, &metadata(&object));
         }
     }
 }
