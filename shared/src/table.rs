@@ -43,7 +43,7 @@ use crate::raw_item::value_bytes;
 use crate::user::precondition::{EntityTags, Precondition};
 use crate::user::{FieldPatch, User, UserKey, UserPatch, UserProfile, first_version, format_rfc3339_millis};
 pub use batch::{MAX_KEYS, UserBatch};
-use emails::HeldEmail;
+use emails::RecordEmail;
 pub use error::TableError;
 use expression::{ExpressionBuilder, UpdateExpression};
 pub use idempotency::{IDEMPOTENCY_TTL_SECONDS, IN_PROGRESS_EXPIRY_SECONDS, IdempotencyOutcome, IdempotencyRecord};
@@ -312,8 +312,8 @@ impl UserTable {
                 }
                 _ => self.creation(&user, now)?,
             };
-            let before = live.as_ref().and_then(|live| HeldEmail::from_item(live, now));
-            let after = HeldEmail::from_profile(&user.profile);
+            let before = live.as_ref().and_then(|live| RecordEmail::from_item(live, now));
+            let after = RecordEmail::from_profile(&user.profile);
             let plan = WritePlan::new(write).with(self.reservations(&user.key, before, after, now).await?);
             match self.execute(plan).await {
                 Ok(_) => return Ok(PutOutcome { user, created: live.is_none() }),
@@ -360,10 +360,10 @@ impl UserTable {
             merged.as_ref().map_or(Ok(()), check_size)?;
             // A transaction does not return the item, so the result is computed before the write.
             let (patched, reservations) = if is_reserved {
-                let before = HeldEmail::from_item(&live, now);
+                let before = RecordEmail::from_item(&live, now);
                 let mut user = decode(Some(patched(live, edits, merged.clone())), now)?;
                 (user.version, user.updated_at) = (next_version(version, now), Some(now));
-                let after = HeldEmail::from_profile(&user.profile);
+                let after = RecordEmail::from_profile(&user.profile);
                 (Some(user), self.reservations(key, before, after, now).await?)
             } else {
                 (None, Vec::new())
@@ -404,7 +404,7 @@ impl UserTable {
                 return Err(WriteError::PreconditionFailed);
             }
             let deletion = self.deletion(key, &Precondition::exactly(version), now)?;
-            let reservations = self.reservations(key, HeldEmail::from_item(&live, now), None, now).await?;
+            let reservations = self.reservations(key, RecordEmail::from_item(&live, now), None, now).await?;
             match self.execute(WritePlan::new(deletion).with(reservations)).await {
                 Ok(_) => return Ok(version),
                 Err(error) => existing = error.retryable()?,
@@ -436,8 +436,8 @@ impl UserTable {
     async fn reservations(
         &self,
         key: &UserKey,
-        before: Option<HeldEmail>,
-        after: Option<HeldEmail>,
+        before: Option<RecordEmail>,
+        after: Option<RecordEmail>,
         now: OffsetDateTime,
     ) -> Result<Vec<TransactWriteItem>, WriteError> {
         let Some(table) = self.emails.as_ref().filter(|_| before.is_some() || after.is_some()) else {
@@ -455,7 +455,7 @@ impl UserTable {
         user: &User,
         now: OffsetDateTime,
     ) -> Result<Vec<TransactWriteItem>, WriteError> {
-        self.reservations(&user.key, None, HeldEmail::from_profile(&user.profile), now).await
+        self.reservations(&user.key, None, RecordEmail::from_profile(&user.profile), now).await
     }
 
     /// Returns the write of a new record, which replaces an expired one.

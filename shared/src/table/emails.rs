@@ -53,9 +53,9 @@ pub(super) fn key_of(email: &str, record: &str) -> AttributeMap {
 
 /// The epoch second from which on a record, or the last of several, no longer reserves an email.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct HeldUntil(i64);
+pub(super) struct ReservationExpiry(i64);
 
-impl HeldUntil {
+impl ReservationExpiry {
     const FOREVER: Self = Self(i64::MAX);
 
     fn read(item: &AttributeMap) -> Option<Self> {
@@ -76,7 +76,7 @@ impl HeldUntil {
     }
 }
 
-impl From<Option<ExpiresAt>> for HeldUntil {
+impl From<Option<ExpiresAt>> for ReservationExpiry {
     fn from(ends: Option<ExpiresAt>) -> Self {
         ends.map_or(Self::FOREVER, |ends| Self(ends.seconds()))
     }
@@ -84,13 +84,13 @@ impl From<Option<ExpiresAt>> for HeldUntil {
 
 /// An email that a record has, and the expiry of the record.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct HeldEmail {
+pub(super) struct RecordEmail {
     /// The email in lower case.
     pub(super) email: String,
-    pub(super) until: HeldUntil,
+    pub(super) until: ReservationExpiry,
 }
 
-impl HeldEmail {
+impl RecordEmail {
     pub(super) fn from_item(item: &AttributeMap, now: OffsetDateTime) -> Option<Self> {
         let email = normalised(item.get(item::EMAIL)?.as_s().ok()?);
         Some(Self { email, until: item::expires_at(item, now).into() })
@@ -108,13 +108,14 @@ pub(super) struct EmailOwner {
     user_id: String,
     nonce: String,
     /// The latest expiry of the user's records that have the email.
-    pub(super) until: HeldUntil,
+    pub(super) until: ReservationExpiry,
 }
 
 impl EmailOwner {
     pub(super) fn parse(item: &AttributeMap) -> Result<Self, TableError> {
         let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
-        let read = || Some(Self { user_id: text(USER_ID)?, nonce: text(NONCE)?, until: HeldUntil::read(item)? });
+        let read =
+            || Some(Self { user_id: text(USER_ID)?, nonce: text(NONCE)?, until: ReservationExpiry::read(item)? });
         read().ok_or_else(|| TableError::refused("cannot read the owner of an email reservation"))
     }
 
@@ -124,8 +125,8 @@ impl EmailOwner {
 }
 
 /// Returns the expiry in the reservation item of a record.
-pub(super) fn held_until(item: &AttributeMap) -> Result<HeldUntil, TableError> {
-    HeldUntil::read(item).ok_or_else(|| TableError::refused("cannot read the expiry of an email reservation"))
+pub(super) fn reservation_expiry(item: &AttributeMap) -> Result<ReservationExpiry, TableError> {
+    ReservationExpiry::read(item).ok_or_else(|| TableError::refused("cannot read the expiry of an email reservation"))
 }
 
 /// A change to a reservation, as part of a transaction.
@@ -143,7 +144,11 @@ pub(super) struct ReservationWrite<'w> {
 impl ReservationWrite<'_> {
     /// Returns the writes that reserve the email for the record until `until`. `last` is the latest expiry of the
     /// user's records that have the email.
-    pub(super) fn take(&self, until: HeldUntil, last: HeldUntil) -> Result<[TransactWriteItem; 2], BuildError> {
+    pub(super) fn take(
+        &self,
+        until: ReservationExpiry,
+        last: ReservationExpiry,
+    ) -> Result<[TransactWriteItem; 2], BuildError> {
         let mut record = key_of(self.email, &record_of(self.key));
         until.write(&mut record);
         let record = Put::builder().table_name(self.table).set_item(Some(record)).build()?;
@@ -152,7 +157,7 @@ impl ReservationWrite<'_> {
 
     /// Returns the writes that release the record's email. `last` is the latest expiry of the user's other records that
     /// have it, or `None` if there are none.
-    pub(super) fn leave(&self, last: Option<HeldUntil>) -> Result<[TransactWriteItem; 2], BuildError> {
+    pub(super) fn leave(&self, last: Option<ReservationExpiry>) -> Result<[TransactWriteItem; 2], BuildError> {
         let owner = match last {
             Some(last) => self.put_owner(last)?,
             None => self.delete_owner()?,
@@ -162,7 +167,7 @@ impl ReservationWrite<'_> {
         Ok([owner, TransactWriteItem::builder().delete(record).build()])
     }
 
-    fn put_owner(&self, until: HeldUntil) -> Result<TransactWriteItem, BuildError> {
+    fn put_owner(&self, until: ReservationExpiry) -> Result<TransactWriteItem, BuildError> {
         let mut owner = key_of(self.email, OWNER);
         owner.insert(USER_ID.to_owned(), item::text(self.key.id.as_str()));
         owner.insert(NONCE.to_owned(), item::text(self.nonce));
@@ -211,7 +216,7 @@ mod tests {
         UserKey { id: UserId::parse(id).unwrap(), timestamp: Timestamp::parse(second).unwrap() }
     }
 
-    fn ends(after: i64) -> HeldUntil {
+    fn ends(after: i64) -> ReservationExpiry {
         ExpiresAt::parse(NOW.unix_timestamp() + after, NOW).ok().into()
     }
 
@@ -227,7 +232,7 @@ mod tests {
             let read = EmailOwner::parse(&owner.item).unwrap();
             assert_eq!(read, EmailOwner { user_id: "ada".to_owned(), nonce: "next".to_owned(), until });
             assert!(read.is(&key("ada", 1)) && !read.is(&key("eve", 7)));
-            assert_eq!(held_until(&record.item).unwrap(), until);
+            assert_eq!(reservation_expiry(&record.item).unwrap(), until);
             assert_eq!(record.item[RECORD], item::text("ada/7"));
         }
         assert!(EmailOwner::parse(&HashMap::new()).is_err());
@@ -256,8 +261,8 @@ mod tests {
 
     #[test]
     fn reservation_without_expiry_never_ends_and_expiry_is_exclusive() {
-        assert!(HeldUntil::from(None) > ends(1_000));
-        assert!(ends(0).is_past(NOW) && !ends(1).is_past(NOW) && !HeldUntil::from(None).is_past(NOW));
+        assert!(ReservationExpiry::from(None) > ends(1_000));
+        assert!(ends(0).is_past(NOW) && !ends(1).is_past(NOW) && !ReservationExpiry::from(None).is_past(NOW));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, TransactWriteItem};
 use time::OffsetDateTime;
 
-use super::emails::{self, EmailOwner, HeldEmail, HeldUntil, ReservationWrite};
+use super::emails::{self, EmailOwner, RecordEmail, ReservationExpiry, ReservationWrite};
 use super::{CapacityMeter, TableError, WriteError};
 use crate::clock::{self, Clock};
 use crate::item::{self, AttributeMap};
@@ -72,7 +72,7 @@ pub(super) struct EmailReservations<'t> {
 struct EmailReservation {
     owner: Option<EmailOwner>,
     /// The latest expiry of the other live records that have the email; `None` if there are none.
-    others: Option<HeldUntil>,
+    others: Option<ReservationExpiry>,
 }
 
 impl EmailReservations<'_> {
@@ -80,8 +80,8 @@ impl EmailReservations<'_> {
     pub(super) async fn reservation_writes(
         &self,
         key: &UserKey,
-        before: Option<HeldEmail>,
-        after: Option<HeldEmail>,
+        before: Option<RecordEmail>,
+        after: Option<RecordEmail>,
         now: OffsetDateTime,
     ) -> Result<Vec<TransactWriteItem>, WriteError> {
         let nonce = self.table.nonces.draw();
@@ -115,12 +115,12 @@ impl EmailReservations<'_> {
     async fn take(
         &self,
         key: &UserKey,
-        held: &HeldEmail,
-        before: Option<HeldUntil>,
+        held: &RecordEmail,
+        before: Option<ReservationExpiry>,
         nonce: &str,
         now: OffsetDateTime,
     ) -> Result<[TransactWriteItem; 2], WriteError> {
-        let HeldEmail { email, until } = held;
+        let RecordEmail { email, until } = held;
         let owner = self.owner(email).await?;
         let last = match owner.as_ref().filter(|owner| owner.is(key)) {
             // The record was the last to expire and now expires earlier, so the latest expiry must be determined again.
@@ -198,7 +198,7 @@ impl EmailReservations<'_> {
                 if record == Some(&item::text(emails::OWNER)) {
                     found.owner = Some(EmailOwner::parse(item)?);
                 } else if record != but.as_ref() {
-                    let until = emails::held_until(item)?;
+                    let until = emails::reservation_expiry(item)?;
                     if !until.is_past(now) {
                         found.others = found.others.max(Some(until));
                     }

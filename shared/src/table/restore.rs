@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put};
 use millrace_dynamodb_client::TableClient;
 use time::OffsetDateTime;
 
-use super::emails::HeldEmail;
+use super::emails::RecordEmail;
 use super::error::TableError;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
 use super::wire::AttributesOutput;
@@ -102,8 +102,8 @@ impl RestoreTable {
         now: OffsetDateTime,
     ) -> Result<(), RestorePutError> {
         if let Some(emails) = &self.emails {
-            let before = over.and_then(|over| HeldEmail::from_item(&over.clone().into_attributes(), now));
-            let after = HeldEmail::from_item(&item, now);
+            let before = over.and_then(|over| RecordEmail::from_item(&over.clone().into_attributes(), now));
+            let after = RecordEmail::from_item(&item, now);
             if before.is_some() || after.is_some() {
                 return self.put_reserved(emails, &item, over, (before, after), now).await;
             }
@@ -123,7 +123,7 @@ impl RestoreTable {
     /// # Errors
     /// The call to the reservation table failed.
     pub async fn is_taken(&self, item: &AttributeMap, now: OffsetDateTime) -> Result<bool, TableError> {
-        match (&self.emails, HeldEmail::from_item(item, now), user_key(item)) {
+        match (&self.emails, RecordEmail::from_item(item, now), user_key(item)) {
             (Some(emails), Some(held), Some(key)) => self.reservations(emails).is_taken(&key, &held.email, now).await,
             _ => Ok(false),
         }
@@ -141,8 +141,8 @@ impl RestoreTable {
         there: Option<&RawItem>,
         now: OffsetDateTime,
     ) -> Result<(), RestorePutError> {
-        let held = over.and_then(|over| self.held_email(&over.clone().into_attributes(), now));
-        if held.or_else(|| self.held_email(item, now)).is_some() {
+        let held = over.and_then(|over| self.reserved_email(&over.clone().into_attributes(), now));
+        if held.or_else(|| self.reserved_email(item, now)).is_some() {
             user_key(item).ok_or(RestorePutError::InvalidUserKey)?;
             if self.is_taken(item, now).await? {
                 return Err(RestorePutError::EmailTaken);
@@ -167,8 +167,8 @@ impl RestoreTable {
 
     /// Returns the email that the item would reserve, or `None` if it has none or emails need not be unique.
     #[must_use]
-    pub fn held_email(&self, item: &AttributeMap, now: OffsetDateTime) -> Option<String> {
-        self.emails.as_ref().and_then(|_| HeldEmail::from_item(item, now)).map(|held| held.email)
+    pub fn reserved_email(&self, item: &AttributeMap, now: OffsetDateTime) -> Option<String> {
+        self.emails.as_ref().and_then(|_| RecordEmail::from_item(item, now)).map(|held| held.email)
     }
 
     fn reservations<'t>(&'t self, emails: &'t ReservationTable) -> EmailReservations<'t> {
@@ -192,7 +192,7 @@ impl RestoreTable {
         emails: &ReservationTable,
         item: &AttributeMap,
         over: Option<&RawItem>,
-        (before, after): (Option<HeldEmail>, Option<HeldEmail>),
+        (before, after): (Option<RecordEmail>, Option<RecordEmail>),
         now: OffsetDateTime,
     ) -> Result<(), RestorePutError> {
         let key = user_key(item).ok_or(RestorePutError::InvalidUserKey)?;

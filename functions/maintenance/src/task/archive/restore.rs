@@ -399,12 +399,12 @@ impl RestoreTarget<'_> {
             Self::Copy { table, there, claims } => (table, there, claims),
         };
         table.predict(&item, over, there.as_ref(), now).await?;
-        let address = table.held_email(&item, now);
+        let address = table.reserved_email(&item, now);
         let user = item.get(USER_ID).and_then(|id| id.as_s().ok());
         if address.as_ref().is_some_and(|address| !claims.take(address, user)) {
             return Err(RestorePutError::EmailTaken);
         }
-        let before = there.take().and_then(|there| table.held_email(&there.into_attributes(), now));
+        let before = there.take().and_then(|there| table.reserved_email(&there.into_attributes(), now));
         if let Some(before) = before.filter(|before| Some(before) != address.as_ref()) {
             claims.release_claim(&before);
         }
