@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::options::{DYNAMODB_PORT, PORT, S3_PORT};
 use millrace_local::clients;
 use millrace_local::lambda::without_password;
-use millrace_local::stack::{LocalStack, MAX_BATCH_WINDOW, ReplicaPlace};
+use millrace_local::stack::{LocalStack, MAX_BATCH_WINDOW, ReplicaStore};
 use millrace_local::template::TableResource;
 use millrace_local::token::LocalAuth;
 use millrace_shared::shell;
@@ -40,9 +40,9 @@ pub fn text(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> Strin
     let watch = env_file.map_or_else(String::new, |path| {
         format!("  serve with  cargo lambda watch -A 127.0.0.1 --env-file {}\n", path.display())
     });
-    let replica = stack.replicas().iter().find_map(|replica| match &replica.place {
-        ReplicaPlace::DynamoDb(table) => Some(table.as_str()),
-        ReplicaPlace::Postgres(_) => None,
+    let replica = stack.replicas().iter().find_map(|replica| match &replica.store {
+        ReplicaStore::DynamoDb(table) => Some(table.as_str()),
+        ReplicaStore::Postgres(_) => None,
     });
     let declared = replicas(stack);
     let port = |option: &str, url: &str, usual: u16| {
@@ -134,9 +134,9 @@ fn stores(stack: &LocalStack, table: &TableResource) -> String {
         }
         SinkSettings::Archive { .. } => None,
     });
-    let own = stack.replicas().iter().map(|replica| match &replica.place {
-        ReplicaPlace::DynamoDb(table) => line(format!("table {table}")),
-        ReplicaPlace::Postgres(table) => line(format!("table {table} of PostgreSQL")),
+    let own = stack.replicas().iter().map(|replica| match &replica.store {
+        ReplicaStore::DynamoDb(table) => line(format!("table {table}")),
+        ReplicaStore::Postgres(table) => line(format!("table {table} of PostgreSQL")),
     });
     let replicas: String = if stack.replication_document().is_some() { declared.collect() } else { own.collect() };
     let replicas = if replicas.is_empty() { line("none".to_owned()) } else { replicas };

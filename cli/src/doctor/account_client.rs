@@ -46,7 +46,7 @@ pub(super) async fn read_account(
 /// Makes the calls, as signed requests.
 pub(crate) struct AccountClient {
     sender: RequestSender,
-    place: ServicePlace,
+    location: ServiceLocation,
 }
 
 impl AccountClient {
@@ -61,13 +61,14 @@ impl AccountClient {
             return Err(format!("{region:?} is not a Region: set --region to a name such as eu-west-1"));
         }
         let clock = Clock::system();
-        let place = ServicePlace { region: region.clone(), endpoint_url: endpoint_url.clone(), read_at: clock.now() };
-        Ok(Self { sender: RequestSender::new(credentials.clone(), clock), place })
+        let location =
+            ServiceLocation { region: region.clone(), endpoint_url: endpoint_url.clone(), read_at: clock.now() };
+        Ok(Self { sender: RequestSender::new(credentials.clone(), clock), location })
     }
 
     /// Makes calls until no answer is missing.
     async fn read(&self, target: AccountTarget) -> Result<DeploymentReading, String> {
-        read_in_turns(target, self.place.read_at, |call| async move { self.call(&call).await }).await
+        read_in_turns(target, self.location.read_at, |call| async move { self.call(&call).await }).await
     }
 
     /// Makes a call, with all pages of its list.
@@ -102,12 +103,12 @@ impl AccountClient {
 
     /// Makes a call of one page, again if it is throttled.
     async fn attempt(&self, call: &AccountCall, marker: Option<&str>) -> Result<Value, CallRefusal> {
-        let request = self.place.request(call, marker);
+        let request = self.location.request(call, marker);
         let mut attempt = 0;
         loop {
             attempt += 1;
             let response =
-                self.sender.send(&request).await.map_err(|error| self.place.not_reached(&request, &error))?;
+                self.sender.send(&request).await.map_err(|error| self.location.not_reached(&request, &error))?;
             let is_throttled = response.status == 429 || response.status >= 500;
             let result = response_of(call, &response);
             let is_throttled = is_throttled
@@ -126,13 +127,13 @@ impl AccountClient {
 }
 
 /// Where and when the services are called.
-struct ServicePlace {
+struct ServiceLocation {
     region: String,
     endpoint_url: Option<String>,
     read_at: OffsetDateTime,
 }
 
-impl ServicePlace {
+impl ServiceLocation {
     fn not_reached(&self, request: &SignedRequest, error: &str) -> CallRefusal {
         let host = request.url.split('/').nth(2).unwrap_or(&request.url);
         let fix = match &self.endpoint_url {
@@ -409,12 +410,12 @@ mod tests {
 
     use super::*;
 
-    fn place(region: &str) -> ServicePlace {
-        ServicePlace { region: region.to_owned(), endpoint_url: None, read_at: datetime!(2026-11-28 10:00:00.5 UTC) }
+    fn location(region: &str) -> ServiceLocation {
+        ServiceLocation { region: region.to_owned(), endpoint_url: None, read_at: datetime!(2026-11-28 10:00:00.5 UTC) }
     }
 
     fn request(operation: &'static AccountOperation, parameters: &[(&'static str, &str)]) -> SignedRequest {
-        place("eu-west-1").request(&AccountCall::new(operation, parameters), None)
+        location("eu-west-1").request(&AccountCall::new(operation, parameters), None)
     }
 
     #[test]
@@ -524,17 +525,17 @@ mod tests {
 
     #[test]
     fn the_endpoint_is_that_of_the_partition_or_the_given_one() {
-        let url = |region: &str, service| place(region).endpoint(service);
+        let url = |region: &str, service| location(region).endpoint(service);
         assert_eq!(url("cn-north-1", AccountService::Kms).1, "https://kms.cn-north-1.amazonaws.com.cn");
         assert_eq!(url("us-gov-east-1", AccountService::Iam).0, "us-gov-west-1");
-        let given = ServicePlace { endpoint_url: Some("http://127.0.0.1:1/".to_owned()), ..place("eu-west-1") };
+        let given = ServiceLocation { endpoint_url: Some("http://127.0.0.1:1/".to_owned()), ..location("eu-west-1") };
         assert_eq!(given.endpoint(AccountService::S3).1, "http://127.0.0.1:1");
     }
 
     #[test]
     fn a_marker_continues_a_list() {
         let next = |operation, name: &'static str| {
-            place("eu-west-1").request(&AccountCall::new(operation, &[(name, "x")]), Some("a/b"))
+            location("eu-west-1").request(&AccountCall::new(operation, &[(name, "x")]), Some("a/b"))
         };
         assert!(next(&LIST_MAPPINGS, "X").url.ends_with("?Marker=a%2Fb"));
         assert!(next(&LIST_STACK_RESOURCES, "StackName").body.ends_with("&StackName=x&NextToken=a%2Fb"));
@@ -621,8 +622,8 @@ mod tests {
             }
         });
         let credentials = aws_credential_types::Credentials::new("a", "b", None, None, "test");
-        let place = ServicePlace { endpoint_url: Some(url), ..place("eu-west-1") };
-        AccountClient { sender: RequestSender::new(credentials, Clock::system()), place }
+        let location = ServiceLocation { endpoint_url: Some(url), ..location("eu-west-1") };
+        AccountClient { sender: RequestSender::new(credentials, Clock::system()), location }
     }
 
     #[tokio::test]
@@ -639,16 +640,16 @@ mod tests {
     async fn a_region_that_does_not_exist_is_named() {
         let credentials = aws_credential_types::Credentials::new("a", "b", None, None, "test");
         // A closed port fails as a host that does not exist.
-        let place = ServicePlace { endpoint_url: Some("http://127.0.0.1:1".to_owned()), ..place("eu-west-9") };
-        let mut client = AccountClient { sender: RequestSender::new(credentials, Clock::system()), place };
+        let location = ServiceLocation { endpoint_url: Some("http://127.0.0.1:1".to_owned()), ..location("eu-west-9") };
+        let mut client = AccountClient { sender: RequestSender::new(credentials, Clock::system()), location };
         let problem = client.read(AccountTarget::Function("f".to_owned())).await.unwrap_err();
         assert!(
             problem.starts_with("function/f: GetFunctionConfiguration failed: 127.0.0.1:1 is not reached"),
             "{problem}"
         );
-        client.place.endpoint_url = None;
-        let request = client.place.request(&AccountCall::new(&LIST_STACK_RESOURCES, &[]), None);
-        let refusal = client.place.not_reached(&request, "dns error");
+        client.location.endpoint_url = None;
+        let request = client.location.request(&AccountCall::new(&LIST_STACK_RESOURCES, &[]), None);
+        let refusal = client.location.not_reached(&request, "dns error");
         assert_eq!(
             refusal.description,
             "cloudformation.eu-west-9.amazonaws.com is not reached (dns error): is eu-west-9 a Region? Set --region"

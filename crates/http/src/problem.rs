@@ -340,12 +340,12 @@ impl Problem {
             Self::EmailTaken => Some(Cow::Owned(one("/email", "belongs to another user: choose another, or omit it"))),
             _ => None,
         };
-        let place = match self {
+        let position = match self {
             Self::MalformedJson { line, column, .. } => Some((*line, *column)),
             _ => None,
         };
         let errors = errors.as_ref().map(|errors| errors.as_slice());
-        ProblemDetails { kind, title, status: status.as_u16(), detail: &detail, instance: request_id, place, errors }
+        ProblemDetails { kind, title, status: status.as_u16(), detail: &detail, instance: request_id, position, errors }
             .json()
     }
 

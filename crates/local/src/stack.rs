@@ -45,7 +45,7 @@ mod wiring;
 
 use declared::DeclaredStores;
 pub use quarantine::{QuarantineReason, QuarantineSummary};
-pub use replicas::{ReplicaPlace, StackReplica};
+pub use replicas::{ReplicaStore, StackReplica};
 use tiers::{EnabledTiers, TierServers};
 pub use wiring::environment;
 pub(crate) use wiring::localize;

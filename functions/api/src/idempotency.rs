@@ -59,7 +59,7 @@ pub(crate) fn unsupported() -> Problem {
 }
 
 fn refused(detail: &str) -> Problem {
-    Problem::Request(vec![FieldError { place: ErrorLocation::Header(NAME), detail: detail.to_owned() }])
+    Problem::Request(vec![FieldError { location: ErrorLocation::Header(NAME), detail: detail.to_owned() }])
 }
 
 impl IdempotencyKey {

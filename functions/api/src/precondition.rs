@@ -26,7 +26,7 @@ pub(crate) fn read(headers: &HeaderMap) -> Result<Precondition, Problem> {
 }
 
 fn mistake(header: &'static str, detail: &str) -> Problem {
-    Problem::Request(vec![FieldError { place: ErrorLocation::Header(header), detail: detail.to_owned() }])
+    Problem::Request(vec![FieldError { location: ErrorLocation::Header(header), detail: detail.to_owned() }])
 }
 
 fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<EntityTags>, &'static str> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 pub struct FieldError {
     /// The part of the request.
     #[serde(flatten)]
-    pub place: ErrorLocation,
+    pub location: ErrorLocation,
     /// The error, with the fix.
     pub detail: String,
 }
@@ -29,13 +29,13 @@ impl FieldError {
     /// Creates an error in the body.
     #[must_use]
     pub fn pointer(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { place: ErrorLocation::Pointer(pointer.into()), detail: detail.into() }
+        Self { location: ErrorLocation::Pointer(pointer.into()), detail: detail.into() }
     }
 
     /// Creates an error in a parameter of the path or the query.
     #[must_use]
     pub fn parameter(name: impl Into<String>, detail: &impl ToString) -> Self {
-        Self { place: ErrorLocation::Parameter(name.into()), detail: detail.to_string() }
+        Self { location: ErrorLocation::Parameter(name.into()), detail: detail.to_string() }
     }
 }
 
@@ -59,7 +59,7 @@ pub struct ProblemDetails<'a> {
     /// The id of the request.
     pub instance: &'a str,
     /// The line and the column of malformed JSON.
-    pub place: Option<(usize, usize)>,
+    pub position: Option<(usize, usize)>,
     /// The errors in the request.
     pub errors: Option<&'a [FieldError]>,
 }
@@ -89,8 +89,8 @@ impl ProblemDetails<'_> {
             status: self.status,
             detail: self.detail,
             instance: self.instance,
-            line: self.place.map(|(line, _)| line),
-            column: self.place.map(|(_, column)| column),
+            line: self.position.map(|(line, _)| line),
+            column: self.position.map(|(_, column)| column),
             errors: self.errors,
         };
         // Serialization cannot fail, because there are only texts and numbers.
@@ -104,12 +104,12 @@ mod tests {
 
     #[test]
     fn a_mistake_is_placed_by_pointer_parameter_or_header() {
-        for (place, text) in [
+        for (location, text) in [
             (ErrorLocation::Pointer("/name".into()), r#"{"pointer":"/name","detail":"x"}"#),
             (ErrorLocation::Parameter("limit".into()), r#"{"parameter":"limit","detail":"x"}"#),
             (ErrorLocation::Header("if-match"), r#"{"header":"if-match","detail":"x"}"#),
         ] {
-            assert_eq!(serde_json::to_string(&FieldError { place, detail: "x".into() }).unwrap(), text);
+            assert_eq!(serde_json::to_string(&FieldError { location, detail: "x".into() }).unwrap(), text);
         }
     }
 
@@ -121,13 +121,13 @@ mod tests {
             status: 400,
             detail: "d",
             instance: "i",
-            place: None,
+            position: None,
             errors: None,
         };
         let start = r#"{"type":"urn:millrace:problem:k","title":"t","status":400,"detail":"d","instance":"i""#;
         assert_eq!(details.json(), format!("{start}}}"));
         let mistakes = [FieldError::parameter("limit", &"x")];
-        let whole = ProblemDetails { place: Some((1, 2)), errors: Some(&mistakes), ..details };
+        let whole = ProblemDetails { position: Some((1, 2)), errors: Some(&mistakes), ..details };
         let end = r#","line":1,"column":2,"errors":[{"parameter":"limit","detail":"x"}]}"#;
         assert_eq!(whole.json(), format!("{start}{end}"));
     }

@@ -16,15 +16,15 @@ const POSTGRES_URL: &str = "POSTGRES_URL";
 pub struct StackReplica {
     /// The name in the replication document, or that of the only replica of its kind.
     pub name: String,
-    /// The place of the replica's items.
-    pub place: ReplicaPlace,
+    /// The store of the replica's items.
+    pub store: ReplicaStore,
     /// The setting that names the table, for errors.
     setting: String,
 }
 
-/// The place of a replica's items.
+/// The store of a replica's items.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReplicaPlace {
+pub enum ReplicaStore {
     /// A `DynamoDB` table.
     DynamoDb(String),
     /// A table of PostgreSQL.
@@ -36,11 +36,11 @@ impl StackReplica {
     pub(super) fn from_environment(environment: &Environment) -> Vec<Self> {
         let Some(text) = environment.get(REPLICATION) else {
             let replica =
-                |name: &str, place, setting: &str| Self { name: name.to_owned(), place, setting: setting.to_owned() };
+                |name: &str, store, setting: &str| Self { name: name.to_owned(), store, setting: setting.to_owned() };
             let table = environment
                 .get(REPLICA_TABLE)
-                .map(|table| replica("dynamodb", ReplicaPlace::DynamoDb(table.to_owned()), "ReplicaTableArn"));
-            let users = ReplicaPlace::Postgres("users".to_owned());
+                .map(|table| replica("dynamodb", ReplicaStore::DynamoDb(table.to_owned()), "ReplicaTableArn"));
+            let users = ReplicaStore::Postgres("users".to_owned());
             let postgres = environment.get(POSTGRES_URL).map(|_| replica("postgres", users, POSTGRES_URL));
             return table.into_iter().chain(postgres).collect();
         };
@@ -48,21 +48,21 @@ impl StackReplica {
         let entries = document.iter().flat_map(ReplicationDocument::replicas).enumerate();
         entries
             .filter_map(|(index, entry)| {
-                let place = match &entry.sink {
-                    SinkSettings::DynamoDb(table) => ReplicaPlace::DynamoDb(table.table.as_str().to_owned()),
-                    SinkSettings::Postgres(table) => ReplicaPlace::Postgres(table.table.as_str().to_owned()),
+                let store = match &entry.sink {
+                    SinkSettings::DynamoDb(table) => ReplicaStore::DynamoDb(table.table.as_str().to_owned()),
+                    SinkSettings::Postgres(table) => ReplicaStore::Postgres(table.table.as_str().to_owned()),
                     SinkSettings::Archive { .. } => return None,
                 };
                 let setting = format!("{REPLICATION} /replicas/{index}/table");
-                Some(Self { name: entry.name.to_string(), place, setting })
+                Some(Self { name: entry.name.to_string(), store, setting })
             })
             .collect()
     }
 
     /// Fails if the replica is a table of an account, which this machine does not reach.
     pub(super) fn check_reachable(&self) -> Result<(), StartError> {
-        match &self.place {
-            ReplicaPlace::DynamoDb(arn) if arn.starts_with("arn:") && !arn.starts_with(&table_arn("")) => {
+        match &self.store {
+            ReplicaStore::DynamoDb(arn) if arn.starts_with("arn:") && !arn.starts_with(&table_arn("")) => {
                 let fix = if self.setting.starts_with(REPLICATION) {
                     "omit --parameter Replication, and test the rules of the document with millrace transform"
                 } else {
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn replicas_are_those_of_the_document_or_of_the_variables() {
         let named = |replicas: &[StackReplica]| -> Vec<String> {
-            replicas.iter().map(|replica| format!("{} {:?}", replica.name, replica.place)).collect()
+            replicas.iter().map(|replica| format!("{} {:?}", replica.name, replica.store)).collect()
         };
         let own = [("REPLICA_TABLE", "UsersReplica"), ("POSTGRES_URL", "postgres://a@b/c")];
         assert_eq!(named(&replicas(&own)), [r#"dynamodb DynamoDb("UsersReplica")"#, r#"postgres Postgres("users")"#]);

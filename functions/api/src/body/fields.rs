@@ -109,7 +109,7 @@ impl<'a> BodyReader<'a> {
         if !self
             .mistakes
             .iter()
-            .any(|mistake| matches!(&mistake.place, ErrorLocation::Pointer(place) if *place == pointer))
+            .any(|mistake| matches!(&mistake.location, ErrorLocation::Pointer(place) if *place == pointer))
         {
             self.mistakes.push(mistake(pointer, detail));
         }
@@ -137,5 +137,5 @@ fn pointer(name: &str) -> String {
 }
 
 fn mistake(pointer: String, detail: impl Into<String>) -> FieldError {
-    FieldError { place: ErrorLocation::Pointer(pointer), detail: detail.into() }
+    FieldError { location: ErrorLocation::Pointer(pointer), detail: detail.into() }
 }

@@ -59,7 +59,7 @@ fn key(item: &RawValue) -> Result<UserKey, Vec<(String, String)>> {
 }
 
 fn below(mistake: FieldError) -> (String, String) {
-    match mistake.place {
+    match mistake.location {
         ErrorLocation::Pointer(pointer) => (pointer, mistake.detail),
         ErrorLocation::Parameter(_) | ErrorLocation::Header(_) => (String::new(), mistake.detail),
     }

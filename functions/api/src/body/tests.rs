@@ -16,7 +16,7 @@ fn mistakes<T>(read: Result<T, Problem>) -> Vec<(String, String)> {
         ErrorLocation::Pointer(pointer) => pointer,
         other => panic!("{other:?}"),
     };
-    mistakes.into_iter().map(|mistake| (place(mistake.place), mistake.detail)).collect()
+    mistakes.into_iter().map(|mistake| (place(mistake.location), mistake.detail)).collect()
 }
 
 fn pointers<T>(read: Result<T, Problem>) -> Vec<String> {
@@ -168,7 +168,7 @@ fn read_in_every_way(bytes: &[u8]) {
                 assert!(!mistakes.is_empty() && mistakes.len() <= 100);
                 for mistake in mistakes {
                     assert!(
-                        matches!(mistake.place, ErrorLocation::Pointer(_)) && !mistake.detail.is_empty(),
+                        matches!(mistake.location, ErrorLocation::Pointer(_)) && !mistake.detail.is_empty(),
                         "{mistake:?}"
                     );
                 }
