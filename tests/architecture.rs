@@ -41,10 +41,12 @@ const MAIN_LINES: usize = 40;
 const EMPTY_NAMES: [&str; 10] =
     ["utils", "util", "common", "helpers", "helper", "types", "models", "base", "core", "misc"];
 /// File names that were replaced by the field's terms; docs/GLOSSARY.md has the terms.
-const REFUSED_FILES: [&str; 24] = [
+const REFUSED_FILES: [&str; 26] = [
     "archived",
     "chapters",
+    "circle",
     "course",
+    "damage",
     "door",
     "facts",
     "fault",
@@ -73,6 +75,11 @@ const REFUSED_TYPES: [&str; 46] = [
     "Door", "Failure", "Fault", "Flaw", "Flight", "Flights", "Floor", "Found", "Gate", "Given", "Held", "House",
     "Library", "Line", "Look", "Looked", "Mend", "Mended", "Mistake", "Obstacle", "Order", "Owed", "Patience", "Place",
     "Refusal", "Shelf", "Sought", "Spell", "Stage", "Theatre", "Told", "Unread", "Unsound", "World",
+];
+/// Names of functions that were replaced. A constructor or a conversion is named `from_*`, never `of_*`.
+const REFUSED_FUNCTIONS: [&str; 20] = [
+    "ask", "asked", "floor", "held", "in_words", "land", "moment", "of", "place", "reach", "retire", "settle", "sound",
+    "spell", "spelled", "surplus", "tell", "teller", "told", "whole",
 ];
 /// Types of one word that other files may name, because the word is a term of the field or of the domain.
 const ONE_WORD_TYPES: [&str; 34] = [
@@ -433,6 +440,28 @@ fn defined_types(text: &str) -> Vec<(String, bool)> {
     types
 }
 
+/// Returns the names of the functions that the code defines.
+fn defined_functions(code: &str) -> impl Iterator<Item = String> {
+    code.lines().filter_map(|line| {
+        let (before, name) = line.split_once("fn ")?;
+        let is_declared = before.is_empty() || before.ends_with(' ');
+        word(name).filter(|_| is_declared && !before.contains('"'))
+    })
+}
+
+#[test]
+fn replaced_function_names_do_not_come_back() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_test(source)) {
+        for name in defined_functions(&code(source)) {
+            if REFUSED_FUNCTIONS.contains(&name.as_str()) || name.starts_with("of_") {
+                wrong.push(format!("{}: the function name {name}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "see docs/GLOSSARY.md for the terms:\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn replaced_names_do_not_come_back() {
     let mut files = Vec::new();
@@ -457,6 +486,13 @@ fn replaced_names_do_not_come_back() {
         }
     }
     assert!(wrong.is_empty(), "see docs/GLOSSARY.md for the terms:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn defined_functions_are_found_whatever_their_qualifiers() {
+    let code =
+        "pub(crate) const fn of<T>() {}\n    async fn from_text(text: &str) {}\nlet call: fn(u8) = next;\n\"a fn b\"";
+    assert_eq!(defined_functions(code).collect::<Vec<_>>(), ["of", "from_text"]);
 }
 
 #[test]
