@@ -168,10 +168,11 @@ fn same_maps(one: &HashMap<String, AttributeValue>, other: &HashMap<String, Attr
 fn same(one: &AttributeValue, other: &AttributeValue) -> bool {
     use AttributeValue::{B, Bs, L, M, N, Ns, Ss};
     match (one, other) {
-        (N(one), N(other)) => one == other || spelling(one) == spelling(other),
+        (N(one), N(other)) => one == other || canonical_number(one) == canonical_number(other),
         (Ns(one), Ns(other)) => {
-            let spelled = |set: &'_ [String]| sorted(set.iter().map(|number| spelling(number).into_owned()).collect());
-            spelled(one) == spelled(other)
+            let canonical =
+                |set: &'_ [String]| sorted(set.iter().map(|number| canonical_number(number).into_owned()).collect());
+            canonical(one) == canonical(other)
         }
         (Ss(one), Ss(other)) => sorted(one.iter().collect()) == sorted(other.iter().collect()),
         (Bs(one), Bs(other)) => {
@@ -186,7 +187,7 @@ fn same(one: &AttributeValue, other: &AttributeValue) -> bool {
 }
 
 /// Returns the canonical number format; a text that is not a number is equal only to itself.
-fn spelling(number: &str) -> Cow<'_, str> {
+fn canonical_number(number: &str) -> Cow<'_, str> {
     number::canonical(number).unwrap_or(Cow::Borrowed(number))
 }
 

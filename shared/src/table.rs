@@ -495,7 +495,7 @@ impl UserTable {
             }
         }
         assignments.keep_or_set(&mut expression, item::CREATED_AT, item::text(format_rfc3339_millis(now)));
-        assignments.touch(&mut expression, now);
+        assignments.set_updated_at(&mut expression, now);
         self.update(&user.key, assignments, condition, expression, ReturnValue::AllOld)
     }
 
@@ -523,7 +523,7 @@ impl UserTable {
             (None, FieldPatch::Remove) => assignments.remove(&mut expression, item::ATTRIBUTES),
             (None, _) => {}
         }
-        assignments.touch(&mut expression, now);
+        assignments.set_updated_at(&mut expression, now);
         self.update(key, assignments, condition, expression, ReturnValue::AllNew)
     }
 

@@ -75,7 +75,7 @@ fn number(name: &str, text: &str) -> Result<usize, String> {
 
 /// Returns the address of the page of a day.
 fn day_address(day: ArchiveDay) -> String {
-    frame::address(DAY_PATH, &[("day", &day.to_string())])
+    frame::href(DAY_PATH, &[("day", &day.to_string())])
 }
 
 /// Shows the days, the restore and the SQL.
@@ -122,7 +122,7 @@ pub(crate) async fn show(State(context): State<ConsoleContext>, Query(query): Qu
                 nav.pages aria-label="Pages of days" {
                     @if skip > 0 { a href=(PATH) { "Latest days" } }
                     @if skip + shown.len() < days.len() {
-                        a href=(frame::address(PATH, &[("skip", &(skip + DAYS).to_string())])) rel="next" {
+                        a href=(frame::href(PATH, &[("skip", &(skip + DAYS).to_string())])) rel="next" {
                             "Earlier days"
                         }
                     }
@@ -225,7 +225,7 @@ pub(crate) async fn show_day(State(context): State<ConsoleContext>, Query(query)
     let body = html! {
         nav.pages aria-label="Archive" {
             a href=(PATH) { "All days" }
-            a href=(format!("{}#restore", frame::address(PATH, &[("since", &since), ("until", &until)]))) {
+            a href=(format!("{}#restore", frame::href(PATH, &[("since", &since), ("until", &until)]))) {
                 "Restore this day"
             }
         }
@@ -251,7 +251,7 @@ pub(crate) async fn show_day(State(context): State<ConsoleContext>, Query(query)
             nav.pages aria-label="Pages of objects" {
                 @if !query.after.is_empty() { a href=(day_address(day)) { "First page" } }
                 @if let Some(next) = &page.next {
-                    a href=(frame::address(DAY_PATH, &[("day", &day_text), ("after", next)])) rel="next" { "Next page" }
+                    a href=(frame::href(DAY_PATH, &[("day", &day_text), ("after", next)])) rel="next" { "Next page" }
                 }
             }
         }
@@ -289,7 +289,7 @@ fn object_address(object: &str, from: usize) -> String {
     let from = from.to_string();
     let mut fields = vec![("object", object)];
     fields.extend((from != "0").then_some(("from", from.as_str())));
-    frame::address(OBJECT_PATH, &fields)
+    frame::href(OBJECT_PATH, &fields)
 }
 
 /// Shows the rows of an object.
@@ -341,7 +341,7 @@ pub(crate) async fn show_object(State(context): State<ConsoleContext>, Query(que
 
 /// Returns the address of the form that restores a key.
 fn restore_address(key: &str) -> String {
-    format!("{}#restore", frame::address(PATH, &[("key", key)]))
+    format!("{}#restore", frame::href(PATH, &[("key", key)]))
 }
 
 fn rows(page: &RowPage) -> Markup {
@@ -358,7 +358,7 @@ fn rows(page: &RowPage) -> Markup {
             tbody { @for row in &page.rows { tr {
                 td.fixed { time datetime=(frame::machine_time(row.removed_at)) { (frame::clock_time(row.removed_at)) } }
                 td.mono {
-                    a href=(key::address(row.key.as_str())) { (row.key) }
+                    a href=(key::href(row.key.as_str())) { (row.key) }
                     div.note { "revision " (row.revision.to_string()) }
                 }
                 td.mono { (frame::cut(row.item.get(), SHOWN_BYTES)) }

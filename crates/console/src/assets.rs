@@ -34,8 +34,8 @@ static FINGERPRINT: LazyLock<String> = LazyLock::new(|| {
     format!("{:016x}", hasher.finish())
 });
 
-/// Returns the address of an asset.
-pub(crate) fn address(name: &str) -> String {
+/// Returns the link to an asset.
+pub(crate) fn href(name: &str) -> String {
     format!("/assets/{name}?{}", *FINGERPRINT)
 }
 

@@ -36,7 +36,7 @@ struct TemplateDiagnosis {
     problems: Vec<String>,
 }
 
-fn address(rule: &DoctorRule) -> String {
+fn href(rule: &DoctorRule) -> String {
     format!("{PATH}/{}", rule.id)
 }
 
@@ -82,7 +82,7 @@ fn judged_parts(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> Markup 
             h2 { "Intended" }
             p.note { "Findings that the template declares as intended, with the reason." }
             ul { @for (finding, reason) in &diagnosis.ignored { li {
-                a href=(address(finding.rule)) { (finding.rule.title) }
+                a href=(href(finding.rule)) { (finding.rule.title) }
                 ", " span.mono { (format_location(&finding.location)) }
                 ": " (reason)
             } } }
@@ -95,7 +95,7 @@ fn all_rules() -> Markup {
     html! {
         h2 { "All rules" }
         ul.columns {
-            @for rule in RULES { li { a href=(address(rule)) { (rule.title) } " " span.note { (rule.severity) } } }
+            @for rule in RULES { li { a href=(href(rule)) { (rule.title) } " " span.note { (rule.severity) } } }
         }
     }
 }
@@ -201,7 +201,7 @@ fn findings(diagnosis: &DeploymentDiagnosis, severity: RuleSeverity) -> Markup {
                         p { "Fix:" }
                         pre tabindex="0" data-copy=(rule.id) { (first.fix()) }
                         p {
-                            a href=(address(rule)) { "Explanation of " (rule.id) }
+                            a href=(href(rule)) { "Explanation of " (rule.id) }
                             " · " a href=(rule.source) rel="noreferrer" { "Source" }
                         }
                     }
@@ -237,7 +237,7 @@ fn unchecked(diagnosis: &DeploymentDiagnosis) -> Markup {
                 }
                 ul {
                     @for unchecked in &diagnosis.unchecked { li {
-                        a href=(address(unchecked.rule)) { (unchecked.rule.id) }
+                        a href=(href(unchecked.rule)) { (unchecked.rule.id) }
                         @if let Some(location) = &unchecked.location { ", " span.mono { (format_location(location)) } }
                         ": " (unchecked.reason)
                     } }

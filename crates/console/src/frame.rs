@@ -59,9 +59,9 @@ fn framed(PageContent { path, title, body }: &PageContent, navigation: PageLinks
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     title { (title) " · Millrace" }
-                    link rel="icon" href=(assets::address("icon.svg"));
-                    link rel="stylesheet" href=(assets::address("console.css"));
-                    script src=(assets::address("console.js")) defer {}
+                    link rel="icon" href=(assets::href("icon.svg"));
+                    link rel="stylesheet" href=(assets::href("console.css"));
+                    script src=(assets::href("console.js")) defer {}
                 }
                 body {
                     a.skip href="#main" { "Skip to the content" }
@@ -159,8 +159,8 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Returns an address of the console with these fields.
-pub(crate) fn address(path: &str, fields: &[(&str, &str)]) -> String {
+/// Returns a link in the console with these fields.
+pub(crate) fn href(path: &str, fields: &[(&str, &str)]) -> String {
     let encoded =
         |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();

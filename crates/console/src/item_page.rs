@@ -45,12 +45,12 @@ pub(crate) struct ItemForm {
     item: String,
 }
 
-/// Returns the address of an item's page; without a key, that of the form for a new item.
-pub(crate) fn address(table: &str, key: &str, notation: ItemNotation) -> String {
+/// Returns the link to an item's page; without a key, that to the form for a new item.
+pub(crate) fn href(table: &str, key: &str, notation: ItemNotation) -> String {
     let mut fields = vec![("table", table)];
     fields.extend((!key.is_empty()).then_some(("key", key)));
     fields.extend((notation != ItemNotation::default()).then_some(("view", notation.as_str())));
-    frame::address(PATH, &fields)
+    frame::href(PATH, &fields)
 }
 
 /// Returns a text that changes with every attribute of the item. It is only compared within this process.
@@ -127,11 +127,11 @@ fn head(table: &TableResource, own: &str, notation: ItemNotation) -> Markup {
     html! {
         @if !own.is_empty() { p.mono { (own) } }
         nav.pages aria-label="Item" {
-            a href=(tables::address(&table.name)) { "All items of " (table.name) }
+            a href=(tables::href(&table.name)) { "All items of " (table.name) }
             @for other in ItemNotation::ALL.into_iter().filter(|other| *other != notation) {
-                a href=(address(&table.name, own, other)) { "Show as " (other.label()) }
+                a href=(href(&table.name, own, other)) { "Show as " (other.label()) }
             }
-            @if !own.is_empty() { a href=(key::address(own)) { "This key in every store" } }
+            @if !own.is_empty() { a href=(key::href(own)) { "This key in every store" } }
         }
     }
 }
@@ -202,7 +202,7 @@ fn edit(context: &LocalContext, table: &TableResource, item: &RawItem, notation:
         @if lost.is_empty() { (change(context, table, &own, &fingerprint(item), notation, &notation.format(item))) }
         @else {
             p.box { "Plain JSON cannot express " (lost.join(", ")) " (sets or binary data): "
-                a href=(address(&table.name, &own, ItemNotation::DynamoDb)) { "edit the item as DynamoDB JSON" } "." }
+                a href=(href(&table.name, &own, ItemNotation::DynamoDb)) { "edit the item as DynamoDB JSON" } "." }
             pre tabindex="0" role="region" aria-label="Item in plain JSON" { (notation.format(item)) }
         }
     }
@@ -243,7 +243,7 @@ pub(crate) async fn save(State(context): State<LocalContext>, form: Result<Form<
     let notation = ItemNotation::parse(&form.view);
     match write(&context, &table, &form, notation).await {
         Ok(key) => {
-            let saved = format!("{}&done=saved", address(&table.name, &key, notation));
+            let saved = format!("{}&done=saved", href(&table.name, &key, notation));
             Redirect::to(&saved).into_response()
         }
         Err(ItemError::Invalid(reason)) => {
@@ -304,7 +304,7 @@ pub(crate) async fn remove(State(context): State<LocalContext>, Form(form): Form
         table_items::delete_item(&client, &table, key).await
     };
     match deleted.await {
-        Ok(()) => Redirect::to(&format!("{}&done=deleted", tables::address(&form.table))).into_response(),
+        Ok(()) => Redirect::to(&format!("{}&done=deleted", tables::href(&form.table))).into_response(),
         Err(error) => tables::failed(&error),
     }
 }

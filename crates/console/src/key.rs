@@ -30,9 +30,9 @@ pub(crate) struct KeyQuery {
     key: String,
 }
 
-/// Returns the address of the page of a key.
-pub(crate) fn address(key: &str) -> String {
-    frame::address(PATH, &[("key", key)])
+/// Returns the link to the page of a key.
+pub(crate) fn href(key: &str) -> String {
+    frame::href(PATH, &[("key", key)])
 }
 
 /// Shows the page.

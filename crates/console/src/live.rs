@@ -48,7 +48,7 @@ pub(crate) struct TimelineFilter {
 }
 
 impl TimelineFilter {
-    fn admits(&self, change: &ObservedChange) -> bool {
+    fn matches(&self, change: &ObservedChange) -> bool {
         let verdict = ChangeVerdict::parse(&self.verdict);
         let has = |verdict| change.verdicts.iter().any(|own| own.verdict == verdict);
         change.key.contains(&self.key) && verdict.is_none_or(has)
@@ -73,7 +73,7 @@ struct TimelinePage {
 fn timeline(observer: &ChangeObserver, filter: &TimelineFilter, position: u64, most: usize) -> TimelinePage {
     let page = observer.after(position, RING_CAPACITY);
     let dropped = page.observed.saturating_sub(page.changes.len() as u64);
-    let admitted: Vec<_> = page.changes.into_iter().filter(|change| filter.admits(change)).collect();
+    let admitted: Vec<_> = page.changes.into_iter().filter(|change| filter.matches(change)).collect();
     // Evenly spaced, so that the sample shows all of the interval.
     let step = admitted.len().div_ceil(most).max(1);
     let shown = admitted.iter().rev().step_by(step).cloned().collect();
@@ -91,7 +91,7 @@ pub(crate) async fn show(State(context): State<LocalContext>, Query(filter): Que
     }
     let newest = TimelineFilter { since: None, ..filter.clone() };
     let all = observer.after(0, RING_CAPACITY);
-    let shown: Vec<_> = all.changes.iter().rev().filter(|change| newest.admits(change)).take(FIRST_ROWS).collect();
+    let shown: Vec<_> = all.changes.iter().rev().filter(|change| newest.matches(change)).take(FIRST_ROWS).collect();
     let table = source_name(&context);
     let body = html! {
         p.note { "Every change of " code { (table) } " as it arrives, and what it did in each replica. Times are in UTC." }
@@ -127,7 +127,7 @@ pub(crate) async fn show(State(context): State<LocalContext>, Query(filter): Que
             table {
                 caption { "The newest change is at the top." }
                 thead { (head()) }
-                tbody #rows data-position=(all.position) data-plots=(assets::address("uplot.js")) { @for change in &shown { (row(change)) } }
+                tbody #rows data-position=(all.position) data-plots=(assets::href("uplot.js")) { @for change in &shown { (row(change)) } }
             }
         }
         @if shown.is_empty() { (empty(&filter, table)) }
@@ -238,7 +238,7 @@ pub(crate) fn row(change: &ObservedChange) -> Markup {
             // A shortened key is not a key.
             td.key {
                 span.mono {
-                    @if change.key.ends_with('}') { a href=(key::address(&change.key)) { (change.key) } } @else { (change.key) }
+                    @if change.key.ends_with('}') { a href=(key::href(&change.key)) { (change.key) } } @else { (change.key) }
                 }
                 div.note { "revision " (change.sequence) }
             }

@@ -45,7 +45,7 @@ pub(crate) async fn show(State(context): State<DeployedContext>, Query(query): Q
         nav.pages aria-label="Window" {
             @for own in MetricWindow::ALL {
                 @let hours = own.hours.to_string();
-                a href=(frame::address("/", &[("hours", &hours)])) aria-current=[(own == window).then_some("true")] {
+                a href=(frame::href("/", &[("hours", &hours)])) aria-current=[(own == window).then_some("true")] {
                     "Last " @if own.hours == 1 { "hour" } @else { (own.hours) " hours" }
                 }
             }

@@ -133,7 +133,7 @@ async fn record_section(maintenance: &MaintenanceHandler, record: &FailureRecord
         p { "Reason: " strong { (record.reason) } }
         p { "Function: " (record.function.as_str()) @if let Some(sink) = &record.sink { ", replica: " (sink) } }
         @for (key, found) in &now {
-            p { "Key: " a.mono href=(key::address(key.as_str())) { (key) } }
+            p { "Key: " a.mono href=(key::href(key.as_str())) { (key) } }
             @match found {
                 Ok(Some(item)) => { details { summary { "The source stores an item now" } pre { (frame::cut(&item.encode(), RECORD_BYTES)) } } }
                 Ok(None) => { p { "The source has no item with this key now." } }
@@ -155,7 +155,7 @@ pub(crate) async fn start(State(context): State<ConsoleContext>, Form(form): For
         request.insert("prefix".to_owned(), form.prefix.into());
     }
     match context.start_task("redrive", request).await {
-        Ok(id) => Redirect::to(&tasks::address(&id)).into_response(),
+        Ok(id) => Redirect::to(&tasks::href(&id)).into_response(),
         Err(refused) => refused.page(PATH, TITLE),
     }
 }

@@ -54,8 +54,8 @@ impl TablesQuery {
         })
     }
 
-    /// Returns the page's address with another position.
-    fn address(&self, table: &str, after: &str) -> String {
+    /// Returns the link to the page with another position.
+    fn href(&self, table: &str, after: &str) -> String {
         let mut fields = vec![("table", table)];
         let own = [
             ("index", &self.index),
@@ -70,13 +70,13 @@ impl TablesQuery {
         if !after.is_empty() {
             fields.push(("after", after));
         }
-        frame::address(PATH, &fields)
+        frame::href(PATH, &fields)
     }
 }
 
-/// Returns the address of the first page of a table.
-pub(crate) fn address(table: &str) -> String {
-    frame::address(PATH, &[("table", table)])
+/// Returns the link to the first page of a table.
+pub(crate) fn href(table: &str) -> String {
+    frame::href(PATH, &[("table", table)])
 }
 
 /// Renders the page of an error, with a way back.
@@ -159,7 +159,7 @@ pub(crate) async fn show(State(context): State<LocalContext>, Query(query): Quer
                 h3 { "Create an item" }
                 p { "Write one item, in DynamoDB JSON or plain JSON." }
                 p {
-                    a href=(item_page::address(&table.name, "", ItemNotation::parse(&query.view))) {
+                    a href=(item_page::href(&table.name, "", ItemNotation::parse(&query.view))) {
                         "Create an item in " (table.name)
                     }
                 }
@@ -175,7 +175,7 @@ fn choices(context: &LocalContext, names: &[String], chosen: &str) -> Markup {
         nav.tabs aria-label="Tables" { ul {
             @for name in names {
                 li {
-                    a href=(address(name)) aria-current=[(name == chosen).then_some("true")] { (name) }
+                    a href=(href(name)) aria-current=[(name == chosen).then_some("true")] { (name) }
                     @if let Some(role) = role(context, name) { " " span.note { (role) } }
                 }
             }
@@ -237,7 +237,7 @@ fn search(table: &TableResource, query: &TablesQuery) -> Markup {
                 label for="descending" { "Highest sort key first" }
             }
             button type="submit" { "Find" }
-            a href=(address(&table.name)) { "Show all" }
+            a href=(href(&table.name)) { "Show all" }
         }
         p #find-help .note { "Without a partition key, the table or the index is scanned. With one, it is queried." }
     }
@@ -265,7 +265,7 @@ fn items(table: &TableResource, query: &TablesQuery, page: &ItemPage) -> Markup 
         @if page.items.is_empty() {
             p.box {
                 @if !is_first { "There are no more items." }
-                @else if is_filtered { "No item matches. " a href=(address(&table.name)) { "Show all items" } "." }
+                @else if is_filtered { "No item matches. " a href=(href(&table.name)) { "Show all items" } "." }
                 @else {
                     "The table is empty. Create an item or import an export below, or write sample items on the "
                     "page "
@@ -291,8 +291,8 @@ fn items(table: &TableResource, query: &TablesQuery, page: &ItemPage) -> Markup 
         }
         @if !is_first || page.next.is_some() {
             nav.pages aria-label="Pages of items" {
-                @if !is_first { a href=(query.address(&table.name, "")) { "First page" } }
-                @if let Some(next) = &page.next { a href=(query.address(&table.name, next)) rel="next" { "Next page" } }
+                @if !is_first { a href=(query.href(&table.name, "")) { "First page" } }
+                @if let Some(next) = &page.next { a href=(query.href(&table.name, next)) rel="next" { "Next page" } }
             }
         }
     }
@@ -300,7 +300,7 @@ fn items(table: &TableResource, query: &TablesQuery, page: &ItemPage) -> Markup 
 
 fn row(table: &TableResource, item: &RawItem, notation: ItemNotation) -> Markup {
     let key = table_items::key_of(table, item);
-    let open = item_page::address(&table.name, &key, notation);
+    let open = item_page::href(&table.name, &key, notation);
     let text = |key: &KeyDefinition| match item.get(&key.name) {
         Some(aws_sdk_dynamodb::types::AttributeValue::S(text) | aws_sdk_dynamodb::types::AttributeValue::N(text)) => {
             frame::cut(text, SHOWN_BYTES)
@@ -371,12 +371,12 @@ pub(crate) async fn start_import(State(context): State<LocalContext>, Form(form)
     let source = match opened {
         Ok(Ok(source)) => source,
         Ok(Err(error)) => {
-            return frame::failed(StatusCode::BAD_REQUEST, &address(&table.name), TITLE, &error.to_string());
+            return frame::failed(StatusCode::BAD_REQUEST, &href(&table.name), TITLE, &error.to_string());
         }
         Err(panic) => return frame::failed(StatusCode::INTERNAL_SERVER_ERROR, PATH, TITLE, &panic.to_string()),
     };
     match context.runs.start_import(context.stack.clone(), source, table, &context.clock) {
-        Ok(id) => Redirect::to(&tasks::address(&id)).into_response(),
+        Ok(id) => Redirect::to(&tasks::href(&id)).into_response(),
         Err(reason) => frame::failed(StatusCode::CONFLICT, PATH, TITLE, &reason),
     }
 }

@@ -72,7 +72,7 @@ fn runs(runs: &[TaskRunView], context: &ConsoleContext) -> Markup {
                 thead { tr { th scope="col" { "Started" } th scope="col" { "Task" } th scope="col" { "State" } th scope="col" { "Counts" } } }
                 tbody { @for run in runs { tr {
                     td { time datetime=(frame::machine_time(run.started)) { (started(run, context)) } }
-                    td { a href=(address(&run.id)) { (run.task) } }
+                    td { a href=(href(&run.id)) { (run.task) } }
                     td { (state(run)) }
                     td { (run.progress) }
                 } } }
@@ -154,8 +154,8 @@ fn segments(fields: &[(String, String)]) -> Result<Option<u32>, String> {
     number.map(Some).ok_or_else(|| format!("{SEGMENTS}: {text:?} is not a number from 1 to {MAX_SEGMENTS}"))
 }
 
-/// Returns the address of the page of a run.
-pub(crate) fn address(run: &str) -> String {
+/// Returns the link to the page of a run.
+pub(crate) fn href(run: &str) -> String {
     format!("{PATH}/runs/{run}")
 }
 
@@ -189,7 +189,7 @@ pub(crate) async fn start(
         Err(reason) => return refused(StatusCode::BAD_REQUEST, &reason),
     };
     match context.start_task(task.name, request).await {
-        Ok(id) => Redirect::to(&address(&id)).into_response(),
+        Ok(id) => Redirect::to(&href(&id)).into_response(),
         Err(refused) => refused.page(PATH, TITLE),
     }
 }
@@ -252,7 +252,7 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<St
                 noscript { p.note { "Reload the page to see the progress." } }
             } @else {
                 @if run.for_real().is_some() && context.allows_tasks() {
-                    form.box.warn method="post" action=(format!("{}/apply", address(&run.id))) {
+                    form.box.warn method="post" action=(format!("{}/apply", href(&run.id))) {
                         (frame::token_field(&context))
                         p { "This was a dry run: nothing was written. Read the report, then make the changes." }
                         button type="submit" { "Run " (run.task) " for real" }
@@ -269,7 +269,7 @@ pub(crate) async fn run(State(context): State<ConsoleContext>, Path(id): Path<St
                 "To end it, stop the execution " code { (run.id) } " of the state machine. What it has done remains."
             }
         } @else if is_running {
-            form #cancel method="post" action=(format!("{}/cancel", address(&run.id))) {
+            form #cancel method="post" action=(format!("{}/cancel", href(&run.id))) {
                 (frame::token_field(&context))
                 button type="submit" { "Cancel" }
             }
@@ -302,7 +302,7 @@ pub(crate) async fn apply(
         return refused(StatusCode::NOT_FOUND, &format!("unknown task {:?}: choose one of the list", run.task));
     };
     match context.start_task(task.name, request).await {
-        Ok(id) => Redirect::to(&address(&id)).into_response(),
+        Ok(id) => Redirect::to(&href(&id)).into_response(),
         Err(refused) => refused.page(PATH, TITLE),
     }
 }
@@ -322,7 +322,7 @@ pub(crate) async fn cancel(
         return frame::failed(StatusCode::CONFLICT, PATH, TITLE, reason);
     }
     context.runs.cancel(&id);
-    Redirect::to(&address(&id)).into_response()
+    Redirect::to(&href(&id)).into_response()
 }
 
 #[cfg(test)]

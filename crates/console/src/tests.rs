@@ -199,7 +199,7 @@ async fn key_is_shown_in_every_store_with_the_differences_marked() {
     let scene = ConsoleScene::start().await;
     scene.write("ada", &[("name", SCRIPT), (SCRIPT, "value")]).await;
     let key = r#"{"timestamp":{"N":"1"},"user_id":{"S":"ada"}}"#;
-    let (status, page) = scene.get(&key::address(key)).await;
+    let (status, page) = scene.get(&key::href(key)).await;
     assert_eq!(status, StatusCode::OK, "{page}");
     assert_page(&page);
     for text in ["Every replica is equal to the source.", "source: Users", "replica: dynamodb", "No row.", "INSERT"] {
@@ -209,7 +209,7 @@ async fn key_is_shown_in_every_store_with_the_differences_marked() {
     let put = scene.stack.dynamodb().put_item().table_name("UsersReplica").item("user_id", attribute("ada"));
     let put = put.item("timestamp", AttributeValue::N("1".to_owned())).item("name", attribute("Eve"));
     put.send().await.unwrap();
-    let (_, page) = scene.get(&key::address(key)).await;
+    let (_, page) = scene.get(&key::href(key)).await;
     assert!(page.contains("A replica differs from the source.") && page.contains("<mark>name</mark>"), "{page}");
     for (key, reason) in [
         ("ada", "is not valid"),
@@ -217,7 +217,7 @@ async fn key_is_shown_in_every_store_with_the_differences_marked() {
         (r#"{"timestamp":{"S":"1"},"user_id":{"S":"ada"}}"#, "another type of &quot;timestamp&quot; than N"),
         (r#"{"<script>":{"N":"1"},"user_id":{"S":"ada"}}"#, "has no attribute"),
     ] {
-        let (status, page) = scene.get(&key::address(key)).await;
+        let (status, page) = scene.get(&key::href(key)).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{key}");
         assert!(page.contains(reason) && page.contains("expected DynamoDB JSON such as"), "{page}");
         assert_page(&page);
@@ -230,7 +230,7 @@ async fn key_is_shown_in_every_store_with_the_differences_marked() {
 async fn cached_record_is_shown_next_to_the_source() {
     let scene = ConsoleScene::start().await;
     scene.write("ada", &[("name", "Ada")]).await;
-    let (_, page) = scene.get(&key::address(r#"{"timestamp":{"N":"1"},"user_id":{"S":"ada"}}"#)).await;
+    let (_, page) = scene.get(&key::href(r#"{"timestamp":{"N":"1"},"user_id":{"S":"ada"}}"#)).await;
     assert!(page.contains("The cache tier is off."), "{page}");
     let server = millrace_local::cache::CacheServer::start().await.unwrap();
     let options = StackOptions {
@@ -251,7 +251,7 @@ async fn cached_record_is_shown_next_to_the_source() {
     );
     let name = millrace_shared::cache::key("Users", &id.unwrap());
     let connection = cache.connection().await.unwrap();
-    let address = key::address(r#"{"timestamp":{"N":"1"},"user_id":{"S":"eve"}}"#);
+    let address = key::href(r#"{"timestamp":{"N":"1"},"user_id":{"S":"eve"}}"#);
     let (_, page) = scene.get(&address).await;
     assert!(page.contains("No entry: the next read of the API writes one."), "{page}");
     connection.put_negative(&name).await.unwrap();
@@ -381,7 +381,7 @@ async fn expired_item_is_in_the_archive() {
     let scene = ConsoleScene::start().await;
     assert_eq!(scene.post("/break", "action=expire").await.0, StatusCode::SEE_OTHER);
     scene.stack.wait_until_drained().await;
-    let key = key::address(r#"{"timestamp":{"N":"0"},"user_id":{"S":"console-expired"}}"#);
+    let key = key::href(r#"{"timestamp":{"N":"0"},"user_id":{"S":"console-expired"}}"#);
     let page = wait_for(&scene, &key, "Removed at ").await;
     assert!(page.contains("a tombstone of an item that TTL removed"), "{page}");
 }

@@ -99,7 +99,7 @@ impl LightState {
                     div.box.light.bad {
                         "Verify: red. " (frame::count(differences.len(), "difference")) @if differences.len() == DIFFERENCES { " or more" } ":"
                         ul { @for ((replica, key), kind) in differences.iter().take(SHOWN) {
-                            li { a href=(crate::key::address(key.as_str())) { (key) } " " (kind.as_str()) " " (replica) }
+                            li { a href=(crate::key::href(key.as_str())) { (key) } " " (kind.as_str()) " " (replica) }
                         } }
                     }
                 }

@@ -83,13 +83,13 @@ impl RolePermissions {
     /// met; those of a statement that denies make the result unknown.
     #[must_use]
     pub fn grants(&self, action: &str, resource: &str) -> GrantResult {
-        self.simulated(action, resource, None).unwrap_or_else(|| self.stated(action, resource))
+        self.simulated(action, resource, None).unwrap_or_else(|| self.evaluate_statements(action, resource))
     }
 
     /// Returns whether the role may perform an action on a key when a service uses the key for it.
     #[must_use]
     pub fn grants_key(&self, action: &str, key: &str, service: &str) -> GrantResult {
-        self.simulated(action, key, Some(service)).unwrap_or_else(|| self.stated(action, key))
+        self.simulated(action, key, Some(service)).unwrap_or_else(|| self.evaluate_statements(action, key))
     }
 
     fn simulated(&self, action: &str, resource: &str, service: Option<&str>) -> Option<GrantResult> {
@@ -99,7 +99,7 @@ impl RolePermissions {
     }
 
     /// Returns what the statements of the role say.
-    fn stated(&self, action: &str, resource: &str) -> GrantResult {
+    fn evaluate_statements(&self, action: &str, resource: &str) -> GrantResult {
         let mut may_deny = None;
         for denial in &self.denials {
             match denial.concerns(action, resource) {

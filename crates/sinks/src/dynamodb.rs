@@ -226,7 +226,7 @@ impl DynamoDbSink {
 
     /// Returns an error if the table's key schema is not that of the record's key.
     fn key_mismatch(&self, schema: &ReplicaSchema, change: &Change<'_>) -> Option<String> {
-        let error = schema.admits(change.key.text()).err()?;
+        let error = schema.check_key(change.key.text()).err()?;
         Some(format!(
             "{error}: set {} to a table with the key schema of the source, which aws dynamodb describe-table \
              --table-name {} --query 'Table.[KeySchema,AttributeDefinitions]' prints",

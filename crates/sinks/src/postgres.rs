@@ -332,7 +332,7 @@ impl From<PostgresError> for ServingError {
     fn from(fault: PostgresError) -> Self {
         match fault.kind {
             PostgresErrorKind::Unreachable => Self::Transient(fault.reason),
-            PostgresErrorKind::Refused(code) if passes(&code) => Self::Transient(fault.reason),
+            PostgresErrorKind::Refused(code) if is_transient_code(&code) => Self::Transient(fault.reason),
             _ => Self::Misconfigured(fault.reason),
         }
     }
@@ -341,7 +341,7 @@ impl From<PostgresError> for ServingError {
 /// Returns whether a server that rejects a statement with this code may accept it a moment later: it lacks a resource,
 /// is in maintenance, is busy with another transaction or has an internal error. SQLSTATE classes 40, 53, 55, 57, 58
 /// and XX.
-fn passes(code: &SqlState) -> bool {
+fn is_transient_code(code: &SqlState) -> bool {
     ["40", "53", "55", "57", "58", "XX"].iter().any(|class| code.code().starts_with(class))
 }
 

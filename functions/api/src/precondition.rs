@@ -20,12 +20,12 @@ pub(crate) fn entity_tag(version: u64) -> Option<HeaderValue> {
 /// Parses the preconditions of a request.
 pub(crate) fn read(headers: &HeaderMap) -> Result<Precondition, Problem> {
     // If-Match compares strongly: a weak tag never matches there (section 8.8.3.2).
-    let if_match = tags(headers, &IF_MATCH, false).map_err(|detail| mistake("if-match", detail))?;
-    let if_none_match = tags(headers, &IF_NONE_MATCH, true).map_err(|detail| mistake("if-none-match", detail))?;
+    let if_match = tags(headers, &IF_MATCH, false).map_err(|detail| header_error("if-match", detail))?;
+    let if_none_match = tags(headers, &IF_NONE_MATCH, true).map_err(|detail| header_error("if-none-match", detail))?;
     Ok(Precondition { if_match, if_none_match })
 }
 
-fn mistake(header: &'static str, detail: &str) -> Problem {
+fn header_error(header: &'static str, detail: &str) -> Problem {
     Problem::Request(vec![FieldError { location: ErrorLocation::Header(header), detail: detail.to_owned() }])
 }
 

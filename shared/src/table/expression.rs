@@ -72,7 +72,7 @@ impl ExpressionBuilder {
     pub(super) fn present(&mut self, precondition: &Precondition, now: OffsetDateTime) -> String {
         let key = self.name(item::USER_ID);
         let mut text = format!("attribute_exists({key}) AND {}", self.live(now));
-        self.demand(&mut text, precondition);
+        self.require(&mut text, precondition);
         text
     }
 
@@ -82,11 +82,11 @@ impl ExpressionBuilder {
         // AND takes precedence over OR. Parentheses around the whole condition could be doubled, which DynamoDB
         // rejects.
         let mut text = format!("attribute_not_exists({key}) OR {}", self.live(now));
-        self.demand(&mut text, precondition);
+        self.require(&mut text, precondition);
         text
     }
 
-    fn demand(&mut self, text: &mut String, precondition: &Precondition) {
+    fn require(&mut self, text: &mut String, precondition: &Precondition) {
         if let Some(EntityTags::Versions(versions)) = &precondition.if_match {
             let one_of = self.one_of("is", versions);
             let _ = write!(text, " AND {one_of}");
@@ -160,7 +160,7 @@ impl UpdateExpression {
 
     /// Adds the changes that every write makes: it increments the version, or sets a first one if there is none, and
     /// sets the time of the write.
-    pub(super) fn touch(&mut self, expression: &mut ExpressionBuilder, now: OffsetDateTime) {
+    pub(super) fn set_updated_at(&mut self, expression: &mut ExpressionBuilder, now: OffsetDateTime) {
         let version = expression.name(item::VERSION);
         let before = expression.value("before", item::integer(first_version(now) - 1));
         let one = expression.value("one", item::integer(1));
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(assignments.into_text(), "SET #status = :status");
         let mut assignments = UpdateExpression::default();
         assignments.edit(&mut expression, item::EMAIL, &FieldPatch::<&str>::Remove, |text| item::text(*text));
-        assignments.touch(&mut expression, NOW);
+        assignments.set_updated_at(&mut expression, NOW);
         assert_eq!(
             assignments.into_text(),
             "SET #version = if_not_exists(#version, :before) + :one, #updated_at = :updated_at REMOVE #email"

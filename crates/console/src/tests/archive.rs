@@ -79,7 +79,7 @@ async fn huge_day_is_shown_page_by_page_and_every_text_is_escaped() {
     let (_, restore) = scene.get(link(&page, "Restore this day").split('#').next().unwrap()).await;
     assert!(restore.contains("name=\"from\" value=\"2026-03-01T00:00:00Z\""), "{restore}");
     assert!(restore.contains("name=\"to\" value=\"2026-03-02T00:00:00Z\""), "{restore}");
-    let address = frame::address("/archive/object", &[("object", &object)]);
+    let address = frame::href("/archive/object", &[("object", &object)]);
     let (status, page) = scene.get(&address).await;
     assert_eq!(status, StatusCode::OK, "{page}");
     assert_page(&page);
@@ -136,7 +136,7 @@ async fn item_is_restored_after_a_dry_run() {
     let (_, before) = page.split_once("aria-label=\"Restore {").unwrap();
     assert!(before.contains("console-expired"), "{page}");
     let key = r#"{"timestamp":{"N":"0"},"user_id":{"S":"console-expired"}}"#;
-    let (_, page) = scene.get(&frame::address("/archive", &[("key", key)])).await;
+    let (_, page) = scene.get(&frame::href("/archive", &[("key", key)])).await;
     assert!(page.contains("name=\"key\" value=\"{&quot;timestamp&quot;"), "{page}");
     let (status, page) = scene.post("/tasks/restore", &format!("key={}", encoded(key))).await;
     assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
@@ -151,7 +151,7 @@ async fn item_is_restored_after_a_dry_run() {
     assert!(page.contains("This was a dry run: nothing was written."), "{page}");
     assert!(page.contains(">Run restore for real</button>"), "{page}");
     assert_page(&page);
-    let item = item_page::address("Users", key, item_text::ItemNotation::DynamoDb);
+    let item = item_page::href("Users", key, item_text::ItemNotation::DynamoDb);
     assert_eq!(scene.get(&item).await.0, StatusCode::NOT_FOUND, "nothing is written yet");
     assert_eq!(scene.post(&format!("{run}/apply"), "").await.0, StatusCode::SEE_OTHER);
     let mut status = StatusCode::NOT_FOUND;

@@ -197,7 +197,7 @@ async fn key_quarantine_and_archive_are_read_from_the_stores() {
     assert!(deployed.page("/quarantine").await.contains("The failure bucket is empty."));
     scene.write("ada", &[("name", SCRIPT)]).await;
     scene.write(SCRIPT, &[("_tombstone_expires_at", "x")]).await;
-    let page = deployed.page(&key::address(KEY)).await;
+    let page = deployed.page(&key::href(KEY)).await;
     for text in ["Every replica is equal to the source.", "source: Users", "can be reached only from its network"] {
         assert!(page.contains(text), "{text} is missing: {page}");
     }
@@ -215,12 +215,12 @@ async fn key_quarantine_and_archive_are_read_from_the_stores() {
         assert!(page.contains(text), "{text} is missing: {page}");
     }
     let chosen = [("key", KEY), ("since", "2026-11-20T00:00:00Z")];
-    let page = deployed.page(&frame::address("/archive", &chosen)).await;
+    let page = deployed.page(&frame::href("/archive", &chosen)).await;
     assert!(page.contains("&quot;from&quot;:&quot;2026-11-20T00:00:00Z&quot;"), "{page}");
     assert!(page.contains("&quot;key&quot;:{&quot;") && !page.contains("2026-11-22T00:00:00Z"), "{page}");
     let failures = scene.stack.maintenance().unwrap().failures;
     failures.put("quarantine/unreadable.json", "application/json", b"{".to_vec()).await.unwrap();
-    let page = deployed.page(&key::address(KEY)).await;
+    let page = deployed.page(&key::href(KEY)).await;
     assert!(page.contains("not every object could be read: "), "{page}");
     for (path, fields) in [("/quarantine", "prefix=&apply=true"), ("/tasks/verify", ""), ("/tasks/runs/dry/apply", "")]
     {

@@ -93,7 +93,7 @@ async fn item_is_created_changed_and_deleted() {
     assert!(page.contains("an item with this key exists already"), "{page}");
     scene.stack.wait_until_drained().await;
     let key = r#"{"timestamp":{"N":"1"},"user_id":{"S":"ada"}}"#;
-    let address = item_page::address("Users", key, item_text::ItemNotation::DynamoDb);
+    let address = item_page::href("Users", key, item_text::ItemNotation::DynamoDb);
     let (status, page) = scene.get(&address).await;
     assert_eq!(status, StatusCode::OK, "{page}");
     assert_page(&page);
@@ -138,7 +138,7 @@ async fn every_text_of_an_item_is_escaped() {
     assert!(page.contains("&lt;script&gt;"), "{page}");
     let key = serde_json::json!({"timestamp": {"N": "1"}, "user_id": {"S": SCRIPT}}).to_string();
     for notation in item_text::ItemNotation::ALL {
-        let (status, page) = scene.get(&item_page::address("Users", &key, notation)).await;
+        let (status, page) = scene.get(&item_page::href("Users", &key, notation)).await;
         assert_eq!(status, StatusCode::OK, "{page}");
         assert_page(&page);
         assert!(page.contains("&lt;script&gt;"), "{page}");
@@ -182,7 +182,7 @@ async fn item_of_400_kb_is_cut_in_the_list_and_complete_on_its_page() {
     let (_, page) = scene.get("/tables?table=Users").await;
     assert!(page.len() < 40_000 && page.contains("(600 of "), "{} bytes", page.len());
     let key = r#"{"timestamp":{"N":"1"},"user_id":{"S":"big"}}"#;
-    let (_, page) = scene.get(&item_page::address("Users", key, item_text::ItemNotation::DynamoDb)).await;
+    let (_, page) = scene.get(&item_page::href("Users", key, item_text::ItemNotation::DynamoDb)).await;
     assert!(page.contains(&text));
     let (shown, item) = (hidden(&page, "shown"), |text: &str| {
         serde_json::json!({"timestamp": {"N": "1"}, "user_id": {"S": "big"}, "name": {"S": text}}).to_string()

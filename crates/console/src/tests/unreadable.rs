@@ -110,7 +110,7 @@ async fn expired_credential_is_named_next_to_the_stores_that_can_be_read() {
     })
     .await;
     scene.write("ada", &[("name", "Ada")]).await;
-    let page = scene.announces(&key::address(KEY), StatusCode::OK, "ExpiredToken").await;
+    let page = scene.announces(&key::href(KEY), StatusCode::OK, "ExpiredToken").await;
     assert!(page.contains("Every replica is equal to the source.") && page.contains("&quot;Ada&quot;"), "{page}");
     assert_eq!(page.matches("Log in again, and reload the page").count(), 2, "the archive and the bucket: {page}");
     for path in ["/archive", "/archive/day?day=2026-11-22", "/quarantine"] {
@@ -121,7 +121,7 @@ async fn expired_credential_is_named_next_to_the_stores_that_can_be_read() {
         maintenance.source = TableReader::new(clients::dynamodb(&account), "Users");
     })
     .await;
-    for path in [key::address(KEY), "/key".to_owned(), "/archive".to_owned()] {
+    for path in [key::href(KEY), "/key".to_owned(), "/archive".to_owned()] {
         let page = scene.announces(&path, StatusCode::BAD_GATEWAY, "table Users").await;
         assert!(page.contains("ExpiredToken") && page.contains("Log in again, and reload the page"), "{page}");
     }
@@ -137,7 +137,7 @@ async fn engine_that_is_down_is_named_on_every_page_that_reads_it() {
         maintenance.source = TableReader::new(clients::dynamodb(&closed), "Users");
     })
     .await;
-    for path in [key::address(KEY), "/archive".to_owned()] {
+    for path in [key::href(KEY), "/archive".to_owned()] {
         scene.announces(&path, StatusCode::BAD_GATEWAY, "table Users").await;
     }
     let (_, page) = scene.get("/break").await;
@@ -152,14 +152,14 @@ async fn table_that_is_gone_is_named_with_the_fix_and_the_other_stores_are_shown
     let scene = ConsoleScene::start().await;
     scene.write("ada", &[("name", "Ada")]).await;
     scene.stack.dynamodb().delete_table().table_name("UsersReplica").send().await.unwrap();
-    let page = scene.announces(&key::address(KEY), StatusCode::OK, "UsersReplica cannot be read").await;
+    let page = scene.announces(&key::href(KEY), StatusCode::OK, "UsersReplica cannot be read").await;
     for text in ["Not every store could be read.", ">not read</span>", "Create the table again", "&quot;Ada&quot;"] {
         assert!(page.contains(text), "{text} is missing: {page}");
     }
     let (_, page) = scene.get("/break").await;
     assert!(page.contains("Verify: unknown.") && page.contains("UsersReplica"), "{page}");
     scene.stack.dynamodb().delete_table().table_name("Users").send().await.unwrap();
-    for path in [key::address(KEY), "/archive".to_owned(), "/tables?table=Users".to_owned()] {
+    for path in [key::href(KEY), "/archive".to_owned(), "/tables?table=Users".to_owned()] {
         let (status, page) = scene.get(&path).await;
         assert!(status.is_server_error() || status == StatusCode::NOT_FOUND, "{path}: {status}");
         assert!(page.contains("Users") && page.contains("Create the table again"), "{path}: {page}");
@@ -276,7 +276,7 @@ async fn day_of_the_archive_with_any_number_of_objects_is_shown_in_a_bounded_num
     assert_eq!(status, StatusCode::OK, "{next}");
     assert!(next.contains(&names[50].0), "{next}");
     requests.store(0, Ordering::Relaxed);
-    let (status, page) = scene.get(&key::address(KEY)).await;
+    let (status, page) = scene.get(&key::href(KEY)).await;
     assert_eq!(status, StatusCode::OK, "{page}");
     assert_page(&page);
     assert!(page.contains("Only 50 objects of the latest hours were searched"), "{page}");
@@ -288,7 +288,7 @@ async fn day_of_the_archive_with_any_number_of_objects_is_shown_in_a_bounded_num
 async fn huge_item_is_shown_in_every_store_in_boxes_of_limited_height() {
     let scene = ConsoleScene::start().await;
     scene.write("ada", &[("name", &"x".repeat(390_000))]).await;
-    let (status, page) = scene.get(&key::address(KEY)).await;
+    let (status, page) = scene.get(&key::href(KEY)).await;
     assert_eq!(status, StatusCode::OK);
     assert_page(&page);
     assert!(page.contains("Every replica is equal to the source.") && page.len() < 100_000, "{} bytes", page.len());

@@ -45,7 +45,7 @@ impl ReplicaSchema {
     }
 
     /// Checks whether the table can store an item with this key, which is given as the stream's JSON.
-    pub(super) fn admits(&self, key: &str) -> Result<(), String> {
+    pub(super) fn check_key(&self, key: &str) -> Result<(), String> {
         let mut json = serde_json::Deserializer::from_str(key);
         match KeyMatcher(&self.key).deserialize(&mut json) {
             Ok(true) => Ok(()),
@@ -128,17 +128,17 @@ impl TypedValue {
 mod tests {
     use super::*;
 
-    fn admits(key: &str) -> bool {
+    fn fits(key: &str) -> bool {
         let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
         let key_schema = vec![pair("user_id", "S"), pair("timestamp", "N")];
         let schema = ReplicaSchema { arn: String::new(), key: key_schema, stream: None, indexes: Vec::new() };
-        schema.admits(key).is_ok()
+        schema.check_key(key).is_ok()
     }
 
     #[test]
     fn a_key_fits_by_names_and_types_in_any_order() {
-        assert!(admits(r#"{"user_id":{"S":"a"},"timestamp":{"N":"1"}}"#));
-        assert!(admits(r#"{"timestamp": {"N": "1"}, "user\u005fid": {"S": ""}}"#));
+        assert!(fits(r#"{"user_id":{"S":"a"},"timestamp":{"N":"1"}}"#));
+        assert!(fits(r#"{"timestamp": {"N": "1"}, "user\u005fid": {"S": ""}}"#));
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
         let key = vec![pair("user_id", "S")];
         let schema = ReplicaSchema { arn: String::new(), key, stream: None, indexes: Vec::new() };
-        let error = schema.admits(r#"{"sk":{"N":"7"},"pk":{"S":"secret"}}"#).unwrap_err();
+        let error = schema.check_key(r#"{"sk":{"N":"7"},"pk":{"S":"secret"}}"#).unwrap_err();
         assert_eq!(error, "the replica's key is user_id (S), but the source's key is pk (S), sk (N)");
     }
 
@@ -160,7 +160,7 @@ mod tests {
             "{}",
             "[]",
         ] {
-            assert!(!admits(key), "{key}");
+            assert!(!fits(key), "{key}");
         }
     }
 }

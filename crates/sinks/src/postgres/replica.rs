@@ -184,7 +184,7 @@ impl PostgresSink {
             let lists = &RowArrays::from_rows(&self.layout, rows);
             let query = self.database.run(until, |session| async move {
                 let statement = session.statement(sql).await?;
-                session.client().query(&statement, &lists.comparing()).await
+                session.client().query(&statement, &lists.comparison_parameters()).await
             });
             match query.await {
                 Ok(found) => {

@@ -267,7 +267,7 @@ impl<'r> RowArrays<'r> {
     }
 
     /// Returns the parameters of a comparison of the typed columns.
-    pub(super) fn comparing(&self) -> Vec<&(dyn ToSql + Sync)> {
+    pub(super) fn comparison_parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
         let own: [&(dyn ToSql + Sync); 2] = [&self.keys, &self.revision];
         own.into_iter().chain(self.columns.iter().map(ColumnArray::as_parameter)).collect()
     }

@@ -24,7 +24,7 @@ impl<'a> BodyReader<'a> {
         match serde_json::from_slice(body) {
             Ok(JsonMembers(members)) => Ok(Self { members, mistakes: Vec::new() }),
             Err(error) if error.is_data() => {
-                Err(Problem::Body(vec![mistake(String::new(), "the body must be a JSON object")]))
+                Err(Problem::Body(vec![field_error(String::new(), "the body must be a JSON object")]))
             }
             Err(error) => {
                 let text = error.to_string();
@@ -87,7 +87,7 @@ impl<'a> BodyReader<'a> {
         match parse(raw.get()) {
             Ok(value) => FieldPatch::Set(value),
             Err((below, detail)) => {
-                self.mistakes.push(mistake(pointer(name) + &below, detail));
+                self.mistakes.push(field_error(pointer(name) + &below, detail));
                 FieldPatch::Keep
             }
         }
@@ -100,7 +100,7 @@ impl<'a> BodyReader<'a> {
 
     /// Records an error at a pointer below a member.
     pub(super) fn add_error_at(&mut self, pointer: String, detail: impl Into<String>) {
-        self.mistakes.push(mistake(pointer, detail));
+        self.mistakes.push(field_error(pointer, detail));
     }
 
     /// Records that a member is missing, unless it was present and invalid.
@@ -111,7 +111,7 @@ impl<'a> BodyReader<'a> {
             .iter()
             .any(|mistake| matches!(&mistake.location, ErrorLocation::Pointer(place) if *place == pointer))
         {
-            self.mistakes.push(mistake(pointer, detail));
+            self.mistakes.push(field_error(pointer, detail));
         }
     }
 
@@ -123,7 +123,7 @@ impl<'a> BodyReader<'a> {
             } else {
                 "unknown member: put additional data into attributes".to_owned()
             };
-            self.mistakes.push(mistake(pointer(&name), detail));
+            self.mistakes.push(field_error(pointer(&name), detail));
         }
         self.mistakes.truncate(MAX_MISTAKES);
         if self.mistakes.is_empty() { Ok(()) } else { Err(Problem::Body(self.mistakes)) }
@@ -136,6 +136,6 @@ fn pointer(name: &str) -> String {
     pointer
 }
 
-fn mistake(pointer: String, detail: impl Into<String>) -> FieldError {
+fn field_error(pointer: String, detail: impl Into<String>) -> FieldError {
     FieldError { location: ErrorLocation::Pointer(pointer), detail: detail.into() }
 }
