@@ -61,12 +61,12 @@ pub enum DemoError {
     #[error("maintenance task failed: {0}")]
     Task(#[from] millrace_maintenance::TaskError),
     /// Some stream record was not processed in time.
-    #[error("the records of the streams were not processed within {} s", DRAINED_WITHIN.as_secs())]
+    #[error("the records of the streams were not processed within {} s", DRAIN_TIMEOUT.as_secs())]
     NotDrained,
 }
 
 /// Time limit for the streams; much longer than they need.
-const DRAINED_WITHIN: Duration = Duration::from_secs(20);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// A number that no binary floating-point type can represent exactly.
 const EXACT: &str = "12345678901234567890123456789012345678";
 
@@ -122,7 +122,7 @@ async fn shown(stack: &LocalStack, duckdb: &DuckDb, started: Instant) -> Result<
 }
 
 async fn wait_until_drained(stack: &LocalStack) -> Result<(), DemoError> {
-    tokio::time::timeout(DRAINED_WITHIN, stack.wait_until_drained()).await.map_err(|_| DemoError::NotDrained)
+    tokio::time::timeout(DRAIN_TIMEOUT, stack.wait_until_drained()).await.map_err(|_| DemoError::NotDrained)
 }
 
 /// Runs the scenario. The poison record is written in the middle, so that everything after it shows that it blocks no

@@ -63,10 +63,10 @@ pub const CONSOLE_PORT: u16 = 8090;
 const REPLICATION_PARAMETER: &str = "Replication";
 
 /// The time for which the start waits until imported items are replicated.
-const REPLICATED_WITHIN: Duration = Duration::from_mins(2);
+const REPLICATION_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// The time that requests of the console have to end at a stop.
-const CONSOLE_RELEASED_WITHIN: Duration = Duration::from_secs(5);
+const CONSOLE_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The description of the program in `--help`.
 const ABOUT: &str = "Verified replication for DynamoDB tables: the stack on one machine, its demo, its maintenance \
@@ -382,9 +382,9 @@ pub(crate) async fn console_listener(port: Option<u16>) -> Result<TcpListener, S
 }
 
 /// Stops a stack as soon as no request of the console uses it any more. A task that still runs keeps it until then, but
-/// not longer than [`CONSOLE_RELEASED_WITHIN`]: the process ends, and with it the task, which can be repeated.
+/// not longer than [`CONSOLE_RELEASE_TIMEOUT`]: the process ends, and with it the task, which can be repeated.
 async fn stop_shared(mut stack: Arc<LocalStack>) {
-    let released_by = Instant::now() + CONSOLE_RELEASED_WITHIN;
+    let released_by = Instant::now() + CONSOLE_RELEASE_TIMEOUT;
     loop {
         match Arc::try_unwrap(stack) {
             Ok(stack) => return stack.stop().await,
@@ -427,10 +427,10 @@ async fn import(stack: &LocalStack, items: ImportSource) -> Result<(), String> {
     };
     let items = counted(items, "item");
     eprintln!("import: {items} in {:.1} s{replaced}; waiting until replicated", took.as_secs_f64());
-    if tokio::time::timeout(REPLICATED_WITHIN, stack.wait_until_drained()).await.is_err() {
+    if tokio::time::timeout(REPLICATION_TIMEOUT, stack.wait_until_drained()).await.is_err() {
         eprintln!(
             "import: not all items are replicated after {} s; verify reports the others as missing until they are",
-            REPLICATED_WITHIN.as_secs()
+            REPLICATION_TIMEOUT.as_secs()
         );
     }
     let quarantined = stack.quarantined_since(&known).await.map_err(|error| error.to_string())?;

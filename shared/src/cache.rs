@@ -36,9 +36,9 @@ pub use settings::{CacheAuth, CacheMode, CacheSettings};
 use crate::iam_token::TokenSigner;
 
 /// The time limit for opening a connection, including TLS and login.
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time limit for a response, however long its caller would wait. Responses normally take less than a tenth of it.
-const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long sent data may stay unacknowledged, and an idle connection without a sign of life, before the connection is
 /// closed. After a failover, the connections to the failed node are not closed from its side: without these limits they
 /// would stay open for 15 minutes.
@@ -221,7 +221,7 @@ impl Cache {
                 if self.0.settings.is_encrypted() { ", or has no encryption in transit" } else { "" }
             )))
         };
-        tokio::time::timeout(CONNECT_WITHIN, connecting).await.unwrap_or_else(late)
+        tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(late)
     }
 
     async fn login(&self, info: ConnectionInfo) -> Result<ConnectionInfo, CacheError> {
@@ -251,7 +251,7 @@ impl Cache {
         };
         // `connect` sets the time limit for connecting.
         let mut config =
-            AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_WITHIN)).set_connection_timeout(None);
+            AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT)).set_connection_timeout(None);
         if let Some(address) = self.0.address {
             config = config.set_dns_resolver(FixedAddress(address));
         }
@@ -266,8 +266,8 @@ impl Cache {
         let certificates = self.certificates();
         // A failed call must not be retried invisibly to the caller: a retry could use another connection, which the
         // module's rule about write-backs forbids.
-        let mut builder = ClusterClientBuilder::new([info]).retries(0).connection_timeout(CONNECT_WITHIN);
-        builder = builder.response_timeout(RESPONSE_WITHIN).tcp_settings(tcp_settings());
+        let mut builder = ClusterClientBuilder::new([info]).retries(0).connection_timeout(CONNECT_TIMEOUT);
+        builder = builder.response_timeout(RESPONSE_TIMEOUT).tcp_settings(tcp_settings());
         if let Some(certificates) = certificates {
             builder = builder.certs(certificates);
         }

@@ -57,8 +57,8 @@ pub(super) const WEAKNESSES: [ModelMutation; 13] = [
 ];
 
 const MARKER_TTL: u64 = 60;
-const FILL_WITHIN: u64 = 30;
-const LONGEST: u64 = 900;
+const MAX_FILL_DELAY: u64 = 30;
+const MAX_ENTRY_TTL: u64 = 900;
 const MISSING: u64 = 5;
 
 /// The cached value of the record: a version, and the index of the state that it was read from.
@@ -107,7 +107,7 @@ impl CacheModel {
         };
         if taken {
             let least = if self.weakness == ModelMutation::EntryEndsAlone { 0 } else { MARKER_TTL };
-            let life = ends_in.unwrap_or(LONGEST).min(LONGEST).max(least);
+            let life = ends_in.unwrap_or(MAX_ENTRY_TTL).min(MAX_ENTRY_TTL).max(least);
             self.kept = Some((CachedValue::Entry { version, state }, self.now + life));
         }
     }
@@ -341,7 +341,7 @@ impl ModelRun {
         let Some(at) = self.any_reader() else { return };
         let ModelReader { looked, read: Some((state, item)) } = self.readers[at] else { return };
         self.readers.swap_remove(at);
-        if self.model.now - looked > FILL_WITHIN && self.model.weakness != ModelMutation::LateFill {
+        if self.model.now - looked > MAX_FILL_DELAY && self.model.weakness != ModelMutation::LateFill {
             return;
         }
         match item {

@@ -12,7 +12,7 @@ use super::{DemoError, DemoState};
 use millrace_local::stack::LocalStack;
 
 /// Time limit within which a write by any program must be visible to reads.
-const VISIBLE_WITHIN: Duration = Duration::from_secs(1);
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit after which the demo continues without the write; the check then fails.
 const GIVES_UP_AFTER: Duration = Duration::from_secs(5);
 
@@ -59,7 +59,7 @@ pub(super) async fn show(
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
     report.show("write by another program", &format!("visible through the API after {} ms", visible.as_millis()));
-    report.check("a write by another program is visible within 1 s", visible <= VISIBLE_WITHIN);
+    report.check("a write by another program is visible within 1 s", visible <= VISIBILITY_TIMEOUT);
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use super::{DemoError, wait_until_drained};
 /// The table in PostgreSQL. It may be in a database of the user, so its name says what it is.
 const TABLE: &str = "millrace_demo_orders";
 /// The time limit of a query of the demo.
-const QUERIED_WITHIN: Duration = Duration::from_secs(10);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 const NAME: &str = "Ada Lovelace";
 const EMAIL: &str = "ada@example.com";
 const STREET: &str = "12 St James's Square";
@@ -109,7 +109,7 @@ impl MaskedStores {
         let key = &json!({"pk": {"S": "customer-1"}, "sk": {"N": number.to_string()}}).to_string();
         let sql: &str =
             &format!("select amount::text, city, email, deleted_at is not null from {TABLE} where key = $1");
-        let until = Instant::now() + QUERIED_WITHIN;
+        let until = Instant::now() + QUERY_TIMEOUT;
         let query = database.run(until, |session| async move { session.client().query_opt(sql, &[key]).await }).await;
         let row = query.map_err(|error| InspectError::new(TABLE, error.to_string()))?;
         Ok(row.map(|row| {

@@ -17,7 +17,7 @@ use super::item::{describe, has, without_revision};
 use super::report::DemoReport;
 use super::scenarios::rows_of;
 use super::stores::StoreInspector;
-use super::{DRAINED_WITHIN, DemoError, DemoState};
+use super::{DRAIN_TIMEOUT, DemoError, DemoState};
 use millrace_local::stack::LocalStack;
 
 /// The end of the compacted period, far in the future, so that removals of today are compacted as well.
@@ -119,5 +119,5 @@ async fn queried(
 }
 
 async fn wait_until_drained(stack: &LocalStack) -> Result<(), DemoError> {
-    tokio::time::timeout(DRAINED_WITHIN, stack.wait_until_drained()).await.map_err(|_| DemoError::NotDrained)
+    tokio::time::timeout(DRAIN_TIMEOUT, stack.wait_until_drained()).await.map_err(|_| DemoError::NotDrained)
 }

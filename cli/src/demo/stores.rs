@@ -18,7 +18,7 @@ use millrace_shared::s3::{S3Bucket, S3Error};
 use millrace_sinks::document::ReplicaEntry;
 
 /// Time limit for the replication of the first write; after it the demo continues, and the checks fail.
-const REPLICATED_WITHIN: Duration = Duration::from_secs(10);
+const REPLICATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A table, bucket or stream that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +125,7 @@ impl StoreInspector {
     /// Waits until an item is in the replica; returns the time in milliseconds.
     pub(super) async fn replicated(&self, user_id: &str, timestamp: i64) -> Result<u128, InspectError> {
         let started = Instant::now();
-        while self.item(&self.replica, user_id, timestamp).await?.is_none() && started.elapsed() < REPLICATED_WITHIN {
+        while self.item(&self.replica, user_id, timestamp).await?.is_none() && started.elapsed() < REPLICATION_TIMEOUT {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         Ok(started.elapsed().as_millis())

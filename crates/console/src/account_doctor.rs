@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use crate::deployed_stack::DeployedStack;
 
 /// The time limit of a reading.
-const READ_WITHIN: Duration = Duration::from_mins(5);
+const READ_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// A diagnosis, and the parts that could not be read.
 pub(crate) struct StackDiagnosis {
@@ -56,8 +56,8 @@ impl AccountDoctor {
             *state = DiagnosisState::Reading(Arc::clone(&calls));
             let stack = Arc::clone(stack);
             tokio::spawn(async move {
-                let read = tokio::time::timeout(READ_WITHIN, read(&stack, &calls, now)).await;
-                let minutes = READ_WITHIN.as_secs() / 60;
+                let read = tokio::time::timeout(READ_TIMEOUT, read(&stack, &calls, now)).await;
+                let minutes = READ_TIMEOUT.as_secs() / 60;
                 let read = read.unwrap_or_else(|_| Err(format!("the account was not read within {minutes} minutes")));
                 *stack.doctor.state() = DiagnosisState::Done(Arc::new(read));
             });

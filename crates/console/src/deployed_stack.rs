@@ -23,7 +23,7 @@ use crate::stack_calls::refused;
 /// The time after which credentials and resources are read again.
 const RENEWED_AFTER: Duration = Duration::from_mins(1);
 /// The time limit for finding the resources.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(40);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(40);
 /// The maximum number of stacks: the stack and those that it nests.
 const MAX_STACKS: usize = 20;
 /// The functions by their logical IDs, in the order of the pages.
@@ -206,8 +206,8 @@ impl DeployedStack {
     /// # Errors
     /// The call that failed and what to do, or the resource that is missing.
     pub(crate) async fn connect(&self) -> Result<Arc<StackConnection>, String> {
-        let within = CONNECTED_WITHIN.as_secs();
-        let connected = tokio::time::timeout(CONNECTED_WITHIN, async {
+        let within = CONNECT_TIMEOUT.as_secs();
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
             let mut slot = self.connection.lock().await;
             if let Some((opened, connection)) = &*slot
                 && opened.elapsed() < RENEWED_AFTER

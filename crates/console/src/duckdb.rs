@@ -23,7 +23,7 @@ const OUTPUT_BYTES: usize = 1024 * 1024;
 /// The time limit of a query, with the reading of the copies.
 const WITHIN: Duration = Duration::from_secs(15);
 /// The time limit of a start without a query.
-const FOUND_WITHIN: Duration = Duration::from_secs(5);
+const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// The programs that are looked for: DuckDB's shell, and a Python that may have its module.
 const PROGRAMS: [&str; 2] = ["duckdb", "python3"];
 
@@ -58,7 +58,7 @@ impl DuckDbProgram {
     pub(crate) async fn find() -> Option<Self> {
         for name in PROGRAMS {
             let program = Self::at(name.into());
-            let ran = tokio::time::timeout(FOUND_WITHIN, program.output("SELECT 1", "SELECT 1 AS one")).await;
+            let ran = tokio::time::timeout(FIND_TIMEOUT, program.output("SELECT 1", "SELECT 1 AS one")).await;
             if ran.is_ok_and(|output| output.is_ok()) {
                 return Some(program);
             }

@@ -25,11 +25,11 @@ use tokio::runtime::Handle;
 use crate::stack_stores::StackCache;
 
 /// The time limit of the read of a store.
-const STORE_WITHIN: std::time::Duration = std::time::Duration::from_secs(12);
+const STORE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(12);
 /// The number of failure objects that are read at once.
 const IN_FLIGHT: usize = 8;
 /// The time limit of a lookup in the cache.
-const CACHE_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
+const CACHE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 /// The maximum number of archive objects that are searched for a key.
 pub(crate) const ARCHIVE_OBJECTS: usize = 50;
 /// The maximum number of rows of a key that are shown.
@@ -204,13 +204,13 @@ async fn replica_state(replica: &dyn Replica, keys: &[CanonicalKey]) -> Result<O
     Ok(read.map_err(|error| error.to_string())?.items.pop().flatten())
 }
 
-/// Awaits the read of a store for at most [`STORE_WITHIN`].
+/// Awaits the read of a store for at most [`STORE_TIMEOUT`].
 async fn within<T>(store: &str, read: impl Future<Output = T>) -> Result<T, String> {
-    let reason = || format!("{store} has not responded within {} s: try again", STORE_WITHIN.as_secs());
-    tokio::time::timeout(STORE_WITHIN, read).await.map_err(|_| reason())
+    let reason = || format!("{store} has not responded within {} s: try again", STORE_TIMEOUT.as_secs());
+    tokio::time::timeout(STORE_TIMEOUT, read).await.map_err(|_| reason())
 }
 
-/// Looks a key up in the cache, for at most [`CACHE_WITHIN`].
+/// Looks a key up in the cache, for at most [`CACHE_TIMEOUT`].
 async fn cached(cache: &Cache, table: &str, key: &CanonicalKey) -> CacheState {
     let Ok(user) = image_key(key) else { return CacheState::NotCached };
     let lookup = async {
@@ -221,11 +221,11 @@ async fn cached(cache: &Cache, table: &str, key: &CanonicalKey) -> CacheState {
         }
         found
     };
-    match tokio::time::timeout(CACHE_WITHIN, lookup).await {
+    match tokio::time::timeout(CACHE_TIMEOUT, lookup).await {
         Err(_) => CacheState::Unreadable(format!(
             "the cache at {} has not responded within {} s",
             cache.endpoint(),
-            CACHE_WITHIN.as_secs()
+            CACHE_TIMEOUT.as_secs()
         )),
         Ok(Err(error)) => CacheState::Unreadable(error.to_string()),
         Ok(Ok(CacheSlot::Miss)) => CacheState::Miss,

@@ -63,7 +63,7 @@ use stack_stores::{LocalOrigin, StackOrigin};
 use task_runs::TaskRuns;
 
 /// The time limit for requests in progress at a stop.
-const STOP_WITHIN: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state that the pages read.
 #[derive(Clone)]
@@ -203,6 +203,6 @@ impl ConsoleServer {
     pub async fn stop(self) {
         // The server may already have ended: there is nothing to stop then.
         let _ = self.stop.send(true);
-        let _ = tokio::time::timeout(STOP_WITHIN, self.server).await;
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.server).await;
     }
 }

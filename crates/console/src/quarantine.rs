@@ -23,7 +23,7 @@ const TITLE: &str = "Quarantine";
 const SHOWN: i32 = 50;
 /// The number of objects that are read at once, and the time limit of the page.
 const IN_FLIGHT: usize = 8;
-const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The maximum length of a shown record, in bytes.
 const RECORD_BYTES: usize = 4 * 1024;
 
@@ -44,8 +44,8 @@ pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
         Ok(stores) => stores.maintenance,
         Err(missing) => return missing.page(PATH, TITLE),
     };
-    let sections = tokio::time::timeout(SHOWN_WITHIN, Box::pin(sections(&context, &maintenance))).await;
-    let late = || Err(format!("the failure bucket has not responded within {} s: try again", SHOWN_WITHIN.as_secs()));
+    let sections = tokio::time::timeout(READ_TIMEOUT, Box::pin(sections(&context, &maintenance))).await;
+    let late = || Err(format!("the failure bucket has not responded within {} s: try again", READ_TIMEOUT.as_secs()));
     let shown = match sections.unwrap_or_else(|_| late()) {
         Ok(shown) => shown,
         Err(reason) => return frame::failed(StatusCode::BAD_GATEWAY, PATH, TITLE, &reason),

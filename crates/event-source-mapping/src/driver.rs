@@ -35,7 +35,7 @@ const SHARDS_EVERY: Duration = Duration::from_secs(5);
 /// The delay after a failed read.
 const AFTER_FAULT: Duration = Duration::from_secs(1);
 /// Time limit for invocations in flight at a stop; the records of unfinished ones are redelivered after a restart.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A record's event JSON, as an element of `Records`.
 type RecordJson = Arc<str>;
@@ -117,7 +117,7 @@ impl MappingDriver {
                 self.handle_result(done);
             }
         };
-        if tokio::time::timeout(STOP_WITHIN, finish).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, finish).await.is_err() {
             tracing::warn!(mapping = self.mapping.name, "stopped with invocations in flight, to be redelivered");
         }
         self.save();

@@ -31,7 +31,7 @@ exit $status"#;
 const NOT_INSTALLED: i32 = 127;
 
 /// Time limit for a start; a server needs milliseconds.
-const READY_WITHIN: Duration = Duration::from_secs(10);
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
 
 /// An error of starting or reaching a cache.
@@ -154,8 +154,8 @@ impl CacheServer {
             if let Some(status) = ended {
                 return Err(ProgramError::exited(&self.program, status, &self.printed()).into());
             }
-            if started.elapsed() > READY_WITHIN {
-                return Err(ProgramError::not_ready(&self.program, READY_WITHIN, &error, &self.printed()).into());
+            if started.elapsed() > READY_TIMEOUT {
+                return Err(ProgramError::not_ready(&self.program, READY_TIMEOUT, &error, &self.printed()).into());
             }
             tokio::time::sleep(POLL).await;
         }
@@ -216,7 +216,7 @@ mod tests {
     async fn server_that_does_not_start_is_reported_with_its_reason() {
         let started = tokio::time::Instant::now();
         let said = CacheServer::start_with(&["--databases", "none"]).await.unwrap_err().to_string();
-        assert!(started.elapsed() < READY_WITHIN, "its end is noticed");
+        assert!(started.elapsed() < READY_TIMEOUT, "its end is noticed");
         assert!(said.contains("-server failed (exit status: 1)"), "{said}");
         assert!(said.contains("databases"), "{said}");
     }

@@ -36,7 +36,7 @@ use front::EngineSignals;
 pub(crate) use table_arn::table_arn;
 
 /// Time limit for requests in progress at a stop; afterwards they are cut off.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An error of starting or using the DynamoDB engine.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +202,7 @@ impl DynamoDbEngine {
         let Self { database, second, stop, mut server, lock_file, .. } = self;
         // The server may already have ended: there is nothing to stop then.
         let _ = stop.send(());
-        if tokio::time::timeout(STOP_WITHIN, &mut server).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, &mut server).await.is_err() {
             server.abort();
             let _ = server.await;
         }

@@ -29,7 +29,7 @@ pub const NAME: &str = "millrace";
 /// The server's own superuser.
 const OWNER: &str = "postgres";
 /// Time limit for a start; much longer than a start takes.
-const STARTS_WITHIN: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An error of starting or using the server.
 #[derive(Debug, thiserror::Error)]
@@ -228,7 +228,7 @@ impl PostgresServer {
     }
 
     async fn answers(&mut self) -> Result<(), PostgresServerError> {
-        let until = Instant::now() + STARTS_WITHIN;
+        let until = Instant::now() + START_TIMEOUT;
         loop {
             let Err(error) = connect(self.port.number(), OWNER).await else { return Ok(()) };
             let ended = match &mut self.running {
@@ -240,7 +240,7 @@ impl PostgresServer {
                 let log = fs::read(self.log()).unwrap_or_default();
                 let (program, reason) = (name_of(&self.programs.postgres), describe_error(&error));
                 let failed = ended.map(|status| ProgramError::exited(&program, status, &log));
-                let not_ready = || ProgramError::not_ready(&program, STARTS_WITHIN, &reason, &log);
+                let not_ready = || ProgramError::not_ready(&program, START_TIMEOUT, &reason, &log);
                 return Err(failed.unwrap_or_else(not_ready).into());
             }
             sleep(Duration::from_millis(20)).await;

@@ -30,7 +30,7 @@ mod service;
 mod unsign;
 
 /// Time limit for requests in progress at a stop; afterwards they are cut off.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An error of starting the S3 engine or of creating a bucket.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +123,7 @@ impl S3Engine {
         let Self { stop, mut server, .. } = self;
         // The server may already have ended: there is nothing to stop then.
         let _ = stop.send(());
-        if tokio::time::timeout(STOP_WITHIN, &mut server).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, &mut server).await.is_err() {
             server.abort();
         }
     }

@@ -8,7 +8,8 @@ use crate::number;
 /// The epoch second from which on a record is absent.
 ///
 /// A value from a client is [parsed](Self::parse) strictly. A stored value may be another program's and is
-/// [read](Self::from_stored) as DynamoDB's TTL interprets it: a record is absent if and only if TTL is due to remove it.
+/// [read](Self::from_stored) as DynamoDB's TTL interprets it: a record is absent if and only if TTL is due to remove
+/// it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ExpiresAt(i64);
 

@@ -1,9 +1,9 @@
 //! TTL deletion with DynamoDB's rules: removes exactly the items that DynamoDB removes.
 //!
 //! The engine's own TTL deletion accepts only integers and has no limit for timestamps too far in the past, so it is
-//! not used. This module decides by [`ExpiresAt::from_stored`], the same rule by which the API treats a record as absent.
-//! It uses a second connection and transactions like the engine's own: each removes an item from its table and its
-//! indexes and, if the table has a stream, adds a removal by the service to the stream.
+//! not used. This module decides by [`ExpiresAt::from_stored`], the same rule by which the API treats a record as
+//! absent. It uses a second connection and transactions like the engine's own: each removes an item from its table and
+//! its indexes and, if the table has a stream, adds a removal by the service to the stream.
 
 use std::collections::BTreeMap;
 

@@ -23,7 +23,7 @@ use super::{ChangeObserver, ChangeVerdict, ObservedChange, RecordKind, SinkRepor
 /// The name under which the rows of the archiver are shown.
 const ARCHIVE: &str = "archiver";
 /// The time limit of a delivery out of turn.
-const REDELIVERED_WITHIN: Duration = Duration::from_secs(30);
+const REDELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A delivery out of turn that failed.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +145,7 @@ impl ChangeObserver {
         let (function, name) = self.replicator().ok_or(RedeliverError::NoReplicator)?;
         let event = RawValue::from_string(format!(r#"{{"Records":[{}]}}"#, records.join(",")))?;
         let now = self.clock.now();
-        let invocation = Invocation::new(now, Instant::now(), REDELIVERED_WITHIN, new_uuid(now).to_string());
+        let invocation = Invocation::new(now, Instant::now(), REDELIVERY_TIMEOUT, new_uuid(now).to_string());
         let (observer, runtime) = (Arc::clone(self), tokio::runtime::Handle::current());
         // A function's future stays on one thread, as on Lambda.
         let delivered = tokio::task::spawn_blocking(move || {

@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn number_of_names_is_bounded() {
         let image: Vec<String> = (0..40).map(|n| format!(r#""a{n:02}":{{"N":"1"}}"#)).collect();
-        let summary = summary_of(&format!(r#"{{"eventName":"INSERT","dynamodb":{{"NewImage":{{{}}}}}}}"#, image.join(",")));
+        let summary =
+            summary_of(&format!(r#"{{"eventName":"INSERT","dynamodb":{{"NewImage":{{{}}}}}}}"#, image.join(",")));
         assert_eq!((summary.attributes.len(), summary.attributes[ATTRIBUTES].as_str()), (13, "and 28 more"));
         let large =
             format!(r#"{{"eventName":"INSERT","dynamodb":{{"NewImage":{{"a":{{"S":"{}"}}}}}}}}"#, "x".repeat(70_000));

@@ -16,7 +16,7 @@ use crate::postgres::{self, PlannedServer};
 use crate::tier::{TierServer, TierUrls};
 
 /// Time limit of the migrations; much longer than they take on empty tables.
-const MIGRATED_WITHIN: Duration = Duration::from_mins(1);
+const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The tiers that are on.
 pub(super) struct EnabledTiers {
@@ -62,7 +62,7 @@ impl EnabledTiers {
             let settings = PostgresSettings::parse(SETTING, |name| (name == SETTING).then_some(url.as_str()));
             let settings = settings.map_err(|problems| StartError::Tables(problems.join("; ")))?;
             if let Some(settings) = settings {
-                let migrated = schema.migrate(&settings.database(None, ""), Instant::now() + MIGRATED_WITHIN).await;
+                let migrated = schema.migrate(&settings.database(None, ""), Instant::now() + MIGRATION_TIMEOUT).await;
                 migrated.map_err(|unmigrated| StartError::Tables(unmigrated.to_string()))?;
             }
         }

@@ -76,8 +76,8 @@ fn steps() -> impl Strategy<Value = Vec<BatchStep>> {
 }
 
 proptest! {
-    /// A change is withheld from a sink only if the sink confirmed this very change within `CONFIRMATION_TTL` and has not received
-    /// the item since.
+    /// A change is withheld from a sink only if the sink confirmed this very change within `CONFIRMATION_TTL` and has
+    /// not received the item since.
     #[test]
     fn a_sink_is_spared_exactly_what_it_confirmed(steps in steps(), batch in batch(), sink in 0..3_usize) {
         let mut memory = ConfirmedChanges::default();

@@ -249,8 +249,8 @@ pub(super) async fn compare(
     Ok(true)
 }
 
-/// Checks the candidates again after `verify.recheck_after`. Returns `None` if there is not enough time: the next invocation then
-/// scans this range again.
+/// Checks the candidates again after `verify.recheck_after`. Returns `None` if there is not enough time: the next
+/// invocation then scans this range again.
 async fn recheck_after_lag(
     task_run: &mut TaskRun<VerifyCursor>,
     context: &TaskContext<'_>,
