@@ -1,5 +1,7 @@
 //! Secrets of AWS Secrets Manager: [`SecretsClient`].
 
+use std::sync::Arc;
+
 use aws_config::SdkConfig;
 use serde::Deserialize;
 
@@ -8,14 +10,14 @@ use crate::aws_service::{AwsCallError, AwsRequest, AwsService};
 /// Reads secrets.
 #[derive(Debug, Clone)]
 pub struct SecretsClient {
-    sdk: SdkConfig,
+    sdk: Arc<SdkConfig>,
 }
 
 impl SecretsClient {
     /// Creates a client from the process's AWS configuration.
     #[must_use]
     pub fn new(sdk: &SdkConfig) -> Self {
-        Self { sdk: sdk.clone() }
+        Self { sdk: Arc::new(sdk.clone()) }
     }
 
     /// Returns the current text of a secret, by ARN or name; `None` if the secret is binary.

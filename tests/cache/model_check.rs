@@ -20,7 +20,7 @@ async fn follow(connection: &CacheConnection, server: &mut MultiplexedConnection
     for (step, one) in done.iter().enumerate() {
         match *one {
             StepOutcome::Look(version) => {
-                assert_eq!(cached_version(connection, key).await, version, "{key}, step {step}: {done:#?}")
+                assert_eq!(cached_version(connection, key).await, version, "{key}, step {step}: {done:#?}");
             }
             StepOutcome::Fill { version, ends_in } => {
                 let expires_at = ends_in.map(|seconds| NOW.unix_timestamp() + i64::try_from(seconds).unwrap());
