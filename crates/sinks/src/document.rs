@@ -37,7 +37,7 @@ use serde::Serialize;
 
 use crate::name::SinkName;
 use json::{JsonValue, member_pointer};
-use postgres_table::POSTGRES_MEMBERS;
+use postgres_table::{POSTGRES_MEMBERS, view_of};
 use users::USERS_REPLICA;
 
 pub use identifier::SqlIdentifier;
@@ -293,6 +293,31 @@ struct SharedMembers<'v> {
 /// A member whose problem is recorded.
 struct InvalidMember;
 
+/// The parts of a replica that could be read. The others have problems.
+#[derive(Default)]
+struct ReplicaParts {
+    name: Option<SinkName>,
+    table: Option<TableIdentity>,
+    max_concurrency: Option<usize>,
+    sink: Option<SinkSettings>,
+    transform: TransformSettings,
+}
+
+impl ReplicaParts {
+    /// Returns the replica, if every part could be read.
+    fn into_entry(self) -> Option<ReplicaEntry> {
+        Some(ReplicaEntry { name: self.name?, sink: self.sink?, transform: self.transform })
+    }
+}
+
+/// The table of a replica.
+enum TableIdentity {
+    /// A `DynamoDB` table. The account is that of the ARN or of the role.
+    DynamoDb { table: TableAddress, region: Option<String>, account: Option<String> },
+    /// A table of the PostgreSQL database.
+    Postgres(SqlIdentifier),
+}
+
 /// Reads a document, and collects the problems.
 #[derive(Default)]
 struct DocumentReader {
@@ -334,14 +359,14 @@ impl DocumentReader {
             columns: columns.as_deref().unwrap_or_default(),
             hash_keys: members.get("hash_keys").copied(),
         };
-        let entries: Vec<Option<ReplicaEntry>> = listed
+        let replicas: Vec<ReplicaParts> = listed
             .iter()
             .enumerate()
             .map(|(index, value)| self.replica(&format!("/replicas/{index}"), value, &shared))
             .collect();
-        self.check_together(&entries);
+        self.check_together(&replicas);
         let hash_keys = self.hash_keys(members.get("hash_keys").copied());
-        let replicas = entries.into_iter().collect::<Option<Vec<_>>>()?;
+        let replicas = replicas.into_iter().map(ReplicaParts::into_entry).collect::<Option<Vec<_>>>()?;
         Some(ReplicationDocument {
             version: 1,
             replicas,
@@ -378,10 +403,10 @@ impl DocumentReader {
         Some(members)
     }
 
-    fn replica(&mut self, pointer: &str, value: &JsonValue, shared: &SharedMembers<'_>) -> Option<ReplicaEntry> {
+    fn replica(&mut self, pointer: &str, value: &JsonValue, shared: &SharedMembers<'_>) -> ReplicaParts {
         let JsonValue::Object(listed) = value else {
             self.add(pointer, format!("is {}: set it to a replica, which is an object", value.quoted()));
-            return None;
+            return ReplicaParts::default();
         };
         let sink = listed.iter().find(|(name, _)| name == "sink").map(|(_, value)| value);
         let kind = match sink {
@@ -390,11 +415,11 @@ impl DocumentReader {
                 let meant = self.unknown_sink(pointer, other);
                 // The other members are read as those of the kind that is probably meant, so that their problems are
                 // reported, too.
-                drop(self.replica_of(meant.unwrap_or_default(), pointer, value, shared));
-                return None;
+                let parts = self.replica_of(meant.unwrap_or_default(), pointer, value, shared);
+                return ReplicaParts { sink: None, ..parts.unwrap_or_default() };
             }
         };
-        self.replica_of(kind, pointer, value, shared)
+        self.replica_of(kind, pointer, value, shared).unwrap_or_default()
     }
 
     /// Reports a sink that is missing or unknown; returns the kind that is probably meant.
@@ -412,44 +437,44 @@ impl DocumentReader {
         meant
     }
 
-    /// Reads a replica of a kind of sink. Of another kind, only the members that all replicas have are read.
+    /// Reads a replica of a kind of sink. Of another kind, only the members that all replicas have are read. Returns
+    /// `None` if the value is not an object.
     fn replica_of(
         &mut self,
         kind: &str,
         pointer: &str,
         value: &JsonValue,
         shared: &SharedMembers<'_>,
-    ) -> Option<ReplicaEntry> {
+    ) -> Option<ReplicaParts> {
         match kind {
             "dynamodb" => {
                 let members = self.members(pointer, value, &DYNAMODB_MEMBERS, "a dynamodb replica")?;
                 let name = self.name(pointer, &members, None);
-                let settings = self.table(pointer, &members);
+                let parts = self.table(pointer, &members);
                 let transform = self.transform(pointer, &members, shared.hash_keys);
-                Some(ReplicaEntry { name: name?, sink: SinkSettings::DynamoDb(settings?), transform })
+                Some(ReplicaParts { name, transform, ..parts })
             }
             "archive" => {
                 let members = self.members(pointer, value, &ARCHIVE_MEMBERS, "an archive")?;
                 let name = self.name(pointer, &members, Some(ARCHIVE_NAME));
-                let records = self.records(pointer, &members);
+                let sink = self.records(pointer, &members).map(|records| SinkSettings::Archive { records });
                 // The archive stays in the source's account, and stores items as they were.
-                let transform = TransformSettings::default();
-                Some(ReplicaEntry { name: name?, sink: SinkSettings::Archive { records: records? }, transform })
+                Some(ReplicaParts { name, sink, ..ReplicaParts::default() })
             }
             "postgres" => {
                 let members = self.members(pointer, value, &POSTGRES_MEMBERS, "a postgres replica")?;
                 let is_users = matches!(members.get("table"), Some(JsonValue::Text(table)) if table == USERS_TABLE);
                 let name = self.name(pointer, &members, is_users.then_some(USERS_REPLICA));
-                let table = self.postgres_table(pointer, &members, shared.columns);
+                let parts = self.postgres_table(pointer, &members, shared.columns);
                 let transform = self.transform(pointer, &members, shared.hash_keys);
-                Some(ReplicaEntry { name: name?, sink: SinkSettings::Postgres(table?), transform })
+                Some(ReplicaParts { name, transform, ..parts })
             }
             _ => {
                 let members = self.members(pointer, value, &REPLICA_MEMBERS, "a replica")?;
                 let is_archive = matches!(members.get("name"), Some(JsonValue::Text(name)) if name == ARCHIVE_NAME);
-                self.name(pointer, &members, is_archive.then_some(ARCHIVE_NAME));
+                let name = self.name(pointer, &members, is_archive.then_some(ARCHIVE_NAME));
                 self.transform(pointer, &members, shared.hash_keys);
-                None
+                Some(ReplicaParts { name, ..ReplicaParts::default() })
             }
         }
     }
@@ -510,7 +535,7 @@ impl DocumentReader {
         parsed.map_err(|reason| self.add(place, reason)).ok()
     }
 
-    fn table(&mut self, pointer: &str, members: &Members<'_>) -> Option<TableSettings> {
+    fn table(&mut self, pointer: &str, members: &Members<'_>) -> ReplicaParts {
         let place = |name: &str| member_pointer(pointer, name);
         let given = |name: &str| members.get(name).copied();
         let table = self.text(&place("table"), given("table"), "a table name or ARN");
@@ -545,9 +570,16 @@ impl DocumentReader {
             );
             self.add(place("role_arn"), reason);
         }
-        let (table, own, role_arn, max_concurrency) = (table?, own.ok()?, role.ok()?, limit?);
-        let region = table.region().map(str::to_owned).or(own);
-        Some(TableSettings { table, region, role_arn, max_concurrency })
+        let mut parts = ReplicaParts { max_concurrency: limit, ..ReplicaParts::default() };
+        if let (Some(table), Ok(own), Ok(role_arn)) = (table, own, role) {
+            let region = table.region().map(str::to_owned).or(own);
+            let account = table.account().or(role_arn.as_ref().map(RoleArn::account)).map(str::to_owned);
+            parts.table = Some(TableIdentity::DynamoDb { table: table.clone(), region: region.clone(), account });
+            parts.sink = limit.map(|max_concurrency| {
+                SinkSettings::DynamoDb(TableSettings { table, region, role_arn, max_concurrency })
+            });
+        }
+        parts
     }
 
     fn records(&mut self, pointer: &str, members: &Members<'_>) -> Option<ArchivedRecords> {
@@ -561,32 +593,29 @@ impl DocumentReader {
         }
     }
 
-    /// Checks what concerns several replicas.
-    fn check_together(&mut self, entries: &[Option<ReplicaEntry>]) {
-        let mut sum = 0;
-        for (index, entry) in entries.iter().enumerate() {
-            let Some(entry) = entry else { continue };
-            let earlier = || entries[..index].iter().enumerate().filter_map(|(at, entry)| Some((at, entry.as_ref()?)));
-            if let Some((at, _)) = earlier().find(|(_, other)| other.name == entry.name) {
+    /// Checks the members that concern several replicas, as far as they could be read.
+    fn check_together(&mut self, replicas: &[ReplicaParts]) {
+        for (index, replica) in replicas.iter().enumerate() {
+            let earlier = || replicas[..index].iter().enumerate();
+            if let Some(name) = &replica.name
+                && let Some((at, _)) = earlier().find(|(_, other)| other.name.as_ref() == Some(name))
+            {
                 let reason =
-                    format!("is {:?}, which is the name of /replicas/{at}: choose another name", entry.name.as_str());
+                    format!("is {:?}, which is the name of /replicas/{at}: choose another name", name.as_str());
                 self.add(format!("/replicas/{index}/name"), reason);
             }
-            let table = match &entry.sink {
-                SinkSettings::DynamoDb(settings) => {
-                    sum += settings.max_concurrency;
-                    settings.table.as_str()
-                }
-                SinkSettings::Postgres(settings) => settings.table.as_str(),
-                // Two archives have the same name.
-                SinkSettings::Archive { .. } => continue,
-            };
-            if let Some((at, _)) = earlier().find(|(_, other)| other.sink.has_same_table(&entry.sink)) {
-                let reason =
-                    format!("is {table:?}, the table or view of /replicas/{at}: remove one of the two replicas");
+            // Two archives have the same name.
+            let Some(table) = &replica.table else { continue };
+            if let Some((at, _)) = earlier().find(|(_, other)| other.table.as_ref().is_some_and(|it| it.is_same(table)))
+            {
+                let reason = format!(
+                    "is {:?}, the table or view of /replicas/{at}: remove one of the two replicas",
+                    table.as_str()
+                );
                 self.add(format!("/replicas/{index}/table"), reason);
             }
         }
+        let sum: usize = replicas.iter().filter_map(|replica| replica.max_concurrency).sum();
         if sum > MAX_CONCURRENCY {
             let reason = format!(
                 "have a max_concurrency of {sum} in total: set lower values, at most {MAX_CONCURRENCY} in total (the \
@@ -597,27 +626,27 @@ impl DocumentReader {
     }
 }
 
-impl SinkSettings {
-    /// Returns whether both settings certainly name the same table, or one the view of the other.
-    fn has_same_table(&self, other: &Self) -> bool {
+impl TableIdentity {
+    /// Returns the table as the document names it.
+    fn as_str(&self) -> &str {
+        match self {
+            Self::DynamoDb { table, .. } => table.as_str(),
+            Self::Postgres(table) => table.as_str(),
+        }
+    }
+
+    /// Returns whether both are certainly the same table, or one is the view of the other.
+    fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::DynamoDb(one), Self::DynamoDb(other)) => one.is_same_table(other),
+            (
+                Self::DynamoDb { table, region, account },
+                Self::DynamoDb { table: other, region: other_region, account: other_account },
+            ) => table.name() == other.name() && region == other_region && account == other_account,
             (Self::Postgres(one), Self::Postgres(other)) => {
-                one.table == other.table || one.view() == other.table || other.view() == one.table
+                one == other || view_of(one) == *other || view_of(other) == *one
             }
             _ => false,
         }
-    }
-}
-
-impl TableSettings {
-    /// Returns whether both settings certainly name the same table.
-    fn is_same_table(&self, other: &Self) -> bool {
-        let account = |settings: &Self| {
-            let own = settings.table.account().map(str::to_owned);
-            own.or_else(|| settings.role_arn.as_ref().map(|role| role.account().to_owned()))
-        };
-        self.table.name() == other.table.name() && self.region == other.region && account(self) == account(other)
     }
 }
 

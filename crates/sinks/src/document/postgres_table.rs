@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::identifier::{IDENTIFIER_BYTES, SqlIdentifier};
 use super::json::{JsonValue, member_pointer};
-use super::{DocumentReader, Members, nearest};
+use super::{DocumentReader, Members, ReplicaParts, SinkSettings, TableIdentity, nearest};
 
 /// The columns that every table has, and those of PostgreSQL itself.
 const RESERVED_COLUMNS: [&str; 12] = [
@@ -53,7 +53,7 @@ impl PostgresTable {
     /// Returns the name of the view without tombstones.
     #[must_use]
     pub fn view(&self) -> SqlIdentifier {
-        self.table.derived("", VIEW)
+        view_of(&self.table)
     }
 
     /// Returns the name of the role that may read the view.
@@ -61,6 +61,11 @@ impl PostgresTable {
     pub fn reader_role(&self) -> SqlIdentifier {
         self.table.derived(READER.0, READER.1)
     }
+}
+
+/// Returns the name of the view of a table.
+pub(super) fn view_of(table: &SqlIdentifier) -> SqlIdentifier {
+    table.derived("", VIEW)
 }
 
 impl Serialize for PostgresTable {
@@ -107,7 +112,7 @@ impl DocumentReader {
         pointer: &str,
         members: &Members<'_>,
         shared: &[ColumnDefinition],
-    ) -> Option<PostgresTable> {
+    ) -> ReplicaParts {
         let place = |name: &str| member_pointer(pointer, name);
         let given = |name: &str| members.get(name).copied();
         let table = self.text(&place("table"), given("table"), "the name of a table, such as \"orders\"");
@@ -125,8 +130,12 @@ impl DocumentReader {
         let otherwise = self.optional(&place("otherwise"), given("otherwise"), &rules, |text| {
             OtherwiseRule::parse(text).ok_or_else(|| format!("is {text:?}: set it to {rules}"))
         });
-        let (table, columns, otherwise) = (table?, columns?, otherwise.ok()?.unwrap_or_default());
-        Some(PostgresTable { table, columns: TableColumns::new(columns, otherwise) })
+        let identity = table.clone().map(TableIdentity::Postgres);
+        let sink = table.zip(columns).zip(otherwise.ok()).map(|((table, columns), otherwise)| {
+            let columns = TableColumns::new(columns, otherwise.unwrap_or_default());
+            SinkSettings::Postgres(PostgresTable { table, columns })
+        });
+        ReplicaParts { table: identity, sink, ..ReplicaParts::default() }
     }
 
     pub(super) fn columns(&mut self, pointer: &str, listed: &[(String, JsonValue)]) -> Option<Vec<ColumnDefinition>> {

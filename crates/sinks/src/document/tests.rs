@@ -246,6 +246,53 @@ fn replicas_are_compared_with_each_other() {
 }
 
 #[test]
+fn replicas_are_compared_although_they_have_other_problems() {
+    let text = json!({"version": 2, "replicas": [
+        {"name": "a", "sink": "dynamodb", "table": "One", "max_concurrency": 800},
+        {"name": "a", "sink": "dynamodb", "tables": "Two", "table": "One", "max_concurrency": 0},
+        {"name": "sql", "sink": "postgres", "table": "orders", "columns": {"key": {"path": "id", "type": "text"}}},
+        {"name": "sql", "sink": "postgres", "table": "orders_live", "otherwise": "drop"},
+        {"name": "a", "sink": "dynamo", "table": "Three", "max_concurrency": 200},
+        {"name": "sql"},
+    ]});
+    let found = problems(&text.to_string());
+    let place = |pointer: &str, part: &str| {
+        let reasons = found.iter().filter(|(its, reason)| its == pointer && reason.contains(part));
+        assert_eq!(reasons.count(), 1, "{pointer} {part}: {found:?}");
+    };
+    place("/replicas/1/name", "the name of /replicas/0");
+    place("/replicas/1/table", "the table or view of /replicas/0");
+    place("/replicas/3/name", "the name of /replicas/2");
+    place("/replicas/3/table", "the table or view of /replicas/2");
+    place("/replicas/4/name", "the name of /replicas/0");
+    place("/replicas/5/name", "the name of /replicas/2");
+    place("/replicas", "max_concurrency of 1000 in total");
+}
+
+#[test]
+fn contradictions_of_rules_are_reported_although_other_rules_have_problems() {
+    for (rules, expected) in [
+        (
+            json!({"include": ["pk", "a..b"], "hash": {"c": "none"}, "rename": {"x": "z", "y": "z"}}),
+            ["/include/1", "/hash/c", "/rename/y"],
+        ),
+        (json!({"exclude": ["a"], "hash": {"a": "pii"}, "truncate": {"b": -1}}), ["/truncate/b", "/hash/a", ""]),
+        // The path that is missing may be the one that the others need.
+        (json!({"include": ["pk", 7], "hash": {"c": "pii"}}), ["/include/1", "", ""]),
+        (json!({"include": ["a", "b"], "rename": {"a": "b", "b": 7}}), ["/rename/b", "", ""]),
+    ] {
+        let replica = json!({"name": "a", "sink": "dynamodb", "table": "One", "attributes": rules});
+        let secret = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:pii";
+        let text = json!({"version": 1, "replicas": [replica], "hash_keys": {"pii": secret}});
+        let found = problems(&text.to_string());
+        let pointers: Vec<&str> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
+        let expected = expected.iter().filter(|place| !place.is_empty());
+        let expected: Vec<String> = expected.map(|place| format!("/replicas/0/attributes{place}")).collect();
+        assert_eq!(pointers, expected, "{rules}: {found:?}");
+    }
+}
+
+#[test]
 fn a_table_of_postgres_has_its_columns_in_their_order() {
     let text = r#"{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"order items","columns":{
         "b":{"path":"x.y[0]","type":"text"},"a\"b":{"path":"t","type":"timestamptz","format":"epoch_seconds"},

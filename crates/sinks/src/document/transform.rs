@@ -156,11 +156,13 @@ impl DocumentReader {
         if members.is_empty() && self.problems.len() == before {
             self.add(pointer, format!("is empty: add {}, or remove the member", ATTRIBUTE_MEMBERS.join(", ")));
         }
-        let mut settings = AttributeSettings {
-            include: members.get("include").map(|value| self.paths(&member_pointer(pointer, "include"), value)),
-            exclude: members.get("exclude").map(|value| self.paths(&member_pointer(pointer, "exclude"), value)),
-            ..AttributeSettings::default()
+        let mut paths = |name| {
+            let before = self.problems.len();
+            let paths = members.get(name).map(|value| self.paths(&member_pointer(pointer, name), value));
+            (paths, self.problems.len() == before)
         };
+        let ((include, has_include), (exclude, has_exclude)) = (paths("include"), paths("exclude"));
+        let mut settings = AttributeSettings { include, exclude, ..AttributeSettings::default() };
         for (path, place, value) in self.by_path(pointer, &members, "hash", "an object of paths and names of hash keys")
         {
             let Some(name) = self.text(&place, Some(value), "the name of a hash key") else { continue };
@@ -187,16 +189,17 @@ impl DocumentReader {
                 }
             }
         }
+        let before = self.problems.len();
         for (path, place, value) in self.by_path(pointer, &members, "rename", "an object of paths and new names") {
             if let Some(name) = self.text(&place, Some(value), "the new name") {
                 settings.rename.insert(path, name.to_owned());
             }
         }
-        // A rule that was not read would appear as a contradiction of others.
-        if self.problems.len() == before {
-            for problem in settings.problems() {
-                self.add(format!("{pointer}{}", problem.pointer), problem.reason);
-            }
+        // A path of a list that was not read would appear as a contradiction of other rules.
+        let include = settings.include.clone().filter(|_| has_include && self.problems.len() == before);
+        let exclude = settings.exclude.clone().filter(|_| has_exclude);
+        for problem in (AttributeSettings { include, exclude, ..settings.clone() }).problems() {
+            self.add(format!("{pointer}{}", problem.pointer), problem.reason);
         }
         settings
     }
