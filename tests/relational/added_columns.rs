@@ -125,6 +125,32 @@ async fn added_column_that_rejects_every_row_is_reported_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn constraint_that_only_an_item_without_attributes_violates_does_not_prevent_the_start() {
+    for added in [
+        "alter table {} add check (deleted_at is not null or name is not null)",
+        "alter table {} add check (item is null or item ? 'name')",
+        "alter table {} add column plan text generated always as (item->'name'->>'S') stored; \
+         alter table {} add check (deleted_at is not null or plan is not null)",
+        "create function {}_require() returns trigger language plpgsql as \
+         'begin if new.item is not null and new.name is null then raise exception ''no name''; end if; return new; end'; \
+         create trigger require before insert on {} for each row execute function {}_require()",
+    ] {
+        for table in tables().await {
+            table.execute(added).await;
+            let sink = (table.new_sink)();
+            sink.check().await.unwrap_or_else(|error| panic!("{added}: {error}"));
+            assert_eq!(apply(&sink, &named(&["Ada"], 1)).await.applied, 1, "{added}");
+            (table.new_sink)().check().await.unwrap();
+        }
+    }
+    // The table has no item, but the default of a column that no item gives is rejected.
+    for table in tables().await {
+        table.execute(CHECK).await;
+        assert!((table.new_sink)().check().await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn generated_column_that_no_item_fits_is_named() {
     for table in tables().await {
         let number = "alter table {} add column points int generated always as ((item->'name'->>'S')::int) stored";

@@ -4,6 +4,9 @@
 //! operator. They may reject one record, which is that record's error, or every record, which is a misconfiguration. The
 //! difference is shown by rows that the table accepts: others of the same batch, or copies of items that it has
 //! ([`TableStatements::probe_stored`](super::statement::TableStatements)). Every probe is rolled back.
+//!
+//! A table without items has no copies, and an item without attributes may be the only one that it rejects. At the start,
+//! such a rejection is an error only if it does not depend on the item; otherwise the first batch decides.
 
 use millrace_shared::postgres::{PostgresError, PostgresErrorKind};
 use tokio::time::Instant;
@@ -49,8 +52,40 @@ impl PostgresSink {
         self.probe_tombstone(until).await?;
         match self.probe(&self.layout.statements.probe_item, until).await {
             Ok(_) => Ok(()),
+            Err(fault) if self.may_accept_other_items(&fault, until).await? => Ok(()),
             Err(fault) => Err(self.rejection(RejectedRows::Items, fault, until).await),
         }
+    }
+
+    /// Returns whether the table may accept an item although it rejects one without attributes: it has no items, and the
+    /// rejection depends on the values of the item.
+    async fn may_accept_other_items(&self, fault: &PostgresError, until: Instant) -> Result<bool, PostgresError> {
+        let is_by_trigger =
+            matches!(&fault.kind, PostgresErrorKind::Refused(code) if *code == SqlState::RAISE_EXCEPTION);
+        if !is_by_trigger && (!is_row_error(fault) || !self.depends_on_item(fault, until).await?) {
+            return Ok(false);
+        }
+        let sql = self.layout.statements.sample.as_str();
+        let items = self.database.run(until, |session| async move { session.client().query(sql, &[]).await }).await?;
+        Ok(items.is_empty())
+    }
+
+    /// Returns whether the part of the table that rejected a row concerns only columns whose values the item gives: those
+    /// that the sink writes, and generated ones. Any other column has the same value in every row.
+    async fn depends_on_item(&self, fault: &PostgresError, until: Instant) -> Result<bool, PostgresError> {
+        let rejecting = match (&fault.rejected_by.column, &fault.rejected_by.constraint) {
+            (Some(column), None) => vec![column.clone()],
+            (_, Some(constraint)) => match self.read_names(CONSTRAINT_COLUMNS, constraint, until).await? {
+                Some(columns) => columns,
+                None => return Ok(false),
+            },
+            // The expression of a generated column, or a trigger, cannot process the item.
+            (None, None) => return Ok(true),
+        };
+        let declared = self.layout.columns.definitions().iter().map(|column| column.name.as_str());
+        let written: Vec<&str> = declared.chain(statement::own_columns()).collect();
+        let generated = self.read_names(GENERATED_COLUMNS, &written, until).await?.unwrap_or_default();
+        Ok(rejecting.iter().all(|column| written.contains(&column.as_str()) || generated.contains(column)))
     }
 
     /// Checks whether the table accepts a tombstone, which has no value of an item.
@@ -138,12 +173,21 @@ impl PostgresSink {
 
     /// Returns the names that a query of the catalog for the table and this parameter finds; `None` if it finds no row.
     async fn names(&self, sql: &str, parameter: &(dyn ToSql + Sync), until: Instant) -> Option<Vec<String>> {
+        // Without the names, the message is shorter.
+        self.read_names(sql, parameter, until).await.ok().flatten()
+    }
+
+    async fn read_names(
+        &self,
+        sql: &str,
+        parameter: &(dyn ToSql + Sync),
+        until: Instant,
+    ) -> Result<Option<Vec<String>>, PostgresError> {
         let table = &self.layout.table.as_str();
         let query = self
             .database
             .run(until, |session| async move { session.client().query_opt(sql, &[table, parameter]).await });
-        // Without the names, the message is shorter.
-        query.await.ok().flatten()?.try_get(0).ok()
+        Ok(query.await?.and_then(|row| row.try_get(0).ok()))
     }
 }
 

@@ -23,6 +23,11 @@ const OWN_COLUMNS: [(&str, &str, &str); 6] = [
     ("changed_at", "timestamptz[]", ""),
 ];
 
+/// Returns the names of the columns of replication.
+pub(super) fn own_columns() -> [&'static str; 6] {
+    OWN_COLUMNS.map(|(name, ..)| name)
+}
+
 /// The error code with which a probe ends if the row was accepted; the error rolls the insert back.
 pub(super) const PROBED: &str = "MR001";
 /// The number of stored items that are taken as samples of the items that a table accepts.
