@@ -30,7 +30,7 @@ use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::replica_item::ReservedNames;
 use millrace_shared::table_reader::{IndexSchema, TableReadError, TableReader};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome};
 use crate::document::with_parameter;
@@ -366,6 +366,14 @@ impl Sink for DynamoDbSink {
                 "the replica was not checked at start: the first batch repeats the check"
             );
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn load_shape(&self, deadline: Instant) -> BoxFuture<'_, ()> {
+        async move {
+            // The error is that of the writes, which read the schema again.
+            drop(timeout_at(deadline, self.schema()).await);
         }
         .boxed()
     }

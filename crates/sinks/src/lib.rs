@@ -104,10 +104,11 @@ mod replica;
 pub mod transform_history;
 mod transformed;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use millrace_shared::change::Change;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::table_reader::IndexSchema;
+use tokio::time::Instant;
 
 pub use name::{SinkName, SinkNameError};
 pub use replica::{
@@ -164,13 +165,19 @@ pub trait Sink: Send + Sync {
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>>;
 
-    /// Returns the names of the key attributes of the replica's items, as far as [`Sink::check`] has read them.
+    /// Reads the shape of the replica, which [`Sink::key_names`] and [`Sink::indexes`] return, unless it is known.
+    /// Returns by `deadline` at the latest. A shape that cannot be read remains unknown, and [`Sink::apply`] reports the
+    /// reason. By default, there is nothing to read.
+    fn load_shape(&self, _deadline: Instant) -> BoxFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+
+    /// Returns the names of the key attributes of the replica's items, as far as they have been read.
     fn key_names(&self) -> Option<Vec<String>> {
         None
     }
 
-    /// Returns the indexes that restrict the types of attributes in the replica, as far as [`Sink::check`] has read
-    /// them.
+    /// Returns the indexes that restrict the types of attributes in the replica, as far as they have been read.
     fn indexes(&self) -> Vec<IndexSchema> {
         Vec::new()
     }

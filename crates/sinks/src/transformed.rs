@@ -18,6 +18,7 @@ use millrace_transform::ItemTransform;
 use millrace_transform::batch_transform::{TransformedChange, redelivered_from, transform_changes};
 use millrace_transform::item_transform::key_names;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::{
     DeduplicatedBatch, FailedChange, FailureKind, Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput,
@@ -116,6 +117,10 @@ impl<S: Sink> TransformedSink<S> {
         batch: DeduplicatedBatch<'_>,
         invocation: &Invocation,
     ) -> Result<SinkOutcome, SinkMisconfiguredError> {
+        if !self.is_checked.load(Ordering::Relaxed) {
+            // The table could not be described at the start.
+            self.inner.load_shape(invocation.deadline).await;
+        }
         self.check_table()?;
         let misfits = self.misfits(batch.latest_per_key);
         if let Some(first) = batch.latest_per_key.first()
@@ -182,6 +187,10 @@ impl<S: Sink> Sink for TransformedSink<S> {
             self.check_table()
         }
         .boxed()
+    }
+
+    fn load_shape(&self, deadline: Instant) -> BoxFuture<'_, ()> {
+        self.inner.load_shape(deadline)
     }
 
     fn key_names(&self) -> Option<Vec<String>> {
