@@ -98,8 +98,10 @@ fn transform_change(transform: &ItemTransform, change: &Change<'_>) -> Transform
     }
 }
 
-/// Returns whether an image of a change matches, or may match: one that is unknown, or cannot be evaluated.
-fn may_be_replicated(transform: &ItemTransform, change: &Change<'_>) -> bool {
+/// Returns whether an image of a change matches, or may match: one that is unknown, or cannot be evaluated. No delivery of
+/// another change writes anything.
+#[must_use]
+pub fn may_be_replicated(transform: &ItemTransform, change: &Change<'_>) -> bool {
     let after = match change.effect {
         ChangeKind::Write { image } => image,
         ChangeKind::Remove { .. } => None,

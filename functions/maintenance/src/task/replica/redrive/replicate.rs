@@ -1,4 +1,8 @@
 //! Redrive of the replicator's records: their keys are reconciled in every sink.
+//!
+//! A replica without an item gets a tombstone, so that no later delivery of the record writes one. If no image of the
+//! record matches the filter of the replica, no delivery can, and the replica gets no tombstone: as when the replicator
+//! omits the write, it has nothing that shows the key of the item.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +10,47 @@ use millrace_shared::change::CanonicalKey;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::revision::Revision;
 use millrace_shared::stream::{StreamRecord, key_of, read};
+use millrace_sinks::Replica;
+use millrace_transform::batch_transform::may_be_replicated;
 
 use super::{OpenFailure, open_for, wrong_table_reason};
 use crate::repair::{ReconcileError, RepairOutcome, StaleKey, predict, reconcile_keys};
 use crate::task::context::TaskContext;
 
+/// The key of a record, and for each replica the record's revision if a delivery of the record may write to the replica.
+struct RecordKey {
+    key: CanonicalKey,
+    revisions: Vec<Option<Revision>>,
+}
+
 /// Returns the key of a record and its revision, so that later deliveries up to that revision change nothing.
-fn stale(record: &StreamRecord<'_>, context: &TaskContext<'_>) -> Result<StaleKey, String> {
+fn record_key(record: &StreamRecord<'_>, context: &TaskContext<'_>) -> Result<RecordKey, String> {
     if let Some(reason) = wrong_table_reason(record, context.source) {
         return Err(reason);
     }
     let key = key_of(record.raw.to_raw()).map_err(|reason| format!("cannot read the key: {reason}"))?;
-    let record_revision =
+    let revision =
         record.source.as_ref().zip(record.number).map(|(source, number)| Revision::new(source.label(), number));
-    Ok(StaleKey { key, record_revision })
+    let revisions = context.replicas.iter().map(|replica| revision.filter(|_| may_write(record, *replica))).collect();
+    Ok(RecordKey { key, revisions })
+}
+
+/// Returns whether a delivery of the record may write to the replica.
+fn may_write(record: &StreamRecord<'_>, replica: &dyn Replica) -> bool {
+    match (replica.transform(), &record.read) {
+        (Some(transform), Ok(change)) => may_be_replicated(transform, change),
+        // A record that cannot be read now may be readable by a later version.
+        _ => true,
+    }
 }
 
 /// Returns the keys of an object's records. If one cannot be determined, the object is skipped.
-fn keys(object: &mut OpenFailure, context: &TaskContext<'_>) -> Vec<StaleKey> {
+fn keys(object: &mut OpenFailure, context: &TaskContext<'_>) -> Vec<RecordKey> {
     let mut found = Vec::new();
     let mut unknown = None;
     if let Ok(batch) = read(&object.failure.event) {
         for (place, record) in batch.records.iter().enumerate() {
-            match stale(record, context) {
+            match record_key(record, context) {
                 Ok(key) => found.push(key),
                 Err(reason) => drop(unknown.get_or_insert(format!("record {}: {reason}", place + 1))),
             }
@@ -48,20 +70,25 @@ pub(super) async fn redrive(
     invocation: &Invocation,
     dry_run: bool,
 ) -> Result<usize, ReconcileError> {
-    let mut wanted: BTreeMap<CanonicalKey, Option<Revision>> = BTreeMap::new();
+    let mut wanted: BTreeMap<CanonicalKey, Vec<Option<Revision>>> = BTreeMap::new();
     let mut holders: Vec<(&mut OpenFailure, Vec<CanonicalKey>)> = Vec::new();
     for object in open_for(objects, |targets| targets.replicas) {
         let keys = keys(object, context);
-        for StaleKey { key, record_revision } in &keys {
-            let highest = wanted.entry(key.clone()).or_default();
-            *highest = (*highest).max(*record_revision);
+        for RecordKey { key, revisions } in &keys {
+            let highest = wanted.entry(key.clone()).or_insert_with(|| vec![None; revisions.len()]);
+            for (highest, revision) in highest.iter_mut().zip(revisions) {
+                *highest = (*highest).max(*revision);
+            }
         }
-        holders.push((object, keys.into_iter().map(|stale| stale.key).collect()));
+        holders.push((object, keys.into_iter().map(|record| record.key).collect()));
     }
-    let wanted: Vec<StaleKey> =
-        wanted.into_iter().map(|(key, record_revision)| StaleKey { key, record_revision }).collect();
     let (mut left, mut written) = (BTreeMap::new(), 0);
-    for replica in context.replicas {
+    for (place, replica) in context.replicas.iter().enumerate() {
+        let stale = |(key, revisions): (&CanonicalKey, &Vec<Option<Revision>>)| StaleKey {
+            key: key.clone(),
+            record_revision: revisions[place],
+        };
+        let wanted: Vec<StaleKey> = wanted.iter().map(stale).collect();
         let outcomes = if dry_run {
             predict(context.source, &**replica, &wanted, invocation).await?
         } else {
