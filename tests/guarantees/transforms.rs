@@ -154,10 +154,7 @@ async fn repair(scene: &mut MaskedScene, environment: &Environment, segments: &[
     let document = environment.get("REPLICATION").unwrap();
     scene.maintenance = scene.replicas.maintenance_in(environment, document).await;
     for (segment, total) in segments {
-        let request = json!({
-            "task": "repair", "dry_run": false, "recheck_after_seconds": 0, "segment": segment, "segments": total,
-        });
-        scene.task(request).await;
+        scene.repair(*segment, *total).await;
     }
 }
 

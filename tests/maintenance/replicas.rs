@@ -11,11 +11,12 @@ use millrace_local::clients;
 use millrace_maintenance::config::MaintenanceConfig;
 use millrace_maintenance::deployment::DeployedReplicator;
 use millrace_maintenance::{AwsClients, MaintenanceHandler};
-use millrace_replicator::ReplicatorHandler;
 use millrace_replicator::config::ReplicatorConfig;
+use millrace_replicator::{ReplicatorError, ReplicatorHandler};
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
 use millrace_shared::invocation::Invocation;
+use millrace_shared::stream::BatchResponse;
 use millrace_sinks::SINK_SETTINGS;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -130,8 +131,21 @@ impl ReplicasScene {
         self.deliver(replicator, &item).await
     }
 
-    /// Delivers the change that this item has been written to the source.
+    /// Delivers the change that this item has been written to the source; returns the position of the response.
     pub(crate) async fn deliver(&mut self, replicator: &ReplicatorHandler, item: &SceneItem) -> Option<String> {
+        self.invoke(replicator, item).await.unwrap().identifier().map(str::to_owned)
+    }
+
+    /// Delivers the change that this item has been written to the source; returns the error of the invocation.
+    pub(crate) async fn refused(&mut self, replicator: &ReplicatorHandler, item: &SceneItem) -> String {
+        self.invoke(replicator, item).await.unwrap_err().to_string()
+    }
+
+    async fn invoke(
+        &mut self,
+        replicator: &ReplicatorHandler,
+        item: &SceneItem,
+    ) -> Result<BatchResponse, ReplicatorError> {
         self.number += 1;
         let shape = self.scene.shape;
         let user_id = shape.user_id(item);
@@ -146,11 +160,11 @@ impl ReplicasScene {
         let event = RawValue::from_string(json!({"Records": [change]}).to_string()).unwrap();
         let time = Duration::from_mins(1);
         let invocation = Invocation::new(Clock::system().now(), Instant::now(), time, "request-1".to_owned());
-        replicator.handle(&event, &invocation).await.unwrap().identifier().map(str::to_owned)
+        replicator.handle(&event, &invocation).await
     }
 
     /// The label of the source's stream.
-    async fn label(&self) -> String {
+    pub(crate) async fn label(&self) -> String {
         let table = self.scene.dynamodb.describe_table().table_name(self.scene.source()).send().await;
         let table = table.unwrap().table.unwrap();
         table.latest_stream_label.unwrap()

@@ -18,6 +18,7 @@ use millrace_shared::invocation::Invocation;
 use millrace_shared::revision::Revision;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::replication::events::EventBuilder;
@@ -316,19 +317,39 @@ pub(crate) async fn invoke(
     order: &Value,
     time: Duration,
 ) -> Result<TaskResponse, TaskError> {
+    invoke_at(Clock::system().now(), maintenance, order, time).await
+}
+
+/// Runs one invocation that begins at this time.
+async fn invoke_at(
+    now: OffsetDateTime,
+    maintenance: &MaintenanceHandler,
+    order: &Value,
+    time: Duration,
+) -> Result<TaskResponse, TaskError> {
     let payload = RawValue::from_string(order.to_string()).unwrap();
-    let invocation = Invocation::new(Clock::system().now(), Instant::now(), time, "request-1".to_owned());
+    let invocation = Invocation::new(now, Instant::now(), time, "request-1".to_owned());
     maintenance.handle(&payload, &invocation).await
 }
 
 /// Runs invocations with the given time limit until the task is done.
 pub(crate) async fn to_its_end(
     maintenance: &MaintenanceHandler,
+    order: Value,
+    time: Duration,
+) -> Result<TaskResponse, TaskError> {
+    to_its_end_after(Duration::ZERO, maintenance, order, time).await
+}
+
+/// Like [`to_its_end`], for a task that begins after this delay; nothing waits for it.
+pub(crate) async fn to_its_end_after(
+    delay: Duration,
+    maintenance: &MaintenanceHandler,
     mut order: Value,
     time: Duration,
 ) -> Result<TaskResponse, TaskError> {
     for _ in 0..1_000 {
-        let answer = invoke(maintenance, &order, time).await?;
+        let answer = invoke_at(Clock::system().now() + delay, maintenance, &order, time).await?;
         if answer.done {
             assert!(answer.cursor.is_none());
             return Ok(answer);

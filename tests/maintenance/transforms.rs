@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
@@ -19,9 +20,10 @@ use millrace_shared::environment::Environment;
 use serde_json::{Value, json};
 
 use super::replicas::{COPY, ReplicasScene, STAGING, environment};
-use super::scene::{SOURCE, SceneItem, text, to_its_end, user};
+use super::scene::{SOURCE, SceneItem, text, to_its_end, to_its_end_after, user};
 use crate::faults::proxy::{self, HttpFault, ProxiedCall};
 use crate::log_capture::logged;
+use crate::replication::events::EventBuilder;
 use crate::replication::rig::create_table;
 use crate::table_shape::USERS;
 
@@ -126,7 +128,19 @@ impl MaskedScene {
     }
 
     pub(crate) async fn task(&self, request: Value) -> HashMap<String, u64> {
-        let answer = to_its_end(&self.maintenance, request, std::time::Duration::from_mins(1)).await.unwrap();
+        self.task_after(Duration::ZERO, request).await
+    }
+
+    /// Repairs a segment, so long after the last start of the replicator that no function has the former rules.
+    pub(crate) async fn repair(&self, segment: u32, segments: u32) -> HashMap<String, u64> {
+        let request = json!({
+            "task": "repair", "dry_run": false, "recheck_after_seconds": 0, "segment": segment, "segments": segments,
+        });
+        self.task_after(Duration::from_mins(21), request).await
+    }
+
+    async fn task_after(&self, delay: Duration, request: Value) -> HashMap<String, u64> {
+        let answer = to_its_end_after(delay, &self.maintenance, request, Duration::from_mins(1)).await.unwrap();
         let text = answer.progress.to_string();
         let counts = text.split(", ").filter_map(|count| count.rsplit_once(' '));
         counts.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect()
@@ -228,6 +242,61 @@ async fn value_that_cannot_be_masked_is_quarantined_and_redriven_once_it_can() {
     assert_eq!(ada["name"].as_s().unwrap(), "The");
 }
 
+/// The change of an item of the source from one status to another, as the stream delivers it.
+async fn status_change(scene: &MaskedScene, number: u64, name: &str, statuses: [Option<&str>; 2]) -> Value {
+    let image = |status: Option<&str>| {
+        status.map(|status| json!({
+        "user_id": {"S": name}, "timestamp": {"N": "1"}, "status": {"S": status}, "email": {"S": "a@example.com"},
+    }))
+    };
+    let label = scene.replicas.label().await;
+    let told = EventBuilder::image(name, number, &image(statuses[1].or(statuses[0])).unwrap().to_string());
+    let mut record = scene.replicas.scene.record(told, &label);
+    record["eventName"] = json!(match statuses {
+        [None, _] => "INSERT",
+        [_, None] => "REMOVE",
+        _ => "MODIFY",
+    });
+    let [before, after] = statuses.map(image);
+    let change = record["dynamodb"].as_object_mut().unwrap();
+    change.remove("NewImage");
+    change.extend(before.map(|image| ("OldImage".to_owned(), image)));
+    change.extend(after.map(|image| ("NewImage".to_owned(), image)));
+    record
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redrive_leaves_no_trace_of_an_item_that_the_filter_has_always_excluded() {
+    let scene = MaskedScene::start(&masked(&usual_rules())).await;
+    let (active, draft) = (Some("active"), Some("draft"));
+    scene.replicas.scene.put(SOURCE, scene.person("draft", "draft")).await;
+    scene.replicas.scene.put(SOURCE, scene.person("active", "active")).await;
+    let mut records = Vec::new();
+    for (number, (name, statuses)) in (1..).zip([
+        ("draft", [None, draft]),
+        ("draft", [draft, draft]),
+        ("deleted-draft", [draft, None]),
+        ("active", [draft, active]),
+        // The next delivery of these would write the item, or its tombstone.
+        ("deleted", [None, active]),
+        ("left", [active, draft]),
+    ]) {
+        records.push(status_change(&scene, number, name, statuses).await);
+    }
+    scene.replicas.scene.give_up("replicator", records, false).await;
+    let dry = scene.task(json!({"task": "redrive"})).await;
+    assert_eq!(dry.get("redrive.would_redrive"), Some(&1), "{dry:?}");
+    let redriven = scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    assert_eq!(redriven.get("redrive.redriven"), Some(&1), "{redriven:?}");
+    let mut stored: Vec<String> =
+        scene.replicas.scene.items(STAGING).await.iter().map(|item| item["user_id"].as_s().unwrap().clone()).collect();
+    stored.sort();
+    assert_eq!(stored, ["active", "deleted", "left"], "no tombstone shows the key of an excluded item");
+    assert_eq!(scene.statuses().await, owned(&[("active", "active")]));
+    assert_eq!(scene.replicas.scene.items(COPY).await.len(), 5, "the other replica has every item and tombstone");
+    assert_eq!(differences(&scene.verify().await, "staging"), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_for_a_key_attribute_prevents_the_start() {
     let scene = ReplicasScene::start().await;
@@ -240,16 +309,14 @@ async fn rule_for_a_key_attribute_prevents_the_start() {
         assert!(error.contains(part), "{error}");
         let document = environment.get("REPLICATION").unwrap();
         let maintenance = scene.maintenance_in(&environment, document).await;
-        let refused = to_its_end(&maintenance, json!({"task": "verify"}), std::time::Duration::from_mins(1)).await;
+        let refused = to_its_end(&maintenance, json!({"task": "verify"}), Duration::from_mins(1)).await;
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains(part), "{refused}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() {
-    let scene = ReplicasScene::start().await;
-    let dynamodb = &scene.scene.dynamodb;
+/// Creates the table of the replica `staging` again, with an index whose key has the attributes `email` and `total`.
+async fn create_indexed_staging(dynamodb: &aws_sdk_dynamodb::Client) {
     dynamodb.delete_table().table_name(STAGING).send().await.unwrap();
     let definition =
         |name: &str, kind| AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build();
@@ -270,6 +337,12 @@ async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() 
     let definitions = kinds.map(|(name, kind)| definition(name, kind).unwrap());
     let create = create.set_attribute_definitions(Some(definitions.to_vec()));
     create.global_secondary_indexes(index.build().unwrap()).send().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() {
+    let scene = ReplicasScene::start().await;
+    create_indexed_staging(&scene.scene.dynamodb).await;
     let place = |rule: &str| format!("/replicas/1/attributes/{rule}");
     for (rules, rule) in [
         (json!({"hash": {"total": "pii"}}), "hash/total makes a string (S) of total"),
@@ -281,7 +354,7 @@ async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() 
         let error = scene.replicator_in(&environment).check().await.unwrap_err().to_string();
         let document = environment.get("REPLICATION").unwrap();
         let maintenance = scene.maintenance_in(&environment, document).await;
-        let refused = to_its_end(&maintenance, json!({"task": "verify"}), std::time::Duration::from_mins(1)).await;
+        let refused = to_its_end(&maintenance, json!({"task": "verify"}), Duration::from_mins(1)).await;
         for said in [error, refused.unwrap_err().to_string()] {
             assert!(said.contains(&place(rule)) && said.contains("of the index by-total of"), "{said}");
             assert!(said.contains(STAGING) && said.contains("exclude"), "{said}");
@@ -291,6 +364,34 @@ async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() 
     scene.replicator_in(&masked(&rules)).check().await.unwrap();
     let renamed = json!({"hash": {"total": "pii"}, "rename": {"total": "total_hash"}});
     scene.replicator_in(&masked(&renamed)).check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_that_an_index_rejects_writes_nothing_although_the_table_was_out_of_reach_at_the_start() {
+    let mut scene = MaskedScene::start(&masked(&usual_rules())).await;
+    create_indexed_staging(&scene.replicas.scene.dynamodb).await;
+    let is_refusing = Arc::new(AtomicBool::new(true));
+    let refuses = Arc::clone(&is_refusing);
+    let plan = move |call: &ProxiedCall<'_>| {
+        let is_refused = refuses.load(Ordering::Relaxed) && call.operation == "DescribeTable";
+        if is_refused { HttpFault::Error(500, "InternalServerError") } else { HttpFault::None }
+    };
+    let url = proxy::before(scene.replicas.scene.stack.dynamodb_url(), plan).await;
+    let retries = RetryConfig::disabled();
+    let dynamodb = clients::dynamodb(&url).config().to_builder().retry_config(retries).build();
+    let dynamodb = aws_sdk_dynamodb::Client::from_conf(dynamodb);
+    let rules = json!({"include": ["user_id", "timestamp", "status", "email"], "truncate": {"email": 0}});
+    let config = ReplicatorConfig::parse(&masked(&rules)).unwrap();
+    scene.replicator = millrace_replicator::connect(&config, dynamodb, None, None, scene.replicas.scene.s3.clone());
+    scene.replicator.check().await.unwrap();
+
+    let ada = scene.person("ada", "active");
+    assert!(scene.replicas.write(&scene.replicator, ada.clone()).await.is_some(), "the table is not described");
+    is_refusing.store(false, Ordering::Relaxed);
+    let error = scene.replicas.refused(&scene.replicator, &ada).await;
+    assert!(error.contains("/replicas/1/attributes/truncate/email makes an empty string of email"), "{error}");
+    assert!(scene.statuses().await.is_empty(), "nothing is written with the rule");
+    assert!(scene.replicas.scene.objects("quarantine/").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,8 +412,7 @@ async fn repair_rewrites_the_hashes_after_a_rotation_of_the_key() {
     assert_eq!(outdated(&scene, &rotated).await, ["staging"]);
     assert_eq!(differences(&scene.verify().await, "staging"), 3);
     scene.write("new", "active").await;
-    let repair = json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0});
-    assert_eq!(scene.task(repair).await["staging.repaired"], 3);
+    assert_eq!(scene.repair(0, 1).await["staging.repaired"], 3);
     let now = scene.replicas.live(STAGING).await;
     for name in ["ada", "eve", "bob"] {
         assert_ne!(now[name]["email"], former[name]["email"], "{name}");
@@ -329,7 +429,67 @@ async fn repair_rewrites_the_hashes_after_a_rotation_of_the_key() {
 async fn repair_completely(scene: &mut MaskedScene, environment: &Environment) {
     let document = environment.get("REPLICATION").unwrap();
     scene.maintenance = scene.replicas.maintenance_in(environment, document).await;
-    scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
+    scene.repair(0, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_that_a_function_with_the_former_rules_may_outlast_does_not_confirm_the_rules() {
+    let (first, next) = (masked(&usual_rules()), masked(&json!({"include": ["user_id", "timestamp", "status"]})));
+    let mut scene = MaskedScene::start(&first).await;
+    scene.write("ada", "active").await;
+    repair_completely(&mut scene, &first).await;
+    assert!(outdated(&scene, &first).await.is_empty());
+    // The times of objects in S3 are whole seconds.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    // An execution environment with the first rules is still processing a batch.
+    assert_eq!(outdated(&scene, &next).await, ["staging"]);
+    scene.maintenance = scene.replicas.maintenance_in(&next, next.get("REPLICATION").unwrap()).await;
+    let repair = json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0});
+    let log = logged(async {
+        let repaired = scene.task(repair.clone()).await;
+        assert_eq!(repaired["staging.repaired"], 1, "it is made nevertheless: {repaired:?}");
+        assert_eq!(repaired["staging.unconfirmed_segments"], 1, "{repaired:?}");
+    });
+    let log = log.await.join("\n");
+    assert!(log.contains("repeat the repair at 20"), "{log}");
+    scene.write("ada", "active").await;
+    assert!(scene.replicas.live(STAGING).await["ada"].contains_key("email"), "by the first rules");
+    assert_eq!(outdated(&scene, &next).await, ["staging"]);
+    let repaired = scene.repair(0, 1).await;
+    assert_eq!(repaired["staging.repaired"], 1, "{repaired:?}");
+    assert!(!repaired.contains_key("staging.unconfirmed_segments"), "{repaired:?}");
+    assert!(!scene.replicas.live(STAGING).await["ada"].contains_key("email"));
+    assert!(outdated(&scene, &next).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_rules_of_a_task_than_those_of_the_replicator_require_a_repair() {
+    let (first, next) = (masked(&usual_rules()), masked(&json!({"include": ["user_id", "timestamp", "status"]})));
+    let mut scene = MaskedScene::start(&first).await;
+    scene.write("ada", "active").await;
+    repair_completely(&mut scene, &first).await;
+    for task in ["repair", "backfill"] {
+        assert!(outdated(&scene, &first).await.is_empty());
+        // The times of objects in S3 are whole seconds.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        scene.maintenance = scene.replicas.maintenance_in(&next, next.get("REPLICATION").unwrap()).await;
+        if task == "repair" {
+            let repaired = scene.repair(0, 1).await;
+            assert_eq!((repaired["staging.repaired"], repaired["staging.unconfirmed_segments"]), (1, 1));
+        } else {
+            scene.replicas.lose(STAGING).await;
+            assert_eq!(scene.task(json!({"task": "backfill"})).await["staging.written"], 1);
+        }
+        assert_eq!(outdated(&scene, &first).await, ["staging"], "the replica has an item of the next rules: {task}");
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        repair_completely(&mut scene, &first).await;
+    }
+    // Tasks that write nothing do not matter.
+    scene.maintenance = scene.replicas.maintenance_in(&next, next.get("REPLICATION").unwrap()).await;
+    scene.verify().await;
+    scene.task(json!({"task": "repair", "recheck_after_seconds": 0})).await;
+    scene.task(json!({"task": "redrive"})).await;
+    assert!(outdated(&scene, &first).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -379,7 +539,7 @@ async fn same_rules_at_another_table_need_a_repair() {
     repair_completely(&mut scene, &other).await;
     assert!(outdated(&scene, &other).await.is_empty());
     // The times of objects in S3 are whole seconds.
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(outdated(&scene, &first).await, ["staging"], "the changes since then are in the other table");
 }
 

@@ -7,11 +7,19 @@
 //!
 //! ```text
 //! transforms/<replica>/current/<digest>
+//! transforms/<replica>/written/<digest>
 //! transforms/<replica>/repaired/<digest>/<segments>-<segment>
 //! ```
 //!
 //! The latest object below `current/` names the rules in use, and only a segment that was repaired after it counts, so
 //! that rules which are replaced and set again need another repair. A replica without any object has had no rules.
+//! A task with rules that are not in use records them below `written/` before it writes with them, and only a segment
+//! that was repaired after that counts.
+//!
+//! When the replicator starts with other rules, an execution environment with the former ones may still be processing a
+//! batch, and write behind the position of a repair. A segment therefore counts only if its repair began
+//! [`FORMER_RULES_TIME`] after the start.
+//!
 //! An object is never deleted and has no content of interest, so concurrent writers cannot contradict each other.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +28,7 @@ use std::time::Duration;
 use millrace_shared::metric;
 use millrace_shared::s3::{ObjectMeta, S3Bucket, S3Error};
 use millrace_shared::table_reader::ScanSegment;
+use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
 /// The prefix of all objects.
@@ -28,6 +37,9 @@ const PREFIX: &str = "transforms/";
 const NO_RULES: &str = "none";
 /// The time limit of a record; Lambda limits the whole start to 10 seconds.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time after the first start with other rules in which an execution environment with the former ones may write: the
+/// longest timeout of a Lambda function, and 5 minutes until a changed configuration applies to all invocations.
+pub const FORMER_RULES_TIME: time::Duration = time::Duration::minutes(20);
 
 /// Whether the items of a replica were written with the rules in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +47,25 @@ pub enum TransformState {
     /// A repair over all segments has passed since the rules are in use, or the replica has never had rules.
     Confirmed,
     /// No repair over all segments has passed since the rules are in use.
-    Unrepaired,
+    Unrepaired {
+        /// The time from which on a repair has to begin.
+        repair_from: OffsetDateTime,
+    },
     /// The replicator has not started with these rules, or has started with other rules since.
+    Unused,
+}
+
+/// The result of the repair of a segment, for the rules in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RepairRecord {
+    /// The segment has no items of other rules: it is recorded, or every segment has been before.
+    Confirmed,
+    /// The segment may have items of the former rules, because its repair began too early.
+    TooEarly {
+        /// The time from which on a repair has to begin.
+        repair_from: OffsetDateTime,
+    },
+    /// The rules of the repair are not in use.
     Unused,
 }
 
@@ -74,8 +103,19 @@ impl TransformHistory {
         Ok(state)
     }
 
-    /// Records that a repair has completed a segment with these rules, and returns the state before. A repair with
-    /// rules that the replicator has not started with is not recorded.
+    /// Records that a task writes with these rules, if they are not in use.
+    ///
+    /// # Errors
+    /// [`S3Error`] if the records cannot be listed or written. The task must then not write.
+    pub async fn record_write(&self, replica: &str, digest: Option<&str>) -> Result<(), S3Error> {
+        if self.state(replica, digest).await? == TransformState::Unused {
+            self.put(&format!("{PREFIX}{replica}/written/{}", digest.unwrap_or(NO_RULES))).await?;
+        }
+        Ok(())
+    }
+
+    /// Records that a repair which began at `began` has completed a segment with these rules. One that began too early is
+    /// not recorded, nor is one with rules that the replicator has not started with.
     ///
     /// # Errors
     /// [`S3Error`] if the records cannot be listed or written.
@@ -84,13 +124,20 @@ impl TransformHistory {
         replica: &str,
         digest: Option<&str>,
         ScanSegment { segment, total_segments }: ScanSegment,
-    ) -> Result<TransformState, S3Error> {
-        let state = self.state(replica, digest).await?;
-        if state == TransformState::Unrepaired {
-            let digest = digest.unwrap_or(NO_RULES);
-            self.put(&format!("{PREFIX}{replica}/repaired/{digest}/{total_segments}-{segment}")).await?;
+        began: OffsetDateTime,
+    ) -> Result<RepairRecord, S3Error> {
+        match self.state(replica, digest).await? {
+            TransformState::Confirmed => {}
+            TransformState::Unused => return Ok(RepairRecord::Unused),
+            TransformState::Unrepaired { repair_from } if began < repair_from => {
+                return Ok(RepairRecord::TooEarly { repair_from });
+            }
+            TransformState::Unrepaired { .. } => {
+                let digest = digest.unwrap_or(NO_RULES);
+                self.put(&format!("{PREFIX}{replica}/repaired/{digest}/{total_segments}-{segment}")).await?;
+            }
         }
-        Ok(state)
+        Ok(RepairRecord::Confirmed)
     }
 
     /// Records that the replicator starts with these rules, and reports a replica that may contain items of other rules,
@@ -103,7 +150,7 @@ impl TransformHistory {
         // The future of a request of the SDK is large.
         let error = match timeout_at(deadline, Box::pin(self.record_start(replica, digest))).await {
             Ok(Ok(TransformState::Confirmed)) => return Ok(()),
-            Ok(Ok(TransformState::Unrepaired | TransformState::Unused)) => {
+            Ok(Ok(TransformState::Unrepaired { .. } | TransformState::Unused)) => {
                 metric::OUTDATED_REPLICAS.increment([replica], 1);
                 tracing::warn!(
                     sink = replica,
@@ -126,32 +173,38 @@ impl TransformHistory {
 /// Returns the state of a replica from its records.
 fn state_of(replica: &str, objects: &[ObjectMeta], digest: &str) -> TransformState {
     let (current, repaired) = (format!("{PREFIX}{replica}/current/"), format!("{PREFIX}{replica}/repaired/{digest}/"));
-    let starts = objects.iter().filter_map(|object| Some((object.modified, object.key.strip_prefix(&current)?)));
+    let written = format!("{PREFIX}{replica}/written/");
+    let below =
+        |prefix| objects.iter().filter_map(move |object| Some((object.modified?, object.key.strip_prefix(prefix)?)));
+    let others = below(&*written).filter(|(_, others)| *others != digest).map(|(modified, _)| modified).max();
     // Of two at the same time, the other rules count.
-    let latest = starts.max_by_key(|(modified, started)| (*modified, *started != digest));
+    let latest = below(&*current).max_by_key(|(modified, started)| (*modified, *started != digest));
     let (since, started) = match latest {
         Some(latest) => latest,
-        None if digest == NO_RULES => return TransformState::Confirmed,
+        None if digest == NO_RULES && others.is_none() => return TransformState::Confirmed,
         None => return TransformState::Unused,
     };
     if started != digest {
         return TransformState::Unused;
     }
+    let since = others.map_or(since, |others| others.max(since));
     let mut segments: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
-    for object in objects.iter().filter(|object| object.modified >= since) {
+    for object in objects.iter().filter(|object| object.modified >= Some(since)) {
         let name = object.key.strip_prefix(&repaired).and_then(|name| name.split_once('-'));
         if let Some((Ok(total), Ok(segment))) = name.map(|(total, segment)| (total.parse(), segment.parse())) {
             segments.entry(total).or_default().insert(segment);
         }
     }
     let is_complete = |(total, done): (&u32, &BTreeSet<u32>)| (0..*total).all(|segment| done.contains(&segment));
-    if segments.iter().any(is_complete) { TransformState::Confirmed } else { TransformState::Unrepaired }
+    if segments.iter().any(is_complete) {
+        TransformState::Confirmed
+    } else {
+        TransformState::Unrepaired { repair_from: since + FORMER_RULES_TIME }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use time::OffsetDateTime;
-
     use super::*;
 
     fn objects(keys: &[(&str, i64)]) -> Vec<ObjectMeta> {
@@ -167,16 +220,21 @@ mod tests {
         state_of("staging", &objects(keys), digest)
     }
 
+    /// The state since this second.
+    fn unrepaired(second: i64) -> TransformState {
+        TransformState::Unrepaired { repair_from: OffsetDateTime::from_unix_timestamp(second + 1_200).unwrap() }
+    }
+
     #[test]
     fn repair_of_all_segments_confirms_the_rules() {
         let started = ("current/a", 1);
         assert_eq!(state(&[], "a"), TransformState::Unused);
-        assert_eq!(state(&[started], "a"), TransformState::Unrepaired);
-        assert_eq!(state(&[started, ("repaired/a/2-0", 2)], "a"), TransformState::Unrepaired);
+        assert_eq!(state(&[started], "a"), unrepaired(1));
+        assert_eq!(state(&[started, ("repaired/a/2-0", 2)], "a"), unrepaired(1));
         let other_split = [started, ("repaired/a/2-0", 2), ("repaired/a/3-1", 2)];
-        assert_eq!(state(&other_split, "a"), TransformState::Unrepaired);
+        assert_eq!(state(&other_split, "a"), unrepaired(1));
         let other_rules = [started, ("repaired/b/1-0", 2)];
-        assert_eq!(state(&other_rules, "a"), TransformState::Unrepaired);
+        assert_eq!(state(&other_rules, "a"), unrepaired(1));
         let complete = [started, ("repaired/a/2-0", 2), ("repaired/a/2-1", 9)];
         assert_eq!(state(&complete, "a"), TransformState::Confirmed);
     }
@@ -186,11 +244,22 @@ mod tests {
         let repaired = ("repaired/a/1-0", 2);
         let changed = [("current/a", 1), repaired, ("current/b", 3)];
         assert_eq!(state(&changed, "a"), TransformState::Unused);
-        assert_eq!(state(&changed, "b"), TransformState::Unrepaired);
+        assert_eq!(state(&changed, "b"), unrepaired(3));
         let set_again = [("current/a", 4), repaired, ("current/b", 3)];
-        assert_eq!(state(&set_again, "a"), TransformState::Unrepaired);
+        assert_eq!(state(&set_again, "a"), unrepaired(4));
         let at_once = [("current/a", 3), ("current/b", 3)];
         assert_eq!((state(&at_once, "a"), state(&at_once, "b")), (TransformState::Unused, TransformState::Unused));
+    }
+
+    #[test]
+    fn other_rules_of_a_task_require_another_repair() {
+        let repaired = [("current/a", 1), ("repaired/a/1-0", 2)];
+        let written = |rules, second| [&repaired[..], &[(rules, second)]].concat();
+        assert_eq!(state(&written("written/b", 3), "a"), unrepaired(3));
+        assert_eq!(state(&written("written/b", 3), "b"), TransformState::Unused);
+        assert_eq!(state(&written("written/b", 1), "a"), TransformState::Confirmed);
+        assert_eq!(state(&written("written/a", 3), "a"), TransformState::Confirmed);
+        assert_eq!(state(&[("written/b", 3)], NO_RULES), TransformState::Unused);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use millrace_transform::columns::TableColumns;
 use serde_json::value::RawValue;
 
 use crate::deployment::DeployedReplicator;
-use crate::failure_bucket::FailureBucket;
+use crate::failure_bucket::{BucketError, FailureBucket};
 use crate::failure_record::FunctionNames;
 use crate::mapping::ReplicatorMappings;
 use crate::parquet::ColumnDefinition;
@@ -163,6 +163,14 @@ impl MaintenanceHandler {
                 self.check_streams(source.description(), &replicas).await?;
             }
             task_run = task_run.over(&replicas::names(&replicas));
+        }
+        if task.writes_replicas() {
+            let history = self.failures.transform_history();
+            for replica in &replicas {
+                // The future of a request of the SDK is large.
+                let recorded = Box::pin(history.record_write(replica.name(), replica.rules_digest())).await;
+                recorded.map_err(BucketError::from)?;
+            }
         }
         let context = TaskContext {
             run_id: &request.run_id,

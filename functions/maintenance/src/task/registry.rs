@@ -196,6 +196,11 @@ pub(crate) trait SegmentTask: fmt::Debug {
         None
     }
 
+    /// Returns whether the task writes to the replicas, so that their rules must be recorded.
+    fn writes_replicas(&self) -> bool {
+        false
+    }
+
     /// Returns the time that an invocation needs in addition to the time for making progress.
     fn extra_time(&self) -> Duration {
         Duration::ZERO

@@ -152,6 +152,10 @@ impl SegmentTask for BackfillTask {
         self.replica.as_ref()
     }
 
+    fn writes_replicas(&self) -> bool {
+        true
+    }
+
     /// Items that were written before an error are correct and remain.
     async fn run(
         &self,

@@ -225,6 +225,10 @@ impl SegmentTask for RedriveTask {
         self.replica.as_ref()
     }
 
+    fn writes_replicas(&self) -> bool {
+        !self.dry_run
+    }
+
     /// Records that failed in a sink that is not configured are skipped, and the report names the setting.
     fn needs_all_replicas(&self) -> bool {
         false

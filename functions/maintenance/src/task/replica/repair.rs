@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use millrace_sinks::SinkName;
-use millrace_sinks::transform_history::TransformState;
+use millrace_sinks::transform_history::RepairRecord;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::timeout_at;
 
 use super::verify::{RepairMode, ReplicaComparison, VerifyCursor, VerifyError, compare};
@@ -60,42 +61,53 @@ impl SegmentTask for RepairTask {
         self.0.replica.as_ref()
     }
 
+    fn writes_replicas(&self) -> bool {
+        self.0.repair_mode == RepairMode::Yes
+    }
+
     fn extra_time(&self) -> Duration {
         self.0.recheck_after
     }
 
     async fn run(&self, task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) -> Result<bool, VerifyError> {
         let done = compare(task_run, context, &self.0).await?;
-        if done && self.0.repair_mode == RepairMode::Yes && task_run.cursor().has_rules_of(context.replicas) {
+        if done
+            && self.0.repair_mode == RepairMode::Yes
+            && let Some(began) = task_run.cursor().began_with_rules_of(context.replicas)
+        {
             // The future of a request of the SDK is large.
-            Box::pin(record_rules(task_run, context)).await;
+            Box::pin(record_rules(task_run, context, began)).await;
         }
         Ok(done)
     }
 }
 
-/// Records the rules that every item of this segment has in the replicas now. A segment with an item that could not be
-/// repaired is not recorded. A failure is only logged: the replicas then remain reported as outdated.
-async fn record_rules(task_run: &TaskRun<VerifyCursor>, context: &TaskContext<'_>) {
+/// Records the rules that every item of this segment has in the replicas now, since its repair began at `began`. A
+/// segment with an item that could not be repaired is not recorded. A replica whose segment does not count is reported,
+/// and remains outdated.
+async fn record_rules(task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>, began: OffsetDateTime) {
     let history = context.bucket.transform_history();
     for replica in context.replicas {
         let sink = replica.name();
         if task_run.confirmed_count(&format!("{sink}.failed")) > 0 {
             continue;
         }
-        let recorded = history.record_repair(sink, replica.rules_digest(), task_run.segment());
-        let error = match timeout_at(task_run.report_by(), recorded).await {
-            Ok(Ok(TransformState::Unrepaired | TransformState::Confirmed)) => continue,
-            Ok(Ok(TransformState::Unused)) => {
-                tracing::warn!(
-                    sink,
-                    "the replicator has not started with the rules of this repair: start it, then repeat the repair"
-                );
-                continue;
+        let recorded = history.record_repair(sink, replica.rules_digest(), task_run.segment(), began);
+        let reason = match timeout_at(task_run.report_by(), recorded).await {
+            Ok(Ok(RepairRecord::Confirmed)) => continue,
+            Ok(Ok(RepairRecord::TooEarly { repair_from })) => format!(
+                "a function with the former rules may have written after the segment was repaired: repeat the repair at \
+                 {} or later",
+                repair_from.replace_nanosecond(0).unwrap_or(repair_from).format(&Rfc3339).unwrap_or_default()
+            ),
+            Ok(Ok(RepairRecord::Unused)) => {
+                "the replicator has not started with the rules of this repair: start it, then repeat the repair"
+                    .to_owned()
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "S3 did not respond in time".to_owned(),
         };
-        tracing::warn!(sink, error, "cannot record the rules of the repaired segment");
+        task_run.count(format!("{sink}.unconfirmed_segments"), 1);
+        tracing::warn!(sink, error = reason, "the segment is not recorded as repaired with the rules of the replica");
     }
 }

@@ -178,15 +178,26 @@ pub struct VerifyCursor {
     sink: usize,
     source: ScanPosition,
     replica: ScanPosition,
-    /// The digests of the replicas' rules when the segment was started.
+    /// The first invocation that compared the segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    rules: Option<String>,
+    began: Option<ComparisonStart>,
+}
+
+/// The start of the comparison of a segment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ComparisonStart {
+    /// The time in epoch seconds.
+    at: i64,
+    /// The digests of the replicas' rules.
+    rules: String,
 }
 
 impl VerifyCursor {
-    /// Returns whether the whole segment was compared with the rules that the replicas have now.
-    pub(super) fn has_rules_of(&self, replicas: &[&dyn Replica]) -> bool {
-        self.rules.as_ref() == Some(&rules_of(replicas))
+    /// Returns the time at which the comparison of the segment began, if the whole segment was compared with the rules
+    /// that the replicas have now.
+    pub(super) fn began_with_rules_of(&self, replicas: &[&dyn Replica]) -> Option<OffsetDateTime> {
+        let began = self.began.as_ref().filter(|began| began.rules == rules_of(replicas))?;
+        OffsetDateTime::from_unix_timestamp(began.at).ok()
     }
 }
 
@@ -214,7 +225,9 @@ pub(super) async fn compare(
     while let Some(replica) = context.replicas.get(task_run.cursor().sink) {
         let replica = *replica;
         let from = task_run.cursor().clone();
-        let rules = from.rules.or_else(|| Some(rules_of(context.replicas)));
+        let begin =
+            || ComparisonStart { at: context.invocation.now.unix_timestamp(), rules: rules_of(context.replicas) };
+        let began = Some(from.began.unwrap_or_else(begin));
         let mut sides = MergeJoin::new(context.source, replica, task_run.segment(), from.source, from.replica);
         while sides.pages() < PAGES_PER_CHECKPOINT && !sides.is_exhausted() {
             if pace.next_permit_at().max(Instant::now()) >= scan_until {
@@ -237,9 +250,9 @@ pub(super) async fn compare(
         task_run.count(format!("{sink}.equal"), counts.equal);
         let (source, replica) = sides.positions();
         let reached = if sides.is_exhausted() {
-            VerifyCursor { sink: from.sink + 1, rules, ..VerifyCursor::default() }
+            VerifyCursor { sink: from.sink + 1, began, ..VerifyCursor::default() }
         } else {
-            VerifyCursor { sink: from.sink, source, replica, rules }
+            VerifyCursor { sink: from.sink, source, replica, began }
         };
         task_run.checkpoint(reached).await?;
         if Instant::now() >= scan_until {
