@@ -4,7 +4,7 @@
 //! buffer that the connection keeps. The future of a request drives its connection, so a request needs no other task,
 //! and a request that is dropped closes its connection. An idle connection is not driven; before it is used,
 //! [`HttpConnection::is_alive`] returns whether the server has closed it. If the server closes it after that check and
-//! before the request is written, [`ExchangeError::is_unsent`] is set, and the request can be sent over another
+//! before the request is written, [`ExchangeError::Unsent`] is returned, and the request can be sent over another
 //! connection.
 
 use std::future::poll_fn;
@@ -19,7 +19,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::coop::unconstrained;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -58,11 +58,14 @@ pub(crate) struct ConnectError {
 
 /// A request without a complete response.
 #[derive(Debug)]
-pub(crate) struct ExchangeError {
-    pub(crate) error: io::Error,
-    /// Whether the connection had been used before or kept for later, and was closed before any part of the request was
+pub(crate) enum ExchangeError {
+    /// The connection had been used before or kept for later, and was closed before any part of the request was
     /// written.
-    pub(crate) is_unsent: bool,
+    Unsent,
+    /// The connection failed, or the response is not valid.
+    Failed(io::Error),
+    /// The response is not complete at the time that the request allows.
+    Late,
 }
 
 /// An established connection, which is cheap to move.
@@ -71,6 +74,7 @@ pub(crate) struct HttpConnection(Box<ConnectionState>);
 struct ConnectionState {
     stream: SocketStream,
     buffer: ResponseBuffer,
+    alarm: ExchangeAlarm,
     /// Whether a request can be sent.
     is_open: bool,
     /// Whether the connection has served a request or was kept for later.
@@ -121,7 +125,8 @@ impl ConnectTarget {
             }
             None => SocketStream::Plain(tcp),
         };
-        let state = ConnectionState { stream, buffer: ResponseBuffer::new(), is_open: true, is_reused: false };
+        let (buffer, alarm) = (ResponseBuffer::new(), ExchangeAlarm::default());
+        let state = ConnectionState { stream, buffer, alarm, is_open: true, is_reused: false };
         let mut connection = HttpConnection(Box::new(state));
         if connection.is_alive() {
             Ok(connection)
@@ -153,18 +158,31 @@ fn address_timeout(limit: Duration, addresses: usize) -> Duration {
 }
 
 impl HttpConnection {
-    /// Sends a request, which consists of its head and its body, and receives the response.
-    pub(crate) async fn send(&mut self, request: Vec<u8>) -> Result<ReceivedResponse, ExchangeError> {
+    /// Sends a request, which consists of its head and its body, and receives the response, which must be complete at
+    /// the time `until`.
+    pub(crate) async fn send(
+        &mut self,
+        request: Vec<u8>,
+        until: Option<Instant>,
+    ) -> Result<ReceivedResponse, ExchangeError> {
         let (state, mut progress) = (&mut *self.0, WriteProgress::default());
         // Until the response is complete, the connection cannot serve another request.
         let is_open = std::mem::replace(&mut state.is_open, false);
         let exchange = poll_fn(|context| {
             if progress.written == 0 && (!is_open || state.poll_end(context).is_ready()) {
+                if state.is_reused {
+                    return Poll::Ready(Err(ExchangeError::Unsent));
+                }
                 let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the server has closed the connection");
-                return Poll::Ready(Err(ExchangeError { error, is_unsent: state.is_reused }));
+                return Poll::Ready(Err(ExchangeError::Failed(error)));
             }
-            let polled = state.poll_exchange(&request, &mut progress, context);
-            polled.map_err(|error| ExchangeError { error, is_unsent: false })
+            match (state.poll_exchange(&request, &mut progress, context), until) {
+                (Poll::Ready(received), _) => Poll::Ready(received.map_err(ExchangeError::Failed)),
+                (Poll::Pending, Some(until)) => {
+                    state.alarm.poll_until(until, context).map(|()| Err(ExchangeError::Late))
+                }
+                (Poll::Pending, None) => Poll::Pending,
+            }
         });
         let received = unconstrained(exchange).await;
         state.is_reused = true;
@@ -254,6 +272,30 @@ impl ConnectionState {
     }
 }
 
+/// The timer of a connection's exchanges, one after the other.
+///
+/// A timer that expires before all others wakes the runtime when it is set, at the cost of two system calls. Therefore
+/// it stays set after an exchange, and is set again only if it expires before the time of a later one.
+#[derive(Default)]
+struct ExchangeAlarm(Option<Pin<Box<Sleep>>>);
+
+impl ExchangeAlarm {
+    /// Is ready at the time `until`.
+    fn poll_until(&mut self, until: Instant, context: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if sleep.deadline() > until {
+            sleep.as_mut().reset(until);
+        }
+        ready!(sleep.as_mut().poll(context));
+        if sleep.deadline() >= until {
+            return Poll::Ready(());
+        }
+        // It was set for an earlier exchange.
+        sleep.as_mut().reset(until);
+        sleep.as_mut().poll(context)
+    }
+}
+
 /// A TCP stream, with TLS or without.
 enum SocketStream {
     Plain(TcpStream),
@@ -296,7 +338,7 @@ impl AsyncWrite for SocketStream {
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
-    use tokio::time::{Instant, sleep};
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -330,7 +372,7 @@ mod tests {
             server.write_all(response).await.unwrap();
         };
         let large = [request(), vec![b'x'; 20_000_000]].concat();
-        let (received, ()) = tokio::join!(connection.send(large), respond);
+        let (received, ()) = tokio::join!(connection.send(large, None), respond);
         assert_eq!(received.unwrap().status, 413);
         assert!(!connection.is_open());
     }
@@ -347,7 +389,7 @@ mod tests {
                 assert!(server.read(&mut buffer).await.unwrap() > 0);
                 server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
             };
-            assert_eq!(tokio::join!(connection.send(request()), respond).0.unwrap().body, "{}");
+            assert_eq!(tokio::join!(connection.send(request(), None), respond).0.unwrap().body, "{}");
         }
         assert!(connection.is_alive());
         drop(server);
@@ -361,15 +403,66 @@ mod tests {
         for requests in 0..3 {
             let mut connection = closed_connection(requests).await;
             for _ in 0..2 {
-                let failed = timeout(LIMIT, connection.send(request())).await.expect("a result").unwrap_err();
-                assert!(failed.is_unsent || requests == 0, "{requests}: {failed:?}");
+                let failed = timeout(LIMIT, connection.send(request(), None)).await.expect("a result").unwrap_err();
+                assert!(matches!(failed, ExchangeError::Unsent) || requests == 0, "{requests}: {failed:?}");
             }
             assert!(!connection.is_alive());
         }
         let mut connection = closed_connection(0).await;
-        assert!(!timeout(LIMIT, connection.send(request())).await.expect("a result").unwrap_err().is_unsent);
+        let failed = timeout(LIMIT, connection.send(request(), None)).await.expect("a result").unwrap_err();
+        assert!(matches!(failed, ExchangeError::Failed(_)), "{failed:?}");
         let mut connection = closed_connection(0).await.keep();
-        assert!(timeout(LIMIT, connection.send(request())).await.expect("a result").unwrap_err().is_unsent);
+        let failed = timeout(LIMIT, connection.send(request(), None)).await.expect("a result").unwrap_err();
+        assert!(matches!(failed, ExchangeError::Unsent), "{failed:?}");
+    }
+
+    /// Responds to one request.
+    async fn respond(server: &mut TcpStream) {
+        assert!(server.read(&mut [0; 4_096]).await.unwrap() > 0);
+        server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn each_exchange_ends_at_its_own_time_although_the_timer_stays_set() {
+        let seconds = Duration::from_secs;
+        // The time of the last exchange after it begins: before, at and after the time of the exchange before it.
+        for limit in [1, 20, 30, 60] {
+            let (listener, port) = listener().await;
+            let target = target(port);
+            let (connection, accepted) = tokio::join!(target.connect(), listener.accept());
+            let (mut connection, (mut server, _)) = (connection.unwrap(), accepted.unwrap());
+            let set_for = Instant::now() + seconds(30);
+            for until in [set_for, set_for + seconds(1), set_for + seconds(2)] {
+                let (received, ()) = tokio::join!(connection.send(request(), Some(until)), respond(&mut server));
+                assert_eq!(received.unwrap().body, "{}");
+            }
+            // The later exchanges have not set the timer again.
+            assert_eq!(connection.0.alarm.0.as_ref().map(|sleep| sleep.deadline()), Some(set_for));
+            tokio::time::pause();
+            tokio::time::advance(seconds(10)).await;
+            let started = Instant::now();
+            let late = connection.send(request(), Some(started + seconds(limit))).await;
+            assert!(matches!(late, Err(ExchangeError::Late)), "{late:?}");
+            assert_eq!(started.elapsed().as_secs(), limit);
+            assert!(!connection.is_open(), "a late response would answer the next request");
+            tokio::time::resume();
+        }
+    }
+
+    #[tokio::test]
+    async fn timer_that_expired_while_the_connection_was_idle_ends_no_exchange() {
+        let (listener, port) = listener().await;
+        let target = target(port);
+        let (connection, accepted) = tokio::join!(target.connect(), listener.accept());
+        let (mut connection, (mut server, _)) = (connection.unwrap(), accepted.unwrap());
+        for _ in 0..3 {
+            let until = Some(Instant::now() + LIMIT);
+            let (received, ()) = tokio::join!(connection.send(request(), until), respond(&mut server));
+            assert_eq!(received.unwrap().body, "{}");
+            tokio::time::pause();
+            tokio::time::advance(LIMIT * 2).await;
+            tokio::time::resume();
+        }
     }
 
     #[tokio::test]

@@ -448,13 +448,18 @@ impl Drop for FlaggedTask {
 }
 
 impl ConnectionLease {
-    /// Sends the request and receives the response. Afterwards the connection serves another request, if it can.
-    pub(crate) async fn send(mut self, request: Vec<u8>) -> Result<ReceivedResponse, ExchangeError> {
+    /// Sends the request and receives the response, which must be complete at the time `until`. Afterwards the connection
+    /// serves another request, if it can.
+    pub(crate) async fn send(
+        mut self,
+        request: Vec<u8>,
+        until: Option<Instant>,
+    ) -> Result<ReceivedResponse, ExchangeError> {
         // Only a complete response puts the connection back: until then, the guard closes it.
         let Some(mut connection) = self.connection.take() else { unreachable!("a lease sends one request") };
         let mut guard = ClosingGuard { pool: &self.pool, is_closed: true };
         let started = Instant::now();
-        let received = connection.send(request).await;
+        let received = connection.send(request, until).await;
         if connection.is_open() {
             {
                 let mut state = self.pool.state();
@@ -505,7 +510,7 @@ mod tests {
 
     async fn request(pool: ConnectionPool) -> Bytes {
         let request = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}".to_vec();
-        pool.lease().await.unwrap().send(request).await.unwrap().body
+        pool.lease().await.unwrap().send(request, None).await.unwrap().body
     }
 
     async fn request_all(pool: &ConnectionPool, number: usize) {

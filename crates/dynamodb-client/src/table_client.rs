@@ -29,7 +29,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::clock_skew::ClockSkew;
 use crate::connection::ConnectError;
@@ -37,7 +37,7 @@ use crate::response::ReceivedResponse;
 use crate::retry::{ErrorResponse, RetryQuota, SharedCharge, backoff, is_expired_token, retryable_kind};
 use crate::sdk_components::{SdkComponents, credentials, usable_until};
 use crate::signer::{RequestSigner, SigningScope};
-use crate::transport::{HttpTransport, RequestChannel, TransportError, UnsignedRequest, within};
+use crate::transport::{HttpTransport, RequestChannel, TransportError, UnsignedRequest, within, within_attempt};
 
 /// The service's response to a successful request that returns nothing.
 const NOTHING: &[u8] = b"{}";
@@ -299,15 +299,14 @@ impl TableClient {
         };
         loop {
             let channel = access.transport.reserve().await.map_err(FailedAttempt::unconnected)?;
-            let exchange = pin!(self.exchange(sdk, operation, body, &access, channel));
-            if let Some(exchanged) = within(limit, exchange).await.map_err(FailedAttempt::late)? {
+            if let Some(exchanged) = self.exchange(sdk, operation, body, &access, channel).await {
                 return exchanged.and_then(|response| parse(operation, response));
             }
         }
     }
 
-    /// Sends a request and evaluates the status of the response. Returns `None` if the connection was closed before the
-    /// request was sent.
+    /// Sends a request and evaluates the status of the response, within the attempt timeout. Returns `None` if the
+    /// connection was closed before the request was sent.
     async fn exchange<E>(
         &self,
         sdk: &SdkComponents,
@@ -319,13 +318,20 @@ impl TableClient {
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
+        let limit = sdk.timeouts.operation_attempt_timeout();
+        let attempt_end = limit.map(|limit| Instant::now() + limit);
+        let late = || Err(FailedAttempt::late(limit.unwrap_or_default()));
         let at = self.0.skew.apply(sdk.now());
         let SignedAccess { signer, uri, .. } = access;
         let request = UnsignedRequest { signer, uri, target: &operation.target, body, at };
-        Some(match channel.send(sdk, request).await {
+        Some(match channel.send(sdk, request, attempt_end).await {
             Ok(response) if response.status.is_success() => Ok(response),
-            Ok(response) => Err(Box::pin(self.rejected(sdk, operation, response, at, access)).await),
+            Ok(response) => {
+                let rejected = Box::pin(self.rejected(sdk, operation, response, at, access));
+                within_attempt(attempt_end, rejected).await.map_or_else(late, Err)
+            }
             Err(TransportError::Unsent) => return None,
+            Err(TransportError::Late) => late(),
             Err(TransportError::Connector(error)) => Err(unanswered(error)),
             Err(TransportError::Checksum(response, error)) => Err(not_understood(*response, error)),
         })
@@ -565,7 +571,6 @@ mod tests {
 
     use aws_sdk_dynamodb::config::retry::RetryConfig;
     use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-    use tokio::time::Instant;
 
     use super::*;
     use crate::pool::ConnectionPool;

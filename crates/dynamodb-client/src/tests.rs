@@ -265,6 +265,65 @@ async fn timeouts_are_those_of_the_sdk() {
     assert!(failure.is_timeout(), "{error:?}");
 }
 
+/// Credentials that are provided once. After that, the provider does not respond.
+#[derive(Debug, Default)]
+struct SilentAfterFirst(AtomicUsize);
+
+impl ProvideCredentials for SilentAfterFirst {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            0 => future::ProvideCredentials::ready(provider::Result::Ok(credentials())),
+            _ => future::ProvideCredentials::new(std::future::pending()),
+        }
+    }
+}
+
+/// Never returns a response.
+#[derive(Debug)]
+struct SilentConnector;
+
+impl HttpConnector for SilentConnector {
+    fn call(&self, _: aws_smithy_runtime_api::client::orchestrator::HttpRequest) -> HttpConnectorFuture {
+        HttpConnectorFuture::new(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn attempt_timeout_limits_every_part_of_an_exchange() {
+    let limit = Duration::from_millis(80);
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(limit);
+    let once = |url: &str| config(url).retry_config(RetryConfig::disabled()).timeout_config(timeouts.clone().build());
+    let server = FaultyServer::start(|_, _| PlannedReaction::error(400, "ExpiredTokenException")).await;
+    let connector = SharedHttpConnector::new(SilentConnector);
+    for config in [
+        // The server's rejection is received, and new credentials are not.
+        once(&server.url).credentials_provider(SilentAfterFirst::default()),
+        // An HTTP client that was set explicitly.
+        once("http://127.0.0.1:1").http_client(http_client_fn(move |_, _| connector.clone())),
+    ] {
+        let started = Instant::now();
+        let error = timeout(Duration::from_secs(10), put(&table(config))).await.expect("an error").unwrap_err();
+        assert!(matches!(error, SdkError::TimeoutError(_)), "{error:?}");
+        assert!(format!("{error:?}").contains("attempt timeout of 80ms"), "{error:?}");
+        assert!(started.elapsed() >= limit);
+    }
+}
+
+#[tokio::test]
+async fn shorter_one_of_read_and_attempt_timeout_ends_an_exchange() {
+    let server = FaultyServer::start(|_, _| PlannedReaction::Silence).await;
+    let (short, long) = (Duration::from_millis(80), Duration::from_secs(60));
+    for (read, attempt, name) in [(short, long, "read timeout"), (long, short, "attempt timeout")] {
+        let timeouts = TimeoutConfig::builder().read_timeout(read).operation_attempt_timeout(attempt).build();
+        let once = config(&server.url).retry_config(RetryConfig::disabled()).timeout_config(timeouts);
+        let error = timeout(long / 2, put(&table(once))).await.expect("an error").unwrap_err();
+        assert!(format!("{error:?}").contains(name), "{name}: {error:?}");
+    }
+}
+
 #[tokio::test]
 async fn refused_connection_is_an_error_of_the_network() {
     let refused = || config("http://127.0.0.1:1").retry_config(RetryConfig::disabled());

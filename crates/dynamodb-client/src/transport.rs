@@ -1,6 +1,6 @@
 //! The HTTP transport of signed requests and their responses: [`HttpTransport`].
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::str;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connection::{ConnectError, ConnectTarget, ExchangeError};
 use crate::pool::{ConnectionLease, ConnectionPool};
@@ -32,6 +32,8 @@ pub(crate) enum TransportError {
     Unsent,
     /// The request was not sent, or the response did not arrive.
     Connector(ConnectorError),
+    /// The response did not arrive within the attempt timeout.
+    Late,
     /// The response is not what the service has sent.
     Checksum(Box<ReceivedResponse>, ChecksumError),
 }
@@ -118,34 +120,59 @@ pub(crate) struct UnsignedRequest<'r> {
 }
 
 impl RequestChannel<'_> {
-    /// Signs a request, sends it to the endpoint and receives the response.
+    /// Signs a request, sends it to the endpoint and receives the response, until the end of the attempt.
     pub(crate) async fn send(
         self,
         sdk: &SdkComponents,
         request: UnsignedRequest<'_>,
+        attempt_end: Option<Instant>,
     ) -> Result<ReceivedResponse, TransportError> {
         let UnsignedRequest { signer, uri, target, body, at } = request;
         let response = match self {
             Self::Lease(lease) => {
-                let sent = pin!(lease.send(signer.render(target, body, at)));
-                let received = within(sdk.timeouts.read_timeout(), sent).await.map_err(|limit| {
-                    let late = format!("no response within the read timeout of {limit:?}");
-                    TransportError::Connector(ConnectorError::timeout(late.into()))
-                })?;
-                received.map_err(TransportError::from)?
+                let request = signer.render(target, body, at);
+                let limit = ExchangeLimit::new(attempt_end, sdk.timeouts.read_timeout());
+                lease.send(request, limit.until).await.map_err(|failed| limit.error(failed))?
             }
             Self::Sdk(connector) => {
-                let sent = send_with(connector, uri, signer.sign(target, body, at), body.clone());
-                Box::pin(sent).await.map_err(TransportError::Connector)?
+                let sent = Box::pin(send_with(connector, uri, signer.sign(target, body, at), body.clone()));
+                let sent = within_attempt(attempt_end, sent).await.ok_or(TransportError::Late)?;
+                sent.map_err(TransportError::Connector)?
             }
         };
         verify(response)
     }
 }
 
-impl From<ExchangeError> for TransportError {
-    fn from(failed: ExchangeError) -> Self {
-        if failed.is_unsent { Self::Unsent } else { Self::Connector(ConnectorError::io(failed.error.into())) }
+/// The limits of an exchange over a connection of this crate.
+struct ExchangeLimit {
+    /// The time of the shorter limit.
+    until: Option<Instant>,
+    /// The read timeout, if it is the shorter limit.
+    read_timeout: Option<Duration>,
+}
+
+impl ExchangeLimit {
+    /// Creates the limits of an exchange that begins now.
+    fn new(attempt_end: Option<Instant>, read_timeout: Option<Duration>) -> Self {
+        let Some(limit) = read_timeout else { return Self { until: attempt_end, read_timeout } };
+        let read_end = Instant::now() + limit;
+        match attempt_end.filter(|attempt_end| *attempt_end <= read_end) {
+            Some(attempt_end) => Self { until: Some(attempt_end), read_timeout: None },
+            None => Self { until: Some(read_end), read_timeout },
+        }
+    }
+
+    fn error(&self, failed: ExchangeError) -> TransportError {
+        match (failed, self.read_timeout) {
+            (ExchangeError::Unsent, _) => TransportError::Unsent,
+            (ExchangeError::Failed(error), _) => TransportError::Connector(ConnectorError::io(error.into())),
+            (ExchangeError::Late, Some(limit)) => {
+                let late = format!("no response within the read timeout of {limit:?}");
+                TransportError::Connector(ConnectorError::timeout(late.into()))
+            }
+            (ExchangeError::Late, None) => TransportError::Late,
+        }
     }
 }
 
@@ -164,6 +191,17 @@ pub(crate) async fn within<T>(
     match limit {
         Some(limit) => timeout(limit, future).await.map_err(|_| limit),
         None => Ok(future.await),
+    }
+}
+
+/// Awaits a future until the end of the attempt, if it has one; `None` if that comes first.
+pub(crate) async fn within_attempt<T>(
+    attempt_end: Option<Instant>,
+    future: Pin<Box<impl Future<Output = T>>>,
+) -> Option<T> {
+    match attempt_end {
+        Some(end) => timeout_at(end, future).await.ok(),
+        None => Some(future.await),
     }
 }
 
