@@ -11,7 +11,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use millrace_json_scanner::JsonText;
+use millrace_json_scanner::{JsonScanner, JsonText};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -40,6 +40,24 @@ impl<'a> ItemImage<'a> {
     #[must_use]
     pub fn get(self) -> &'a str {
         self.0.get()
+    }
+}
+
+/// An item's image that owns its text.
+#[derive(Debug, Clone)]
+pub struct ImageText(Box<RawValue>);
+
+impl ImageText {
+    /// Accepts the JSON as an item's image; returns `None` if it is not an object.
+    #[must_use]
+    pub fn parse(json: Box<RawValue>) -> Option<Self> {
+        ItemImage::parse(&json).is_some().then_some(Self(json))
+    }
+
+    /// Returns the image.
+    #[must_use]
+    pub fn as_image(&self) -> ItemImage<'_> {
+        ItemImage((&*self.0).into())
     }
 }
 
@@ -267,6 +285,30 @@ impl CanonicalKey {
         json.push('}');
         // The common case: nearly every key already has the canonical form.
         if is_spelled && (1..=2).contains(&count) { Ok(Self(json.into_boxed_str())) } else { Self::parse(&json) }
+    }
+
+    /// Returns the key of an item, given as DynamoDB JSON: the attributes with these one or two names, which must be
+    /// sorted. The item is scanned to its end and its other values are not decoded.
+    ///
+    /// Returns `None` if the item has to be parsed: it is not valid JSON, lacks a part of its key or has an attribute name
+    /// with escape sequences.
+    #[must_use]
+    pub fn scan_item(item: &str, names: &[String]) -> Option<Self> {
+        let mut values = [None; 2];
+        let values = values.get_mut(..names.len())?;
+        let mut scanner = JsonScanner::new(item);
+        let mut members = scanner.object()?;
+        while let Some(name) = scanner.plain_member(&mut members)? {
+            let value = scanner.value()?;
+            if let Some(place) = names.iter().position(|wanted| wanted == name) {
+                values[place] = Some(value.get());
+            }
+        }
+        if !scanner.is_at_end() || values.contains(&None) {
+            return None;
+        }
+        let named = names.iter().zip(&*values).filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
+        Self::from_attributes(named).ok()
     }
 
     /// Returns the canonical form of these attributes.

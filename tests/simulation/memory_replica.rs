@@ -89,12 +89,12 @@ impl MemoryReplica {
     }
 
     async fn put_one(&self, write: &ReplicaWrite<'_>) -> WriteResult {
-        let state = match write.target {
-            WriteTarget::Item(item) => match holdable(&item.encode()) {
+        let state = match (write.target, write.target.item_text()) {
+            (WriteTarget::Tombstone { expired }, _) => ReplicaState::Tombstone { expired },
+            (_, item) => match holdable(&item.unwrap()) {
                 Ok(item) => ReplicaState::Item(item),
                 Err(reason) => return WriteResult::Permanent(reason),
             },
-            WriteTarget::Tombstone { expired } => ReplicaState::Tombstone { expired },
         };
         let (key, revision, over, items) = (write.key.clone(), write.revision, write.over, Arc::clone(&self.items));
         let effect = async move {
@@ -126,6 +126,10 @@ impl MemoryReplica {
     fn unread(&self, trouble: super::fault_injector::InjectedFault) -> ReplicaReadError {
         ReplicaReadError { sink: self.name().to_owned(), reason: format!("{trouble:?}") }
     }
+}
+
+fn is_large(write: &ReplicaWrite<'_>) -> bool {
+    write.target.item_text().is_some_and(|item| RawItem::parse(&item).unwrap().get(LARGE).is_some())
 }
 
 /// Parses the item; fails if it contains an attribute that replicas reserve.
@@ -216,8 +220,7 @@ impl Replica for MemoryReplica {
     }
 
     fn refusal(&self, write: &ReplicaWrite<'_>, _: OffsetDateTime) -> Option<String> {
-        let WriteTarget::Item(item) = write.target else { return None };
-        holdable(&item.encode()).err()
+        holdable(&write.target.item_text()?).err()
     }
 
     fn put<'s>(&'s self, writes: &'s [ReplicaWrite<'s>], _: &'s Invocation) -> BoxFuture<'s, Vec<WriteResult>> {
@@ -305,8 +308,7 @@ impl Replica for BoundedKey {
     }
 
     fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
-        let large = *self.refuses.lock().unwrap()
-            && matches!(write.target, WriteTarget::Item(item) if item.get(LARGE).is_some());
+        let large = *self.refuses.lock().unwrap() && is_large(write);
         if large { Some(TOO_LARGE.to_owned()) } else { self.inner.refusal(write, now) }
     }
 
@@ -317,9 +319,7 @@ impl Replica for BoundedKey {
     ) -> BoxFuture<'s, Vec<WriteResult>> {
         async move {
             let refuses = *self.refuses.lock().unwrap();
-            let large = |write: &ReplicaWrite<'_>| {
-                refuses && matches!(write.target, WriteTarget::Item(item) if item.get(LARGE).is_some())
-            };
+            let large = |write: &ReplicaWrite<'_>| refuses && is_large(write);
             let rest: Vec<ReplicaWrite<'_>> = writes.iter().filter(|write| !large(write)).copied().collect();
             let mut puts = self.inner.put(&rest, invocation).await.into_iter();
             let put = |write| {

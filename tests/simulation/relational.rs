@@ -171,10 +171,8 @@ impl Replica for FaultyReplica {
 
 impl OwnedWrite {
     fn from_write(write: &ReplicaWrite<'_>) -> Self {
-        let (item, expired) = match write.target {
-            WriteTarget::Item(item) => (Some(item.clone()), false),
-            WriteTarget::Tombstone { expired } => (None, expired),
-        };
+        let item = write.target.item_text().map(|item| RawItem::parse(&item).unwrap());
+        let expired = matches!(write.target, WriteTarget::Tombstone { expired: true });
         Self { key: write.key.clone(), item, expired, revision: write.revision, over: write.over }
     }
 

@@ -12,7 +12,6 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::LazyLock;
 
 use memchr::memmem::FinderRev;
-use millrace_json_scanner::JsonScanner;
 use millrace_shared::change::CanonicalKey;
 use millrace_shared::revision::{Revision, StreamLabel};
 use serde::Deserialize;
@@ -46,27 +45,7 @@ impl KeyNames {
 
     /// Returns the key of an item. The item is parsed to its end, which also verifies that it is valid JSON.
     fn key_of(&self, item: &str) -> Result<CanonicalKey, CorruptionKind> {
-        self.scan_key(item).map_or_else(|| self.parse_key(item), Ok)
-    }
-
-    /// Returns the key of an item by a scan, unless the item is invalid, lacks a part of its key or has an attribute
-    /// name with escape sequences.
-    fn scan_key(&self, item: &str) -> Option<CanonicalKey> {
-        let mut values = [None; 2];
-        let values = values.get_mut(..self.0.len())?;
-        let mut scanner = JsonScanner::new(item);
-        let mut members = scanner.object()?;
-        while let Some(name) = scanner.plain_member(&mut members)? {
-            let value = scanner.value()?;
-            if let Some(place) = self.0.iter().position(|wanted| wanted == name) {
-                values[place] = Some(value.get());
-            }
-        }
-        if !scanner.is_at_end() || values.contains(&None) {
-            return None;
-        }
-        let named = self.0.iter().zip(&*values).filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
-        CanonicalKey::from_attributes(named).ok()
+        CanonicalKey::scan_item(item, &self.0).map_or_else(|| self.parse_key(item), Ok)
     }
 
     /// Returns the key of any item, or the reason why it has none.
@@ -423,7 +402,7 @@ mod tests {
             let damaged = format!("{}{damage}{}", &item[..place], &item[place..]);
             for names in [KeyNames::new(["id"]), KeyNames::new(["id", &sorted])] {
                 for item in [&item, &damaged] {
-                    if let Some(key) = names.scan_key(item) {
+                    if let Some(key) = CanonicalKey::scan_item(item, &names.0) {
                         prop_assert_eq!(Some(key), names.parse_key(item).ok(), "{}", item);
                     }
                 }
@@ -435,8 +414,9 @@ mod tests {
     fn scanned_key_needs_no_parser() {
         let names = KeyNames::new(["user_id", "timestamp"]);
         let item = r#"{"timestamp":{"N":"7"},"x":{"M":{"user_id":{"S":"b"}}},"user_id":{"S":"a"}}"#;
-        assert_eq!(names.scan_key(item), names.parse_key(item).ok());
-        assert!(names.scan_key(item).is_some());
+        let scanned = CanonicalKey::scan_item(item, &names.0);
+        assert!(scanned.is_some());
+        assert_eq!(scanned, names.parse_key(item).ok());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::{DeleteItem, DeleteItemError};
 use aws_sdk_dynamodb::operation::get_item::{GetItem, GetItemError};
 use aws_sdk_dynamodb::operation::put_item::{PutItem, PutItemError};
+use aws_sdk_dynamodb::operation::scan::{Scan, ScanError};
 use aws_sdk_dynamodb::operation::update_item::{UpdateItem, UpdateItemError};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::identity::Identity;
@@ -41,9 +42,12 @@ use crate::transport::{HttpTransport, RequestChannel, TransportError, UnsignedRe
 
 /// The service's response to a successful request that returns nothing.
 const NOTHING: &[u8] = b"{}";
-/// The members of responses to the operations on one item:
+/// The members of a response to an operation on one item:
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateItem.html>.
-const RESPONSE_MEMBERS: [&str; 4] = ["Item", "Attributes", "ConsumedCapacity", "ItemCollectionMetrics"];
+const ITEM_MEMBERS: &[&str] = &["Item", "Attributes", "ConsumedCapacity", "ItemCollectionMetrics"];
+/// The members of a response to `Scan`:
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_Scan.html>.
+const SCAN_MEMBERS: &[&str] = &["Items", "Count", "ScannedCount", "LastEvaluatedKey", "ConsumedCapacity"];
 /// The number of access keys that are remembered as expired.
 const EXPIRED_KEYS: usize = 8;
 /// The reason of a response that is not one of the service. A parser's error is left out, because it may quote the
@@ -68,6 +72,7 @@ struct ClientState {
     put_item: WireOperation,
     update_item: WireOperation,
     delete_item: WireOperation,
+    scan: WireOperation,
     sdk: OnceCell<SdkComponents>,
     /// The access to the endpoint with the last credentials.
     access: Mutex<Option<Arc<SignedAccess>>>,
@@ -89,11 +94,13 @@ struct WireOperation {
     target: HeaderValue,
     /// The SDK's configuration of the operation, which has the parser of responses.
     config: Option<FrozenLayer>,
+    /// The members of a response that reports success.
+    members: &'static [&'static str],
 }
 
 impl WireOperation {
-    fn new(target: &'static str, plugin: &impl RuntimePlugin) -> Self {
-        Self { target: HeaderValue::from_static(target), config: plugin.config() }
+    fn new(target: &'static str, plugin: &impl RuntimePlugin, members: &'static [&'static str]) -> Self {
+        Self { target: HeaderValue::from_static(target), config: plugin.config(), members }
     }
 
     /// Returns the SDK's parser of responses.
@@ -159,10 +166,11 @@ impl TableClient {
             client,
             table: table.into(),
             max_connections,
-            get_item: WireOperation::new("DynamoDB_20120810.GetItem", &GetItem::new()),
-            put_item: WireOperation::new("DynamoDB_20120810.PutItem", &PutItem::new()),
-            update_item: WireOperation::new("DynamoDB_20120810.UpdateItem", &UpdateItem::new()),
-            delete_item: WireOperation::new("DynamoDB_20120810.DeleteItem", &DeleteItem::new()),
+            get_item: WireOperation::new("DynamoDB_20120810.GetItem", &GetItem::new(), ITEM_MEMBERS),
+            put_item: WireOperation::new("DynamoDB_20120810.PutItem", &PutItem::new(), ITEM_MEMBERS),
+            update_item: WireOperation::new("DynamoDB_20120810.UpdateItem", &UpdateItem::new(), ITEM_MEMBERS),
+            delete_item: WireOperation::new("DynamoDB_20120810.DeleteItem", &DeleteItem::new(), ITEM_MEMBERS),
+            scan: WireOperation::new("DynamoDB_20120810.Scan", &Scan::new(), SCAN_MEMBERS),
             sdk: OnceCell::new(),
             access: Mutex::new(None),
             resolution: AsyncMutex::new(()),
@@ -218,6 +226,14 @@ impl TableClient {
     /// As the SDK's `DeleteItem`, after retries. A response that is not a `T` is a transient failure.
     pub async fn delete_item<T: DeserializeOwned>(&self, body: Bytes) -> Result<T, SdkError<DeleteItemError>> {
         self.call(&self.0.delete_item, body, parse_success).await
+    }
+
+    /// Calls `Scan` with this body, which is the JSON of the request, and parses the JSON of the response as `T`.
+    ///
+    /// # Errors
+    /// As the SDK's `Scan`, after retries. A response that is not a `T` is a transient failure.
+    pub async fn scan<T: DeserializeOwned>(&self, body: Bytes) -> Result<T, SdkError<ScanError>> {
+        self.call(&self.0.scan, body, parse_success).await
     }
 
     /// Calls an operation, with retries; returns the parsed response that reports success.
@@ -522,34 +538,32 @@ fn accept<E>(operation: &WireOperation, response: ReceivedResponse) -> Result<()
     let raw = response.clone().into_sdk().map_err(FailedAttempt::final_error)?;
     // The SDK's parser accepts an empty body, and an object of any members.
     match parser.deserialize_nonstreaming_with_config(&raw, &ConfigBag::base()) {
-        Ok(_) if is_response_of_operation(&response.body) => Ok(()),
+        Ok(_) if is_response_of(operation, &response.body) => Ok(()),
         _ => Err(not_understood(response, OTHER_RESPONSE)),
     }
 }
 
-/// Returns whether a body is a JSON object that is empty or has a member of a response of `DynamoDB`. The responses of
-/// its operations on one item have no other members than [`RESPONSE_MEMBERS`].
-fn is_response_of_operation(body: &[u8]) -> bool {
+/// Returns whether a body is a JSON object that is empty or has a member of a response to this operation.
+fn is_response_of(operation: &WireOperation, body: &[u8]) -> bool {
     let begins_with = |member: &str| {
         let rest = body.strip_prefix(b"{\"").and_then(|rest| rest.strip_prefix(member.as_bytes()));
         rest.is_some_and(|rest| rest.starts_with(b"\":"))
     };
-    if body == NOTHING || RESPONSE_MEMBERS.into_iter().any(begins_with) {
+    if body == NOTHING || operation.members.iter().copied().any(begins_with) {
         return true;
     }
     let members: Result<HashMap<Cow<'_, str>, &RawValue>, _> = serde_json::from_slice(body);
-    members.is_ok_and(|members| {
-        members.is_empty() || RESPONSE_MEMBERS.into_iter().any(|member| members.contains_key(member))
-    })
+    members
+        .is_ok_and(|members| members.is_empty() || operation.members.iter().any(|member| members.contains_key(*member)))
 }
 
 /// Parses a body as the caller's type.
 fn parse_success<T: DeserializeOwned, E>(
-    _operation: &WireOperation,
+    operation: &WireOperation,
     response: ReceivedResponse,
 ) -> Result<T, Box<FailedAttempt<E>>> {
     match serde_json::from_slice(&response.body) {
-        Ok(parsed) if is_response_of_operation(&response.body) => Ok(parsed),
+        Ok(parsed) if is_response_of(operation, &response.body) => Ok(parsed),
         _ => Err(not_understood(response, OTHER_RESPONSE)),
     }
 }

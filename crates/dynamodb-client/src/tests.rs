@@ -17,6 +17,7 @@ use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata as _, Sd
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::get_item::GetItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::scan::ScanError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::client::result::ConnectorError;
@@ -72,6 +73,36 @@ async fn request_is_that_of_the_sdk_with_the_body_of_the_caller() {
         assert!(ours.header(header).is_some(), "{header}");
     }
     assert_eq!(ours.access_key(), theirs.access_key());
+}
+
+/// A page of a scan.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PageOutput {
+    items: Vec<HashMap<String, HashMap<String, String>>>,
+}
+
+#[tokio::test]
+async fn scan_is_that_of_the_sdk_and_only_a_page_is_a_success() {
+    const PAGE: &str = r#"{"Count":1,"Items":[{"n":{"N":"1"}}],"ScannedCount":1}"#;
+    let with = |body: &str| PlannedReaction::Response(200, Vec::new(), body.to_owned());
+    let server = FaultyServer::start(move |_, _| with(PAGE)).await;
+    let sdk = Client::from_conf(config(&server.url).build());
+    Box::pin(sdk.scan().table_name("Orders").send()).await.unwrap();
+    let page: PageOutput = TableClient::new(sdk, "Orders", 8).scan(BODY.into()).await.unwrap();
+    assert_eq!(page.items[0]["n"]["N"], "1");
+    let [theirs, ours] = &server.requests()[..] else { panic!("two requests") };
+    assert_eq!((ours.body.as_str(), ours.header("x-amz-target")), (BODY, theirs.header("x-amz-target")));
+    // The page of a load balancer, and a response to another operation, are not the end of the table.
+    for body in ["<html>Welcome</html>", "{}", r#"{"Item":{"n":{"N":"1"}}}"#, r#"{"Items":[{"n":{"N":"1"}}"#, ""] {
+        let server = FaultyServer::start(move |number, _| if number == 0 { with(body) } else { with(PAGE) }).await;
+        let page: PageOutput = table(config(&server.url)).scan(BODY.into()).await.unwrap();
+        assert_eq!((page.items.len(), server.requests().len()), (1, 2), "{body}");
+    }
+    let server = FaultyServer::start(|_, _| PlannedReaction::error(400, "ResourceNotFoundException")).await;
+    let error = table(config(&server.url)).scan::<PageOutput>(BODY.into()).await.unwrap_err();
+    assert!(matches!(error.as_service_error(), Some(ScanError::ResourceNotFoundException(_))), "{error:?}");
+    assert_eq!(server.requests().len(), 1);
 }
 
 /// The members of a response that a caller may be interested in.

@@ -5,8 +5,10 @@
 //! the stored revision is exactly the one that was read (a reconciled write, which is rejected if another write came in
 //! between).
 
+use std::borrow::Cow;
+
 use futures::future::{BoxFuture, ready};
-use millrace_shared::change::CanonicalKey;
+use millrace_shared::change::{CanonicalKey, ItemImage};
 use millrace_shared::invocation::Invocation;
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::{REVISION, ReplicaItem};
@@ -39,11 +41,25 @@ pub struct ReplicaWrite<'w> {
 pub enum WriteTarget<'w> {
     /// An item of the source.
     Item(&'w RawItem),
+    /// An item of the source, as the JSON that the replica is to store.
+    Image(ItemImage<'w>),
     /// A tombstone.
     Tombstone {
         /// Whether TTL removed the item.
         expired: bool,
     },
+}
+
+impl<'w> WriteTarget<'w> {
+    /// Returns the item as DynamoDB JSON; `None` for a tombstone.
+    #[must_use]
+    pub fn item_text(&self) -> Option<Cow<'w, str>> {
+        match self {
+            Self::Item(item) => Some(Cow::Owned(item.encode())),
+            Self::Image(image) => Some(Cow::Borrowed(image.get())),
+            Self::Tombstone { .. } => None,
+        }
+    }
 }
 
 /// The condition on the stored state of a key; if it is not met, the write is rejected.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use millrace_shared::change::{CanonicalKey, ItemImage};
+use millrace_shared::change::{CanonicalKey, ImageText, ItemImage};
 use millrace_shared::hash::to_hex;
 use millrace_shared::raw_item::RawItem;
 use serde::Serialize;
@@ -170,8 +170,22 @@ impl ItemTransform {
         }
     }
 
-    /// Returns the item that the replica stores, for an item that was read from the source; otherwise as
+    /// Returns the image that the replica stores, for an image that was read from the source; otherwise as
     /// [`ItemTransform::apply`].
+    ///
+    /// # Errors
+    /// As [`ItemTransform::apply`].
+    pub fn apply_to_image(
+        &self,
+        key: &CanonicalKey,
+        image: ItemImage<'_>,
+    ) -> Result<Option<ImageText>, TransformError> {
+        let Some(text) = self.apply(&key_names(key), image)? else { return Ok(None) };
+        let text = RawValue::from_string(text).map_err(TransformError::from_json)?;
+        ImageText::parse(text).map(Some).ok_or(TransformError::Unmatchable)
+    }
+
+    /// As [`ItemTransform::apply_to_image`], for the attributes of an item.
     ///
     /// # Errors
     /// As [`ItemTransform::apply`].

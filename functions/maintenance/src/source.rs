@@ -6,7 +6,7 @@ use millrace_shared::change::{CanonicalKey, replace_stream_steps, stream_on_comm
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::revision::StreamLabel;
 use millrace_shared::shell;
-use millrace_shared::table_reader::{ScanPage, ScanSegment, SourceDescription, TableReadError, TableReader};
+use millrace_shared::table_reader::{ImagePage, ScanPage, ScanSegment, SourceDescription, TableReadError, TableReader};
 use serde_json::{Map, Value};
 
 /// Error of the source table.
@@ -187,6 +187,18 @@ impl SourceTable {
     /// [`SourceTableError`] if the page cannot be read.
     pub async fn scan(&self, segment: ScanSegment, after: Option<&CanonicalKey>) -> Result<ScanPage, SourceTableError> {
         Ok(self.table.scan(segment, after, &self.key_names, None).await?)
+    }
+
+    /// Reads a page of a segment, as the service's own JSON.
+    ///
+    /// # Errors
+    /// [`SourceTableError`] if the page cannot be read.
+    pub async fn scan_images(
+        &self,
+        segment: ScanSegment,
+        after: Option<&CanonicalKey>,
+    ) -> Result<ImagePage, SourceTableError> {
+        Ok(self.table.scan_images(segment, after, &self.key_names).await?)
     }
 }
 

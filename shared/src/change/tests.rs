@@ -124,3 +124,31 @@ fn another_arn_is_refused() {
     }
     assert!(matches!(StreamSource::parse("x:table/T/stream/now".into()), Err(StreamArnError::Label(_))));
 }
+
+#[test]
+fn key_of_an_item_is_scanned_or_left_to_a_parser() {
+    let names = ["at".to_owned(), "id".to_owned()];
+    let scanned = |item: &str| CanonicalKey::scan_item(item, &names).map(|key| key.to_string());
+    let ada = r#"{"at":{"N":"7"},"id":{"S":"ada"}}"#;
+    assert_eq!(scanned(r#"{"x":{"M":{"id":{"S":"b"}}},"id":{"S":"ada"},"at":{"N":"7"}}"#).as_deref(), Some(ada));
+    assert_eq!(scanned(r#"{"id":{"S":"ada"},"at":{"N":"7.0"}}"#).as_deref(), Some(ada), "in canonical form");
+    for item in [
+        r#"{"id":{"S":"ada"}}"#,
+        r#"{"id":{"S":"ada"},"a\u0074":{"N":"7"}}"#,
+        r#"{"id":{"S":"ada"},"at":{"BOOL":true}}"#,
+        r#"{"id":{"S":"ada"},"at":{"N":"7"}"#,
+        r#"{"id":{"S":"ada"},"at":{"N":"7"}} 1"#,
+        "[]",
+    ] {
+        assert_eq!(scanned(item), None, "{item}");
+    }
+}
+
+#[test]
+fn only_a_json_object_is_an_image() {
+    let parsed = |json: &str| ImageText::parse(serde_json::from_str(json).unwrap());
+    assert_eq!(parsed(r#"{ "a" :{"N":"1.50"}}"#).unwrap().as_image().get(), r#"{ "a" :{"N":"1.50"}}"#);
+    for json in ["[]", "null", "7"] {
+        assert!(parsed(json).is_none(), "{json}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The `DynamoDB` replica for maintenance: read back, scanned, and written independently of the stream.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
 
@@ -85,7 +86,15 @@ impl Replica for DynamoDbSink {
         if let Err(refused) = self.requests.write(write, now) {
             return Some(refused.to_string());
         }
-        let WriteTarget::Item(item) = write.target else { return None };
+        let parsed = match write.target {
+            WriteTarget::Item(item) => Ok(Cow::Borrowed(item)),
+            WriteTarget::Image(image) => RawItem::parse(image.get()).map(Cow::Owned),
+            WriteTarget::Tombstone { .. } => return None,
+        };
+        let item = match parsed {
+            Ok(item) => item,
+            Err(error) => return Some(format!("the item is {error}")),
+        };
         let name = self.revision_name();
         let size = item.size_bytes() + name.len() + write.revision.encode().as_ref().len();
         (size > MAX_ITEM_BYTES)

@@ -6,6 +6,7 @@ use std::fmt;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use millrace_json_scanner::JsonScanner;
 use millrace_shared::change::{Change, ChangeKind};
 use millrace_shared::raw_item::RawItem;
 use millrace_shared::replica_item::ReservedNames;
@@ -122,19 +123,20 @@ impl RequestEncoder {
         let revision = text(write.revision.encode().as_ref(), &mut buffer);
         let (attributes, gone) = match write.target {
             WriteTarget::Item(item) => (Cow::Owned(item.encode()), None),
+            WriteTarget::Image(image) => (Cow::Borrowed(image.get()), None),
             WriteTarget::Tombstone { expired } => {
                 (Cow::Borrowed(write.key.as_str()), Some((now + self.tombstone, expired)))
             }
         };
         let attributes = self.own_attributes(&attributes)?;
-        let mut body = format!(r#"{{"TableName":{},"ConditionExpression":"#, self.table);
+        let mut body = String::with_capacity(self.head.len() + attributes.len() + 2 * revision.len() + 128);
+        body.extend(["{\"TableName\":", self.table.as_str(), ",\"ConditionExpression\":"]);
         match write.over {
             // Any key attribute is sufficient to check whether the key is absent.
             ReplicaCondition::IfAbsent => {
-                let TopLevel { first, .. } = self.top_level(write.key.as_str())?;
-                let first = serde_json::Value::from(first).to_string();
+                let first = first_name(write.key.as_str()).ok_or(EncodeError::Names)?;
                 body.push_str(r##""attribute_not_exists(#k)","ExpressionAttributeNames":{"#k":"##);
-                body.push_str(&first);
+                body.extend(["\"", first, "\""]);
             }
             ReplicaCondition::Revision(None) => {
                 body.push_str(r##""attribute_not_exists(#r)","ExpressionAttributeNames":{"#r":"##);
@@ -194,14 +196,10 @@ impl RequestEncoder {
         if !suspect {
             return Ok(());
         }
-        self.top_level(image)?.reserved.map_or(Ok(()), |name| Err(EncodeError::Reserved(name)))
-    }
-
-    fn top_level(&self, image: &str) -> Result<TopLevel, EncodeError> {
         let mut json = serde_json::Deserializer::from_str(image);
-        let top = TopLevelNames(&self.names).deserialize(&mut json).map_err(|_| EncodeError::Names)?;
+        let reserved = ReservedNameSearch(&self.names).deserialize(&mut json).map_err(|_| EncodeError::Names)?;
         json.end().map_err(|_| EncodeError::Names)?;
-        Ok(top)
+        reserved.map_or(Ok(()), |name| Err(EncodeError::Reserved(name)))
     }
 }
 
@@ -211,41 +209,39 @@ fn text<'t>(revision: &[u8], buffer: &'t mut [u8; REVISION_TEXT_BYTES]) -> &'t s
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()
 }
 
-/// The first name and the first reserved name among an image's own attributes; nested names and values do not count.
-struct TopLevel {
-    first: String,
-    reserved: Option<String>,
+/// Returns the first attribute name of an image, as it is written between its quotes.
+fn first_name(image: &str) -> Option<&str> {
+    let mut scanner = JsonScanner::new(image);
+    let mut members = scanner.object()?;
+    scanner.member(&mut members)?.map(|(name, _)| name)
 }
 
-/// Reads the [`TopLevel`] of an image, with these reserved names.
-struct TopLevelNames<'n>(&'n ReservedNames);
+/// Finds the first of these reserved names among an image's own attributes; nested names and values do not count.
+struct ReservedNameSearch<'n>(&'n ReservedNames);
 
-impl<'de> DeserializeSeed<'de> for TopLevelNames<'_> {
-    type Value = TopLevel;
+impl<'de> DeserializeSeed<'de> for ReservedNameSearch<'_> {
+    type Value = Option<String>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<TopLevel, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<String>, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for TopLevelNames<'_> {
-    type Value = TopLevel;
+impl<'de> Visitor<'de> for ReservedNameSearch<'_> {
+    type Value = Option<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map of attributes")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<TopLevel, M::Error> {
-        let mut top = TopLevel { first: String::new(), reserved: None };
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Option<String>, M::Error> {
+        let mut reserved = None;
         while let Some((TopLevelName(name), IgnoredAny)) = map.next_entry()? {
-            if top.reserved.is_none() && self.0.all().contains(&&*name) {
-                top.reserved = Some(name.clone().into_owned());
-            }
-            if top.first.is_empty() {
-                top.first = name.into_owned();
+            if reserved.is_none() && self.0.all().contains(&&*name) {
+                reserved = Some(name.into_owned());
             }
         }
-        Ok(top)
+        Ok(reserved)
     }
 }
 
@@ -255,6 +251,8 @@ pub(super) struct TopLevelName<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
+    use millrace_shared::change::{CanonicalKey, ItemImage};
+    use millrace_shared::revision::StreamLabel;
     use millrace_shared::stream;
     use serde_json::value::RawValue;
     use serde_json::{Value, json};
@@ -306,6 +304,47 @@ mod tests {
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             })
         );
+    }
+
+    fn backfilled(key: &str, image: &str) -> Result<String, EncodeError> {
+        let (key, image) = (CanonicalKey::parse(key).unwrap(), RawValue::from_string(image.to_owned()).unwrap());
+        let label = StreamLabel::parse("2015-06-27T00:48:05.899").unwrap();
+        let write = ReplicaWrite {
+            key: &key,
+            target: WriteTarget::Image(ItemImage::parse(&image).unwrap()),
+            revision: Revision::floor(label),
+            over: ReplicaCondition::IfAbsent,
+        };
+        let now = OffsetDateTime::from_unix_timestamp(NOW).unwrap();
+        let body = RequestEncoder::new("Replica", Duration::days(8)).write(&write, now)?;
+        Ok(String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn backfilled_image_keeps_its_bytes_and_is_written_over_nothing_only() {
+        let inner = r#""k" : {"S":"a"}, "n":{"N":"1.50"},"s":{"SS":["b","a"]},"e":{"S":"\u00e9 \" } {"}"#;
+        let body = backfilled(r#"{"k":{"S":"a"}}"#, &format!("{{ {inner} }}")).unwrap();
+        assert!(body.contains(&format!(r#""Item":{{{inner},"_rev":{{"B":""#)), "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["ConditionExpression"], "attribute_not_exists(#k)");
+        assert_eq!(body["ExpressionAttributeNames"], json!({"#k": "k"}));
+        assert_eq!(body.get("ExpressionAttributeValues"), None);
+    }
+
+    #[test]
+    fn condition_of_a_backfill_names_a_key_attribute_of_any_name() {
+        for name in ["k", "é", "a\"b", "\\", "a b\n", "#k"] {
+            let key = json!({name: {"S": "a"}}).to_string();
+            let body: Value = serde_json::from_str(&backfilled(&key, &key).unwrap()).unwrap();
+            assert_eq!(body["ExpressionAttributeNames"], json!({"#k": name}));
+        }
+    }
+
+    #[test]
+    fn backfilled_image_with_a_reserved_attribute_is_refused() {
+        for image in [r#"{"k":{"S":"a"},"_rev":{"S":"x"}}"#, r#"{"k":{"S":"a"},"\u005frev":{"S":"x"}}"#] {
+            assert_eq!(backfilled(r#"{"k":{"S":"a"}}"#, image), Err(EncodeError::Reserved("_rev".to_owned())));
+        }
     }
 
     #[test]

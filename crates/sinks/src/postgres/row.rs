@@ -56,9 +56,9 @@ impl<'a> TableRow<'a> {
         if let ReplicaCondition::Revision(Some(there)) = write.over {
             row.expected = Some(there.encode());
         }
-        match write.target {
-            WriteTarget::Item(item) => row.with_item(layout, Cow::Owned(item.encode())),
-            WriteTarget::Tombstone { expired } => Ok(Self { gone: Some(now), expired, ..row }),
+        match (write.target, write.target.item_text()) {
+            (WriteTarget::Tombstone { expired }, _) => Ok(Self { gone: Some(now), expired, ..row }),
+            (_, item) => row.with_item(layout, item.unwrap_or_default()),
         }
     }
 

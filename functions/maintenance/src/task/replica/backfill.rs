@@ -6,6 +6,8 @@
 //! will deliver wins. This requires that every change since the page was read reaches the replica. A backfill is
 //! therefore rejected unless the replicator's event source mapping is enabled and started from `TRIM_HORIZON`.
 //!
+//! The items stay the JSON that the service returned, as stream images do: a replica without rules receives this text.
+//!
 //! A backfill deletes nothing. After the loss of a replica, a former stream of the table may deliver an item that has
 //! been deleted since and whose tombstone was lost as well. If the stream was disabled and enabled again, run a repair
 //! afterwards.
@@ -16,11 +18,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use futures::future::{join, join_all};
-use millrace_shared::change::CanonicalKey;
+use millrace_shared::change::{CanonicalKey, ImageText};
 use millrace_shared::invocation::Invocation;
-use millrace_shared::raw_item::RawItem;
 use millrace_shared::revision::Revision;
-use millrace_shared::table_reader::{ScanPage, ScanSegment};
+use millrace_shared::table_reader::{ImagePage, ScanSegment};
 use millrace_sinks::{Replica, ReplicaCondition, ReplicaWrite, SinkName, WriteResult, WriteTarget};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -229,7 +230,7 @@ impl SegmentTask for BackfillTask {
 /// A page, and the revision at which its items are written.
 struct FetchedPage {
     revision: Revision,
-    page: ScanPage,
+    page: ImagePage,
 }
 
 /// Reads the source page by page.
@@ -253,7 +254,7 @@ impl PageFetcher<'_> {
             self.mappings.ensure_delivers_all(&stream.arn).await?;
             self.fed = Some(stream.arn);
         }
-        let page = self.source.scan(self.segment, after).await?;
+        let page = self.source.scan_images(self.segment, after).await?;
         self.pace.spend(page.units, Instant::now());
         Ok(FetchedPage { revision: Revision::lowest(stream.label), page })
     }
@@ -275,7 +276,7 @@ struct FillStats {
 
 async fn fill(
     replica: &dyn Replica,
-    items: &[(CanonicalKey, RawItem)],
+    items: &[(CanonicalKey, ImageText)],
     revision: Revision,
     invocation: &Invocation,
 ) -> FillStats {
@@ -284,7 +285,7 @@ async fn fill(
     for (key, item) in items {
         // Without a transformation, the page is written as it is, without a copy.
         let transformed = match replica.transform() {
-            Some(transform) => transform.apply_to_item(key, item).map(|item| item.map(Cow::Owned)),
+            Some(transform) => transform.apply_to_image(key, item.as_image()).map(|item| item.map(Cow::Owned)),
             None => Ok(Some(Cow::Borrowed(item))),
         };
         match transformed {
@@ -297,7 +298,7 @@ async fn fill(
         .iter()
         .map(|(key, item)| ReplicaWrite {
             key,
-            target: WriteTarget::Item(item),
+            target: WriteTarget::Image(item.as_image()),
             revision,
             over: ReplicaCondition::IfAbsent,
         })
