@@ -12,9 +12,8 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 
-use crate::hash::to_hex;
+use crate::hash::{sha256, to_hex};
 use crate::s3::{S3Bucket, S3Error, S3Operation};
 use crate::stream::StreamRecord;
 
@@ -85,7 +84,7 @@ fn object_key(function: &str, sink: &str, record: &StreamRecord<'_>) -> String {
 
 /// Returns the first 32 hexadecimal digits of the SHA-256 digest of the record's text.
 fn digest(record: &str) -> String {
-    to_hex(&Sha256::digest(record.as_bytes())[..16])
+    to_hex(&sha256(record)[..16])
 }
 
 #[cfg(test)]

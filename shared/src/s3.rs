@@ -1,6 +1,7 @@
 //! Access to one S3 bucket: [`S3Bucket`].
 //!
-//! Every upload carries a SHA-256 that S3 verifies, so an object is either confirmed or not. Uploads get time in
+//! Every upload carries a SHA-256 that S3 verifies, so an object is either confirmed or not. The SHA-256 of an archive
+//! object is also that of its signature, so that its bytes are digested once. Uploads get time in
 //! proportion to their size, and a range whose body is truncated is requested again.
 //!
 //! Which keys exist, and what a failure means for a record, is out of scope: each owner of a bucket decides that.
@@ -11,9 +12,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
+use aws_runtime::auth::PayloadSigningOverride;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
@@ -25,6 +29,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
 
 use crate::error_chain::error_chain;
+use crate::hash::to_hex;
 
 /// Bodies up to this size are sent within the client's default timeout.
 const SMALL_BYTES: u64 = 4 * 1024 * 1024;
@@ -34,6 +39,8 @@ const MIN_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of a copy; S3 copies the largest object written here in a fraction of it.
 const COPY_TIMEOUT: Duration = Duration::from_mins(1);
+/// The size of the parts in which a file is read for an upload.
+const FILE_PART_BYTES: usize = 256 * 1024;
 /// The number of retries after a truncated body: the client itself retries only until the response starts.
 const MAX_BODY_RETRIES: usize = 2;
 /// The characters of a key that are escaped in the header that names a copy's source.
@@ -190,7 +197,7 @@ impl S3Bucket {
     /// [`S3Error`] if the object may not have been stored.
     pub async fn put(&self, key: &str, content_type: &str, body: Vec<u8>) -> Result<(), S3Error> {
         let put = self.client.put_object().checksum_algorithm(ChecksumAlgorithm::Sha256);
-        self.send_put(put, key, content_type, body.into()).await.map(drop)
+        self.send_put(put, key, content_type, body.into(), None).await.map(drop)
     }
 
     /// Writes an object of these bytes, whose SHA-256 is `sha256`. When this returns, S3 has verified it.
@@ -220,7 +227,7 @@ impl S3Bucket {
         sha256: [u8; 32],
         metadata: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<(), S3Error> {
-        let body = ByteStream::from_path(path).await;
+        let body = ByteStream::read_from().path(path).buffer_size(FILE_PART_BYTES).build().await;
         let body = body.map_err(|error| self.failure(S3Operation::Put, key, error_chain(&error)))?;
         self.put_body(key, content_type, body, sha256, metadata).await
     }
@@ -236,7 +243,7 @@ impl S3Bucket {
         let checksum = BASE64.encode(sha256);
         let metadata = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let put = self.client.put_object().set_metadata(Some(metadata)).checksum_sha256(&checksum);
-        match self.send_put(put, key, content_type, body).await? {
+        match self.send_put(put, key, content_type, body, Some(sha256)).await? {
             Some(stored) if stored != checksum => {
                 let cause = format!("the stored object has a different SHA-256: {stored}");
                 Err(self.failure(S3Operation::Put, key, cause))
@@ -245,18 +252,24 @@ impl S3Bucket {
         }
     }
 
-    /// Sends an upload within the time of its size; returns the SHA-256 of the stored object.
+    /// Sends an upload within the time of its size; returns the SHA-256 of the stored object. `sha256` is that of the
+    /// body, if it is known.
     async fn send_put(
         &self,
         put: PutObjectFluentBuilder,
         key: &str,
         content_type: &str,
         body: ByteStream,
+        sha256: Option<[u8; 32]>,
     ) -> Result<Option<String>, S3Error> {
         let (least, most) = body.size_hint();
         let time = upload_time(most.unwrap_or(least));
         let put = put.bucket(&self.name).key(key).content_type(content_type).body(body);
-        let stored = put.customize().config_override(within(time)).send().await;
+        let mut put = put.customize().config_override(within(time));
+        if let Some(sha256) = sha256 {
+            put = put.interceptor(PayloadDigest(to_hex(&sha256)));
+        }
+        let stored = put.send().await;
         stored.map(|stored| stored.checksum_sha256).map_err(|error| self.failed(S3Operation::Put, key, &error))
     }
 
@@ -404,6 +417,27 @@ impl S3Bucket {
         let response = response.and_then(|error| Some((error.code()?, error.message().unwrap_or("no message"))));
         let cause = response.map_or_else(|| error_chain(error), |(code, message)| format!("{code}: {message}"));
         S3Error { kind, ..self.failure(operation, key, cause) }
+    }
+}
+
+/// Signs a request with the SHA-256 of its body in hexadecimal digits, which the signer otherwise computes again, or
+/// leaves out if the body is a file.
+#[derive(Debug)]
+struct PayloadDigest(String);
+
+impl Intercept for PayloadDigest {
+    fn name(&self) -> &'static str {
+        "PayloadDigest"
+    }
+
+    fn modify_before_signing(
+        &self,
+        _: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(self.0.clone()));
+        Ok(())
     }
 }
 

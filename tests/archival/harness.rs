@@ -1,7 +1,6 @@
 //! An archiver with its own embedded S3 engine, and batches for it.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::io::Cursor;
 use std::path::Path;
 use std::time::Duration;
@@ -13,11 +12,11 @@ use millrace_archiver::config::ArchiverConfig;
 use millrace_archiver::{ArchiverError, ArchiverHandler};
 use millrace_local::template::BucketResource;
 use millrace_shared::environment::Environment;
+use millrace_shared::hash::{sha256, to_hex};
 use millrace_shared::invocation::Invocation;
 use millrace_shared::stream::BatchResponse;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -189,9 +188,5 @@ pub(crate) fn expired(n: u32, seconds: i64) -> Value {
 }
 
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    let mut hex = String::new();
-    for byte in Sha256::digest(bytes) {
-        write!(hex, "{byte:02x}").unwrap();
-    }
-    hex
+    to_hex(&sha256(bytes))
 }

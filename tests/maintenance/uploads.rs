@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use millrace_archive::store::ArchiveStore;
-use sha2::{Digest as _, Sha256};
+use millrace_shared::hash::sha256;
 
 use super::scene::{ARCHIVE, MaintenanceScene};
 use crate::faults::proxy::{self, HttpFault, ProxiedCall};
@@ -24,7 +24,7 @@ async fn a_large_upload_has_the_time_that_its_size_takes() {
     let config = millrace_local::clients::s3(&url).config().to_builder().timeout_config(limit).build();
     let store = ArchiveStore::new(aws_sdk_s3::Client::from_conf(config), ARCHIVE.to_owned());
     let put = async |key: &str, bytes: Vec<u8>| {
-        let sha256 = Sha256::digest(&bytes).into();
+        let sha256 = sha256(&bytes);
         store.put(key, bytes, sha256, []).await
     };
     put("large/object", vec![7; 5 * 1024 * 1024]).await.unwrap();

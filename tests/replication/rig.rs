@@ -10,14 +10,13 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use millrace_local::clients;
 use millrace_replicator::ReplicatorHandler;
 use millrace_replicator::config::ReplicatorConfig;
-use millrace_shared::hash::to_hex;
+use millrace_shared::hash::{sha256, to_hex};
 use millrace_shared::invocation::Invocation;
 use millrace_shared::quarantine::Quarantine;
 use millrace_shared::stream::BatchResponse;
 use millrace_sinks::Sink;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -173,7 +172,7 @@ pub(crate) fn without_digests(keys: &[String]) -> Vec<String> {
 
 /// The digest in the name of a record's quarantine object.
 pub(crate) fn record_digest(record: &str) -> String {
-    to_hex(&Sha256::digest(record.as_bytes())[..16])
+    to_hex(&sha256(record)[..16])
 }
 
 fn connect(table: &str, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> ReplicatorHandler {

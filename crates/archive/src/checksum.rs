@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io::{BufReader, Read};
 
-use sha2::{Digest as _, Sha256};
+use millrace_shared::hash::Sha256Hasher;
 
 use super::read::HashingReader;
 use super::{ArchiveKey, CorruptObject, CorruptionKind, ObjectMetadata};
@@ -26,7 +26,7 @@ pub fn verify_object<R: Read>(
     let proven = || {
         let name = ArchiveKey::parse(object)?;
         let stated = ObjectMetadata::parse(metadata).map_err(CorruptionKind::Metadata)?;
-        let source = BufReader::with_capacity(BLOCK_BYTES, HashingReader { source, digest: Sha256::new() });
+        let source = BufReader::with_capacity(BLOCK_BYTES, HashingReader { source, digest: Sha256Hasher::new() });
         let mut decoder = name.compression().decoder(source).map_err(CorruptionKind::Content)?;
         let (mut block, mut rows, mut last) = (vec![0; BLOCK_BYTES], 0, b'\n');
         loop {
@@ -41,7 +41,7 @@ pub fn verify_object<R: Read>(
         if rows != stated.rows {
             return Err(CorruptionKind::Rows(rows, stated.rows));
         }
-        let sha256: [u8; 32] = decoder.source().get_ref().digest.clone().finalize().into();
+        let sha256: [u8; 32] = decoder.source().get_ref().digest.clone().finish();
         if sha256 == stated.sha256 { Ok(stated) } else { Err(CorruptionKind::Sha256) }
     };
     proven().map_err(|kind| CorruptObject { object: object.to_owned(), row: None, kind })

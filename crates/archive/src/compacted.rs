@@ -10,8 +10,7 @@
 
 use std::fmt;
 
-use millrace_shared::hash::to_hex;
-use sha2::{Digest as _, Sha256};
+use millrace_shared::hash::{Sha256Hasher, to_hex};
 use time::OffsetDateTime;
 
 use super::key::{ArchiveDay, is_digest, object_name};
@@ -44,13 +43,13 @@ impl CompactedKey {
         target_bytes: u64,
         compression: Compression,
     ) -> String {
-        let mut digest = Sha256::new();
+        let mut digest = Sha256Hasher::new();
         digest.update(format!("{target_bytes} {compression}"));
         for key in inputs {
             digest.update([b'\n']);
             digest.update(key);
         }
-        let mut run = to_hex(&digest.finalize());
+        let mut run = to_hex(&digest.finish());
         run.truncate(32);
         run
     }

@@ -1,6 +1,6 @@
 //! The compression of an object, which the file extension of its key names.
 //!
-//! zstd at level 3 uses a fifth of gzip's CPU time for about the same size. `aws dynamodb import-table`, Athena and
+//! zstd uses a fifth of gzip's CPU time for about the same size. `aws dynamodb import-table`, Athena and
 //! DuckDB read both and choose by the extension. zstd frames carry a checksum of their content, as gzip members do by
 //! definition.
 
@@ -14,12 +14,14 @@ use zstd::stream::raw::{self, Operation as _};
 use zstd::stream::zio::Writer;
 use zstd::zstd_safe::CParameter;
 
-const ZSTD_LEVEL: i32 = 3;
-/// zstd's window and its search tables, as powers of two. They are smaller than the defaults of the level, so that they
-/// fit in a core's caches. Rows compress a fifth to a third faster, to between 4% less and 7% more than with the
-/// defaults, and a reader needs a window of 512 KiB instead of 2 MiB.
+/// Level 1: one search table, and matches of at least 7 bytes. Rows repeat whole attribute names and values, so shorter
+/// matches cost more literals than they save: in comparison with level 3 and tables of a similar size, rows of records
+/// take 0.6 to 0.9 of the time and are 0 to 11% smaller; those whose items are mostly prose are 3 to 6% larger
+/// (docs/benchmarks.md).
+const ZSTD_LEVEL: i32 = 1;
+/// zstd's window and its search table, as powers of two. The table fits in a core's caches and is twice that of the
+/// level, which saves 3 to 5% of prose; a reader needs a window of 512 KiB.
 const ZSTD_WINDOW_LOG: u32 = 19;
-const ZSTD_CHAIN_LOG: u32 = 14;
 const ZSTD_HASH_LOG: u32 = 15;
 /// The largest window that a reader accepts: 8 MiB. The archive writes no frame with a larger one; the limit bounds the
 /// reader's memory.
@@ -30,7 +32,7 @@ pub(super) const CHUNK_BYTES: usize = 512 * 1024;
 /// A compression that the archive supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// zstd, level 3.
+    /// zstd, level 1.
     #[default]
     Zstd,
     /// gzip, level 6, for readers that support no other format.
@@ -97,7 +99,6 @@ fn new_context() -> io::Result<raw::Encoder<'static>> {
     let mut context = raw::Encoder::new(ZSTD_LEVEL)?;
     context.set_parameter(CParameter::ChecksumFlag(true))?;
     context.set_parameter(CParameter::WindowLog(ZSTD_WINDOW_LOG))?;
-    context.set_parameter(CParameter::ChainLog(ZSTD_CHAIN_LOG))?;
     context.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG))?;
     Ok(context)
 }
@@ -209,7 +210,6 @@ mod tests {
                 let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL).unwrap();
                 encoder.include_checksum(true).unwrap();
                 encoder.window_log(ZSTD_WINDOW_LOG).unwrap();
-                encoder.set_parameter(CParameter::ChainLog(ZSTD_CHAIN_LOG)).unwrap();
                 encoder.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG)).unwrap();
                 encoder.write_all(&content).unwrap();
                 let expected = encoder.finish().unwrap();

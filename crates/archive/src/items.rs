@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 
-use sha2::{Digest as _, Sha256};
+use millrace_shared::hash::Sha256Hasher;
 
 use super::compression::{CHUNK_BYTES, RowEncoder};
 use super::row::push_compact_json;
@@ -26,7 +26,7 @@ impl<W: Write> ItemWriter<W> {
     /// # Errors
     /// If the encoder cannot allocate memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
-        let encoder = compression.encoder(HashingWriter { sink, digest: Sha256::new() })?;
+        let encoder = compression.encoder(HashingWriter { sink, digest: Sha256Hasher::new() })?;
         Ok(Self { encoder, piece: Vec::new(), items: 0, content_bytes: 0 })
     }
 
@@ -61,6 +61,6 @@ impl<W: Write> ItemWriter<W> {
     pub fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
         self.encoder.write_all(&self.piece)?;
         let HashingWriter { digest, .. } = self.encoder.finish()?;
-        Ok((self.items, digest.finalize().into()))
+        Ok((self.items, digest.finish()))
     }
 }

@@ -3,9 +3,8 @@
 use std::fmt;
 
 use millrace_shared::change::CanonicalKey;
-use millrace_shared::hash::to_hex;
+use millrace_shared::hash::{Sha256Hasher, to_hex};
 use millrace_shared::revision::Revision;
-use sha2::{Digest as _, Sha256};
 use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
 
 use super::Compression;
@@ -14,6 +13,8 @@ use super::Compression;
 pub const ARCHIVE: &str = "archive/";
 /// Number of hex digits of the digest in a key: half of SHA-256, which is enough to rule out accidental collisions.
 const DIGEST_DIGITS: usize = 32;
+/// The number of bytes of the digest's input that are hashed at a time.
+const PENDING_BYTES: usize = 8 * 1024;
 
 /// A UTC day: one partition of the compacted layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,19 +166,28 @@ pub(super) fn is_digest(text: &str) -> bool {
 /// Each key text and each revision is preceded by its length, so that different lists of rows never produce the same
 /// input.
 #[derive(Default)]
-pub(super) struct RowsDigest(Sha256);
+pub(super) struct RowsDigest {
+    hasher: Sha256Hasher,
+    /// The input that is not hashed yet: the parts are much shorter than what is hashed fastest.
+    pending: Vec<u8>,
+}
 
 impl RowsDigest {
     pub(super) fn push(&mut self, key: &CanonicalKey, revision: Revision) {
         let (key, revision) = (key.as_str().as_bytes(), revision.encode());
         for part in [key, revision.as_ref()] {
-            self.0.update((part.len() as u64).to_be_bytes());
-            self.0.update(part);
+            self.pending.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            self.pending.extend_from_slice(part);
+        }
+        if self.pending.len() >= PENDING_BYTES {
+            self.hasher.update(&self.pending);
+            self.pending.clear();
         }
     }
 
-    pub(super) fn finish(self) -> String {
-        let mut digest = to_hex(&self.0.finalize());
+    pub(super) fn finish(mut self) -> String {
+        self.hasher.update(&self.pending);
+        let mut digest = to_hex(&self.hasher.finish());
         digest.truncate(DIGEST_DIGITS);
         digest
     }

@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 use super::ArchivedRow;
 
@@ -42,27 +43,33 @@ impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> MergeIterator<I> {
         if !self.started {
             self.started = true;
             for reader in 0..self.readers.len() {
-                self.advance(reader)?;
+                if let Some(row) = self.readers[reader].next() {
+                    self.heads.push(HeapEntry { row: row?, reader });
+                }
             }
         }
-        let Some(HeapEntry { row, reader }) = self.heads.pop() else { return Ok(None) };
-        self.advance(reader)?;
-        while let Some(head) = self.heads.peek()
-            && head.row.cmp_identity(&row).is_eq()
-        {
-            let reader = head.reader;
-            self.heads.pop();
+        let Some(head) = self.heads.peek_mut() else { return Ok(None) };
+        let row = advance(&mut self.readers, head)?;
+        while let Some(head) = self.heads.peek_mut() {
+            if head.row.cmp_identity(&row).is_ne() {
+                // The heap is not sifted, because nothing was changed.
+                break;
+            }
+            advance(&mut self.readers, head)?;
             self.duplicates_dropped += 1;
-            self.advance(reader)?;
         }
         Ok(Some(row))
     }
+}
 
-    fn advance(&mut self, reader: usize) -> Result<(), E> {
-        if let Some(row) = self.readers[reader].next() {
-            self.heads.push(HeapEntry { row: row?, reader });
-        }
-        Ok(())
+/// Takes the lowest row and puts the next row of its reader in its place, so that the heap is sifted once.
+fn advance<E, I: Iterator<Item = Result<ArchivedRow, E>>>(
+    readers: &mut [I],
+    mut head: PeekMut<'_, HeapEntry>,
+) -> Result<ArchivedRow, E> {
+    match readers[head.reader].next() {
+        Some(row) => Ok(std::mem::replace(&mut head.row, row?)),
+        None => Ok(PeekMut::pop(head).row),
     }
 }
 

@@ -12,12 +12,13 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::LazyLock;
 
 use memchr::memmem::FinderRev;
+use millrace_json_scanner::JsonScanner;
 use millrace_shared::change::CanonicalKey;
+use millrace_shared::hash::Sha256Hasher;
 use millrace_shared::revision::{Revision, StreamLabel};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -201,7 +202,7 @@ impl<R: Read> RowReader<R> {
         let open = || {
             let name = ArchiveKey::parse(object)?;
             let description = ObjectMetadata::parse(metadata).map_err(CorruptionKind::Metadata)?;
-            let source = BufReader::with_capacity(BLOCK_BYTES, HashingReader { source, digest: Sha256::new() });
+            let source = BufReader::with_capacity(BLOCK_BYTES, HashingReader { source, digest: Sha256Hasher::new() });
             let decoder = name.compression().decoder(source).map_err(CorruptionKind::Content)?;
             Ok(Self {
                 object: object.to_owned(),
@@ -265,7 +266,7 @@ impl<R: Read> RowReader<R> {
         if self.name.digest().is_some_and(|named| named != digest) {
             return Err(CorruptionKind::Digest(digest));
         }
-        let sha256: [u8; 32] = self.lines.get_ref().source().get_ref().digest.clone().finalize().into();
+        let sha256: [u8; 32] = self.lines.get_ref().source().get_ref().digest.clone().finish();
         if sha256 == stated.sha256 { Ok(()) } else { Err(CorruptionKind::Sha256) }
     }
 }
@@ -296,7 +297,7 @@ struct RawArchiveRow<'a> {
     metadata: RawRowMetadata<'a>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 struct RawRowMetadata<'a> {
     #[serde(borrow)]
@@ -344,13 +345,39 @@ fn split<'l>(line: &'l [u8], names: &KeyNames) -> Option<(&'l str, CanonicalKey,
     let line = str::from_utf8(line).ok()?.strip_prefix("{\"Item\":")?.strip_suffix('}')?;
     let end = BETWEEN.rfind(line.as_bytes())?;
     let (item, metadata) = (&line[..end], &line[end + METADATA.len()..]);
-    Some((item, names.key_of(item).ok()?, serde_json::from_str(metadata).ok()?))
+    let metadata = scan_metadata(metadata).or_else(|| serde_json::from_str(metadata).ok())?;
+    Some((item, names.key_of(item).ok()?, metadata))
+}
+
+/// Scans the metadata of a row. Returns `None` if they have to be parsed: a member is unknown, given twice or missing,
+/// or a text has escape sequences.
+fn scan_metadata(json: &str) -> Option<RawRowMetadata<'_>> {
+    let (mut revision, mut removed_at, mut event_id) = (None, None, None);
+    let mut scanner = JsonScanner::new(json);
+    let mut members = scanner.object()?;
+    while let Some(name) = scanner.plain_member(&mut members)? {
+        let slot = match name {
+            "Revision" => &mut revision,
+            "RemovedAt" => &mut removed_at,
+            "EventId" => &mut event_id,
+            _ => return None,
+        };
+        if slot.replace(scanner.plain_string()?).is_some() {
+            return None;
+        }
+    }
+    scanner.is_at_end().then_some(())?;
+    Some(RawRowMetadata {
+        revision: Cow::Borrowed(revision?),
+        removed_at: Cow::Borrowed(removed_at?),
+        event_id: event_id.map(str::to_owned),
+    })
 }
 
 /// Forwards the source's bytes and computes their digest.
 pub(super) struct HashingReader<R> {
     pub(super) source: R,
-    pub(super) digest: Sha256,
+    pub(super) digest: Sha256Hasher,
 }
 
 impl<R: Read> Read for HashingReader<R> {
@@ -407,6 +434,37 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_are_scanned_as_they_are_parsed(
+            members in proptest::collection::vec(
+                ("(Revision|RemovedAt|EventId|Other|Removed\\\\u0041t)", "(\"[a#\\\\]{0,3}\"|7|null)"),
+                0..5,
+            ),
+            place: proptest::sample::Index, damage in "[{}\",:\\\\ ]{0,2}",
+        ) {
+            let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+            let metadata = format!("{{{}}}", members.join(","));
+            let place = place.index(metadata.len() + 1);
+            let damaged = format!("{}{damage}{}", &metadata[..place], &metadata[place..]);
+            for metadata in [&metadata, &damaged] {
+                if let Some(scanned) = scan_metadata(metadata) {
+                    prop_assert_eq!(Some(scanned), serde_json::from_str(metadata).ok(), "{}", metadata);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn metadata_as_they_are_written_need_no_parser() {
+        for event in ["", r#","EventId":"e1""#] {
+            let metadata =
+                format!(r#"{{"Revision":"2026-11-01T08:00:00.000#7","RemovedAt":"2026-11-22T09:30:00Z"{event}}}"#);
+            assert_eq!(scan_metadata(&metadata), serde_json::from_str(&metadata).ok());
+            assert!(scan_metadata(&metadata).is_some());
         }
     }
 

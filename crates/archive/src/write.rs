@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
+
+use millrace_shared::hash::Sha256Hasher;
 
 use super::compression::{CHUNK_BYTES, RowEncoder};
 use super::key::RowsDigest;
@@ -64,7 +65,7 @@ impl<W: Write> ObjectWriter<W> {
     /// # Errors
     /// If the encoder cannot allocate memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
-        let encoder = compression.encoder(HashingWriter { sink, digest: Sha256::new() })?;
+        let encoder = compression.encoder(HashingWriter { sink, digest: Sha256Hasher::new() })?;
         let piece = Vec::new();
         Ok(Self { encoder, lines: NdjsonRowWriter::default(), chunk: piece, rows: 0, times: None, content_bytes: 0 })
     }
@@ -102,14 +103,14 @@ impl<W: Write> ObjectWriter<W> {
         self.encoder.write_all(&self.chunk)?;
         let HashingWriter { sink, digest } = self.encoder.finish()?;
         let (first, last) = self.times.unwrap_or((otherwise, otherwise));
-        Ok((ObjectMetadata { rows: self.rows, first, last, sha256: digest.finalize().into() }, sink))
+        Ok((ObjectMetadata { rows: self.rows, first, last, sha256: digest.finish() }, sink))
     }
 }
 
 /// Forwards bytes to the sink and computes their digest.
 pub(super) struct HashingWriter<W> {
     pub(super) sink: W,
-    pub(super) digest: Sha256,
+    pub(super) digest: Sha256Hasher,
 }
 
 impl<W: Write> Write for HashingWriter<W> {

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use millrace_http::problem::{ErrorLocation, FieldError, Problem};
+use millrace_shared::hash::Sha256Hasher;
 use millrace_shared::http::caller::Caller;
 use millrace_shared::table::IN_PROGRESS_EXPIRY_SECONDS;
 use millrace_shared::user::email::Email;
@@ -15,7 +16,6 @@ use millrace_shared::user::expiry::ExpiresAt;
 use millrace_shared::user::id::UserId;
 use millrace_shared::user::json::{write_canonical_object, write_canonical_text};
 use millrace_shared::user::{Timestamp, UserStatus};
-use sha2::{Digest, Sha256};
 
 use crate::body::CreateUserBody;
 
@@ -112,12 +112,12 @@ pub(crate) fn retry_after(left: i64) -> i64 {
 /// Returns a digest of the parts. Each part is preceded by its length, so that different lists of parts never produce
 /// the same input.
 fn digest(parts: &[&[u8]]) -> String {
-    let mut digest = Sha256::new();
+    let mut digest = Sha256Hasher::new();
     for part in parts {
         digest.update(part.len().to_be_bytes());
         digest.update(part);
     }
-    URL_SAFE_NO_PAD.encode(digest.finalize())
+    URL_SAFE_NO_PAD.encode(digest.finish())
 }
 
 #[cfg(test)]

@@ -23,13 +23,13 @@ use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use millrace_archive::ArchivedRow;
+use millrace_shared::hash::Sha256Hasher;
 use millrace_shared::raw_item::RawItem;
 use millrace_transform::columns::{ColumnType as DeclaredType, TableColumns};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use sha2::{Digest as _, Sha256};
 
 use column::{ColumnBuilder, micros, utc};
 use declared::DeclaredBuilder;
@@ -277,7 +277,7 @@ pub struct SchemaMismatchError(&'static str);
 #[derive(Debug, Clone, Default)]
 pub struct RowsChecksum {
     rows: u64,
-    digest: Sha256,
+    digest: Sha256Hasher,
 }
 
 impl RowsChecksum {
@@ -318,6 +318,6 @@ impl RowsChecksum {
     /// Returns the number of rows, and their digest.
     #[must_use]
     pub fn finish(self) -> (u64, [u8; 32]) {
-        (self.rows, self.digest.finalize().into())
+        (self.rows, self.digest.finish())
     }
 }

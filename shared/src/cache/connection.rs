@@ -19,12 +19,12 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, FromRedisValue, RedisError, cmd, pipe};
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::entry::{self, CacheEntry, CacheSlot};
 use super::{Cache, CacheError, CacheInner};
+use crate::hash::sha256;
 use crate::user::UserKey;
 use crate::version_fence::{FENCE_TTL, MAX_ENTRY_TTL, MinVersion};
 
@@ -269,7 +269,7 @@ impl CacheConnection {
 
 fn quota_key(caller: &str) -> String {
     // Half of the digest suffices to distinguish callers.
-    let digest = u128::from_be_bytes(*Sha256::digest(caller.as_bytes()).first_chunk().unwrap_or(&[0; 16]));
+    let digest = u128::from_be_bytes(*sha256(caller).first_chunk().unwrap_or(&[0; 16]));
     format!("millrace:quota:{{{digest:032x}}}")
 }
 

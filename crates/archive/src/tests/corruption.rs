@@ -27,10 +27,9 @@ fn read_corrupt(object: &EncodedObject, metadata: &HashMap<String, String>) -> (
 
 /// Returns an object of these lines that is valid apart from its lines.
 fn object_of(lines: &[u8]) -> EncodedObject {
-    use sha2::Digest as _;
     let mut object = object(&rows()[..3], Compression::Zstd);
     object.bytes = zstd::encode_all(lines, 3).unwrap();
-    object.description.sha256 = sha2::Sha256::digest(&object.bytes).into();
+    object.description.sha256 = millrace_shared::hash::sha256(&object.bytes);
     object
 }
 

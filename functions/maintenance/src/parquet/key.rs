@@ -11,7 +11,7 @@
 use std::fmt;
 
 use millrace_archive::ArchiveDay;
-use sha2::{Digest as _, Sha256};
+use millrace_shared::hash::{Sha256Hasher, to_hex};
 
 /// Prefix of the Parquet files.
 pub const PARQUET: &str = "parquet/";
@@ -35,13 +35,13 @@ impl ParquetKey {
     /// Returns the name of the run that is made of these objects, with files of `target_bytes` and the schema that
     /// [`ParquetSchema::describe`](super::ParquetSchema::describe) describes.
     pub fn run_of<'k>(inputs: impl IntoIterator<Item = &'k str>, target_bytes: u64, schema: &str) -> String {
-        let mut digest = Sha256::new();
+        let mut digest = Sha256Hasher::new();
         digest.update(format!("{schema} {target_bytes}"));
         for key in inputs {
             digest.update([b'\n']);
             digest.update(key);
         }
-        let mut run = format!("{:x}", digest.finalize());
+        let mut run = to_hex(&digest.finish());
         run.truncate(RUN_DIGITS);
         run
     }

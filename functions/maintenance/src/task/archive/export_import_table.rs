@@ -14,11 +14,11 @@ use std::io;
 
 use millrace_archive::store::{ROWS_TYPE, StoreError};
 use millrace_archive::{ArchivedRow, Compression, ItemWriter};
+use millrace_shared::hash::sha256;
 use millrace_shared::shell;
 use millrace_shared::table_reader::ScanSegment;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 
@@ -203,7 +203,7 @@ impl SegmentTask for ExportTask {
         if segment.segment == 0 {
             let key = import_command_key(run);
             let command = command(context, self, run, archive.bucket());
-            let sha256 = Sha256::digest(command.as_bytes()).into();
+            let sha256 = sha256(&command);
             archive.put_text(&key, "text/x-shellscript", command.clone(), sha256).await?;
             task_run.report(&ImportCommandEntry { object: &key, command: &command });
         }

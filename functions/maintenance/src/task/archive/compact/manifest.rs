@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use futures::{StreamExt as _, stream};
 use millrace_archive::ArchiveDay;
 use millrace_archive::store::{ArchiveStore, StoreError};
+use millrace_shared::hash::sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::catalog::DayListing;
 use crate::task::archive::merge::MergeOutput;
@@ -47,7 +47,7 @@ impl MergeManifest {
         // The manifest contains only strings and numbers, so it can always be serialized.
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
         let key = format!("superseded/manifests/{}/dt={}/{}.json", self.table, self.day, self.run);
-        let sha256 = Sha256::digest(text.as_bytes()).into();
+        let sha256 = sha256(&text);
         store.put_text(&key, "application/json", text, sha256).await
     }
 }

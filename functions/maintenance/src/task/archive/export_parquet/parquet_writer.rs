@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use millrace_archive::store::{ArchiveStore, StoreError};
 use millrace_archive::{ArchiveDay, ArchivedRow, ObjectMetadata};
+use millrace_shared::hash::Sha256Hasher;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
@@ -150,10 +150,10 @@ fn read_back(file: File) -> Result<(u64, [u8; 32]), Box<dyn std::error::Error>> 
 }
 
 fn sha256(mut source: impl Read) -> io::Result<[u8; 32]> {
-    let (mut digest, mut block) = (Sha256::new(), vec![0; BLOCK_BYTES]);
+    let (mut digest, mut block) = (Sha256Hasher::new(), vec![0; BLOCK_BYTES]);
     loop {
         match source.read(&mut block)? {
-            0 => return Ok(digest.finalize().into()),
+            0 => return Ok(digest.finish()),
             read => digest.update(&block[..read]),
         }
     }
