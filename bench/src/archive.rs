@@ -242,7 +242,8 @@ fn item(index: usize) -> String {
     .to_string()
 }
 
-fn cpu_seconds() -> Result<f64, BenchError> {
+/// Returns the CPU time of this process so far, user and system.
+pub(crate) fn cpu_seconds() -> Result<f64, BenchError> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // The name in parentheses may contain spaces; user and system time are the 12th and 13th fields after it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
