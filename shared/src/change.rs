@@ -307,8 +307,8 @@ impl CanonicalKey {
         if !scanner.is_at_end() || values.contains(&None) {
             return None;
         }
-        let named = names.iter().zip(&*values).filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
-        Self::from_attributes(named).ok()
+        let attributes = names.iter().zip(&*values).filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
+        Self::from_attributes(attributes).ok()
     }
 
     /// Returns the canonical form of these attributes.

@@ -312,7 +312,7 @@ mod tests {
         let write = ReplicaWrite {
             key: &key,
             target: WriteTarget::Image(ItemImage::parse(&image).unwrap()),
-            revision: Revision::floor(label),
+            revision: Revision::lowest(label),
             over: ReplicaCondition::IfAbsent,
         };
         let now = OffsetDateTime::from_unix_timestamp(NOW).unwrap();

@@ -225,9 +225,9 @@ pub(super) async fn compare(
     while let Some(replica) = context.replicas.get(task_run.cursor().sink) {
         let replica = *replica;
         let from = task_run.cursor().clone();
-        let begin =
+        let start_of_replica =
             || ComparisonStart { at: context.invocation.now.unix_timestamp(), rules: rules_of(context.replicas) };
-        let began = Some(from.began.unwrap_or_else(begin));
+        let began = Some(from.began.unwrap_or_else(start_of_replica));
         let mut sides = MergeJoin::new(context.source, replica, task_run.segment(), from.source, from.replica);
         while sides.pages() < PAGES_PER_CHECKPOINT && !sides.is_exhausted() {
             if pace.next_permit_at().max(Instant::now()) >= scan_until {
