@@ -120,7 +120,7 @@ def buckets(local):
     check("nothing new is 304", get(IfNoneMatch=tag) == "304")
     check("another object is 412", get(IfMatch='"other"') == "PreconditionFailed")
     later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
-    check("dates are heeded", (get(IfModifiedSince=later), get(IfUnmodifiedSince=later)) == ("304", None))
+    check("conditions on dates apply", (get(IfModifiedSince=later), get(IfUnmodifiedSince=later)) == ("304", None))
     put = lambda **condition: code(s3.put_object, Bucket=bucket, Key="k", Body=b"second", **condition)
     check("a create over an object is refused", put(IfNoneMatch="*") == "PreconditionFailed")
     check("a write over the object that was read is not", put(IfMatch=tag) is None)

@@ -45,9 +45,9 @@ impl<'a> ItemImage<'a> {
 
 /// An item's image that owns its text.
 #[derive(Debug, Clone)]
-pub struct ImageText(Box<RawValue>);
+pub struct OwnedItemImage(Box<RawValue>);
 
-impl ImageText {
+impl OwnedItemImage {
     /// Accepts the JSON as an item's image; returns `None` if it is not an object.
     #[must_use]
     pub fn parse(json: Box<RawValue>) -> Option<Self> {
@@ -293,7 +293,7 @@ impl CanonicalKey {
     /// Returns `None` if the item has to be parsed: it is not valid JSON, lacks a part of its key or has an attribute name
     /// with escape sequences.
     #[must_use]
-    pub fn scan_item(item: &str, names: &[String]) -> Option<Self> {
+    pub fn from_item_text(item: &str, names: &[String]) -> Option<Self> {
         let mut values = [None; 2];
         let values = values.get_mut(..names.len())?;
         let mut scanner = JsonScanner::new(item);

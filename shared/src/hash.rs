@@ -4,10 +4,8 @@ use std::fmt;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-/// The SHA-256 of bytes that arrive in parts.
-///
-/// aws-lc uses the processor's instructions for it on x86-64 and on arm64; the crate `sha2` 0.10 uses those of x86-64
-/// only.
+/// The SHA-256 of bytes that arrive in parts, by aws-lc, which uses the processor's instructions for it on x86-64 and on
+/// arm64.
 #[derive(Clone)]
 pub struct Sha256Hasher(Context);
 

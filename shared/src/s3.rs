@@ -486,7 +486,19 @@ fn within(time: Option<Duration>) -> aws_sdk_s3::config::Builder {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use aws_config::retry::RetryConfig;
+    use aws_credential_types::Credentials;
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+    use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::body::SdkBody;
+
     use super::*;
+    use crate::hash::sha256;
 
     #[test]
     fn the_time_of_an_upload_fits_its_size() {
@@ -506,5 +518,56 @@ mod tests {
         let text = |operation| bucket.failure(operation, "a/b", "timed out".to_owned()).to_string();
         assert_eq!(text(S3Operation::Put), "users-archive: the write of a/b is not confirmed: timed out");
         assert_eq!(text(S3Operation::Head), "users-archive: cannot read the metadata of a/b: timed out");
+    }
+
+    /// Rejects the first request, and records the headers of all.
+    #[derive(Debug, Clone, Default)]
+    struct SlowDownOnce(Arc<Mutex<Vec<HttpRequest>>>);
+
+    impl HttpConnector for SlowDownOnce {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            let mut requests = self.0.lock().unwrap();
+            requests.push(request);
+            let (status, body) = match requests.len() {
+                1 => (503, "<Error><Code>SlowDown</Code></Error>"),
+                _ => (200, ""),
+            };
+            let status = StatusCode::try_from(status).unwrap();
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(body))))
+        }
+    }
+
+    /// Without it, the client would digest the bytes of an object a second time, and would not sign those of a file.
+    #[tokio::test]
+    async fn digest_of_an_object_is_that_of_its_signature_at_every_attempt() {
+        let bytes = b"a row\n".repeat(1_000);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+        let sha256 = sha256(&bytes);
+        for from_file in [false, true] {
+            let sent = SlowDownOnce::default();
+            let connector = SharedHttpConnector::new(sent.clone());
+            let config = aws_sdk_s3::Config::builder()
+                .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+                .region(aws_sdk_s3::config::Region::from_static("eu-west-1"))
+                .credentials_provider(Credentials::new("key", "secret", None, None, "test"))
+                .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(1)))
+                .http_client(http_client_fn(move |_, _| connector.clone()))
+                .build();
+            let bucket = S3Bucket::new(Client::from_conf(config), "archive".to_owned());
+            if from_file {
+                bucket.put_file("k", "text/plain", file.path(), sha256, []).await.unwrap();
+            } else {
+                bucket.put_digested("k", "text/plain", bytes.clone(), sha256, []).await.unwrap();
+            }
+            let requests = sent.0.lock().unwrap();
+            assert_eq!(requests.len(), 2, "one retry");
+            for request in &*requests {
+                let header = |name: &str| request.headers().get(name).unwrap_or_default();
+                assert_eq!(header("x-amz-content-sha256"), to_hex(&sha256));
+                assert_eq!(header("x-amz-checksum-sha256"), BASE64.encode(sha256));
+                assert_eq!(header("content-encoding"), "", "not in signed chunks");
+            }
+        }
     }
 }

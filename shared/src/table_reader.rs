@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::change::{CanonicalKey, ImageText, StreamSource};
+use crate::change::{CanonicalKey, OwnedItemImage, StreamSource};
 use crate::error_chain::error_chain;
 use crate::raw_item::{KeyAttributeError, RawItem};
 use crate::revision::StreamLabel;
@@ -34,7 +35,7 @@ const KEYS_A_READ: usize = 100;
 /// The maximum number of requests for keys that the service leaves unprocessed; with the SDK's back-off that is more
 /// than a throttled table needs.
 const READS_OF_A_KEY: usize = 20;
-/// The maximum number of connections for pages as JSON: the number of segments that are scanned concurrently.
+/// The maximum number of connections for pages as JSON: more than the segments that a process scans concurrently (10).
 const MAX_CONNECTIONS: usize = 16;
 
 /// Error codes that concern the caller or the table, never a single item.
@@ -159,7 +160,7 @@ pub struct ScanPage {
 #[derive(Debug, Default)]
 pub struct ImagePage {
     /// The items, each with its key.
-    pub items: Vec<(CanonicalKey, ImageText)>,
+    pub items: Vec<(CanonicalKey, OwnedItemImage)>,
     /// The key after which to continue; `None` on the last page.
     pub next: Option<CanonicalKey>,
     /// The consumed read capacity units.
@@ -179,8 +180,8 @@ pub struct BatchGetOutput {
 #[derive(Debug, Clone)]
 pub struct TableReader {
     client: Client,
-    /// The client of the pages that stay JSON, which the SDK parses in any case.
-    pages: TableClient,
+    /// Reads pages as JSON, which the SDK always parses. Created when the first page is read: most readers read none.
+    raw_client: Arc<OnceLock<TableClient>>,
     name: String,
 }
 
@@ -188,8 +189,7 @@ impl TableReader {
     /// Creates a reader for the table of this name. The client determines Region, credentials and retries.
     #[must_use]
     pub fn new(client: Client, name: impl Into<String>) -> Self {
-        let name = name.into();
-        Self { pages: TableClient::new(client.clone(), name.clone(), MAX_CONNECTIONS), client, name }
+        Self { client, raw_client: Arc::default(), name: name.into() }
     }
 
     /// Returns the table's name.
@@ -251,16 +251,16 @@ impl TableReader {
         for _ in 0..READS_OF_A_KEY {
             let request = KeysAndAttributes::builder().set_keys(Some(requested)).consistent_read(true).build();
             let request = request.map_err(|error| self.broken(format!("cannot be read by key: {error}")))?;
-            let answer = self.client.batch_get_item().request_items(&self.name, request);
-            let answer = answer.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
-            let answer = answer.map_err(|error| self.fault("cannot be read", &error))?;
-            units += answer.consumed_capacity().iter().map(cost).sum::<f64>();
+            let response = self.client.batch_get_item().request_items(&self.name, request);
+            let response = response.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+            let response = response.map_err(|error| self.fault("cannot be read", &error))?;
+            units += response.consumed_capacity().iter().map(cost).sum::<f64>();
             // The request has one table, whose name in the response may be the name or the ARN.
-            let items = answer.responses.and_then(|tables| tables.into_values().next()).unwrap_or_default();
+            let items = response.responses.and_then(|tables| tables.into_values().next()).unwrap_or_default();
             for item in items.into_iter().map(RawItem::new) {
                 by_key.insert(self.key_of(&item, &names)?, item);
             }
-            let left = answer.unprocessed_keys.and_then(|tables| tables.into_values().next());
+            let left = response.unprocessed_keys.and_then(|tables| tables.into_values().next());
             requested = left.map(|left| left.keys).unwrap_or_default();
             if requested.is_empty() {
                 return Ok(BatchGetOutput { items: keys.iter().map(|key| by_key.get(key).cloned()).collect(), units });
@@ -286,12 +286,12 @@ impl TableReader {
         let scan = scan.set_exclusive_start_key(after.map(RawItem::into_attributes));
         let count = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
         let scan = scan.segment(count(segment.segment)).total_segments(count(segment.total_segments));
-        let answer = scan.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
-        let answer = answer.map_err(|error| self.fault("cannot be scanned", &error))?;
-        let units = answer.consumed_capacity().map_or(0.0, cost);
+        let response = scan.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+        let response = response.map_err(|error| self.fault("cannot be scanned", &error))?;
+        let units = response.consumed_capacity().map_or(0.0, cost);
         let keyed = |item: RawItem| Ok((self.key_of(&item, key_names)?, item));
-        let items = answer.items.unwrap_or_default().into_iter().map(|item| keyed(RawItem::new(item)));
-        let next = answer.last_evaluated_key.map(|key| self.key_of(&RawItem::new(key), key_names)).transpose()?;
+        let items = response.items.unwrap_or_default().into_iter().map(|item| keyed(RawItem::new(item)));
+        let next = response.last_evaluated_key.map(|key| self.key_of(&RawItem::new(key), key_names)).transpose()?;
         Ok(ScanPage { items: items.collect::<Result<_, TableReadError>>()?, next, units })
     }
 
@@ -305,35 +305,43 @@ impl TableReader {
         after: Option<&CanonicalKey>,
         key_names: &[String],
     ) -> Result<ImagePage, TableReadError> {
-        let request = ScanRequest {
+        let request = self.scan_request(segment, after);
+        let body = serde_json::to_vec(&request);
+        let body = body.map_err(|error| self.broken(format!("cannot be scanned after this key: {error}")))?;
+        let new_client = || TableClient::new(self.client.clone(), self.name.clone(), MAX_CONNECTIONS);
+        let raw_client = self.raw_client.get_or_init(new_client);
+        let response = raw_client
+            .scan::<ScanResponse>(body.into())
+            .await
+            .map_err(|error| self.fault("cannot be scanned", &error))?;
+        let mut sorted_names = key_names.to_vec();
+        sorted_names.sort_unstable();
+        let keyed = |item: Box<RawValue>| {
+            let key = self.key_of_text(item.get(), &sorted_names)?;
+            let image = OwnedItemImage::parse(item);
+            Ok((key, image.ok_or_else(|| self.broken("has an item that is not a JSON object".to_owned()))?))
+        };
+        Ok(ImagePage {
+            items: response.items.into_iter().map(keyed).collect::<Result<_, TableReadError>>()?,
+            next: response.last_evaluated_key.map(|key| self.key_of_text(key.get(), &sorted_names)).transpose()?,
+            units: response.consumed_capacity.map_or(0.0, |capacity| capacity.capacity_units),
+        })
+    }
+
+    fn scan_request(&self, segment: ScanSegment, after: Option<&CanonicalKey>) -> ScanRequest<'_> {
+        ScanRequest {
             table_name: &self.name,
             consistent_read: true,
             return_consumed_capacity: "TOTAL",
             segment: segment.segment,
             total_segments: segment.total_segments,
             exclusive_start_key: after.map(CanonicalKey::to_raw),
-        };
-        let body = serde_json::to_vec(&request);
-        let body = body.map_err(|error| self.broken(format!("cannot be scanned after this key: {error}")))?;
-        let answer = self.pages.scan::<ScanResponse>(body.into()).await;
-        let answer = answer.map_err(|error| self.fault("cannot be scanned", &error))?;
-        let mut sorted_names = key_names.to_vec();
-        sorted_names.sort_unstable();
-        let keyed = |item: Box<RawValue>| {
-            let key = self.key_of_text(item.get(), &sorted_names)?;
-            let image = ImageText::parse(item);
-            Ok((key, image.ok_or_else(|| self.broken("has an item that is not a JSON object".to_owned()))?))
-        };
-        Ok(ImagePage {
-            items: answer.items.into_iter().map(keyed).collect::<Result<_, TableReadError>>()?,
-            next: answer.last_evaluated_key.map(|key| self.key_of_text(key.get(), &sorted_names)).transpose()?,
-            units: answer.consumed_capacity.map_or(0.0, |capacity| capacity.capacity_units),
-        })
+        }
     }
 
     /// Returns the key of an item as JSON. The names are sorted.
     fn key_of_text(&self, item: &str, names: &[String]) -> Result<CanonicalKey, TableReadError> {
-        if let Some(key) = CanonicalKey::scan_item(item, names) {
+        if let Some(key) = CanonicalKey::from_item_text(item, names) {
             return Ok(key);
         }
         let parsed = RawItem::parse(item).map_err(|error| self.broken(format!("has an item that is {error}")))?;
@@ -357,7 +365,7 @@ impl TableReader {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: fmt::Debug,
     {
-        let may_pass = match error {
+        let retryable = match error {
             SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
             // A refused or broken connection, an unresolved name, or a missing response. The client classifies a
             // connection that was closed before the response as neither an I/O error nor a timeout, and marks it as
@@ -377,7 +385,7 @@ impl TableReader {
             }
             None => error_chain(error),
         };
-        TableReadError { table: self.name.clone(), retryable: may_pass, reason: format!("{what}: {reason}") }
+        TableReadError { table: self.name.clone(), retryable, reason: format!("{what}: {reason}") }
     }
 }
 
@@ -394,7 +402,7 @@ struct ScanRequest<'a> {
     exclusive_start_key: Option<Box<RawValue>>,
 }
 
-/// The response to a `Scan`. Every response has items, even if they are none.
+/// The response to a `Scan`. Every response has the member `Items`, even if it is empty.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ScanResponse {
@@ -439,5 +447,62 @@ fn description(table: TableDescription) -> SourceDescription {
         items: table.item_count().and_then(|count| u64::try_from(count).ok()).unwrap_or_default(),
         arn: table.table_arn.unwrap_or_default(),
         stream_arn: table.latest_stream_arn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::config::{BehaviorVersion, Config};
+
+    use super::*;
+
+    fn reader() -> TableReader {
+        TableReader::new(Client::from_conf(Config::builder().behavior_version(BehaviorVersion::latest()).build()), "T")
+    }
+
+    fn names() -> Vec<String> {
+        ["k".to_owned(), "s".to_owned()].to_vec()
+    }
+
+    /// DynamoDB ignores members that it does not know, so a misspelled one would be an eventually consistent read of the
+    /// whole table.
+    #[test]
+    fn scan_is_a_consistent_read_of_one_segment_after_a_key() {
+        let key = reader().key_of_text(r#"{"k":{"S":"a"},"s":{"N":"7"}}"#, &names()).unwrap();
+        let segment = ScanSegment { segment: 2, total_segments: 5 };
+        let body = |after| serde_json::to_value(reader().scan_request(segment, after)).unwrap();
+        let first = json!({"TableName": "T", "ConsistentRead": true, "ReturnConsumedCapacity": "TOTAL",
+            "Segment": 2, "TotalSegments": 5});
+        assert_eq!(body(None), first);
+        let mut later = first;
+        later["ExclusiveStartKey"] = json!({"k": {"S": "a"}, "s": {"N": "7"}});
+        assert_eq!(body(Some(&key)), later);
+    }
+
+    #[test]
+    fn key_of_an_item_is_found_in_every_form_of_json() {
+        let reader = reader();
+        let key = |item: &str| reader.key_of_text(item, &names()).map(|key| key.to_string());
+        let plain = key(r#"{"k":{"S":"a"},"n":{"L":[{"M":{"k":{"S":"x"}}}]},"s":{"N":"7.0"}}"#).unwrap();
+        assert_eq!(plain, r#"{"k":{"S":"a"},"s":{"N":"7"}}"#);
+        // The scan of the text does not decode the names of attributes.
+        assert_eq!(key(r#"{"\u006b":{"S":"a"},"s":{"N":"7"}}"#).unwrap(), plain);
+        for (item, reason) in [
+            (r#"{"k":{"S":"a"}}"#, "has an item without a key"),
+            (r#"{"k":{"S":"a"},"s":{"BOOL":true}}"#, "has an item without a key"),
+            (r#"{"k":{"S":"a"},"#, "has an item that is"),
+        ] {
+            let error = key(item).unwrap_err();
+            assert!(error.reason.contains(reason) && !error.retryable, "{item}: {error}");
+        }
+    }
+
+    #[test]
+    fn last_page_has_no_key_and_a_page_without_items_is_no_page() {
+        let page = |text: &str| serde_json::from_str::<ScanResponse>(text);
+        for last in [r#"{"Items":[]}"#, r#"{"Items":[],"LastEvaluatedKey":null,"Count":0}"#] {
+            assert!(page(last).unwrap().last_evaluated_key.is_none(), "{last}");
+        }
+        assert!(page("{}").is_err() && page(r#"{"Items":null}"#).is_err());
     }
 }

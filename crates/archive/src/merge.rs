@@ -62,7 +62,7 @@ impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> MergeIterator<I> {
     }
 }
 
-/// Takes the lowest row and puts the next row of its reader in its place, so that the heap is sifted once.
+/// Replaces the lowest row by the next one of its reader and returns it, so that the heap is sifted once.
 fn advance<E, I: Iterator<Item = Result<ArchivedRow, E>>>(
     readers: &mut [I],
     mut head: PeekMut<'_, HeapEntry>,

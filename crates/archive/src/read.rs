@@ -46,7 +46,7 @@ impl KeyNames {
 
     /// Returns the key of an item. The item is parsed to its end, which also verifies that it is valid JSON.
     fn key_of(&self, item: &str) -> Result<CanonicalKey, CorruptionKind> {
-        CanonicalKey::scan_item(item, &self.0).map_or_else(|| self.parse_key(item), Ok)
+        CanonicalKey::from_item_text(item, &self.0).map_or_else(|| self.parse_key(item), Ok)
     }
 
     /// Returns the key of any item, or the reason why it has none.
@@ -349,7 +349,7 @@ fn split<'l>(line: &'l [u8], names: &KeyNames) -> Option<(&'l str, CanonicalKey,
     Some((item, names.key_of(item).ok()?, metadata))
 }
 
-/// Scans the metadata of a row. Returns `None` if they have to be parsed: a member is unknown, given twice or missing,
+/// Scans the metadata of a row. Returns `None` if it has to be parsed: a member is unknown, given twice or missing,
 /// or a text has escape sequences.
 fn scan_metadata(json: &str) -> Option<RawRowMetadata<'_>> {
     let (mut revision, mut removed_at, mut event_id) = (None, None, None);
@@ -429,7 +429,7 @@ mod tests {
             let damaged = format!("{}{damage}{}", &item[..place], &item[place..]);
             for names in [KeyNames::new(["id"]), KeyNames::new(["id", &sorted])] {
                 for item in [&item, &damaged] {
-                    if let Some(key) = CanonicalKey::scan_item(item, &names.0) {
+                    if let Some(key) = CanonicalKey::from_item_text(item, &names.0) {
                         prop_assert_eq!(Some(key), names.parse_key(item).ok(), "{}", item);
                     }
                 }
@@ -472,7 +472,7 @@ mod tests {
     fn scanned_key_needs_no_parser() {
         let names = KeyNames::new(["user_id", "timestamp"]);
         let item = r#"{"timestamp":{"N":"7"},"x":{"M":{"user_id":{"S":"b"}}},"user_id":{"S":"a"}}"#;
-        let scanned = CanonicalKey::scan_item(item, &names.0);
+        let scanned = CanonicalKey::from_item_text(item, &names.0);
         assert!(scanned.is_some());
         assert_eq!(scanned, names.parse_key(item).ok());
     }

@@ -21,7 +21,7 @@ pub(crate) const MAX_ROWS: usize = 100_000;
 /// The number of objects whose metadata is read at once.
 const IN_FLIGHT: usize = 8;
 /// The time limit of a page.
-const WITHIN: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The archive of the source table.
 pub(crate) struct ArchiveReader {
@@ -171,8 +171,8 @@ impl ArchiveReader {
     }
 }
 
-/// Awaits a call to the bucket for at most [`WITHIN`].
+/// Awaits a call to the bucket for at most [`READ_TIMEOUT`].
 async fn within<T>(call: impl Future<Output = T>) -> Result<T, String> {
-    let reason = || format!("the archive bucket has not responded within {} s: try again", WITHIN.as_secs());
-    tokio::time::timeout(WITHIN, call).await.map_err(|_| reason())
+    let reason = || format!("the archive bucket has not responded within {} s: try again", READ_TIMEOUT.as_secs());
+    tokio::time::timeout(READ_TIMEOUT, call).await.map_err(|_| reason())
 }

@@ -21,7 +21,7 @@ pub(crate) const ROWS: usize = 200;
 /// The maximum length of a result, in bytes.
 const OUTPUT_BYTES: usize = 1024 * 1024;
 /// The time limit of a query, with the reading of the copies.
-const WITHIN: Duration = Duration::from_secs(15);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
 /// The time limit of a start without a query.
 const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// The programs that are looked for: DuckDB's shell, and a Python that may have its module.
@@ -98,9 +98,9 @@ impl DuckDbProgram {
             "SET memory_limit = '512MB'; SET threads = 1; {preparation}; SET enable_external_access = false; SET \
              lock_configuration = true"
         );
-        let output = tokio::time::timeout(WITHIN, self.output(&preparation, &query)).await;
+        let output = tokio::time::timeout(QUERY_TIMEOUT, self.output(&preparation, &query)).await;
         let output = output.map_err(|_| {
-            format!("the query has not ended within {} s: choose fewer days, or select less", WITHIN.as_secs())
+            format!("the query has not ended within {} s: choose fewer days, or select less", QUERY_TIMEOUT.as_secs())
         })??;
         parse(&output)
     }

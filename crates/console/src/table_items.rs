@@ -23,7 +23,7 @@ const TABLES: i32 = 100;
 /// The maximum number of items of a page.
 const ITEMS: i32 = 25;
 /// The time limit of a call.
-const WITHIN: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A condition on the sort key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -427,14 +427,14 @@ pub(crate) async fn delete_item(
     within(&format!("table {} does not delete the item", table.name), delete.send()).await.map(drop)
 }
 
-/// Awaits a call for at most [`WITHIN`], and classifies its error.
+/// Awaits a call for at most [`READ_TIMEOUT`], and classifies its error.
 async fn within<T, E, R>(failed: &str, call: impl Future<Output = Result<T, SdkError<E, R>>>) -> Result<T, ItemError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     R: std::fmt::Debug,
 {
-    let Ok(result) = tokio::time::timeout(WITHIN, Box::pin(call)).await else {
-        return Err(ItemError::Failed(format!("{failed}: no response within {} s", WITHIN.as_secs())));
+    let Ok(result) = tokio::time::timeout(READ_TIMEOUT, Box::pin(call)).await else {
+        return Err(ItemError::Failed(format!("{failed}: no response within {} s", READ_TIMEOUT.as_secs())));
     };
     result.map_err(|error| match error.as_service_error() {
         None => ItemError::Failed(format!("{failed}: {}", error_chain(&error))),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use millrace_shared::change::{CanonicalKey, ImageText, ItemImage};
+use millrace_shared::change::{CanonicalKey, ItemImage, OwnedItemImage};
 use millrace_shared::hash::to_hex;
 use millrace_shared::raw_item::RawItem;
 use serde::Serialize;
@@ -179,10 +179,10 @@ impl ItemTransform {
         &self,
         key: &CanonicalKey,
         image: ItemImage<'_>,
-    ) -> Result<Option<ImageText>, TransformError> {
+    ) -> Result<Option<OwnedItemImage>, TransformError> {
         let Some(text) = self.apply(&key_names(key), image)? else { return Ok(None) };
         let text = RawValue::from_string(text).map_err(TransformError::from_json)?;
-        ImageText::parse(text).map(Some).ok_or(TransformError::Unmatchable)
+        OwnedItemImage::parse(text).map(Some).ok_or(TransformError::Unmatchable)
     }
 
     /// As [`ItemTransform::apply_to_image`], for the attributes of an item.

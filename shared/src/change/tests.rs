@@ -128,7 +128,7 @@ fn another_arn_is_refused() {
 #[test]
 fn key_of_an_item_is_scanned_or_left_to_a_parser() {
     let names = ["at".to_owned(), "id".to_owned()];
-    let scanned = |item: &str| CanonicalKey::scan_item(item, &names).map(|key| key.to_string());
+    let scanned = |item: &str| CanonicalKey::from_item_text(item, &names).map(|key| key.to_string());
     let ada = r#"{"at":{"N":"7"},"id":{"S":"ada"}}"#;
     assert_eq!(scanned(r#"{"x":{"M":{"id":{"S":"b"}}},"id":{"S":"ada"},"at":{"N":"7"}}"#).as_deref(), Some(ada));
     assert_eq!(scanned(r#"{"id":{"S":"ada"},"at":{"N":"7.0"}}"#).as_deref(), Some(ada), "in canonical form");
@@ -146,7 +146,7 @@ fn key_of_an_item_is_scanned_or_left_to_a_parser() {
 
 #[test]
 fn only_a_json_object_is_an_image() {
-    let parsed = |json: &str| ImageText::parse(serde_json::from_str(json).unwrap());
+    let parsed = |json: &str| OwnedItemImage::parse(serde_json::from_str(json).unwrap());
     assert_eq!(parsed(r#"{ "a" :{"N":"1.50"}}"#).unwrap().as_image().get(), r#"{ "a" :{"N":"1.50"}}"#);
     for json in ["[]", "null", "7"] {
         assert!(parsed(json).is_none(), "{json}");

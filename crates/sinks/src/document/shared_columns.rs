@@ -58,7 +58,7 @@ impl DocumentReader {
             } else if !is_portable(name) {
                 self.add(
                     place,
-                    "is not a name that PostgreSQL, Athena and DuckDB read alike: use a lowercase letter, then up to \
+                    "is not a name that PostgreSQL, Athena and DuckDB all accept unchanged: use a lowercase letter, then up to \
                      62 lowercase letters, digits or underscores",
                 );
             }

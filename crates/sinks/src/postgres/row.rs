@@ -56,9 +56,12 @@ impl<'a> TableRow<'a> {
         if let ReplicaCondition::Revision(Some(there)) = write.over {
             row.expected = Some(there.encode());
         }
-        match (write.target, write.target.item_text()) {
-            (WriteTarget::Tombstone { expired }, _) => Ok(Self { gone: Some(now), expired, ..row }),
-            (_, item) => row.with_item(layout, item.unwrap_or_default()),
+        match write.target.item_text() {
+            Some(item) => row.with_item(layout, item),
+            None => {
+                let expired = matches!(write.target, WriteTarget::Tombstone { expired: true });
+                Ok(Self { gone: Some(now), expired, ..row })
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use futures::future::{join, join_all};
-use millrace_shared::change::{CanonicalKey, ImageText};
+use millrace_shared::change::{CanonicalKey, OwnedItemImage};
 use millrace_shared::invocation::Invocation;
 use millrace_shared::revision::Revision;
 use millrace_shared::table_reader::{ImagePage, ScanSegment};
@@ -276,7 +276,7 @@ struct FillStats {
 
 async fn fill(
     replica: &dyn Replica,
-    items: &[(CanonicalKey, ImageText)],
+    items: &[(CanonicalKey, OwnedItemImage)],
     revision: Revision,
     invocation: &Invocation,
 ) -> FillStats {
