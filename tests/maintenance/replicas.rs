@@ -57,6 +57,8 @@ pub(crate) fn environment(document: &str) -> Environment {
 pub(crate) struct ReplicasScene {
     pub(crate) scene: MaintenanceScene,
     number: u64,
+    /// The time that is added to that of the replicator's invocations.
+    pub(crate) ahead: Duration,
 }
 
 impl ReplicasScene {
@@ -74,7 +76,7 @@ impl ReplicasScene {
         for table in [COPY, STAGING] {
             create_table(&scene.dynamodb, table, shape.key).await;
         }
-        Self { scene, number: 0 }
+        Self { scene, number: 0, ahead: Duration::ZERO }
     }
 
     /// The environment of the functions for the table of the scene, with this document.
@@ -159,7 +161,8 @@ impl ReplicasScene {
         let change = self.scene.record(EventBuilder::image(&user_id, self.number, &image.to_string()), &label);
         let event = RawValue::from_string(json!({"Records": [change]}).to_string()).unwrap();
         let time = Duration::from_mins(1);
-        let invocation = Invocation::new(Clock::system().now(), Instant::now(), time, "request-1".to_owned());
+        let invocation =
+            Invocation::new(Clock::system().now() + self.ahead, Instant::now(), time, "request-1".to_owned());
         replicator.handle(&event, &invocation).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -370,11 +370,16 @@ async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() 
 async fn rule_that_an_index_rejects_writes_nothing_although_the_table_was_out_of_reach_at_the_start() {
     let mut scene = MaskedScene::start(&masked(&usual_rules())).await;
     create_indexed_staging(&scene.replicas.scene.dynamodb).await;
-    let is_refusing = Arc::new(AtomicBool::new(true));
-    let refuses = Arc::clone(&is_refusing);
+    let failures_left = Arc::new(AtomicUsize::new(usize::MAX));
+    let left = Arc::clone(&failures_left);
     let plan = move |call: &ProxiedCall<'_>| {
-        let is_refused = refuses.load(Ordering::Relaxed) && call.operation == "DescribeTable";
-        if is_refused { HttpFault::Error(500, "InternalServerError") } else { HttpFault::None }
+        let is_description = call.operation == "DescribeTable" && call.body.contains(STAGING);
+        let fewer = |left: usize| left.checked_sub(1);
+        if is_description && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok() {
+            HttpFault::Error(500, "InternalServerError")
+        } else {
+            HttpFault::None
+        }
     };
     let url = proxy::before(scene.replicas.scene.stack.dynamodb_url(), plan).await;
     let retries = RetryConfig::disabled();
@@ -387,7 +392,11 @@ async fn rule_that_an_index_rejects_writes_nothing_although_the_table_was_out_of
 
     let ada = scene.person("ada", "active");
     assert!(scene.replicas.write(&scene.replicator, ada.clone()).await.is_some(), "the table is not described");
-    is_refusing.store(false, Ordering::Relaxed);
+    // A description that succeeds after the rules could not be checked must not let the batch pass.
+    failures_left.store(1, Ordering::Relaxed);
+    assert!(scene.replicas.deliver(&scene.replicator, &ada).await.is_some(), "the rules are not checked");
+    assert!(scene.statuses().await.is_empty(), "nothing is written before the rules are checked");
+    failures_left.store(0, Ordering::Relaxed);
     let error = scene.replicas.refused(&scene.replicator, &ada).await;
     assert!(error.contains("/replicas/1/attributes/truncate/email makes an empty string of email"), "{error}");
     assert!(scene.statuses().await.is_empty(), "nothing is written with the rule");
@@ -459,6 +468,27 @@ async fn repair_that_a_function_with_the_former_rules_may_outlast_does_not_confi
     assert_eq!(repaired["staging.repaired"], 1, "{repaired:?}");
     assert!(!repaired.contains_key("staging.unconfirmed_segments"), "{repaired:?}");
     assert!(!scene.replicas.live(STAGING).await["ada"].contains_key("email"));
+    assert!(outdated(&scene, &next).await.is_empty());
+}
+
+/// A hash key can be replaced, and an environment can start with it, long before the last one with the former key ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn environment_that_continues_with_the_former_rules_prevents_the_confirmation_of_the_new_ones() {
+    let (first, next) = (masked(&usual_rules()), masked(&json!({"include": ["user_id", "timestamp", "status"]})));
+    let mut scene = MaskedScene::start(&first).await;
+    scene.write("ada", "active").await;
+    assert_eq!(outdated(&scene, &next).await, ["staging"]);
+    // The times of objects in S3 are whole seconds.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    scene.maintenance = scene.replicas.maintenance_in(&next, next.get("REPLICATION").unwrap()).await;
+    // Longer than the interval of the records.
+    scene.replicas.ahead = Duration::from_mins(6);
+    scene.write("ada", "active").await;
+    assert_eq!(scene.repair(0, 1).await["staging.unconfirmed_segments"], 1, "the former rules are in use");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(outdated(&scene, &next).await, ["staging"]);
+    let repaired = scene.repair(0, 1).await;
+    assert!(!repaired.contains_key("staging.unconfirmed_segments"), "{repaired:?}");
     assert!(outdated(&scene, &next).await.is_empty());
 }
 

@@ -74,7 +74,7 @@ pub(crate) struct HttpConnection(Box<ConnectionState>);
 struct ConnectionState {
     stream: SocketStream,
     buffer: ResponseBuffer,
-    alarm: ExchangeAlarm,
+    timer: ExchangeTimer,
     /// Whether a request can be sent.
     is_open: bool,
     /// Whether the connection has served a request or was kept for later.
@@ -125,8 +125,8 @@ impl ConnectTarget {
             }
             None => SocketStream::Plain(tcp),
         };
-        let (buffer, alarm) = (ResponseBuffer::new(), ExchangeAlarm::default());
-        let state = ConnectionState { stream, buffer, alarm, is_open: true, is_reused: false };
+        let (buffer, timer) = (ResponseBuffer::new(), ExchangeTimer::default());
+        let state = ConnectionState { stream, buffer, timer, is_open: true, is_reused: false };
         let mut connection = HttpConnection(Box::new(state));
         if connection.is_alive() {
             Ok(connection)
@@ -179,7 +179,7 @@ impl HttpConnection {
             match (state.poll_exchange(&request, &mut progress, context), until) {
                 (Poll::Ready(received), _) => Poll::Ready(received.map_err(ExchangeError::Failed)),
                 (Poll::Pending, Some(until)) => {
-                    state.alarm.poll_until(until, context).map(|()| Err(ExchangeError::Late))
+                    state.timer.poll_until(until, context).map(|()| Err(ExchangeError::Late))
                 }
                 (Poll::Pending, None) => Poll::Pending,
             }
@@ -275,11 +275,12 @@ impl ConnectionState {
 /// The timer of a connection's exchanges, one after the other.
 ///
 /// A timer that expires before all others wakes the runtime when it is set, at the cost of two system calls. Therefore
-/// it stays set after an exchange, and is set again only if it expires before the time of a later one.
+/// it stays set after an exchange. It is set again if a later exchange has to end before it expires, or when it expires
+/// before a later exchange has to end.
 #[derive(Default)]
-struct ExchangeAlarm(Option<Pin<Box<Sleep>>>);
+struct ExchangeTimer(Option<Pin<Box<Sleep>>>);
 
-impl ExchangeAlarm {
+impl ExchangeTimer {
     /// Is ready at the time `until`.
     fn poll_until(&mut self, until: Instant, context: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(until)));
@@ -437,7 +438,7 @@ mod tests {
                 assert_eq!(received.unwrap().body, "{}");
             }
             // The later exchanges have not set the timer again.
-            assert_eq!(connection.0.alarm.0.as_ref().map(|sleep| sleep.deadline()), Some(set_for));
+            assert_eq!(connection.0.timer.0.as_ref().map(|sleep| sleep.deadline()), Some(set_for));
             tokio::time::pause();
             tokio::time::advance(seconds(10)).await;
             let started = Instant::now();

@@ -335,7 +335,8 @@ impl TableClient {
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         let limit = sdk.timeouts.operation_attempt_timeout();
-        let attempt_end = limit.map(|limit| Instant::now() + limit);
+        // A limit that exceeds the range of the clock is none.
+        let attempt_end = limit.and_then(|limit| Instant::now().checked_add(limit));
         let late = || Err(FailedAttempt::late(limit.unwrap_or_default()));
         let at = self.0.skew.apply(sdk.now());
         let SignedAccess { signer, uri, .. } = access;

@@ -155,8 +155,8 @@ struct ExchangeLimit {
 impl ExchangeLimit {
     /// Creates the limits of an exchange that begins now.
     fn new(attempt_end: Option<Instant>, read_timeout: Option<Duration>) -> Self {
-        let Some(limit) = read_timeout else { return Self { until: attempt_end, read_timeout } };
-        let read_end = Instant::now() + limit;
+        let read_end = read_timeout.and_then(|limit| Instant::now().checked_add(limit));
+        let Some(read_end) = read_end else { return Self { until: attempt_end, read_timeout: None } };
         match attempt_end.filter(|attempt_end| *attempt_end <= read_end) {
             Some(attempt_end) => Self { until: Some(attempt_end), read_timeout: None },
             None => Self { until: Some(read_end), read_timeout },
@@ -250,6 +250,12 @@ mod tests {
             .build();
         let sdk = SdkComponents::from_client(&Client::from_conf(config), "Orders").await.unwrap();
         HttpTransport::new(&sdk, &Uri::from_static(uri), proxies, 8)
+    }
+
+    #[test]
+    fn read_timeout_beyond_the_range_of_the_clock_is_none() {
+        let limit = ExchangeLimit::new(None, Some(Duration::MAX));
+        assert!(limit.until.is_none() && limit.read_timeout.is_none());
     }
 
     #[tokio::test]

@@ -370,10 +370,13 @@ impl Sink for DynamoDbSink {
         .boxed()
     }
 
-    fn load_shape(&self, deadline: Instant) -> BoxFuture<'_, ()> {
+    fn load_shape(&self, deadline: Instant) -> BoxFuture<'_, Result<(), String>> {
         async move {
-            // The error is that of the writes, which read the schema again.
-            drop(timeout_at(deadline, self.schema()).await);
+            match timeout_at(deadline, self.schema()).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(fault)) => Err(self.describe_error(&fault)),
+                Err(_) => Err(format!("{} did not respond to DescribeTable in time", self.table.name())),
+            }
         }
         .boxed()
     }

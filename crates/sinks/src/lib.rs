@@ -166,10 +166,12 @@ pub trait Sink: Send + Sync {
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>>;
 
     /// Reads the shape of the replica, which [`Sink::key_names`] and [`Sink::indexes`] return, unless it is known.
-    /// Returns by `deadline` at the latest. A shape that cannot be read remains unknown, and [`Sink::apply`] reports the
-    /// reason. By default, there is nothing to read.
-    fn load_shape(&self, _deadline: Instant) -> BoxFuture<'_, ()> {
-        Box::pin(ready(()))
+    /// Returns by `deadline` at the latest. By default, there is nothing to read.
+    ///
+    /// # Errors
+    /// The reason if the shape cannot be read: it remains unknown.
+    fn load_shape(&self, _deadline: Instant) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(ready(Ok(())))
     }
 
     /// Returns the names of the key attributes of the replica's items, as far as they have been read.

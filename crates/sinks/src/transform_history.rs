@@ -8,7 +8,7 @@
 //! ```text
 //! transforms/<replica>/current/<digest>
 //! transforms/<replica>/written/<digest>
-//! transforms/<replica>/repaired/<digest>/<segments>-<segment>
+//! transforms/<replica>/repaired/<digest>/<segments>-<segment>-<start of the repair, in epoch seconds>
 //! ```
 //!
 //! The latest object below `current/` names the rules in use, and only a segment that was repaired after it counts, so
@@ -16,9 +16,10 @@
 //! A task with rules that are not in use records them below `written/` before it writes with them, and only a segment
 //! that was repaired after that counts.
 //!
-//! When the replicator starts with other rules, an execution environment with the former ones may still be processing a
-//! batch, and write behind the position of a repair. A segment therefore counts only if its repair began
-//! [`FORMER_RULES_TIME`] after the start.
+//! When the replicator starts with other rules, an execution environment with the former ones may still write behind
+//! the position of a repair. Each environment therefore records its rules again every [`RECORD_INTERVAL`], so that those
+//! of an environment that remains in use become the rules in use again, and a segment counts only if its repair began
+//! [`OTHER_RULES_TIME`] after other rules were last replaced or written.
 //!
 //! An object is never deleted and has no content of interest, so concurrent writers cannot contradict each other.
 
@@ -37,9 +38,11 @@ const PREFIX: &str = "transforms/";
 const NO_RULES: &str = "none";
 /// The time limit of a record; Lambda limits the whole start to 10 seconds.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The time after the first start with other rules in which an execution environment with the former ones may write: the
-/// longest timeout of a Lambda function, and 5 minutes until a changed configuration applies to all invocations.
-pub const FORMER_RULES_TIME: time::Duration = time::Duration::minutes(20);
+/// The time after which an execution environment records its rules again, before it writes with them.
+pub const RECORD_INTERVAL: time::Duration = time::Duration::minutes(5);
+/// The time in which a function may write with other rules after the rules in use were recorded, or after it has recorded
+/// its own: [`RECORD_INTERVAL`], and the longest timeout of a Lambda function.
+pub const OTHER_RULES_TIME: time::Duration = time::Duration::minutes(20);
 
 /// Whether the items of a replica were written with the rules in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +63,7 @@ pub enum TransformState {
 pub enum RepairRecord {
     /// The segment has no items of other rules: it is recorded, or every segment has been before.
     Confirmed,
-    /// The segment may have items of the former rules, because its repair began too early.
+    /// The segment may have items of other rules, because its repair began too early.
     TooEarly {
         /// The time from which on a repair has to begin.
         repair_from: OffsetDateTime,
@@ -134,22 +137,31 @@ impl TransformHistory {
             }
             TransformState::Unrepaired { .. } => {
                 let digest = digest.unwrap_or(NO_RULES);
-                self.put(&format!("{PREFIX}{replica}/repaired/{digest}/{total_segments}-{segment}")).await?;
+                let began = began.unix_timestamp();
+                self.put(&format!("{PREFIX}{replica}/repaired/{digest}/{total_segments}-{segment}-{began}")).await?;
             }
         }
         Ok(RepairRecord::Confirmed)
     }
 
-    /// Records that the replicator starts with these rules, and reports a replica that may contain items of other rules,
-    /// in the log and by the metric `OutdatedReplicas`. A failure is also logged.
+    /// Records that the replicator starts with these rules, or continues with them, and reports a replica that may
+    /// contain items of other rules, in the log and by the metric `OutdatedReplicas`: at every start, and later only if
+    /// other rules have been recorded meanwhile. A failure is also logged.
     ///
     /// # Errors
     /// The reason if the rules are not recorded by the deadline. The replicator must then not write with them: if it
     /// did, and started with the former rules again, these would count as confirmed.
-    pub async fn report_start(&self, replica: &str, digest: Option<&str>, deadline: Instant) -> Result<(), String> {
+    pub async fn report_rules(
+        &self,
+        replica: &str,
+        digest: Option<&str>,
+        is_start: bool,
+        deadline: Instant,
+    ) -> Result<(), String> {
         // The future of a request of the SDK is large.
         let error = match timeout_at(deadline, Box::pin(self.record_start(replica, digest))).await {
             Ok(Ok(TransformState::Confirmed)) => return Ok(()),
+            Ok(Ok(TransformState::Unrepaired { .. })) if !is_start => return Ok(()),
             Ok(Ok(TransformState::Unrepaired { .. } | TransformState::Unused)) => {
                 metric::OUTDATED_REPLICAS.increment([replica], 1);
                 tracing::warn!(
@@ -189,9 +201,13 @@ fn state_of(replica: &str, objects: &[ObjectMeta], digest: &str) -> TransformSta
     }
     let since = others.map_or(since, |others| others.max(since));
     let mut segments: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
-    for object in objects.iter().filter(|object| object.modified >= Some(since)) {
-        let name = object.key.strip_prefix(&repaired).and_then(|name| name.split_once('-'));
-        if let Some((Ok(total), Ok(segment))) = name.map(|(total, segment)| (total.parse(), segment.parse())) {
+    let repair_from = since + OTHER_RULES_TIME;
+    // The start of the repair decides, and not only the time of its record, because other rules may be recorded between
+    // the comparison of a segment and its record.
+    for (_, name) in below(&*repaired).filter(|(modified, _)| *modified >= since) {
+        if let Some((total, segment, began)) = parse_segment(name)
+            && began >= repair_from.unix_timestamp()
+        {
             segments.entry(total).or_default().insert(segment);
         }
     }
@@ -199,14 +215,21 @@ fn state_of(replica: &str, objects: &[ObjectMeta], digest: &str) -> TransformSta
     if segments.iter().any(is_complete) {
         TransformState::Confirmed
     } else {
-        TransformState::Unrepaired { repair_from: since + FORMER_RULES_TIME }
+        TransformState::Unrepaired { repair_from }
     }
+}
+
+/// Parses the number of segments, the segment and the start of its repair from the name of a record.
+fn parse_segment(name: &str) -> Option<(u32, u32, i64)> {
+    let mut parts = name.splitn(3, '-');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The objects with these keys and times in epoch seconds.
     fn objects(keys: &[(&str, i64)]) -> Vec<ObjectMeta> {
         let object = |(key, second): &(&str, i64)| ObjectMeta {
             key: format!("transforms/staging/{key}"),
@@ -230,44 +253,56 @@ mod tests {
         let started = ("current/a", 1);
         assert_eq!(state(&[], "a"), TransformState::Unused);
         assert_eq!(state(&[started], "a"), unrepaired(1));
-        assert_eq!(state(&[started, ("repaired/a/2-0", 2)], "a"), unrepaired(1));
-        let other_split = [started, ("repaired/a/2-0", 2), ("repaired/a/3-1", 2)];
+        assert_eq!(state(&[started, ("repaired/a/2-0-1201", 1_202)], "a"), unrepaired(1));
+        let other_split = [started, ("repaired/a/2-0-1201", 1_202), ("repaired/a/3-1-1201", 1_202)];
         assert_eq!(state(&other_split, "a"), unrepaired(1));
-        let other_rules = [started, ("repaired/b/1-0", 2)];
+        let other_rules = [started, ("repaired/b/1-0-1201", 1_202)];
         assert_eq!(state(&other_rules, "a"), unrepaired(1));
-        let complete = [started, ("repaired/a/2-0", 2), ("repaired/a/2-1", 9)];
+        let complete = [started, ("repaired/a/2-0-1201", 1_202), ("repaired/a/2-1-1500", 1_900)];
         assert_eq!(state(&complete, "a"), TransformState::Confirmed);
     }
 
     #[test]
+    fn repair_that_began_too_early_does_not_confirm_the_rules() {
+        for began in ["1-0-1200", "1-0-0", "1-0-", "1-0", "1-0--1"] {
+            let key = format!("repaired/a/{began}");
+            assert_eq!(state(&[("current/a", 1), (&key, 1_300)], "a"), unrepaired(1), "{began}");
+        }
+    }
+
+    #[test]
     fn other_rules_in_between_require_another_repair() {
-        let repaired = ("repaired/a/1-0", 2);
-        let changed = [("current/a", 1), repaired, ("current/b", 3)];
+        let repaired = ("repaired/a/1-0-1201", 1_202);
+        let changed = [("current/a", 1), repaired, ("current/b", 1_300)];
         assert_eq!(state(&changed, "a"), TransformState::Unused);
-        assert_eq!(state(&changed, "b"), unrepaired(3));
-        let set_again = [("current/a", 4), repaired, ("current/b", 3)];
-        assert_eq!(state(&set_again, "a"), unrepaired(4));
+        assert_eq!(state(&changed, "b"), unrepaired(1_300));
+        let set_again = [("current/a", 1_400), repaired, ("current/b", 1_300)];
+        assert_eq!(state(&set_again, "a"), unrepaired(1_400));
         let at_once = [("current/a", 3), ("current/b", 3)];
         assert_eq!((state(&at_once, "a"), state(&at_once, "b")), (TransformState::Unused, TransformState::Unused));
     }
 
     #[test]
     fn other_rules_of_a_task_require_another_repair() {
-        let repaired = [("current/a", 1), ("repaired/a/1-0", 2)];
+        let repaired = [("current/a", 1), ("repaired/a/1-0-1300", 1_302)];
         let written = |rules, second| [&repaired[..], &[(rules, second)]].concat();
-        assert_eq!(state(&written("written/b", 3), "a"), unrepaired(3));
-        assert_eq!(state(&written("written/b", 3), "b"), TransformState::Unused);
-        assert_eq!(state(&written("written/b", 1), "a"), TransformState::Confirmed);
-        assert_eq!(state(&written("written/a", 3), "a"), TransformState::Confirmed);
+        assert_eq!(state(&written("written/b", 1_400), "a"), unrepaired(1_400));
+        assert_eq!(state(&written("written/b", 1_400), "b"), TransformState::Unused);
+        assert_eq!(state(&written("written/b", 100), "a"), TransformState::Confirmed);
+        assert_eq!(state(&written("written/a", 1_400), "a"), TransformState::Confirmed);
         assert_eq!(state(&[("written/b", 3)], NO_RULES), TransformState::Unused);
+        // While the segment was repaired, and in the second of its record.
+        for second in [101, 1_301, 1_302] {
+            assert_eq!(state(&written("written/b", second), "a"), unrepaired(second), "{second}");
+        }
     }
 
     #[test]
     fn replica_without_rules_is_confirmed_unless_it_has_had_rules() {
         assert_eq!(state(&[], NO_RULES), TransformState::Confirmed);
-        let removed = [("current/a", 1), ("repaired/a/1-0", 2)];
+        let removed = [("current/a", 1), ("repaired/a/1-0-1201", 1_202)];
         assert_eq!(state(&removed, NO_RULES), TransformState::Unused);
-        let repaired = [("current/a", 1), ("current/none", 3), ("repaired/none/1-0", 4)];
+        let repaired = [("current/a", 1), ("current/none", 3), ("repaired/none/1-0-1203", 1_204)];
         assert_eq!(state(&repaired, NO_RULES), TransformState::Confirmed);
     }
 }

@@ -119,7 +119,9 @@ impl<S: Sink> TransformedSink<S> {
     ) -> Result<SinkOutcome, SinkMisconfiguredError> {
         if !self.is_checked.load(Ordering::Relaxed) {
             // The table could not be described at the start.
-            self.inner.load_shape(invocation.deadline).await;
+            if let Err(reason) = self.inner.load_shape(invocation.deadline).await {
+                return Ok(SinkOutcome::all_failed(&self.required_changes(batch), &reason));
+            }
         }
         self.check_table()?;
         let misfits = self.misfits(batch.latest_per_key);
@@ -131,7 +133,7 @@ impl<S: Sink> TransformedSink<S> {
             let known = self.inner.key_names();
             self.check_rules(&known.unwrap_or_else(|| key_names(first.key.canonical())))?;
             let reason = misfits.into_iter().flatten().next().unwrap_or_default();
-            return Ok(SinkOutcome::all_failed(batch.latest_per_key, &reason));
+            return Ok(SinkOutcome::all_failed(&self.required_changes(batch), &reason));
         }
         if let Some(place) = misfits.iter().position(Option::is_none) {
             self.fits(batch.latest_per_key[place]);
@@ -189,7 +191,7 @@ impl<S: Sink> Sink for TransformedSink<S> {
         .boxed()
     }
 
-    fn load_shape(&self, deadline: Instant) -> BoxFuture<'_, ()> {
+    fn load_shape(&self, deadline: Instant) -> BoxFuture<'_, Result<(), String>> {
         self.inner.load_shape(deadline)
     }
 

@@ -98,8 +98,8 @@ fn transform_change(transform: &ItemTransform, change: &Change<'_>) -> Transform
     }
 }
 
-/// Returns whether an image of a change matches, or may match: one that is unknown, or cannot be evaluated. No delivery of
-/// another change writes anything.
+/// Returns whether an image of a change matches, or may match: one that is unknown, or cannot be evaluated. If none does,
+/// a delivery of the change alone writes nothing.
 #[must_use]
 pub fn may_be_replicated(transform: &ItemTransform, change: &Change<'_>) -> bool {
     let after = match change.effect {

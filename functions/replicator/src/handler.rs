@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::confirmed::ConfirmedChanges;
 use crate::deduplicate::{LatestChanges, decide};
-use millrace_sinks::transform_history::{REPORT_TIMEOUT, TransformHistory};
+use millrace_sinks::transform_history::{RECORD_INTERVAL, REPORT_TIMEOUT, TransformHistory};
 use millrace_sinks::{
     DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome,
 };
@@ -106,19 +106,30 @@ struct ReplicaRule {
     replica: SinkName,
     /// The digest of the rules; `None` if the replica stores items as they are.
     digest: Option<String>,
-    /// Whether this execution environment has recorded them.
-    is_recorded: AtomicBool,
+    /// Whether this execution environment has reported a replica with items of other rules.
+    is_reported: AtomicBool,
+    /// The time at which an invocation of this execution environment last recorded the rules, in epoch seconds.
+    recorded_at: AtomicI64,
 }
 
 impl ReplicaRules {
-    /// Records the rules that this execution environment has not recorded yet, and returns the replicas whose rules
-    /// remain unrecorded, each with the reason.
-    async fn record(&self, deadline: Instant) -> Vec<(&str, String)> {
-        let open = self.replicas.iter().filter(|rule| !rule.is_recorded.load(Ordering::Relaxed));
-        let recorded = join_all(open.map(|rule| async move {
+    /// Records the rules that no invocation of this execution environment has recorded in the last [`RECORD_INTERVAL`],
+    /// and returns the replicas whose rules remain unrecorded, each with the reason. `now` is the time of the invocation,
+    /// or `None` at the start: a long time may pass between the start and the first invocation.
+    async fn record(&self, now: Option<OffsetDateTime>, deadline: Instant) -> Vec<(&str, String)> {
+        let now = now.map(OffsetDateTime::unix_timestamp);
+        let is_open = |rule: &&ReplicaRule| {
+            let age = now.map(|now| now.saturating_sub(rule.recorded_at.load(Ordering::Relaxed)));
+            age.is_none_or(|age| !(0..RECORD_INTERVAL.whole_seconds()).contains(&age))
+        };
+        let recorded = join_all(self.replicas.iter().filter(is_open).map(|rule| async move {
             let name = rule.replica.as_str();
-            let reported = self.history.report_start(name, rule.digest.as_deref(), deadline).await;
-            rule.is_recorded.store(reported.is_ok(), Ordering::Relaxed);
+            let is_start = !rule.is_reported.load(Ordering::Relaxed);
+            let reported = self.history.report_rules(name, rule.digest.as_deref(), is_start, deadline).await;
+            rule.is_reported.fetch_or(reported.is_ok(), Ordering::Relaxed);
+            if let (Ok(()), Some(now)) = (&reported, now) {
+                rule.recorded_at.store(now, Ordering::Relaxed);
+            }
             reported.err().map(|error| (name, error))
         }));
         recorded.await.into_iter().flatten().collect()
@@ -196,7 +207,12 @@ impl ReplicatorHandler {
     /// `None` for a replica that stores items as they are.
     #[must_use]
     pub fn with_rules(self, history: TransformHistory, digests: Vec<(SinkName, Option<String>)>) -> Self {
-        let rule = |(replica, digest)| ReplicaRule { replica, digest, is_recorded: AtomicBool::new(false) };
+        let rule = |(replica, digest)| ReplicaRule {
+            replica,
+            digest,
+            is_reported: AtomicBool::new(false),
+            recorded_at: AtomicI64::new(i64::MIN),
+        };
         let replicas = digests.into_iter().map(rule).collect();
         Self { rules: Some(ReplicaRules { history, replicas }), ..self }
     }
@@ -219,15 +235,14 @@ impl ReplicatorHandler {
             return Err(first.into());
         }
         // Rules that are not recorded now are recorded before the first batch.
-        drop(self.record_rules(Instant::now() + REPORT_TIMEOUT).await);
+        drop(self.record_rules(None, Instant::now() + REPORT_TIMEOUT).await);
         Ok(())
     }
 
-    /// Records the rules of the replicas, unless this execution environment has recorded them, and returns the replicas
-    /// whose rules remain unrecorded, each with the reason.
-    async fn record_rules(&self, deadline: Instant) -> Vec<(&str, String)> {
+    /// As [`ReplicaRules::record`].
+    async fn record_rules(&self, now: Option<OffsetDateTime>, deadline: Instant) -> Vec<(&str, String)> {
         match &self.rules {
-            Some(rules) => rules.record(deadline).await,
+            Some(rules) => rules.record(now, deadline).await,
             None => Vec::new(),
         }
     }
@@ -281,7 +296,7 @@ impl ReplicatorHandler {
         let until = invocation.deadline - QUARANTINE_MARGIN.min(left / 4);
         let applying = Invocation { deadline: until, ..invocation.clone() };
         let shares = self.shares(batch, invocation.now);
-        let unrecorded = self.record_rules(until.min(started + REPORT_TIMEOUT)).await;
+        let unrecorded = self.record_rules(Some(invocation.now), until.min(started + REPORT_TIMEOUT)).await;
         let sinks = self.sinks.iter().zip(shares).enumerate();
         let (tried, quarantine_outcome) = join(
             join_all(sinks.map(|(sink_index, (sink, share))| {

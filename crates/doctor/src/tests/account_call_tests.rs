@@ -7,7 +7,7 @@ use proptest::sample::Index;
 use serde_json::{Value, json};
 
 use super::account_fixture::{
-    Answers, KEY, QUEUE, TOPIC, changed, recording, refused, rules_of, stack, to_message_destination, valid,
+    KEY, QUEUE, ScriptedAnswers, TOPIC, changed, recording, refused, rules_of, stack, to_message_destination, valid,
 };
 use super::fuzz_tests::{odd_value, pointers};
 use crate::account_call::{CallResponse, OPERATIONS, policy};
@@ -16,9 +16,9 @@ use crate::account_recording::{AccountRecording, AccountTarget};
 use crate::diagnosis::diagnose;
 
 /// The valid account, and the same with a queue and with a topic as the destination; each with its findings.
-fn recordings() -> Vec<(Answers, &'static [&'static str])> {
+fn recordings() -> Vec<(ScriptedAnswers, &'static [&'static str])> {
     let policy = json!(r#"{"Statement": []}"#);
-    let mut recordings: Vec<(Answers, &[&str])> = vec![(valid(), &[])];
+    let mut recordings: Vec<(ScriptedAnswers, &[&str])> = vec![(valid(), &[])];
     for arn in [QUEUE, TOPIC] {
         recordings.push((changed(&to_message_destination(arn, &policy, &json!(KEY))), &["metadata-only-destination"]));
     }
@@ -62,7 +62,7 @@ fn a_refused_call_makes_the_rules_that_need_it_not_checked_and_never_finds_anyth
 #[test]
 fn the_calls_are_made_in_turns_until_none_is_missing() {
     let answers = valid();
-    let mut recording = recording(stack(), &Answers::new());
+    let mut recording = recording(stack(), &ScriptedAnswers::new());
     let mut turns = 0;
     loop {
         let missing = read(&recording).unwrap().missing;

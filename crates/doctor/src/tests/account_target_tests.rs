@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::account_fixture::{
-    Answers, MAPPING, UUID, changed, diagnosis_of, recording, refused, rules_of, stack, valid,
+    MAPPING, ScriptedAnswers, UUID, changed, diagnosis_of, recording, refused, rules_of, stack, valid,
 };
 use crate::account_call::CallResponse;
 use crate::account_reader::read;
@@ -79,7 +79,7 @@ fn a_stack_is_judged_with_its_nested_stacks() {
 #[test]
 fn a_target_that_does_not_exist_or_is_refused_is_an_error_of_one_line() {
     let error = |target: AccountTarget, call: &str, code: &str| {
-        let mut recording = recording(target, &Answers::new());
+        let mut recording = recording(target, &ScriptedAnswers::new());
         recording.add(call, refused(code));
         read(&recording).unwrap_err()
     };

@@ -56,13 +56,11 @@ impl<'a> TableRow<'a> {
         if let ReplicaCondition::Revision(Some(there)) = write.over {
             row.expected = Some(there.encode());
         }
-        match write.target.item_text() {
-            Some(item) => row.with_item(layout, item),
-            None => {
-                let expired = matches!(write.target, WriteTarget::Tombstone { expired: true });
-                Ok(Self { gone: Some(now), expired, ..row })
-            }
+        if let Some(item) = write.target.item_text() {
+            return row.with_item(layout, item);
         }
+        let expired = matches!(write.target, WriteTarget::Tombstone { expired: true });
+        Ok(Self { gone: Some(now), expired, ..row })
     }
 
     /// Returns the row of a stored item, for a comparison of its typed columns with the item.

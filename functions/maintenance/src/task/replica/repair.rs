@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millrace_sinks::SinkName;
-use millrace_sinks::transform_history::RepairRecord;
+use millrace_sinks::transform_history::{RepairRecord, TransformState};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -71,36 +71,44 @@ impl SegmentTask for RepairTask {
 
     async fn run(&self, task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) -> Result<bool, VerifyError> {
         let done = compare(task_run, context, &self.0).await?;
-        if done
-            && self.0.repair_mode == RepairMode::Yes
-            && let Some(began) = task_run.cursor().began_with_rules_of(context.replicas)
-        {
+        if done && self.0.repair_mode == RepairMode::Yes {
             // The future of a request of the SDK is large.
-            Box::pin(record_rules(task_run, context, began)).await;
+            Box::pin(record_rules(task_run, context)).await;
         }
         Ok(done)
     }
 }
 
-/// Records the rules that every item of this segment has in the replicas now, since its repair began at `began`. A
-/// segment with an item that could not be repaired is not recorded. A replica whose segment does not count is reported,
-/// and remains outdated.
-async fn record_rules(task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>, began: OffsetDateTime) {
+/// Records the rules that every item of this segment has in the replicas now. A replica whose segment does not count is
+/// reported, and remains outdated.
+async fn record_rules(task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) {
     let history = context.bucket.transform_history();
+    let began = task_run.cursor().began_with_rules_of(context.replicas);
     for replica in context.replicas {
-        let sink = replica.name();
-        if task_run.confirmed_count(&format!("{sink}.failed")) > 0 {
-            continue;
-        }
-        let recorded = history.record_repair(sink, replica.rules_digest(), task_run.segment(), began);
+        let (sink, digest) = (replica.name(), replica.rules_digest());
+        let failed = task_run.confirmed_count(&format!("{sink}.failed"));
+        let recorded = async {
+            match began {
+                Some(began) if failed == 0 => {
+                    history.record_repair(sink, digest, task_run.segment(), began).await.map(Some)
+                }
+                // The segment does not count, which matters only if the rules are not confirmed.
+                _ => {
+                    let is_confirmed = history.state(sink, digest).await? == TransformState::Confirmed;
+                    Ok(is_confirmed.then_some(RepairRecord::Confirmed))
+                }
+            }
+        };
         let reason = match timeout_at(task_run.report_by(), recorded).await {
-            Ok(Ok(RepairRecord::Confirmed)) => continue,
-            Ok(Ok(RepairRecord::TooEarly { repair_from })) => format!(
-                "a function with the former rules may have written after the segment was repaired: repeat the repair at \
+            Ok(Ok(None)) if failed > 0 => "an item could not be repaired: repeat the repair".to_owned(),
+            Ok(Ok(None)) => "the rules changed during the repair: repeat it".to_owned(),
+            Ok(Ok(Some(RepairRecord::Confirmed))) => continue,
+            Ok(Ok(Some(RepairRecord::TooEarly { repair_from }))) => format!(
+                "a function with other rules may have written after the segment was repaired: repeat the repair at \
                  {} or later",
                 repair_from.replace_nanosecond(0).unwrap_or(repair_from).format(&Rfc3339).unwrap_or_default()
             ),
-            Ok(Ok(RepairRecord::Unused)) => {
+            Ok(Ok(Some(RepairRecord::Unused))) => {
                 "the replicator has not started with the rules of this repair: start it, then repeat the repair"
                     .to_owned()
             }

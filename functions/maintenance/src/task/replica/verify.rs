@@ -193,6 +193,11 @@ struct ComparisonStart {
 }
 
 impl VerifyCursor {
+    /// Returns whether nothing of the segment has been compared.
+    fn is_at_start(&self) -> bool {
+        self.sink == 0 && self.source == ScanPosition::default() && self.replica == ScanPosition::default()
+    }
+
     /// Returns the time at which the comparison of the segment began, if the whole segment was compared with the rules
     /// that the replicas have now.
     pub(super) fn began_with_rules_of(&self, replicas: &[&dyn Replica]) -> Option<OffsetDateTime> {
@@ -225,9 +230,10 @@ pub(super) async fn compare(
     while let Some(replica) = context.replicas.get(task_run.cursor().sink) {
         let replica = *replica;
         let from = task_run.cursor().clone();
-        let start_of_replica =
+        let new_start =
             || ComparisonStart { at: context.invocation.now.unix_timestamp(), rules: rules_of(context.replicas) };
-        let began = Some(from.began.unwrap_or_else(start_of_replica));
+        // The start of a comparison that another release began is unknown.
+        let began = from.began.clone().or_else(|| from.is_at_start().then(new_start));
         let mut sides = MergeJoin::new(context.source, replica, task_run.segment(), from.source, from.replica);
         while sides.pages() < PAGES_PER_CHECKPOINT && !sides.is_exhausted() {
             if pace.next_permit_at().max(Instant::now()) >= scan_until {

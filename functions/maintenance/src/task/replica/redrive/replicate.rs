@@ -1,8 +1,8 @@
 //! Redrive of the replicator's records: their keys are reconciled in every sink.
 //!
 //! A replica without an item gets a tombstone, so that no later delivery of the record writes one. If no image of the
-//! record matches the filter of the replica, no delivery can, and the replica gets no tombstone: as when the replicator
-//! omits the write, it has nothing that shows the key of the item.
+//! record matches the filter of the replica, no delivery of the record with these rules writes an item. The replica then
+//! gets no tombstone, which would disclose the key of the item, as when the replicator omits the write.
 
 use std::collections::BTreeMap;
 
