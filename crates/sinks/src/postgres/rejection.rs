@@ -70,8 +70,9 @@ impl PostgresSink {
         Ok(items.is_empty())
     }
 
-    /// Returns whether the part of the table that rejected a row concerns a column whose values the item gives: one that
-    /// the sink writes, or a generated one. Any other column has the same value in every row.
+    /// Returns whether the part of the table that rejected a row concerns only columns whose values the item gives: those
+    /// that the sink writes, and generated ones. Any other column has the same value in every row, so that a constraint
+    /// which concerns one, too, is reported at the start although some items may meet it.
     async fn depends_on_item(&self, fault: &PostgresError, until: Instant) -> Result<bool, PostgresError> {
         let rejecting = match (&fault.rejected_by.column, &fault.rejected_by.constraint) {
             (Some(column), None) => vec![column.clone()],
@@ -85,7 +86,7 @@ impl PostgresSink {
         let declared = self.layout.columns.definitions().iter().map(|column| column.name.as_str());
         let written: Vec<&str> = declared.chain(statement::own_columns()).collect();
         let generated = self.read_names(GENERATED_COLUMNS, &written, until).await?.unwrap_or_default();
-        Ok(rejecting.iter().any(|column| written.contains(&column.as_str()) || generated.contains(column)))
+        Ok(rejecting.iter().all(|column| written.contains(&column.as_str()) || generated.contains(column)))
     }
 
     /// Checks whether the table accepts a tombstone, which has no value of an item.
