@@ -548,7 +548,11 @@ mod tests {
             (json!({"m": {"M": {"a": {"S": ["x"], "SS": ["x"]}}}}), "/0/m/M/a/", "is a second type of the value"),
             (json!({"m": {"M": {"a": {"S": ["x"]}}, "S": ["x"]}}), "/0/m/", "is a second type of the value"),
             (json!({"l": {"L": {"S": ["x"], "N": ["1"]}}}), "/0/l/L/", "is a second type of the value"),
-            (json!({"l": {"L": {"M": {"a": {"S": ["x"], "N": ["1"]}}}}}), "/0/l/L/M/a/", "is a second type of the value"),
+            (
+                json!({"l": {"L": {"M": {"a": {"S": ["x"], "N": ["1"]}}}}}),
+                "/0/l/L/M/a/",
+                "is a second type of the value",
+            ),
             (json!({"a": {"S": ["x", {"exists": false}]}}), "/0/a/S", "combines exists"),
             (json!({"a": {"S": [{"exists": true}, {"prefix": "x"}]}}), "/0/a/S", "combines exists"),
             (json!({"a": {"NULL": [false]}}), "/0/a/NULL/0", "write true"),
