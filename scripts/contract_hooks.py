@@ -26,9 +26,9 @@ VALID = {"if-match": '"1", "2"', "if-none-match": 'W/"1"'}
 
 
 # Search results are replicated through the stream after the write (docs/GUARANTEES.md guarantees no bound on the lag).
-# A stateful sequence that has just created a record waits until it has arrived; the writes of earlier phases may be
-# ahead of it in the stream.
-ARRIVAL_SECONDS = 30
+# A stateful sequence that has just created a record waits until it has arrived, so that the check sees responses with
+# contents. A record that the sequence has deleted since does not arrive.
+ARRIVAL_SECONDS = 5
 
 
 def wait_for_arrival(case, kwargs):
