@@ -145,8 +145,8 @@ impl ArchiveBench {
         let payload = RawValue::from_string(order.to_string())?;
         let (now, hour) = (Clock::system().now(), Duration::from_hours(1));
         let invocation = Invocation::new(now, Instant::now(), hour, "bench".to_owned());
-        let answer = Box::pin(self.maintenance.handle(&payload, &invocation)).await?;
-        if answer.done { Ok(answer.progress) } else { Err("the task did not come to its end".into()) }
+        let response = Box::pin(self.maintenance.handle(&payload, &invocation)).await?;
+        if response.done { Ok(response.progress) } else { Err("the task did not come to its end".into()) }
     }
 }
 

@@ -22,6 +22,9 @@ const ITEM: &str = r#"{"Item":{"user_id":{"S":"ada"},"timestamp":{"N":"179533440
 
 const TABLE: &str = r#"{"Table":{"TableName":"UsersReplica","TableStatus":"ACTIVE","TableArn":"arn:aws:dynamodb:eu-west-1:123456789012:table/UsersReplica","KeySchema":[{"AttributeName":"user_id","KeyType":"HASH"},{"AttributeName":"timestamp","KeyType":"RANGE"}],"AttributeDefinitions":[{"AttributeName":"user_id","AttributeType":"S"},{"AttributeName":"timestamp","AttributeType":"N"}]}}"#;
 
+const EMPTY_LISTING: &str =
+    "<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>";
+
 /// Starts the stub on a free port of the loopback interface; returns its URL.
 pub(crate) async fn serve() -> std::io::Result<String> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -49,6 +52,8 @@ async fn accept(method: Method, headers: HeaderMap, body: Bytes) -> Response {
             PUT_BYTES.fetch_add(body.len() as u64, Ordering::Relaxed);
             [(header::ETAG, "\"0\"")].into_response()
         }
+        // The replicator lists the recorded rules of its replicas.
+        "" if method == Method::GET => ([(header::CONTENT_TYPE, "application/xml")], EMPTY_LISTING).into_response(),
         "" => "".into_response(),
         _ => json("{}"),
     }

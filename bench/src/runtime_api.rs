@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 
 struct ApiState {
     events: Mutex<mpsc::Receiver<Bytes>>,
-    answers: mpsc::Sender<Result<Bytes, String>>,
+    responses: mpsc::Sender<Result<Bytes, String>>,
 }
 
 /// The Runtime API of one function.
@@ -24,15 +24,15 @@ pub(crate) struct RuntimeApi {
     /// The value of `AWS_LAMBDA_RUNTIME_API`.
     pub(crate) address: String,
     events: mpsc::Sender<Bytes>,
-    answers: mpsc::Receiver<Result<Bytes, String>>,
+    responses: mpsc::Receiver<Result<Bytes, String>>,
 }
 
 impl RuntimeApi {
     /// Serves the Runtime API on a free port of the loopback interface.
     pub(crate) async fn serve() -> std::io::Result<Self> {
         let (events, events_received) = mpsc::channel(1);
-        let (answers_sent, answers) = mpsc::channel(1);
-        let shared = Arc::new(ApiState { events: Mutex::new(events_received), answers: answers_sent });
+        let (answers_sent, responses) = mpsc::channel(1);
+        let shared = Arc::new(ApiState { events: Mutex::new(events_received), responses: answers_sent });
         let router = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(respond))
@@ -40,20 +40,21 @@ impl RuntimeApi {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?.to_string();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Ok(Self { address, events, answers })
+        Ok(Self { address, events, responses })
     }
 
     /// Invokes the function and waits for its response.
     pub(crate) async fn invoke(&mut self, event: Bytes) -> Result<Bytes, String> {
         self.events.send(event).await.map_err(|error| error.to_string())?;
-        let answer = tokio::time::timeout(TIMEOUT, self.answers.recv()).await;
-        answer.map_err(|_| format!("the function did not answer within {TIMEOUT:?}"))?.ok_or("no answer")?
+        let response = tokio::time::timeout(TIMEOUT, self.responses.recv()).await;
+        response.map_err(|_| format!("the function did not respond within {TIMEOUT:?}"))?.ok_or("no response")?
     }
 }
 
 async fn next(State(shared): State<Arc<ApiState>>) -> impl IntoResponse {
     let Some(event) = shared.events.lock().await.recv().await else {
-        return StatusCode::GONE.into_response();
+        // The benchmark is about to stop the process. Any response without an event would make it fail before.
+        return std::future::pending().await;
     };
     let deadline = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default() + TIMEOUT;
     let headers = [
@@ -70,11 +71,11 @@ async fn respond(
     Path((_, outcome)): Path<(String, String)>,
     body: Bytes,
 ) -> StatusCode {
-    let answer = match outcome.as_str() {
+    let response = match outcome.as_str() {
         "response" => Ok(body),
         _ => Err(format!("the function failed: {}", String::from_utf8_lossy(&body))),
     };
     // The receiver is only dropped at the end of the benchmark.
-    let _ = shared.answers.send(answer).await;
+    let _ = shared.responses.send(response).await;
     StatusCode::ACCEPTED
 }

@@ -149,9 +149,9 @@ fn filled(question: &str, time: u32) -> Result<String, BenchError> {
 async fn timed_request(app: &Router, path: &str) -> Result<Option<f64>, BenchError> {
     let request = Request::builder().uri(path).body(Body::empty())?;
     let started = Instant::now();
-    let answer = app.clone().oneshot(request).await?;
-    let status = answer.status();
-    let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await?;
+    let response = app.clone().oneshot(request).await?;
+    let status = response.status();
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await?;
     let took = started.elapsed().as_secs_f64() * 1_000.0;
     match status {
         StatusCode::GATEWAY_TIMEOUT => Ok(None),
