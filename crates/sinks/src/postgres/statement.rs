@@ -84,17 +84,17 @@ impl TableStatements {
         let names = lists.names();
         let stored_names = lists.stored_names();
         let all_types = lists.types();
-        let incoming = lists.incoming_columns();
+        let values = lists.values();
         let hash = "hashtextextended(key, 0)";
         let page = format!("select key, revision, item::text, expired from {table} where");
         let order = format!("order by {hash}, key limit $3");
         let expected = all_types.matches('$').count() + 1;
         Self {
             apply: format!(
-                "with incoming as materialized (select {incoming}, \
+                "with incoming as materialized (select {names}, \
                  (select stored.revision from {table} stored where stored.key = list.key) as stored_revision \
                  from unnest({all_types}) as list ({names})), \
-                 written as (insert into {table} as stored ({stored_names}) select {names} from incoming \
+                 written as (insert into {table} as stored ({stored_names}) select {values} from incoming \
                  where stored_revision is null or stored_revision < revision on conflict (key) do update set {} \
                  where stored.revision < excluded.revision returning stored.deleted_at) \
                  select (select count(*) from written), (select count(deleted_at) from written), \
@@ -102,12 +102,12 @@ impl TableStatements {
                 lists.replaced_by_excluded(),
             ),
             insert: format!(
-                "insert into {table} as stored ({stored_names}) select {incoming} \
+                "insert into {table} as stored ({stored_names}) select {values} \
                  from unnest({all_types}) as list ({names}) \
                  on conflict (key) do nothing returning stored.key",
             ),
             replace: format!(
-                "with incoming as materialized (select {incoming}, list.expected, list.ordinal \
+                "with incoming as materialized (select {names}, expected, ordinal \
                  from unnest({all_types}, ${expected}::bytea[]) with ordinality as list ({names}, expected, ordinal)), \
                  locked as materialized (select incoming.ordinal from incoming join {table} stored on stored.key = incoming.key \
                  and stored.revision = incoming.expected order by incoming.ordinal for update of stored) \
@@ -170,9 +170,10 @@ impl RowLists<'_> {
         joined(self.all().enumerate().map(|(n, (_, _, kind, _))| format!("${}::{kind}", n + 1)))
     }
 
-    /// Returns the expressions that give the columns of a row of the lists.
-    fn incoming_columns(&self) -> String {
-        joined(self.all().map(|(_, alias, _, cast)| format!("list.{alias}{cast} as {alias}")))
+    /// Returns the values of the columns of a row. They are converted only when the row is written: text is smaller than
+    /// JSON in PostgreSQL's binary form, and most rows of a replay are not written.
+    fn values(&self) -> String {
+        joined(self.all().map(|(_, alias, _, cast)| format!("{alias}{cast}")))
     }
 
     /// Returns the assignments of an update: all columns but the key get the new row's values.
@@ -181,7 +182,7 @@ impl RowLists<'_> {
     }
 
     fn replaced_by_incoming(&self) -> String {
-        joined(self.all().skip(1).map(|(name, alias, ..)| format!("{name} = incoming.{alias}")))
+        joined(self.all().skip(1).map(|(name, alias, _, cast)| format!("{name} = incoming.{alias}{cast}")))
     }
 
     /// Returns the statements that insert copies of some stored items, until the table accepts one. Every name of the
