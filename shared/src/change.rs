@@ -31,6 +31,12 @@ impl<'a> ItemImage<'a> {
         Self::from_text(json.into())
     }
 
+    /// Accepts a text as an item's image; returns `None` if it is not a JSON object.
+    #[must_use]
+    pub fn scan(text: &'a str) -> Option<Self> {
+        Self::from_text(JsonText::scan(text)?)
+    }
+
     /// Like [`ItemImage::parse`], for the text of a JSON value.
     pub(crate) fn from_text(json: JsonText<'a>) -> Option<Self> {
         json.get().starts_with('{').then_some(Self(json))

@@ -37,6 +37,14 @@ const MAX_DEPTH: u32 = u128::BITS;
 pub struct JsonText<'a>(&'a str);
 
 impl<'a> JsonText<'a> {
+    /// Scans a text; returns `None` unless it is one valid value.
+    #[must_use]
+    pub fn scan(text: &'a str) -> Option<Self> {
+        let mut scanner = JsonScanner::new(text);
+        let value = scanner.value()?;
+        scanner.is_at_end().then_some(value)
+    }
+
     /// Returns the text.
     #[must_use]
     pub fn get(self) -> &'a str {

@@ -81,21 +81,28 @@ impl<S: Sink> TransformedSink<S> {
 
     /// Returns, for each change, the reason why its key does not match the rules, if it does not.
     fn misfits(&self, changes: &[&Change<'_>]) -> Vec<Option<String>> {
+        if self.transform.settings().attributes.is_empty() {
+            return vec![None; changes.len()];
+        }
+        // Nearly all keys have the attributes of the one before.
+        let mut last: Option<(Vec<String>, Option<String>)> = None;
         let misfit = |change: &&Change<'_>| {
             let names = key_names(change.key.canonical());
+            if let Some((_, misfit)) = last.as_ref().filter(|(last, _)| *last == names) {
+                return misfit.clone();
+            }
             let is_misfit = !self.transform.key_problems(&names).is_empty();
-            is_misfit.then(|| {
+            let misfit = is_misfit.then(|| {
                 format!(
                     "the record's key does not match {}: its attributes are {}, and those of the stream's other \
                      records differ",
                     self.setting,
                     names.join(", ")
                 )
-            })
+            });
+            last = Some((names, misfit.clone()));
+            misfit
         };
-        if self.transform.settings().attributes.is_empty() {
-            return vec![None; changes.len()];
-        }
         changes.iter().map(misfit).collect()
     }
 
@@ -148,7 +155,14 @@ impl<S: Sink> TransformedSink<S> {
             }
             let effect = match decision {
                 TransformedChange::Unchanged => change.effect,
-                TransformedChange::Write(image) => ChangeKind::Write { image: ItemImage::parse(image) },
+                TransformedChange::Write(text) => {
+                    let Some(image) = ItemImage::scan(text) else {
+                        let reason = "the rules give an image that is not a JSON object".to_owned();
+                        failures.push(FailedChange { index: change.index, kind: FailureKind::Permanent(reason) });
+                        continue;
+                    };
+                    ChangeKind::Write { image: Some(image) }
+                }
                 TransformedChange::Tombstone => ChangeKind::Remove { expired: false, image: None },
                 TransformedChange::Omitted => {
                     filtered.push(change.index);

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{self, Display};
 
+use millrace_json_scanner::JsonScanner;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -312,8 +313,13 @@ impl AttributeRules {
     /// Returns the attributes that pass, as they pass. Those with one of the names `key_names` pass unchanged.
     pub(crate) fn apply(&self, key_names: &[String], image: &str) -> Result<String, TransformError> {
         let mut text = String::with_capacity(image.len() + 64);
+        if let Some(scanned) = scan_map(MapWriter::new(&self.0, key_names, &mut text), image) {
+            return scanned.map(|_| text);
+        }
+        // An unusual or malformed image, whose error states the position.
+        text.clear();
         let mut json = serde_json::Deserializer::from_str(image);
-        let writer = MapWriter { node: &self.0, key_names, text: &mut text };
+        let writer = MapWriter::new(&self.0, key_names, &mut text);
         writer.deserialize(&mut json).map_err(TransformError::from_json)??;
         Ok(text)
     }
@@ -345,7 +351,7 @@ impl RuleNode {
     }
 
     /// Appends a value. Returns whether anything of it passes.
-    fn write(&self, name: &str, value: &RawValue, text: &mut String) -> Result<bool, TransformError> {
+    fn write(&self, name: &str, value: &str, text: &mut String) -> Result<bool, TransformError> {
         if self.is_dropped {
             return Ok(false);
         }
@@ -362,7 +368,7 @@ impl RuleNode {
         }
         if self.members.is_empty() && self.elements.is_empty() {
             if self.passes {
-                text.push_str(value.get());
+                text.push_str(value);
             }
             return Ok(self.passes);
         }
@@ -370,14 +376,14 @@ impl RuleNode {
     }
 
     /// Appends the parts of a map or list that pass. Returns whether there are any.
-    fn write_inside(&self, name: &str, value: &RawValue, text: &mut String) -> Result<bool, TransformError> {
-        let TypedValue { kind, content } = serde_json::from_str(value.get()).map_err(TransformError::from_json)?;
+    fn write_inside(&self, name: &str, value: &str, text: &mut String) -> Result<bool, TransformError> {
+        let TypedValue { kind, content } = serde_json::from_str(value).map_err(TransformError::from_json)?;
         let start = text.len();
         let mut json = serde_json::Deserializer::from_str(content.get());
         let any = match &*kind {
             "M" if !self.members.is_empty() => {
                 text.push_str(r#"{"M":"#);
-                let writer = MapWriter { node: self, key_names: &[], text };
+                let writer = MapWriter::new(self, &[], text);
                 writer.deserialize(&mut json).map_err(TransformError::from_json)??
             }
             "L" if !self.elements.is_empty() => {
@@ -387,12 +393,12 @@ impl RuleNode {
             }
             // There is nothing in it that a rule could name.
             "NULL" if self.passes => {
-                text.push_str(value.get());
+                text.push_str(value);
                 return Ok(true);
             }
             _ if self.passes && self.masks_inside => return Err(TransformError::Unexpected(name.to_owned())),
             _ if self.passes => {
-                text.push_str(value.get());
+                text.push_str(value);
                 return Ok(true);
             }
             _ => return Ok(false),
@@ -407,14 +413,14 @@ impl RuleNode {
 }
 
 /// Returns a string value with at most this number of characters; `None` if it is not a string.
-fn truncated(value: &RawValue, characters: usize) -> Option<Cow<'_, str>> {
-    let typed: TypedValue<'_> = serde_json::from_str(value.get()).ok()?;
+fn truncated(value: &str, characters: usize) -> Option<Cow<'_, str>> {
+    let typed: TypedValue<'_> = serde_json::from_str(value).ok()?;
     match &*typed.kind {
-        "NULL" => Some(value.get().into()),
+        "NULL" => Some(value.into()),
         "S" => {
             let AttributeName(content) = serde_json::from_str(typed.content.get()).ok()?;
             match content.char_indices().nth(characters) {
-                None => Some(value.get().into()),
+                None => Some(value.into()),
                 Some((end, _)) => Some(format!(r#"{{"S":{}}}"#, serde_json::Value::from(&content[..end])).into()),
             }
         }
@@ -457,6 +463,75 @@ struct MapWriter<'n, 't> {
     /// The attributes that pass unchanged.
     key_names: &'n [String],
     text: &'t mut String,
+    any: bool,
+    /// The members so far that have the new name of another one.
+    taken: Vec<String>,
+}
+
+impl<'n, 't> MapWriter<'n, 't> {
+    fn new(node: &'n RuleNode, key_names: &'n [String], text: &'t mut String) -> Self {
+        text.push('{');
+        Self { node, key_names, text, any: false, taken: Vec::new() }
+    }
+
+    /// Writes a member if it passes.
+    fn push(&mut self, name: &str, value: &str) -> Result<(), TransformError> {
+        let node = self.node;
+        let is_key = self.key_names.iter().any(|key| key == name);
+        let rules = if is_key { None } else { node.members.get(name) };
+        if !is_key && !node.passes && rules.is_none() {
+            return Ok(());
+        }
+        let new_name = rules.and_then(|rules| rules.rename.as_deref()).unwrap_or(name);
+        let before = self.text.len();
+        if self.any {
+            self.text.push(',');
+        }
+        if needs_escape(new_name) {
+            self.text.push_str(&serde_json::Value::from(new_name).to_string());
+        } else {
+            self.text.extend(["\"", new_name, "\""]);
+        }
+        self.text.push(':');
+        let passes = match rules {
+            None => {
+                self.text.push_str(value);
+                true
+            }
+            Some(rules) => rules.write(name, value, self.text)?,
+        };
+        if !passes {
+            self.text.truncate(before);
+            return Ok(());
+        }
+        self.any = true;
+        // Two members with one name would be one value in some parsers, and the other in others.
+        if !node.new_names.is_empty() && node.new_names.contains(new_name) {
+            if self.taken.iter().any(|taken| taken == new_name) {
+                return Err(TransformError::Collision(new_name.to_owned()));
+            }
+            self.taken.push(new_name.to_owned());
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> bool {
+        self.text.push('}');
+        self.any
+    }
+}
+
+/// Writes the members of a map by a scan of its text. Returns `None` if it has to be parsed: it is malformed, or a name
+/// has escape sequences.
+fn scan_map(mut writer: MapWriter<'_, '_>, map: &str) -> Option<Result<bool, TransformError>> {
+    let mut scanner = JsonScanner::new(map);
+    let mut members = scanner.object()?;
+    while let Some(name) = scanner.plain_member(&mut members)? {
+        if let Err(error) = writer.push(name, scanner.value()?.get()) {
+            return Some(Err(error));
+        }
+    }
+    scanner.is_at_end().then(|| Ok(writer.finish()))
 }
 
 impl<'de> DeserializeSeed<'de> for MapWriter<'_, '_> {
@@ -474,52 +549,13 @@ impl<'de> Visitor<'de> for MapWriter<'_, '_> {
         f.write_str("a map of attributes")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let Self { node, key_names, text } = self;
-        text.push('{');
-        let (mut any, mut taken) = (false, Vec::new());
+    fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<Self::Value, M::Error> {
         while let Some((AttributeName(name), value)) = map.next_entry::<AttributeName<'de>, &'de RawValue>()? {
-            let is_key = key_names.iter().any(|key| *key == name);
-            let rules = if is_key { None } else { node.members.get(&*name) };
-            if !is_key && !node.passes && rules.is_none() {
-                continue;
-            }
-            let new_name = rules.and_then(|rules| rules.rename.as_deref()).unwrap_or(&name);
-            let before = text.len();
-            if any {
-                text.push(',');
-            }
-            if needs_escape(new_name) {
-                text.push_str(&serde_json::Value::from(new_name).to_string());
-            } else {
-                text.extend(["\"", new_name, "\""]);
-            }
-            text.push(':');
-            let passes = match rules {
-                None => {
-                    text.push_str(value.get());
-                    true
-                }
-                Some(rules) => match rules.write(&name, value, text) {
-                    Ok(passes) => passes,
-                    Err(error) => return Ok(Err(error)),
-                },
-            };
-            if !passes {
-                text.truncate(before);
-                continue;
-            }
-            any = true;
-            // Two members with one name would be one value in some parsers, and the other in others.
-            if node.new_names.contains(new_name) {
-                if taken.iter().any(|taken| taken == new_name) {
-                    return Ok(Err(TransformError::Collision(new_name.to_owned())));
-                }
-                taken.push(new_name.to_owned());
+            if let Err(error) = self.push(&name, value.get()) {
+                return Ok(Err(error));
             }
         }
-        text.push('}');
-        Ok(Ok(any))
+        Ok(Ok(self.finish()))
     }
 }
 
@@ -560,7 +596,7 @@ impl<'de> Visitor<'de> for ListWriter<'_, '_> {
                     true
                 }
                 None => false,
-                Some(rules) => match rules.write(name, value, text) {
+                Some(rules) => match rules.write(name, value.get(), text) {
                     Ok(passes) => passes,
                     Err(error) => return Ok(Err(error)),
                 },

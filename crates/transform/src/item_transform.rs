@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use millrace_json_scanner::JsonScanner;
 use millrace_shared::change::{CanonicalKey, ItemImage, OwnedItemImage};
 use millrace_shared::hash::to_hex;
 use millrace_shared::raw_item::RawItem;
@@ -200,9 +201,22 @@ impl ItemTransform {
 /// Returns the names of a key's attributes.
 #[must_use]
 pub fn key_names(key: &CanonicalKey) -> Vec<String> {
-    // The canonical form is a JSON object.
-    let names: Result<BTreeMap<String, &RawValue>, _> = serde_json::from_str(key.as_str());
-    names.unwrap_or_default().into_keys().collect()
+    scan_names(key.as_str()).unwrap_or_else(|| {
+        // The canonical form is a JSON object.
+        let names: Result<BTreeMap<String, &RawValue>, _> = serde_json::from_str(key.as_str());
+        names.unwrap_or_default().into_keys().collect()
+    })
+}
+
+/// Returns the names of an object's members, which are sorted; `None` if one has escape sequences.
+fn scan_names(object: &str) -> Option<Vec<String>> {
+    let mut scanner = JsonScanner::new(object);
+    let (mut members, mut names) = (scanner.object()?, Vec::new());
+    while let Some(name) = scanner.plain_member(&mut members)? {
+        scanner.value()?;
+        names.push(name.to_owned());
+    }
+    Some(names)
 }
 
 /// Returns the rules as JSON, independent of the order in which they are listed.
