@@ -28,7 +28,8 @@ pub(crate) mod prices {
     pub(crate) const LOG_GB: f64 = 0.50;
 }
 
-/// The counts: those of `scripts/bench` and `scripts/bench-archive` of 2026-11-25 (docs/benchmarks.md).
+/// The counts of docs/benchmarks.md: the CPU time of the functions from `scripts/bench-peers`, over TLS, and the rest from
+/// `scripts/bench` and `scripts/bench-archive`.
 pub(crate) mod counts {
     /// Bytes that a revision adds to an item in a replica.
     pub(crate) const REVISION_BYTES: u64 = 27;
@@ -39,11 +40,11 @@ pub(crate) mod counts {
     /// GB-seconds that a second of CPU time takes in a function of 512 MB.
     pub(crate) const GB_SECONDS_PER_CPU_SECOND: f64 = FUNCTION_GB * SECONDS_PER_CPU_SECOND;
     /// Seconds of CPU time of the replicator per million changes.
-    pub(crate) const REPLICATOR_CPU_SECONDS: f64 = 58.0;
+    pub(crate) const REPLICATOR_CPU_SECONDS: f64 = 24.0;
     /// Invocations of the replicator per million changes.
     pub(crate) const REPLICATOR_INVOCATIONS: f64 = 1_000.0;
     /// Seconds of CPU time of the archiver per million items.
-    pub(crate) const ARCHIVER_CPU_SECONDS: f64 = 5.0;
+    pub(crate) const ARCHIVER_CPU_SECONDS: f64 = 3.4;
     /// Batches of the archiver per million items: one invocation and one PUT each.
     pub(crate) const ARCHIVER_BATCHES: f64 = 334.0;
     /// GB-seconds of waiting per batch of the archiver, 100 ms in 512 MB.

@@ -182,7 +182,7 @@ fn model_is_the_simulation_within_a_tenth_where_lanes_keep_up() {
 /// the batches are longer than a poll, so there are fewer of them than the model says.
 #[test]
 fn model_is_below_the_simulated_lag_where_lanes_are_almost_always_busy() {
-    let workload = workload(4_000.0, 19);
+    let workload = workload(4_000.0, 51);
     let (plan, simulated) = (CapacityPlan::new(&workload), simulate(&workload, 20, usize::MAX));
     println!("{:?}\n  {:?}\n  {simulated:?}", plan.replicator, plan.lag);
     let concurrency = plan.replicator.concurrency / simulated.concurrency;
@@ -195,7 +195,7 @@ fn model_is_below_the_simulated_lag_where_lanes_are_almost_always_busy() {
 /// model, and below it, records accumulate.
 #[test]
 fn records_wait_only_if_the_concurrency_is_below_the_need_of_the_model() {
-    let workload = workload(4_000.0, 8);
+    let workload = workload(4_000.0, 21);
     let plan = CapacityPlan::new(&workload);
     let need = plan.replicator.concurrency;
     let enough = simulate(&workload, 10, whole((need * 1.3).ceil()));
@@ -212,7 +212,7 @@ fn records_wait_only_if_the_concurrency_is_below_the_need_of_the_model() {
 /// Above the capacity of a lane the lag grows with time, as the model says by giving none.
 #[test]
 fn lag_grows_with_time_where_the_model_gives_none() {
-    let workload = TableWorkload { expired_per_day: 1e8, ..workload(4_000.0, 20) };
+    let workload = TableWorkload { expired_per_day: 1e8, ..workload(4_000.0, 54) };
     assert_eq!(CapacityPlan::new(&workload).lag, None);
     let [early, late] = [6, 12].map(|seconds| simulate(&workload, seconds, usize::MAX));
     println!("{early:?}\n{late:?}");
