@@ -77,5 +77,6 @@ pub mod stream;
 pub mod table;
 pub mod table_reader;
 pub mod telemetry;
+pub mod transform_record;
 pub mod user;
 pub mod version_fence;

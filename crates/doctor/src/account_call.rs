@@ -265,7 +265,7 @@ impl fmt::Display for AccountCall {
     }
 }
 
-/// The answer to a call.
+/// The response to a call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallResponse {
     /// The response; an array that XML wraps in `member` or `item` is an array.

@@ -1,8 +1,9 @@
 //! Adds what only an account knows to a deployment: the state of mappings, metrics, permissions as the account
 //! evaluates them, failure objects, shards, a sample of TTL values, and routes of subnets ([`add`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use millrace_shared::transform_record::{PREFIX, TransformRecords, TransformState};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -14,14 +15,14 @@ use crate::account_call::{
 use crate::account_reader::{one_or_many, text_of};
 use crate::account_recording::ResponseBook;
 use crate::deployment::{
-    FailureObjects, FunctionPurpose, FunctionSettings, SecurityGroupSettings, StreamDeployment, StreamMapping,
-    SubnetRoutes, TtlSample, VpcEndpointSettings, bucket_name,
+    FailureObjects, FunctionPurpose, FunctionSettings, OutdatedReplica, SecurityGroupSettings, StreamDeployment,
+    StreamMapping, SubnetRoutes, TtlSample, VpcEndpointSettings, bucket_name,
 };
 use crate::deployment_builder::security_group;
 use crate::iam_policy::{GrantResult, SimulatedGrant};
-use crate::replica_address::region_and_account;
+use crate::replica_address::{region_and_account, replica_names};
 use crate::resource_entry::resolved_json;
-use crate::rules::destination::{FAILURE_PREFIX, needed_grants};
+use crate::rules::destination::{FAILURE_PREFIX, MAX_LISTED, needed_grants};
 use crate::rules::encryption::key_uses;
 use crate::setting::SettingValue;
 
@@ -125,6 +126,10 @@ fn observe(book: &ResponseBook<'_>, deployment: &StreamDeployment, mapping: &mut
         };
     }
     mapping.observed.failure_objects = failure_objects(book, mapping, own);
+    mapping.observed.outdated_replicas = match own {
+        Some((function, "replicator")) => outdated_replicas(book, function),
+        _ => SettingValue::Absent,
+    };
 }
 
 /// Returns the function with the name that it has in metrics and in the quarantine, if it is one of Millrace's own.
@@ -234,8 +239,7 @@ fn failure_objects(
             SettingValue::Unresolved(reason) => return SettingValue::Unresolved(reason),
         };
         for object in one_or_many(&response["Contents"]) {
-            let written = text_of(&object["LastModified"]).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-            let age = written.map_or(0, |written| (now - written).whole_hours());
+            let age = written_at(object).map_or(0, |written| (now - written).whole_hours());
             let before = found.unwrap_or(FailureObjects { count: 0, quarantined: 0, oldest_h: 0 });
             found = Some(FailureObjects {
                 count: before.count + 1,
@@ -245,6 +249,50 @@ fn failure_objects(
         }
     }
     found.map_or(SettingValue::Absent, SettingValue::Known)
+}
+
+/// Returns the replicas of a replicator for which no repair over all segments has passed with the rules in use, which
+/// the failure bucket records.
+fn outdated_replicas(book: &ResponseBook<'_>, function: &FunctionSettings) -> SettingValue<Vec<OutdatedReplica>> {
+    let Some(bucket) = function.environment.get("FAILURE_BUCKET").and_then(SettingValue::known) else {
+        return SettingValue::Absent;
+    };
+    book.response(&LIST_OBJECTS, &[("Bucket", bucket), ("Prefix", PREFIX)]).and_then(|response| {
+        let objects = one_or_many(&response["Contents"]);
+        if objects.len() >= MAX_LISTED {
+            let reason = format!("{bucket} has {MAX_LISTED} or more objects below {PREFIX}, and no more are listed");
+            return SettingValue::Unresolved(reason);
+        }
+        let objects: Vec<_> =
+            objects.into_iter().filter_map(|object| Some((text_of(&object["Key"])?, written_at(object)))).collect();
+        let recorded = |key: &str| Some(key.strip_prefix(PREFIX)?.split_once('/')?.0.to_owned());
+        let recorded: BTreeSet<String> = objects.iter().filter_map(|(key, _)| recorded(key)).collect();
+        let mut outdated: Vec<OutdatedReplica> = recorded
+            .into_iter()
+            .filter_map(|name| {
+                let records = TransformRecords::new(&name, objects.iter().copied());
+                let repair_from = match records.state(records.rules_in_use()?) {
+                    TransformState::Confirmed => return None,
+                    TransformState::Unrepaired { repair_from } => repair_from.format(&Rfc3339).ok(),
+                    TransformState::Unused => None,
+                };
+                Some(OutdatedReplica { name, repair_from })
+            })
+            .collect();
+        if outdated.is_empty() {
+            return SettingValue::Absent;
+        }
+        // The records of a replica remain when it is removed.
+        match replica_names(&function.environment) {
+            Ok(names) => outdated.retain(|replica| names.contains(&replica.name)),
+            Err(reason) => return SettingValue::Unresolved(reason),
+        }
+        if outdated.is_empty() { SettingValue::Absent } else { SettingValue::Known(outdated) }
+    })
+}
+
+fn written_at(object: &Value) -> Option<OffsetDateTime> {
+    text_of(&object["LastModified"]).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
 }
 
 /// A permission that a rule asks for.

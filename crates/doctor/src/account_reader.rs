@@ -31,7 +31,7 @@ use crate::template_scope::ResolvedNode;
 /// The maximum depth of nested stacks.
 const MAX_STACK_DEPTH: usize = 5;
 
-/// A deployment as far as the answers describe it, and the calls whose answers are missing.
+/// A deployment as far as the responses describe it, and the calls whose responses are missing.
 #[derive(Debug)]
 pub struct AccountReading {
     /// The deployment.
@@ -40,7 +40,7 @@ pub struct AccountReading {
     pub missing: Vec<AccountCall>,
 }
 
-/// Reads a deployment from the answers of an account.
+/// Reads a deployment from the responses of an account.
 ///
 /// # Errors
 /// A line about the call that describes the target, if it was refused or found nothing.

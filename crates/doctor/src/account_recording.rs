@@ -1,4 +1,4 @@
-//! Recorded answers of an account: [`AccountRecording`].
+//! Recorded responses of an account: [`AccountRecording`].
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -32,44 +32,44 @@ impl fmt::Display for AccountTarget {
     }
 }
 
-/// The answers to the calls that were made so far.
+/// The responses to the calls that were made so far.
 #[derive(Debug, Clone)]
 pub struct AccountRecording {
     /// The part of the account that is judged.
     pub target: AccountTarget,
     /// The time of the recording, from which ages are calculated.
     pub read_at: OffsetDateTime,
-    answers: BTreeMap<String, CallResponse>,
+    responses: BTreeMap<String, CallResponse>,
 }
 
 impl AccountRecording {
-    /// Returns a recording without answers.
+    /// Returns a recording without responses.
     #[must_use]
     pub fn new(target: AccountTarget, read_at: OffsetDateTime) -> Self {
-        Self { target, read_at, answers: BTreeMap::new() }
+        Self { target, read_at, responses: BTreeMap::new() }
     }
 
-    /// Adds the answer to a call, by the name that [`AccountCall`] displays.
-    pub fn add(&mut self, call: impl fmt::Display, answer: CallResponse) {
-        self.answers.insert(call.to_string(), answer);
+    /// Adds the response to a call, by the name that [`AccountCall`] displays.
+    pub fn add(&mut self, call: impl fmt::Display, response: CallResponse) {
+        self.responses.insert(call.to_string(), response);
     }
 
-    /// Returns the recording without the answer to a call.
+    /// Returns the recording without the response to a call.
     #[must_use]
     pub fn without(&self, call: &str) -> Self {
         let mut recording = self.clone();
-        recording.answers.remove(call);
+        recording.responses.remove(call);
         recording
     }
 
-    /// Returns the number of answers.
+    /// Returns the number of responses.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.answers.len()
+        self.responses.len()
     }
 }
 
-/// Looks up answers and collects the calls that have none yet.
+/// Looks up responses and collects the calls that have none yet.
 pub(crate) struct ResponseBook<'r> {
     pub(crate) recording: &'r AccountRecording,
     missing: RefCell<Vec<AccountCall>>,
@@ -88,7 +88,7 @@ impl<'r> ResponseBook<'r> {
         parameters: &[(&'static str, &str)],
     ) -> SettingValue<&'r Value> {
         let call = AccountCall::new(operation, parameters);
-        match self.recording.answers.get(&call.to_string()) {
+        match self.recording.responses.get(&call.to_string()) {
             Some(CallResponse::Response(response)) => SettingValue::Known(response),
             Some(CallResponse::Refused(refusal))
                 if refusal.code.as_deref().is_some_and(|code| operation.absent.contains(&code)) =>

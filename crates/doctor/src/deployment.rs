@@ -172,6 +172,17 @@ pub struct ObservedDelivery {
     pub undelivered: SettingValue<i64>,
     /// The failure objects in the destination and in the quarantine.
     pub failure_objects: SettingValue<FailureObjects>,
+    /// The replicas with items of other rules than those in use, each with the time from which on a repair counts.
+    pub outdated_replicas: SettingValue<Vec<OutdatedReplica>>,
+}
+
+/// A replica that may contain items of other rules than those in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutdatedReplica {
+    /// The name of the replica.
+    pub name: String,
+    /// The time from which on a repair counts (RFC 3339); `None` if other rules were recorded at the same time.
+    pub repair_from: Option<String>,
 }
 
 /// Failure objects of a mapping.

@@ -6,6 +6,11 @@ use serde_json::Value;
 
 use crate::setting::SettingValue;
 
+/// The variable with the replication document, or with its address in S3.
+const DOCUMENT: &str = "REPLICATION";
+/// The names of the replicas of a function without a document.
+const NAMES_WITHOUT_DOCUMENT: [&str; 2] = ["dynamodb", "postgres"];
+
 /// Returns the Region and the account of an ARN.
 pub(crate) fn region_and_account(arn: &str) -> Option<(&str, &str)> {
     let mut parts = arn.split(':').skip(3);
@@ -45,14 +50,9 @@ pub(crate) fn replicas_of(
     function: &str,
     environment: &BTreeMap<String, SettingValue<String>>,
 ) -> Vec<SettingValue<String>> {
-    let variable = |name: &str| match environment.get(name).map(SettingValue::get) {
-        Some(Ok(value)) => Ok(value.filter(|text| !text.is_empty()).cloned()),
-        Some(Err(reason)) => Err(reason),
-        None => Ok(None),
-    };
-    let replicas = match variable("REPLICATION") {
+    let replicas = match variable_of(environment, DOCUMENT) {
         Ok(Some(document)) => replicas_in_document(&document),
-        Ok(None) => replicas_in_variables(variable),
+        Ok(None) => replicas_in_variables(|name| variable_of(environment, name)),
         Err(reason) => Err(reason),
     };
     match replicas {
@@ -61,10 +61,33 @@ pub(crate) fn replicas_of(
     }
 }
 
-fn replicas_in_document(document: &str) -> Result<Vec<ReplicaAddress>, String> {
-    let Ok(document) = serde_json::from_str::<Value>(document) else {
-        return Err("the replication document is not part of the configuration".to_owned());
+/// Returns the names of all replicas of the function, as its logs and metrics have them.
+///
+/// # Errors
+/// The reason if the replication document is not part of the configuration.
+pub(crate) fn replica_names(environment: &BTreeMap<String, SettingValue<String>>) -> Result<Vec<String>, String> {
+    let Some(document) = variable_of(environment, DOCUMENT)? else {
+        return Ok(NAMES_WITHOUT_DOCUMENT.map(str::to_owned).to_vec());
     };
+    let document = parse_document(&document)?;
+    let replicas = document["replicas"].as_array().map_or(&[][..], Vec::as_slice);
+    Ok(replicas.iter().filter_map(|replica| Some(replica["name"].as_str()?.to_owned())).collect())
+}
+
+fn variable_of(environment: &BTreeMap<String, SettingValue<String>>, name: &str) -> Result<Option<String>, String> {
+    match environment.get(name).map(SettingValue::get) {
+        Some(Ok(value)) => Ok(value.filter(|text| !text.is_empty()).cloned()),
+        Some(Err(reason)) => Err(reason),
+        None => Ok(None),
+    }
+}
+
+fn parse_document(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|_| "the replication document is not part of the configuration".to_owned())
+}
+
+fn replicas_in_document(document: &str) -> Result<Vec<ReplicaAddress>, String> {
+    let document = parse_document(document)?;
     let address = |replica: &Value| {
         let text = |name: &str| replica[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         Some(ReplicaAddress { table: text("table")?, region: text("region"), role: text("role_arn") })
@@ -121,6 +144,18 @@ mod tests {
             ("REPLICA_REGION".to_owned(), unresolved.clone()),
         ]);
         assert_eq!(replicas_of(FUNCTION, &variables), [unresolved]);
+    }
+
+    #[test]
+    fn names_are_those_of_the_document_or_of_the_sinks() {
+        let names = |variables: &[(&str, &str)]| {
+            let known = |(name, value): &(&str, &str)| ((*name).to_owned(), SettingValue::Known((*value).to_owned()));
+            replica_names(&variables.iter().map(known).collect())
+        };
+        assert_eq!(names(&[("REPLICA_TABLE", "A")]).unwrap(), ["dynamodb", "postgres"]);
+        let document = r#"{"replicas": [{"name": "a", "sink": "dynamodb"}, {"name": "b", "sink": "postgres"}]}"#;
+        assert_eq!(names(&[("REPLICATION", document)]).unwrap(), ["a", "b"]);
+        assert!(names(&[("REPLICATION", "s3://bucket/document")]).is_err());
     }
 
     #[test]

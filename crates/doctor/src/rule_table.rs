@@ -84,7 +84,7 @@ pub struct DoctorRule {
     pub loss: &'static str,
     /// The settings that are examined in a template; for a rule that needs the account, why it is not.
     pub offline: &'static str,
-    /// The answers that are examined in an account.
+    /// The responses that are examined in an account.
     pub live: &'static str,
     /// Whether it can be judged only in an account.
     pub needs_account: bool,
@@ -492,6 +492,21 @@ pub const RULES: &[DoctorRule] = &[
             RuleCheck::Mapping(destination::failures_are_old),
             RuleCheck::Mapping(destination::records_are_quarantined),
         ],
+    },
+    DoctorRule {
+        id: "replica-outdated",
+        severity: RuleSeverity::Diverges,
+        title: "A replica with items of other rules",
+        loss: "After a change of the rules of a replica, of the key of a hash or of its table, the items that were \
+               written before keep the attributes and values of the former rules, until a repair over all segments \
+               has rewritten them.",
+        offline: "The records of the rules in the failure bucket: not part of a template.",
+        live: "ListObjectsV2 below transforms/ in the FAILURE_BUCKET of a replicator of Millrace.",
+        needs_account: true,
+        fix: "# millrace task repair --segments 8 --apply",
+        fix_hcl: "# millrace task repair --segments 8 --apply",
+        source: "https://github.com/millrace/millrace/blob/main/docs/configuration.md#changed-rules",
+        checks: &[RuleCheck::Mapping(replica::replica_is_outdated)],
     },
     DoctorRule {
         id: "open-route",

@@ -21,13 +21,14 @@ use millrace_shared::metric::{self, CounterMetric};
 use millrace_shared::quarantine::Quarantine;
 use millrace_shared::revision::SequenceNumber;
 use millrace_shared::stream::{self as dialect, BatchResponse, CONTRADICTION, EventParseError, StreamRecord};
+use millrace_shared::transform_record::RECORD_INTERVAL;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
 use crate::confirmed::ConfirmedChanges;
 use crate::deduplicate::{LatestChanges, decide};
-use millrace_sinks::transform_history::{RECORD_INTERVAL, REPORT_TIMEOUT, TransformHistory};
+use millrace_sinks::transform_history::{REPORT_TIMEOUT, TransformHistory};
 use millrace_sinks::{
     DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkName, SinkOutcome,
 };

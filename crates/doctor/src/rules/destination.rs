@@ -11,7 +11,7 @@ pub(crate) const FAILURE_PREFIX: &str = "aws/lambda/";
 /// The age from which a failure object should have been redriven, in hours.
 const OLD_FAILURE_H: i64 = 24;
 /// The maximum number of objects of one listing.
-const MAX_LISTED: usize = 1_000;
+pub(crate) const MAX_LISTED: usize = 1_000;
 
 /// A destination that receives positions only.
 ///

@@ -1,7 +1,9 @@
 //! Rules on a replicator and its replica.
 
 use super::RuleJudgement;
-use crate::deployment::{FunctionPurpose, FunctionSettings, StreamDeployment, StreamMapping, TableSettings, TtlSample};
+use crate::deployment::{
+    FunctionPurpose, FunctionSettings, OutdatedReplica, StreamDeployment, StreamMapping, TableSettings, TtlSample,
+};
 
 /// Returns the replicator's function and its source, or `None` if the mapping is not a replicator's.
 fn replication<'d>(
@@ -89,6 +91,22 @@ pub fn replica_does_not_fit(deployment: &StreamDeployment, mapping: &StreamMappi
             format!("the key of the replica {} is {of_replica}, that of the source {of_source}", replica.name)
         }))
     })
+}
+
+/// A replica with items that were written with other rules than those in use.
+///
+/// # Errors
+/// The reason why the rule cannot be judged.
+pub fn replica_is_outdated(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+    let Some(replicas) = mapping.observed.outdated_replicas.get()? else { return Ok(None) };
+    let problem = |replica: &OutdatedReplica| {
+        let repair = replica.repair_from.as_ref().map_or_else(
+            || "and the failure bucket has records of several rules of the same time".to_owned(),
+            |time| format!("and no repair of all segments that began at {time} or later has passed"),
+        );
+        format!("the rules of the replica {} have changed, {repair}", replica.name)
+    };
+    Ok(Some(replicas.iter().map(problem).collect::<Vec<_>>().join("; ")))
 }
 
 /// A replica whose protection is not read: never a finding, but not checked.

@@ -7,6 +7,9 @@ use super::account_fixture::{
     other_bucket_key, other_key, points, simulation, statistics, stream, to_message_destination, valid,
 };
 
+/// The objects that record the rules of replicas.
+const RULES: &str = "/ListObjectsV2 Bucket=failures Prefix=transforms//Contents";
+
 /// For each rule that is judged in an account: changes of the answers that have its fault, once for each form of it.
 pub(super) fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
     let of_mapping = |member: &str, value: Value| (format!("{MAPPING}/{member}"), value);
@@ -191,6 +194,7 @@ pub(super) fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
                 vec![(format!("{FUNCTION}/Environment/Variables/FAILURE_BUCKET"), json!("quarantine"))],
                 vec![other_bucket_key("quarantine")],
                 vec![("/ListObjectsV2 Bucket=quarantine Prefix=quarantine/replicator/".to_owned(), json!({}))],
+                vec![("/ListObjectsV2 Bucket=quarantine Prefix=transforms/".to_owned(), json!({}))],
             ]
             .concat(),
         ),
@@ -249,6 +253,31 @@ pub(super) fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
                 json!({"Contents": {
                     "Key": "quarantine/replicator/x", "LastModified": "2026-11-28T09:00:00.000Z", "Size": "1",
                 }}),
+            )],
+        ),
+        // The segments were repaired before the rules were in use for 20 minutes.
+        ("replica-outdated", vec![(format!("{RULES}/0/LastModified"), json!("2026-11-20T09:00:00.000Z"))]),
+        // One segment is missing.
+        (
+            "replica-outdated",
+            vec![(format!("{RULES}/2/Key"), json!("transforms/dynamodb/repaired/none/2-2-1795165201"))],
+        ),
+        // A task wrote with other rules.
+        (
+            "replica-outdated",
+            vec![
+                (format!("{RULES}/3/Key"), json!("transforms/dynamodb/written/b2")),
+                (format!("{RULES}/3/LastModified"), json!("2026-11-21T08:00:00.000Z")),
+            ],
+        ),
+        // Two starts at the same time.
+        ("replica-outdated", vec![(format!("{RULES}/3/Key"), json!("transforms/dynamodb/current/b2"))]),
+        // A replica of the document.
+        (
+            "replica-outdated",
+            vec![(
+                format!("{FUNCTION}/Environment/Variables/REPLICATION"),
+                json!(r#"{"replicas": [{"name": "removed", "sink": "dynamodb", "table": "Copy"}]}"#),
             )],
         ),
         ("open-route", vec![("/GetRoutes ApiId=a1b2c3/items/0/authorizationType".to_owned(), json!("NONE"))]),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use millrace_shared::transform_record::TransformState;
 use millrace_sinks::SinkName;
-use millrace_sinks::transform_history::{RepairRecord, TransformState};
+use millrace_sinks::transform_history::RepairRecord;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
