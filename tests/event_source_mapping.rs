@@ -40,7 +40,7 @@ impl StreamFunction for RecordingFunction {
         let key = |record: &Value| record["dynamodb"]["Keys"]["id"]["S"].as_str().unwrap().to_owned();
         let keys: Vec<_> = event["Records"].as_array().unwrap().iter().map(key).collect();
         self.seen.lock().unwrap().push(keys.clone());
-        Box::pin(async move { Ok((self.behaviour)(&keys).expect("the function panics as told")) })
+        Box::pin(async move { Ok((self.behaviour)(&keys).expect("the function panics")) })
     }
 }
 

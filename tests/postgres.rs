@@ -80,8 +80,8 @@ async fn nothing_is_left_of_a_server_whose_process_was_killed() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (folder, process) = loop {
         let line = lines.next_line().await.unwrap().unwrap();
-        if let Some((_, told)) = line.split_once("orphan ") {
-            let (folder, process) = told.split_once(' ').unwrap();
+        if let Some((_, orphan)) = line.split_once("orphan ") {
+            let (folder, process) = orphan.split_once(' ').unwrap();
             break (folder.to_owned(), process.to_owned());
         }
     };

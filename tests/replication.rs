@@ -131,12 +131,12 @@ async fn item_too_large_with_revision_is_quarantined_and_neighbours_applied() {
         r#"{{"user_id":{{"S":"big"}},"timestamp":{{"N":"1"}},"filling":{{"S":"{}"}}}}"#,
         "x".repeat(400 * 1024 - fixed)
     );
-    let told = [
+    let changes = [
         EventBuilder::named("a", 1, "Ada"),
         EventBuilder::image("big", 2, &image),
         EventBuilder::named("c", 3, "Cleo"),
     ];
-    assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&changes)).await.identifier(), None);
     let name = format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json");
     assert_eq!(rig.quarantined_positions().await, [name]);
     let reason = rig.quarantine_body(&rig.quarantined().await[0]).await["reason"].to_string();
@@ -154,8 +154,8 @@ async fn the_largest_record_that_the_api_takes_is_replicated() {
     assert_eq!(written.status, 201, "{}", written.json["detail"]);
     let item = service.item(&user_id, 253_402_300_799).await.unwrap();
     let image = RawItem::new(item).encode();
-    let told = [EventBuilder::image(&user_id, 1, &image).at("253402300799")];
-    assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
+    let changes = [EventBuilder::image(&user_id, 1, &image).at("253402300799")];
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&changes)).await.identifier(), None);
     assert_eq!(rig.quarantined().await, [""; 0]);
     assert!(rig.item(&user_id, "253402300799").await.is_some());
 }
@@ -169,7 +169,7 @@ async fn an_empty_batch_is_done() {
 #[tokio::test]
 async fn a_batch_larger_than_what_is_in_flight_is_applied_whole() {
     let rig = ReplicationRig::start().await;
-    let told: Vec<_> = (0..400).map(|n| EventBuilder::named(&format!("u{n}"), n + 1, "Many")).collect();
-    assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
+    let changes: Vec<_> = (0..400).map(|n| EventBuilder::named(&format!("u{n}"), n + 1, "Many")).collect();
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&changes)).await.identifier(), None);
     assert_eq!(rig.item_count().await, 400);
 }

@@ -76,12 +76,12 @@ pub(crate) fn assert_sink_contract(runtime: &Runtime, sink: &dyn Sink, replica: 
 }
 
 /// Deduplicates the changes and applies them, with a minute left.
-async fn apply(sink: &dyn Sink, told: &[EventBuilder]) -> SinkOutcome {
-    apply_within(sink, told, std::time::Duration::from_mins(1)).await
+async fn apply(sink: &dyn Sink, events: &[EventBuilder]) -> SinkOutcome {
+    apply_within(sink, events, std::time::Duration::from_mins(1)).await
 }
 
-async fn apply_within(sink: &dyn Sink, told: &[EventBuilder], time: std::time::Duration) -> SinkOutcome {
-    apply_event(sink, &event(told), time).await
+async fn apply_within(sink: &dyn Sink, events: &[EventBuilder], time: std::time::Duration) -> SinkOutcome {
+    apply_event(sink, &event(events), time).await
 }
 
 async fn apply_event(sink: &dyn Sink, event: &RawValue, time: std::time::Duration) -> SinkOutcome {
@@ -126,18 +126,18 @@ async fn state(replica: &dyn ContractReplica, user_id: &str) -> Option<ContractS
 }
 
 async fn a_late_replay_changes_nothing(sink: &dyn Sink, replica: &dyn ContractReplica) {
-    let told = [
+    let events = [
         EventBuilder::named("replay-a", 1, "Ada"),
         EventBuilder::named("replay-b", 2, "Bob"),
         EventBuilder::deleted("replay-c", 3),
     ];
-    assert_eq!(apply(sink, &told).await, SinkOutcome { applied: 3, tombstones: 1, ..SinkOutcome::default() });
+    assert_eq!(apply(sink, &events).await, SinkOutcome { applied: 3, tombstones: 1, ..SinkOutcome::default() });
     let mut before = Vec::new();
-    for one in &told {
+    for one in &events {
         before.push(replica.read(&one.user_id).await);
     }
-    assert_eq!(apply(sink, &told).await, duplicate(3), "the very same revisions are duplicates, not stale");
-    for (one, before) in told.iter().zip(before) {
+    assert_eq!(apply(sink, &events).await, duplicate(3), "the very same revisions are duplicates, not stale");
+    for (one, before) in events.iter().zip(before) {
         assert!(before.is_some());
         assert_eq!(replica.read(&one.user_id).await, before);
     }
@@ -196,17 +196,17 @@ async fn a_change_the_sink_cannot_hold_spares_its_neighbours(sink: &dyn Sink, re
 }
 
 async fn a_sink_without_time_claims_nothing(sink: &dyn Sink, replica: &dyn ContractReplica) {
-    let told: Vec<_> = (1..=50).map(|n| EventBuilder::named(&format!("late-{n}"), n, "Late")).collect();
-    let outcome = apply_within(sink, &told, std::time::Duration::ZERO).await;
+    let events: Vec<_> = (1..=50).map(|n| EventBuilder::named(&format!("late-{n}"), n, "Late")).collect();
+    let outcome = apply_within(sink, &events, std::time::Duration::ZERO).await;
     for failure in &outcome.failures {
         assert!(matches!(failure.kind, FailureKind::Transient(_)), "{failure:?}");
     }
-    for (index, one) in told.iter().enumerate() {
+    for (index, one) in events.iter().enumerate() {
         if outcome.failures.iter().all(|failure| failure.index != index) {
             assert_eq!(state(replica, &one.user_id).await, Some(named("Late")), "claimed but not there");
         }
     }
-    let again = apply(sink, &told).await;
+    let again = apply(sink, &events).await;
     assert_eq!((again.applied + again.duplicate, again.failures.len()), (50, 0), "the rest is applied next time");
 }
 
@@ -220,42 +220,42 @@ fn histories() -> impl Strategy<Value = (Vec<EventBuilder>, Vec<usize>)> {
     let history = proptest::collection::vec(step, 1..8).prop_map(|steps| {
         let by_revision: BTreeMap<(bool, u64), u8> = steps.into_iter().collect();
         let tell = |((later, number), what): ((bool, u64), u8)| {
-            let told = match what {
+            let events = match what {
                 0 => EventBuilder::named("", number, &format!("{later}-{number}")),
                 1 => EventBuilder::deleted("", number),
                 _ => EventBuilder::expired("", number),
             };
-            told.with_stream(if later { LATER_LABEL } else { LABEL })
+            events.with_stream(if later { LATER_LABEL } else { LABEL })
         };
         by_revision.into_iter().map(tell).collect::<Vec<_>>()
     });
     // Every change is delivered at least once, in any order, and some are delivered again.
-    history.prop_flat_map(|told| {
-        let count = told.len();
+    history.prop_flat_map(|events| {
+        let count = events.len();
         let once = Just((0..count).collect::<Vec<_>>()).prop_shuffle();
         let again = proptest::collection::vec(0..count, 0..6);
         let deliveries = (once, again).prop_map(|(once, again)| [once, again].concat()).prop_shuffle();
-        (Just(told), deliveries)
+        (Just(events), deliveries)
     })
 }
 
 fn the_order_of_writes_is_free(runtime: &Runtime, sink: &dyn Sink, replica: &dyn ContractReplica) {
     let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
     let count = std::cell::Cell::new(0);
-    let holds = runner.run(&histories(), |(mut told, deliveries)| {
+    let holds = runner.run(&histories(), |(mut events, deliveries)| {
         count.set(count.get() + 1);
         let user_id = format!("order-{}", count.get());
-        for one in &mut told {
+        for one in &mut events {
             one.user_id.clone_from(&user_id);
         }
         let mut total = SinkOutcome::default();
         for chunk in deliveries.chunks(2) {
-            let chunk: Vec<_> = chunk.iter().map(|place| told[*place].clone()).collect();
+            let chunk: Vec<_> = chunk.iter().map(|place| events[*place].clone()).collect();
             let outcome = runtime.block_on(apply(sink, &chunk));
             prop_assert_eq!(&outcome.failures, &[]);
             total.applied += outcome.applied;
         }
-        let last = told.last().unwrap();
+        let last = events.last().unwrap();
         let expected = match &last.what {
             crate::replication::events::RecordKind::Named(name) => named(name),
             _ => ContractState::Gone,
@@ -263,7 +263,7 @@ fn the_order_of_writes_is_free(runtime: &Runtime, sink: &dyn Sink, replica: &dyn
         let held = runtime.block_on(replica.read(&user_id)).unwrap();
         prop_assert_eq!(held.state, expected);
         prop_assert_eq!(held.revision.to_string(), format!("{}#{}", last.label, last.number));
-        prop_assert!(total.applied >= 1 && total.applied <= told.len(), "each change is applied at most once");
+        prop_assert!(total.applied >= 1 && total.applied <= events.len(), "each change is applied at most once");
         Ok(())
     });
     holds.unwrap();
@@ -333,15 +333,15 @@ fn assert_archive_contract(runtime: &Runtime, sink: &dyn Sink, s3: &aws_sdk_s3::
 }
 
 async fn a_late_replay_archives_nothing_new(sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
-    let told = [
+    let events = [
         EventBuilder::named("replay-a", 1, "Ada"),
         EventBuilder::expired("replay-b", 2),
         EventBuilder::deleted("replay-c", 3),
     ];
-    assert_eq!(apply(sink, &told).await, applied(1));
+    assert_eq!(apply(sink, &events).await, applied(1));
     let (objects, before) = (keys(s3, ARCHIVE).await, rows(s3).await.len());
-    assert_eq!(apply(sink, &told).await, applied(1), "the object is written again, under the same name");
-    assert_eq!(apply(sink, &told[1..]).await, applied(1));
+    assert_eq!(apply(sink, &events).await, applied(1), "the object is written again, under the same name");
+    assert_eq!(apply(sink, &events[1..]).await, applied(1));
     assert_eq!((keys(s3, ARCHIVE).await, rows(s3).await.len()), (objects, before));
     assert_eq!(archived(s3, "replay-b").await, [revision(2)]);
     assert_eq!(archived(s3, "replay-a").await.len() + archived(s3, "replay-c").await.len(), 0);
@@ -349,7 +349,7 @@ async fn a_late_replay_archives_nothing_new(sink: &dyn Sink, s3: &aws_sdk_s3::Cl
 
 async fn every_removal_is_a_row(sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
     // Expired, created again, deleted, created again, expired: two rows, whichever change is the latest of the batch.
-    let told = [
+    let events = [
         EventBuilder::expired("again", 9),
         EventBuilder::named("again", 10, "Ada"),
         EventBuilder::deleted("again", 11),
@@ -357,7 +357,7 @@ async fn every_removal_is_a_row(sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
         EventBuilder::expired("again", 13),
         EventBuilder::named("again", 14, "Ada"),
     ];
-    assert_eq!(apply(sink, &told).await, applied(2));
+    assert_eq!(apply(sink, &events).await, applied(2));
     assert_eq!(archived(s3, "again").await, [revision(9), revision(13)]);
     // A late one is a row too, and so is one of a later stream with a lower number.
     assert_eq!(apply(sink, &[EventBuilder::expired("again", 5)]).await, applied(1));
@@ -382,37 +382,37 @@ async fn a_removal_that_cannot_be_archived_spares_its_neighbours(sink: &dyn Sink
 }
 
 async fn an_archive_without_time_claims_nothing(sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
-    let told: Vec<_> = (1..=50).map(|n| EventBuilder::expired(&format!("late-{n}"), n)).collect();
-    let outcome = apply_within(sink, &told, std::time::Duration::ZERO).await;
+    let events: Vec<_> = (1..=50).map(|n| EventBuilder::expired(&format!("late-{n}"), n)).collect();
+    let outcome = apply_within(sink, &events, std::time::Duration::ZERO).await;
     for failure in &outcome.failures {
         assert!(matches!(failure.kind, FailureKind::Transient(_)), "{failure:?}");
     }
-    for (index, one) in told.iter().enumerate() {
+    for (index, one) in events.iter().enumerate() {
         if outcome.failures.iter().all(|failure| failure.index != index) {
             assert_eq!(archived(s3, &one.user_id).await.len(), 1, "claimed but not there");
         }
     }
-    assert_eq!(apply(sink, &told).await, applied(50), "the rest is archived next time");
+    assert_eq!(apply(sink, &events).await, applied(50), "the rest is archived next time");
 }
 
 /// In whatever order and batches the changes of an item come, its rows are its removals by TTL.
 fn the_order_of_removals_is_free(runtime: &Runtime, sink: &dyn Sink, s3: &aws_sdk_s3::Client) {
     let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
     let count = std::cell::Cell::new(0);
-    let holds = runner.run(&histories(), |(mut told, deliveries)| {
+    let holds = runner.run(&histories(), |(mut events, deliveries)| {
         count.set(count.get() + 1);
         let user_id = format!("order-{}", count.get());
-        for one in &mut told {
+        for one in &mut events {
             one.user_id.clone_from(&user_id);
         }
         for chunk in deliveries.chunks(2) {
-            let chunk: Vec<_> = chunk.iter().map(|place| told[*place].clone()).collect();
+            let chunk: Vec<_> = chunk.iter().map(|place| events[*place].clone()).collect();
             let outcome = runtime.block_on(apply(sink, &chunk));
             prop_assert_eq!(&outcome.failures, &[]);
         }
         let is_expiry = |one: &&EventBuilder| matches!(one.what, RecordKind::Expired);
         let expected: Vec<_> =
-            told.iter().filter(is_expiry).map(|one| format!("{}#{}", one.label, one.number)).collect();
+            events.iter().filter(is_expiry).map(|one| format!("{}#{}", one.label, one.number)).collect();
         prop_assert_eq!(runtime.block_on(archived(s3, &user_id)), expected);
         Ok(())
     });

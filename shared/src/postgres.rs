@@ -300,8 +300,8 @@ impl PostgresSession {
             return work.await;
         }
         let limit = format!("set statement_timeout = '{seconds}s'");
-        let (told, done) = join(self.client.batch_execute(&limit), work).await;
-        done.and_then(|done| told.map(|()| done))
+        let (limited, done) = join(self.client.batch_execute(&limit), work).await;
+        done.and_then(|done| limited.map(|()| done))
     }
 }
 

@@ -73,9 +73,9 @@ fn mortal() -> u16 {
 fn the_suite_passes(mode: &str) {
     let program = std::env::current_exe().unwrap();
     let run = Command::new(program).args(["users_api::", "--test-threads=4"]).env(VARIABLE, mode).output().unwrap();
-    let (said, told) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    assert!(run.status.success(), "{said}\n{told}");
-    assert!(said.contains("test users_api::records"), "it was run: {said}");
+    let (stdout, stderr) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{stdout}\n{stderr}");
+    assert!(stdout.contains("test users_api::records"), "it was run: {stdout}");
 }
 
 #[test]

@@ -39,7 +39,7 @@ async fn a_second_read_comes_from_the_cache_and_is_the_same_to_the_letter() {
     let (first, second) = (api.get("/users/ada/7").await, api.get("/users/ada/7").await);
     assert_eq!((source(&first), source(&second)), ("database", "cache"));
     assert_eq!(second.text, first.text.replace("database", "cache"));
-    let told = |answer: &ServiceResponse| {
+    let body_of = |answer: &ServiceResponse| {
         answer
             .headers
             .iter()
@@ -47,7 +47,7 @@ async fn a_second_read_comes_from_the_cache_and_is_the_same_to_the_letter() {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect::<Vec<_>>()
     };
-    assert_eq!(told(&first), told(&second));
+    assert_eq!(body_of(&first), body_of(&second));
 
     let chosen = api.get("/users/ada/7?fields=version,name").await;
     assert_eq!(chosen.text, format!(r#"{{"user":{{"name":"Ada","version":{FIRST}}},"source":"cache"}}"#));
@@ -91,7 +91,7 @@ async fn every_write_of_the_api_is_read_at_once() {
     let with_key = [JSON, ("idempotency-key", "\"one\"")];
     let body = r#"{"user_id":"bob","timestamp":7,"name":"Bob"}"#;
     assert_eq!(api.send("POST", "/users", &with_key, body).await.status, 201);
-    assert_eq!(api.get("/users/bob/7").await.status, 200, "that it was missing is not told any more");
+    assert_eq!(api.get("/users/bob/7").await.status, 200, "its absence is no longer cached");
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
     for n in 0..RECORDS {
         let answer = api.get(&format!("/users/u{n}/1")).await;
         let expected = format!("Name {}", CHANGES - RECORDS + n);
-        assert_eq!(answer.json["user"]["name"], expected, "told by the {}", answer.json["source"]);
+        assert_eq!(answer.json["user"]["name"], expected, "read from the {}", answer.json["source"]);
     }
     scene.stack.stop().await;
 }

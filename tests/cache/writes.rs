@@ -158,10 +158,10 @@ async fn live(service: &UsersService, cache: &Cache, seed: u64, unique: &str) {
         planned.lock().unwrap().clear();
         let stored = service.item(&id, 7).await.map(|item| item["version"].clone());
         for (who, api) in [("the writer", &writer), ("another instance", &reader)] {
-            let told = api.get(&path).await;
-            let told = (told.status == 200).then(|| n(told.version()));
+            let response = api.get(&path).await;
+            let version = (response.status == 200).then(|| n(response.version()));
             assert_eq!(
-                told, stored,
+                version, stored,
                 "{id}, step {step}, {what}, {wrong:?} after {before} calls: {} and {who}",
                 answer.status
             );

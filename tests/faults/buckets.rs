@@ -88,8 +88,8 @@ pub(super) const MISHAPS: [HttpFault; 6] = [
     HttpFault::Silence,
 ];
 
-async fn archive(archiver: &ArchiverHandler, told: &[EventBuilder]) -> BatchResponse {
-    archiver.handle(&event(told), &invocation_within(TIME)).await.unwrap()
+async fn archive(archiver: &ArchiverHandler, events: &[EventBuilder]) -> BatchResponse {
+    archiver.handle(&event(events), &invocation_within(TIME)).await.unwrap()
 }
 
 #[tokio::test]
@@ -98,11 +98,11 @@ async fn poison_is_not_acknowledged_before_it_is_safe() {
         let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(mishap, 1).await);
         let replicator = buckets.replicator(&rig);
         let poison = EventBuilder::image("b", 2, r#"{"user_id":{"S":"b"},"timestamp":{"N":"1"},"_rev":{"S":"x"}}"#);
-        let told = [EventBuilder::named("a", 1, "Ada"), poison, EventBuilder::named("c", 3, "Cy")];
-        let answer = replicator.handle(&event(&told), &invocation_within(TIME)).await.unwrap();
+        let events = [EventBuilder::named("a", 1, "Ada"), poison, EventBuilder::named("c", 3, "Cy")];
+        let answer = replicator.handle(&event(&events), &invocation_within(TIME)).await.unwrap();
         assert_eq!(answer.identifier(), Some("2"), "{mishap:?}");
         assert_eq!(rig.item_count().await, 2, "{mishap:?}: its neighbours are applied");
-        assert_eq!(deliver_batch(&replicator, &event(&told[1..])).await.identifier(), None, "{mishap:?}");
+        assert_eq!(deliver_batch(&replicator, &event(&events[1..])).await.identifier(), None, "{mishap:?}");
         tokio::time::sleep(LATE).await;
         let expected = [format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json")];
         assert_eq!(without_digests(&buckets.keys(FAILURES).await), expected, "{mishap:?}");
@@ -114,9 +114,9 @@ async fn ttl_delete_is_not_acknowledged_before_it_is_archived() {
     for mishap in MISHAPS {
         let buckets = BucketPair::start(mishap, 1).await;
         let archiver = buckets.archiver();
-        let told = [EventBuilder::expired("a", 4), EventBuilder::expired("b", 5)];
-        assert_eq!(archive(&archiver, &told).await.identifier(), Some("4"), "{mishap:?}");
-        assert_eq!(archive(&archiver, &told).await.identifier(), None, "{mishap:?}");
+        let events = [EventBuilder::expired("a", 4), EventBuilder::expired("b", 5)];
+        assert_eq!(archive(&archiver, &events).await.identifier(), Some("4"), "{mishap:?}");
+        assert_eq!(archive(&archiver, &events).await.identifier(), None, "{mishap:?}");
         tokio::time::sleep(LATE).await;
         assert_eq!(buckets.keys(ARCHIVE).await.len(), 1, "{mishap:?}: the same rows are the same object");
         assert_eq!(buckets.puts.load(Ordering::Relaxed), 2);

@@ -55,31 +55,31 @@ fn nothing_is_acknowledged_that_was_not_applied_and_retries_end_right() {
     let rig = runtime.block_on(ReplicationRig::start());
     let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
     let case = std::cell::Cell::new(0);
-    let holds = runner.run(&(streams(), troubles()), |(mut told, troubles)| {
+    let holds = runner.run(&(streams(), troubles()), |(mut changes, troubles)| {
         case.set(case.get() + 1);
-        for one in &mut told {
+        for one in &mut changes {
             one.user_id = format!("{}-{}", one.user_id, case.get());
         }
         let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 4, Duration::days(8));
         let replicator = rig.replicator_with(vec![Box::new(FaultySink::new(sink, troubles.clone()))]);
 
-        let mut rest = &told[..];
+        let mut rest = &changes[..];
         for _ in 0..=troubles.len() {
             let answer = runtime.block_on(deliver_batch(&replicator, &event(rest)));
             let from = answer.identifier().map_or(u64::MAX, |text| text.parse().unwrap());
-            for one in told.iter().filter(|one| one.number < from) {
+            for one in changes.iter().filter(|one| one.number < from) {
                 let held = runtime.block_on(held(&rig, &one.user_id));
                 // A change that is superseded in its batch by one that is still to be redelivered is acknowledged
                 // without being stored.
-                let superseded = told.iter().any(|other| other.user_id == one.user_id && other.number >= from);
+                let superseded = changes.iter().any(|other| other.user_id == one.user_id && other.number >= from);
                 let is_held = held.is_some_and(|(revision, _)| number(revision) >= one.number);
                 prop_assert!(is_held || superseded, "{:?} is acknowledged, the replica has {:?}", one, held);
             }
-            rest = &told[told.iter().position(|one| one.number >= from).unwrap_or(told.len())..];
+            rest = &changes[changes.iter().position(|one| one.number >= from).unwrap_or(changes.len())..];
         }
         prop_assert!(rest.is_empty(), "once the trouble is over, all is answered for");
 
-        let last: BTreeMap<_, _> = told.iter().map(|one| (&one.user_id, one)).collect();
+        let last: BTreeMap<_, _> = changes.iter().map(|one| (&one.user_id, one)).collect();
         for (user_id, one) in last {
             let (revision, gone) = runtime.block_on(held(&rig, user_id)).unwrap();
             prop_assert_eq!(number(revision), one.number);

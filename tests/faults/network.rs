@@ -69,11 +69,11 @@ async fn a_write_whose_answer_was_lost_for_good_is_delivered_again() {
     let lost = move |call: &ProxiedCall<'_>| call.body.contains("u2.") && first(call);
     let replicator =
         replicator(&rig, 1, move |call| if lost(call) { HttpFault::ResponseLost } else { HttpFault::None }).await;
-    let told = users(3);
-    assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), Some("2"));
+    let events = users(3);
+    assert_eq!(deliver_batch(&replicator, &event(&events)).await.identifier(), Some("2"));
     let landed = rig.item("u2.", "1").await;
     assert!(landed.is_some(), "it landed, and nobody knew");
-    assert_eq!(deliver_batch(&replicator, &event(&told[1..])).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&events[1..])).await.identifier(), None);
     assert_eq!(rig.item("u2.", "1").await, landed);
 }
 
@@ -96,11 +96,11 @@ async fn a_zombie_write_that_lands_after_everything_changes_nothing() {
         let zombie = move |call: &ProxiedCall<'_>| call.body.contains("Ada") && first(call);
         let mishap = move |call: &ProxiedCall<'_>| if zombie(call) { HttpFault::Zombie(late) } else { HttpFault::None };
         let replicator = replicator(&rig, 1, mishap).await;
-        let told = [EventBuilder::named("u1.", 1, "Ada"), last];
-        assert_eq!(deliver_batch(&replicator, &event(&told[..1])).await.identifier(), Some("1"));
+        let events = [EventBuilder::named("u1.", 1, "Ada"), last];
+        assert_eq!(deliver_batch(&replicator, &event(&events[..1])).await.identifier(), Some("1"));
         assert!(rig.item("u1.", "1").await.is_none(), "it is still on its way");
-        assert_eq!(deliver_batch(&replicator, &event(&told[..1])).await.identifier(), None);
-        assert_eq!(deliver_batch(&replicator, &event(&told[1..])).await.identifier(), None);
+        assert_eq!(deliver_batch(&replicator, &event(&events[..1])).await.identifier(), None);
+        assert_eq!(deliver_batch(&replicator, &event(&events[1..])).await.identifier(), None);
         let before = rig.item("u1.", "1").await;
         assert_eq!(before.as_ref().unwrap().contains_key("_tombstone_expires_at"), gone);
         tokio::time::sleep(late * 2).await;
@@ -119,12 +119,12 @@ async fn an_outage_for_one_item_holds_its_position_and_quarantines_nothing() {
             if hit { HttpFault::Error(status, code) } else { HttpFault::None }
         })
         .await;
-        let told = users(6);
-        assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), Some("3"), "{code}");
+        let events = users(6);
+        assert_eq!(deliver_batch(&replicator, &event(&events)).await.identifier(), Some("3"), "{code}");
         assert_eq!(rig.item_count().await, 5, "{code}: its neighbours are applied");
         assert!(rig.quarantined().await.is_empty(), "{code}");
         out.store(false, Ordering::Relaxed);
-        assert_eq!(deliver_batch(&replicator, &event(&told[2..])).await.identifier(), None, "{code}");
+        assert_eq!(deliver_batch(&replicator, &event(&events[2..])).await.identifier(), None, "{code}");
         assert_eq!(rig.item_count().await, 6, "{code}");
     }
 }
@@ -167,9 +167,9 @@ async fn poison_record_is_quarantined_despite_a_write_without_response() {
         2,
         r#"{"user_id":{"S":"u2."},"timestamp":{"N":"1"},"_tombstone_expires_at":{"N":"1"}}"#,
     );
-    let told = [users(1).remove(0), poison, users(4).remove(3)];
+    let events = [users(1).remove(0), poison, users(4).remove(3)];
     let (started, time) = (Instant::now(), Duration::from_secs(2));
-    let answer = replicator.handle(&event(&told), &invocation_within(time)).await.unwrap();
+    let answer = replicator.handle(&event(&events), &invocation_within(time)).await.unwrap();
     assert_eq!(answer.identifier(), Some("4"), "each delivery ends like this one: the poison must not stay the lowest");
     assert_eq!(rig.quarantined().await.len(), 1);
     assert!(started.elapsed() < time + Duration::from_millis(300), "{:?}", started.elapsed());

@@ -61,7 +61,7 @@ impl SilenceKind {
 }
 
 async fn carry(mut client: TcpStream, mut server: TcpStream, number: usize, state: Arc<LinkState>) {
-    let (mut asked, mut told) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let (mut asked, mut received) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
         tokio::select! {
             read = client.read(&mut asked) => {
@@ -71,10 +71,10 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, number: usize, stat
                     return;
                 }
             }
-            read = server.read(&mut told) => {
+            read = server.read(&mut received) => {
                 let Ok(length @ 1..) = read else { return };
                 let is_lost = number <= state.lost.load(Ordering::SeqCst);
-                if !is_lost && client.write_all(&told[..length]).await.is_err() {
+                if !is_lost && client.write_all(&received[..length]).await.is_err() {
                     return;
                 }
             }

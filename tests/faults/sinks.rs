@@ -46,12 +46,12 @@ fn position(answer: &BatchResponse) -> Option<&str> {
 async fn the_lowest_position_of_all_sinks_is_answered() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::Rejects(vec![10, 11])], &[SinkFault::Rejects(vec![12, 9])]).await;
-    let told = users(7..=13);
-    let answer = deliver_batch(&replicator, &event(&told)).await;
+    let events = users(7..=13);
+    let answer = deliver_batch(&replicator, &event(&events)).await;
     assert_eq!(position(&answer), Some("9"), "as numbers: as text 10 would be lower");
     assert_eq!(counts(&rig).await, (5, 5), "neither waits for the other");
 
-    let answer = deliver_batch(&replicator, &event(&told[2..])).await;
+    let answer = deliver_batch(&replicator, &event(&events[2..])).await;
     assert_eq!(position(&answer), None);
     assert_eq!(counts(&rig).await, (7, 7));
 }
@@ -60,11 +60,11 @@ async fn the_lowest_position_of_all_sinks_is_answered() {
 async fn write_that_failed_after_landing_is_redelivered_without_effect() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::FailsAfterLanding(vec![2])], &[]).await;
-    let told = users(1..=3);
-    assert_eq!(position(&deliver_batch(&replicator, &event(&told)).await), Some("2"));
+    let events = users(1..=3);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&events)).await), Some("2"));
     let landed = rig.item("u2", "1").await;
     assert!(landed.is_some());
-    assert_eq!(position(&deliver_batch(&replicator, &event(&told[1..])).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&events[1..])).await), None);
     assert_eq!(rig.item("u2", "1").await, landed);
 }
 
@@ -87,11 +87,11 @@ async fn a_hanging_sink_costs_the_deadline_and_holds_the_position() {
 async fn a_throttled_sink_gets_on_by_what_it_can_take() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::Throttles(2), SinkFault::Throttles(1)], &[]).await;
-    let told = users(1..=4);
-    assert_eq!(position(&deliver_batch(&replicator, &event(&told)).await), Some("3"));
-    assert_eq!(position(&deliver_batch(&replicator, &event(&told[2..])).await), Some("4"));
+    let events = users(1..=4);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&events)).await), Some("3"));
+    assert_eq!(position(&deliver_batch(&replicator, &event(&events[2..])).await), Some("4"));
     assert_eq!(counts(&rig).await, (3, 4));
-    assert_eq!(position(&deliver_batch(&replicator, &event(&told[3..])).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&events[3..])).await), None);
     assert_eq!(counts(&rig).await, (4, 4));
     assert!(rig.quarantined().await.is_empty(), "a throttle is nobody's poison");
 }
@@ -125,14 +125,14 @@ async fn poison_in_one_sink_and_trouble_in_another_are_both_answered_for() {
 async fn a_settled_change_that_failed_is_reported_by_its_own_position() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::Rejects(vec![4])], &[]).await;
-    let told =
+    let events =
         [EventBuilder::named("a", 1, "One"), EventBuilder::named("b", 2, "Bob"), EventBuilder::named("a", 4, "Four")];
     assert_eq!(
-        position(&deliver_batch(&replicator, &event(&told)).await),
+        position(&deliver_batch(&replicator, &event(&events)).await),
         Some("4"),
         "what it superseded needs no resend"
     );
-    assert_eq!(position(&deliver_batch(&replicator, &event(&told[2..])).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&events[2..])).await), None);
     assert_eq!(rig.item("a", "1").await.unwrap()["name"].as_s().unwrap(), "Four");
 }
 
@@ -236,12 +236,12 @@ async fn unconfirmed_changes_are_sent_to_the_sink_again() {
         vec![SinkFault::Rejects(vec![2]), SinkFault::FailsAfterLanding(vec![2, 3]), SinkFault::Throttles(1)],
     )
     .await;
-    let told = users(1..=3);
+    let events = users(1..=3);
     for delivery in 1..=3 {
-        let answer = deliver_batch(&replicator, &event(&told)).await;
+        let answer = deliver_batch(&replicator, &event(&events)).await;
         assert_eq!(position(&answer), Some("2"), "delivery {delivery}");
     }
-    assert_eq!(position(&deliver_batch(&replicator, &event(&told)).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&events)).await), None);
     assert_eq!(counts(&rig).await, (3, 3));
     assert!(rig.quarantined().await.is_empty());
 }

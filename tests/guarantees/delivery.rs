@@ -108,15 +108,15 @@ async fn guarantee_05_nothing_is_acknowledged_that_is_not_safe() {
         };
         let replica = millrace_local::clients::dynamodb(&proxy::before(&rig.dynamodb_url, plan).await);
         let replicator = rig.replicator_through(replica);
-        let told: Vec<EventBuilder> =
+        let events: Vec<EventBuilder> =
             (1..=6).map(|n| EventBuilder::named(&format!("u{n}."), n, &format!("u{n}."))).collect();
         assert_eq!(
-            deliver_batch(&replicator, &rig.event(&told)).await.identifier(),
+            deliver_batch(&replicator, &rig.event(&events)).await.identifier(),
             Some("3"),
             "the lowest that may be lacking"
         );
         out.store(false, Ordering::Relaxed);
-        assert_eq!(deliver_batch(&replicator, &rig.event(&told[2..])).await.identifier(), None);
+        assert_eq!(deliver_batch(&replicator, &rig.event(&events[2..])).await.identifier(), None);
         assert_eq!(rig.item_count().await, 6);
     }
 }

@@ -56,8 +56,8 @@ async fn a_redrive_weeks_late_brings_no_deleted_item_back() {
     scene.stack.wait_until_drained().await;
     // Weeks later the tombstone has expired too, and only an object in the failure bucket still contains edsger.
     scene.delete(REPLICA, "edsger").await;
-    let told = crate::replication::events::EventBuilder::named("edsger", 1, "Edsger");
-    let mut record = record_of(told, &of_the_life.label().to_string());
+    let counts = crate::replication::events::EventBuilder::named("edsger", 1, "Edsger");
+    let mut record = record_of(counts, &of_the_life.label().to_string());
     record["dynamodb"]["SequenceNumber"] = json!(of_the_life.sequence().to_string());
     scene.give_up("replicator", vec![record.clone()], false).await;
 

@@ -223,7 +223,7 @@ async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report(
     assert_eq!(answer.progress.get("restore.restored") + answer.progress.get("restore.already_restored"), 150);
     let report = scene.report("cut").await;
     let keys: HashSet<String> = report.iter().map(|line| line["key"].to_string()).collect();
-    assert_eq!((report.len(), keys.len(), scene.live(SOURCE).await.len()), (150, 150, 150), "each is told once");
+    assert_eq!((report.len(), keys.len(), scene.live(SOURCE).await.len()), (150, 150, 150), "each is reported once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,13 +235,13 @@ async fn an_interrupted_audit_keeps_its_cursor_its_counts_and_its_report() {
     let maintenance = with_a_later_replica(&scene);
     let order = json!({"task": "audit", "run_id": "cut"});
     let cut = interrupted(&maintenance, &order).await;
-    let told = "audit.corrupt 1, audit.found 2, audit.objects";
-    assert!(cut.progress.to_string().starts_with(told), "{}", cut.progress);
+    let counts = "audit.corrupt 1, audit.found 2, audit.objects";
+    assert!(cut.progress.to_string().starts_with(counts), "{}", cut.progress);
     assert_eq!(scene.report("cut").await.len(), 1);
     let objects = cut.progress.get("audit.objects");
     make_the_later_replica(&scene).await;
     let answer = continued(&maintenance, &order, cut).await;
-    assert_eq!(answer.progress.to_string(), format!("{told} {objects}"), "what is damaged is told once");
+    assert_eq!(answer.progress.to_string(), format!("{counts} {objects}"), "what is damaged is reported once");
 }
 
 /// The failure bucket refuses a put of a report during an invocation: the entries are written by the invocation's end.

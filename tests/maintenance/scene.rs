@@ -175,8 +175,8 @@ impl MaintenanceScene {
     }
 
     /// A record of the source, as its stream with this label delivers it.
-    pub(crate) fn record(&self, told: EventBuilder, label: &str) -> Value {
-        let mut record = record(told, label);
+    pub(crate) fn record(&self, event: EventBuilder, label: &str) -> Value {
+        let mut record = record(event, label);
         self.shape.translate(&mut record);
         record
     }
@@ -300,8 +300,8 @@ impl MaintenanceScene {
 }
 
 /// A record of the source, as its stream with this label delivers it.
-pub(crate) fn record(told: EventBuilder, label: &str) -> Value {
-    let mut record: Value = serde_json::from_str(&told.with_stream(label).record()).unwrap();
+pub(crate) fn record(event: EventBuilder, label: &str) -> Value {
+    let mut record: Value = serde_json::from_str(&event.with_stream(label).record()).unwrap();
     record["eventSourceARN"] = json!(format!("arn:aws:dynamodb:dynoxide:000000000000:table/{SOURCE}/stream/{label}"));
     record
 }

@@ -104,7 +104,12 @@ async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_
 }
 
 /// The maintenance function of the stack, for which Lambda returns this response about the replicator.
-async fn told(scene: &MaintenanceScene, status: StatusCode, error: &'static str, body: Value) -> MaintenanceHandler {
+async fn maintenance_with(
+    scene: &MaintenanceScene,
+    status: StatusCode,
+    error: &'static str,
+    body: Value,
+) -> MaintenanceHandler {
     let answer =
         move || async move { (status, [(HeaderName::from_static("x-amzn-errortype"), error)], axum::Json(body)) };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -141,7 +146,7 @@ async fn task_fails_if_the_deployed_sinks_cannot_be_determined() {
         (StatusCode::OK, "", encrypted, "TaskPreconditionFailed", "no kms:Decrypt"),
         (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", json!({}), "TaskFailed", "cannot determine the sinks"),
     ] {
-        let maintenance = told(&scene, status, error, body).await;
+        let maintenance = maintenance_with(&scene, status, error, body).await;
         let fault = invoke(&maintenance, &json!({"task": "verify"}), Duration::from_mins(1)).await.unwrap_err();
         assert!(fault.kind().as_str() == name && fault.to_string().contains(said), "{fault}");
         let order = json!({"task": "redrive", "run_id": error, "dry_run": false});
@@ -160,13 +165,13 @@ async fn task_fails_if_the_deployed_sinks_cannot_be_determined() {
     // Entries of a cache expire, so maintenance ignores the cache.
     let on =
         json!({"Environment": {"Variables": {"REPLICA_TABLE": REPLICA, "CACHE_URL": "redis://c", "POSTGRES_URL": ""}}});
-    let maintenance = told(&scene, StatusCode::OK, "", on.clone()).await;
+    let maintenance = maintenance_with(&scene, StatusCode::OK, "", on.clone()).await;
     let order = json!({"task": "redrive", "run_id": "cache", "dry_run": false});
     assert_eq!(invoke(&maintenance, &order, Duration::from_mins(1)).await.unwrap().progress.get("redrive.redriven"), 1);
     assert_eq!(scene.item(REPLICA, "ada").await.unwrap()["name"], text("Ada"));
 
     // A second replica that the deployment does not write to, or not yet, is not an error.
-    let mut more = told(&scene, StatusCode::OK, "", on).await;
+    let mut more = maintenance_with(&scene, StatusCode::OK, "", on).await;
     more.replicas.push(Box::new(sink(&empty_and_migrated().await)));
     let answer = invoke(&more, &json!({"task": "backfill"}), Duration::from_mins(1)).await.unwrap();
     assert_eq!(answer.progress.get("postgres.written"), 1);

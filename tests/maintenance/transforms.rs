@@ -250,8 +250,8 @@ async fn status_change(scene: &MaskedScene, number: u64, name: &str, statuses: [
     }))
     };
     let label = scene.replicas.label().await;
-    let told = EventBuilder::image(name, number, &image(statuses[1].or(statuses[0])).unwrap().to_string());
-    let mut record = scene.replicas.scene.record(told, &label);
+    let event = EventBuilder::image(name, number, &image(statuses[1].or(statuses[0])).unwrap().to_string());
+    let mut record = scene.replicas.scene.record(event, &label);
     record["eventName"] = json!(match statuses {
         [None, _] => "INSERT",
         [_, None] => "REMOVE",

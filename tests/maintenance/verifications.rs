@@ -61,8 +61,8 @@ async fn every_difference_is_reported_by_kind_and_attribute_names_only() {
     let quarantined = report.iter().find(|line| line["kind"] == "quarantined").unwrap();
     assert_eq!(quarantined["key"]["user_id"]["S"], "poison");
     assert!(quarantined["objects"][0].as_str().unwrap().starts_with("quarantine/replicator/dynamodb/Users/"));
-    let told = serde_json::to_string(&report).unwrap();
-    assert!(!told.contains("Confidential") && !told.contains("Secret"), "{told}");
+    let json = serde_json::to_string(&report).unwrap();
+    assert!(!json.contains("Confidential") && !json.contains("Secret"), "{json}");
     assert_eq!(scene.live(REPLICA).await["different"]["name"], text("Confidential"), "a comparison changes nothing");
 }
 

@@ -18,8 +18,8 @@ impl ContractReplica for RelationalStore {
                 is_key(user_id)
             );
             let row = self.client.query_opt(&sql, &[]).await.unwrap()?;
-            let (name, gone, told): (Option<String>, bool, i32) = (row.get(1), row.get(2), row.get(3));
-            assert_eq!(gone, told == 0, "a tombstone holds nothing else");
+            let (name, gone, columns): (Option<String>, bool, i32) = (row.get(1), row.get(2), row.get(3));
+            assert_eq!(gone, columns == 0, "a tombstone holds nothing else");
             let state = name.map_or(ContractState::Gone, ContractState::Named);
             Some(ContractItem { revision: Revision::decode(row.get(0)).unwrap(), state })
         }

@@ -128,7 +128,7 @@ async fn cut_connection_is_reopened_and_a_lost_response_yields_duplicates() {
     assert_eq!(
         outcome,
         SinkOutcome { duplicate: 3, ..SinkOutcome::default() },
-        "they were written, and nobody was told"
+        "they were written, and the response was lost"
     );
     assert_eq!(store.count("true").await, 12);
 }
@@ -171,8 +171,8 @@ async fn two_invocations_over_the_same_rows_never_deadlock() {
         for round in 0..rounds {
             // Both workers write the same rows, in opposite orders.
             let number = |n: u64| 1 + round * 1_000 + own * 500 + n;
-            let told = |n: u64| EventBuilder::named(&format!("u{n:03}"), number(n), "Ada");
-            let mut batch: Vec<_> = (0..400).map(told).collect();
+            let change = |n: u64| EventBuilder::named(&format!("u{n:03}"), number(n), "Ada");
+            let mut batch: Vec<_> = (0..400).map(change).collect();
             if own == 1 {
                 batch.reverse();
             }

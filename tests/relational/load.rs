@@ -145,9 +145,9 @@ async fn fifty_thousand_changes_arrive(
     let left = CHANGES - RECORDS..CHANGES;
     let live = left.clone().filter(|n| !is_delete(*n)).count();
     let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
-    let told: BTreeSet<String> = answer.progress.to_string().split(", ").map(str::to_owned).collect();
+    let counts: BTreeSet<String> = answer.progress.to_string().split(", ").map(str::to_owned).collect();
     for replica in ["dynamodb", relational] {
-        let own: Vec<_> = told.iter().filter_map(|count| count.strip_prefix(&format!("{replica}."))).collect();
+        let own: Vec<_> = counts.iter().filter_map(|count| count.strip_prefix(&format!("{replica}."))).collect();
         let tombstones = RECORDS - live;
         assert_eq!(own, [format!("equal {live}"), format!("items {live}"), format!("tombstones {tombstones}")]);
     }

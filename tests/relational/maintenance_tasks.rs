@@ -99,7 +99,7 @@ async fn redrive_of_old_records_reconciles_both_replicas_with_the_source() {
     let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
     scene.put(SOURCE, user("kept", "Now")).await;
     scene.stack.wait_until_drained().await;
-    let old = |told: EventBuilder| record(told, FORMER);
+    let old = |event: EventBuilder| record(event, FORMER);
     let records = vec![old(EventBuilder::named("kept", 5, "Old")), old(EventBuilder::named("deleted", 6, "Old"))];
     scene.give_up("replicator", records, false).await;
     let maintenance = over_both(&scene, &store);

@@ -102,8 +102,8 @@ pub(crate) fn soon() -> Instant {
 }
 
 /// Deduplicates the changes and applies them.
-pub(crate) async fn apply(sink: &PostgresSink, told: &[EventBuilder]) -> SinkOutcome {
-    apply_within(sink, &event(told), Duration::from_mins(1)).await
+pub(crate) async fn apply(sink: &PostgresSink, events: &[EventBuilder]) -> SinkOutcome {
+    apply_within(sink, &event(events), Duration::from_mins(1)).await
 }
 
 /// Deduplicates a batch and applies it within the given time.

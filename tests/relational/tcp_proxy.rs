@@ -86,7 +86,7 @@ impl TcpProxy {
 }
 
 async fn carry(mut client: TcpStream, mut server: TcpStream, line: &ProxyState) {
-    let (mut asked, mut told) = (vec![0; 65_536], vec![0; 65_536]);
+    let (mut asked, mut received) = (vec![0; 65_536], vec![0; 65_536]);
     loop {
         tokio::select! {
             () = line.cut.notified() => return,
@@ -99,14 +99,14 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, line: &ProxyState) 
                     return;
                 }
             }
-            read = server.read(&mut told) => {
+            read = server.read(&mut received) => {
                 let Ok(length @ 1..) = read else { return };
                 line.answered.store(true, Ordering::SeqCst);
                 line.answered_bytes.fetch_add(length, Ordering::SeqCst);
                 if line.deaf.swap(false, Ordering::SeqCst) {
                     return;
                 }
-                if !line.silent.load(Ordering::SeqCst) && client.write_all(&told[..length]).await.is_err() {
+                if !line.silent.load(Ordering::SeqCst) && client.write_all(&received[..length]).await.is_err() {
                     return;
                 }
             }

@@ -94,8 +94,8 @@ pub(crate) fn user(user_id: &str, timestamp: &str, name: &str) -> Value {
 }
 
 /// A batch with these changes.
-pub(crate) fn event(told: &[EventBuilder]) -> Box<RawValue> {
-    let records: Vec<_> = told.iter().map(EventBuilder::record).collect();
+pub(crate) fn event(events: &[EventBuilder]) -> Box<RawValue> {
+    let records: Vec<_> = events.iter().map(EventBuilder::record).collect();
     event_of(&records)
 }
 

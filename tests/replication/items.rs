@@ -62,7 +62,7 @@ fn json_of(value: &AttributeValue) -> serde_json::Value {
         AttributeValue::Bs(blobs) => json!({"BS": blobs.iter().map(base64).collect::<Vec<_>>()}),
         AttributeValue::L(values) => json!({"L": values.iter().map(json_of).collect::<Vec<_>>()}),
         AttributeValue::M(map) => json!({"M": image_of(map)}),
-        other => panic!("{other:?} is a type that no one told this test of"),
+        other => panic!("{other:?} is a type that this test does not know"),
     }
 }
 
@@ -115,8 +115,8 @@ async fn a_key_of_bytes_names_its_item() {
 #[tokio::test]
 async fn a_number_key_is_one_key_however_it_is_spelled() {
     let rig = ReplicationRig::start().await;
-    let told = [EventBuilder::named("a", 1, "First").at("10"), EventBuilder::named("a", 2, "Second").at("1e1")];
-    deliver_batch(&rig.replicator(), &event(&told)).await;
+    let events = [EventBuilder::named("a", 1, "First").at("10"), EventBuilder::named("a", 2, "Second").at("1e1")];
+    deliver_batch(&rig.replicator(), &event(&events)).await;
     let item = rig.item("a", "10").await.unwrap();
     assert_eq!(item["name"], AttributeValue::S("Second".to_owned()));
     assert_eq!(rig.item_count().await, 1);
@@ -126,12 +126,12 @@ async fn a_number_key_is_one_key_however_it_is_spelled() {
 async fn image_with_a_reserved_attribute_is_quarantined() {
     let rig = ReplicationRig::start().await;
     let image = |user: &str, extra: &str| format!(r#"{{"user_id":{{"S":"{user}"}},"timestamp":{{"N":"1"}},{extra}}}"#);
-    let told = [
+    let events = [
         EventBuilder::image("a", 1, &image("a", r#""_tombstone_expires_at":{"N":"1"}"#)),
         EventBuilder::image("b", 2, &image("b", r#""\u005frev":{"S":"x"}"#)),
         EventBuilder::named("c", 3, "Cleo"),
     ];
-    assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&events)).await.identifier(), None);
     let key = |number| format!("quarantine/replicator/dynamodb/Users/{LABEL}-{number}.json");
     assert_eq!(rig.quarantined_positions().await, [key(1), key(2)]);
     let reason = rig.quarantine_body(&rig.quarantined().await[1]).await["reason"].to_string();

@@ -187,8 +187,8 @@ async fn recreated_replica_with_another_key_blocks_the_batch_until_fixed() {
 #[tokio::test]
 async fn an_image_without_the_key_that_its_record_names_is_poison() {
     let rig = ReplicationRig::start().await;
-    let told = [EventBuilder::image("a", 1, r#"{"name":{"S":"Ada"}}"#), EventBuilder::named("b", 2, "Bob")];
-    assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
+    let events = [EventBuilder::image("a", 1, r#"{"name":{"S":"Ada"}}"#), EventBuilder::named("b", 2, "Bob")];
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&events)).await.identifier(), None);
     assert_eq!(rig.quarantined_positions().await, [format!("quarantine/replicator/read/Users/{LABEL}-1.json")]);
     assert!(rig.item("b", "1").await.is_some());
 }
@@ -285,12 +285,12 @@ async fn poison_records_of_one_number_in_different_batches_are_different_objects
 #[tokio::test]
 async fn a_contradiction_that_the_failure_bucket_does_not_take_is_resent() {
     let rig = ReplicationRig::start().await;
-    let told = [
+    let events = [
         EventBuilder::named("b", 6, "Bob"),
         EventBuilder::named("a", 7, "First"),
         EventBuilder::named("a", 7, "Second"),
     ];
-    let answer = deliver_batch(&rig.replicator_without_a_bucket(), &event(&told)).await;
+    let answer = deliver_batch(&rig.replicator_without_a_bucket(), &event(&events)).await;
     assert_eq!(answer.identifier(), Some("7"));
 }
 

@@ -54,8 +54,9 @@ async fn every_replica_of_the_document_receives_every_change() {
     let rig = start().await;
     let replicator = replicator(&rig);
     replicator.check().await.unwrap();
-    let told = [EventBuilder::named("a", 1, "Ada"), EventBuilder::named("b", 2, "Bob"), EventBuilder::deleted("b", 3)];
-    assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), None);
+    let events =
+        [EventBuilder::named("a", 1, "Ada"), EventBuilder::named("b", 2, "Bob"), EventBuilder::deleted("b", 3)];
+    assert_eq!(deliver_batch(&replicator, &event(&events)).await.identifier(), None);
     for table in [COPY, STAGING] {
         assert_eq!(rig.item_in(table, "a", "1").await.unwrap()["name"].as_s().unwrap(), "Ada", "{table}");
         assert!(rig.item_in(table, "b", "1").await.unwrap().contains_key("_tombstone_expires_at"), "{table}");
@@ -122,8 +123,8 @@ async fn each_replica_has_its_own_quarantine_objects() {
     let put = put.item("timestamp", aws_sdk_dynamodb::types::AttributeValue::N("1".to_owned()));
     put.send().await.unwrap();
     // The first item cannot be in any replica, and the second one not in `staging`, where another program wrote it.
-    let told = [poison, EventBuilder::named("b", 2, "Bob"), EventBuilder::named("c", 3, "Cleo")];
-    assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), None);
+    let events = [poison, EventBuilder::named("b", 2, "Bob"), EventBuilder::named("c", 3, "Cleo")];
+    assert_eq!(deliver_batch(&replicator, &event(&events)).await.identifier(), None);
     let key = |sink: &str, number: u64| format!("quarantine/replicator/{sink}/Users/{LABEL}-{number}.json");
     assert_eq!(rig.quarantined_positions().await, [key("copy", 1), key("staging", 1), key("staging", 2)]);
     assert!(rig.item_in(COPY, "b", "1").await.unwrap().contains_key("name"));

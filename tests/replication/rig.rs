@@ -122,8 +122,8 @@ impl ReplicationRig {
     }
 
     /// A batch with these changes of users, as changes of the items of these users.
-    pub(crate) fn event(&self, told: &[EventBuilder]) -> Box<RawValue> {
-        self.translated(&event(told))
+    pub(crate) fn event(&self, events: &[EventBuilder]) -> Box<RawValue> {
+        self.translated(&event(events))
     }
 
     /// One of the sample payloads, as changes of the items of its users.

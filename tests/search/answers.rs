@@ -34,15 +34,18 @@ async fn a_summary_is_the_newest_live_record_with_counts_and_times() {
     let scene = SearchScene::with_people(&people()).await;
     let answer = scene.search.get("/users/ada/summary").await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    let told = &answer.json;
-    assert_eq!((told["user"]["timestamp"].as_i64(), told["user"]["status"].as_str()), (Some(9), Some("inactive")));
+    let summary = &answer.json;
     assert_eq!(
-        (told["records"].as_i64(), told["first_timestamp"].as_i64(), told["last_timestamp"].as_i64()),
+        (summary["user"]["timestamp"].as_i64(), summary["user"]["status"].as_str()),
+        (Some(9), Some("inactive"))
+    );
+    assert_eq!(
+        (summary["records"].as_i64(), summary["first_timestamp"].as_i64(), summary["last_timestamp"].as_i64()),
         (Some(3), Some(5), Some(9))
     );
-    assert_eq!(told["first_created_at"], "2026-10-13T10:00:00.000Z");
-    assert_eq!(told["last_updated_at"], "2026-11-22T09:59:50.000Z");
-    assert_eq!(told["as_of"], AS_OF);
+    assert_eq!(summary["first_created_at"], "2026-10-13T10:00:00.000Z");
+    assert_eq!(summary["last_updated_at"], "2026-11-22T09:59:50.000Z");
+    assert_eq!(summary["as_of"], AS_OF);
     let nobody = scene.search.get("/users/nobody/summary").await;
     assert_eq!((nobody.status, nobody.problem()), (404, "not-found"));
     let wrong = scene.search.get("/users/ada/summary?fields=name").await;
@@ -90,7 +93,7 @@ async fn every_response_contains_the_as_of_timestamp() {
     let scene = SearchScene::with_people(&[]).await;
     let search = "/search/users";
     assert_eq!(scene.search.get(search).await.json["as_of"], json!(null));
-    apply(&scene.store.sink, &[ScenePerson::named("ada", "Ada").told(1)]).await;
+    apply(&scene.store.sink, &[ScenePerson::named("ada", "Ada").event(1)]).await;
     assert_eq!(scene.search.get(search).await.json["as_of"], AS_OF);
     // A later change; a delete counts, too.
     apply(&scene.store.sink, &[EventBuilder::deleted("ada", 2)]).await;

@@ -33,7 +33,7 @@ fn change() -> impl Strategy<Value = EventBuilder> {
     let written = (person(), 0..6_u8, 1..400_u64, 0..40_i64).prop_map(|(mut person, id, number, days)| {
         person.id = format!("u{id}");
         person.created_at = person.created_at.map(|second| second - days * 86_400);
-        person.told(number)
+        person.event(number)
     });
     let removed = (0..6_u8, 7..12_i64, 1..400_u64, any::<bool>()).prop_map(|(id, timestamp, number, is_expired)| {
         let user_id = format!("u{id}");
@@ -152,7 +152,7 @@ async fn migration_of_a_filled_table_counts_its_rows() {
     let sink = sink(&url);
     let table = PostgresSchema { users: None, tables: vec![users_table()] };
     table.migrate(sink.database(), soon()).await.unwrap();
-    let changes: Vec<_> = (1..).zip(people(200)).map(|(number, person)| person.told(number)).collect();
+    let changes: Vec<_> = (1..).zip(people(200)).map(|(number, person)| person.event(number)).collect();
     assert_eq!(apply(&sink, &changes).await.applied, 200);
     migrate(sink.database(), soon()).await.unwrap();
     let store = RelationalStore { sink, client: connect(&url).await, url };

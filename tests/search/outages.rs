@@ -25,9 +25,9 @@ async fn while_the_reader_is_gone_the_writer_answers() {
             assert_eq!((answer.status, ids(&answer)), (200, vec!["ada".to_owned()]), "{}", answer.text);
         }
     });
-    let told: Vec<_> = lines.await.into_iter().filter(|line| line.contains("reader unavailable")).collect();
-    assert_eq!(told.len(), 1, "once, and then the writer is asked first: {told:?}");
-    assert!(told[0].contains("POSTGRES_READER_URL"), "{told:?}");
+    let warnings: Vec<_> = lines.await.into_iter().filter(|line| line.contains("reader unavailable")).collect();
+    assert_eq!(warnings.len(), 1, "once, and then the writer is asked first: {warnings:?}");
+    assert!(warnings[0].contains("POSTGRES_READER_URL"), "{warnings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,7 +96,7 @@ async fn each_word_matches_with_one_typo_and_any_separator() {
     }
     for (number, between) in (100..).zip(" -.,;:/|()[]\"_\u{a0}\u{3000}".chars()) {
         let eva = ScenePerson::named("p9", &format!("Eva{between}Byron"));
-        assert_eq!(apply(&scene.store.sink, &[eva.told(number)]).await.applied, 1);
+        assert_eq!(apply(&scene.store.sink, &[eva.event(number)]).await.applied, 1);
         let like = encoded(&format!("byrom{between}eve"));
         assert_eq!(scene.find(&format!("name_like={like}&sort=user_id")).await, ["p9"], "{between:?}");
     }
@@ -129,13 +129,13 @@ async fn names_and_domains_are_found_in_whatever_case_and_unicode_spelling() {
         assert_eq!(scene.find(&format!("{question}={}", encoded(text))).await, found, "{question}={text}");
     }
     let composed = person("composed", "Zoë Strauss", "a@example.com");
-    assert_eq!(apply(&scene.store.sink, &[composed.told(100)]).await.applied, 1);
+    assert_eq!(apply(&scene.store.sink, &[composed.event(100)]).await.applied, 1);
     assert_eq!(scene.find("name_prefix=zo%C3%AB&sort=name").await, ["composed", "zoe"], "one name for the order, too");
     // An email that the API would reject is not returned as a user's email, and yet its domain is counted, in any
     // format.
     let others = [person("one", "One", "a@BÜCHER.example"), person("two", "Two", "\"@\"@bu\u{308}cher.example")];
-    let told: Vec<_> = (101..).zip(&others).map(|(number, person)| person.told(number)).collect();
-    assert_eq!(apply(&scene.store.sink, &told).await.applied, 2);
+    let events: Vec<_> = (101..).zip(&others).map(|(number, person)| person.event(number)).collect();
+    assert_eq!(apply(&scene.store.sink, &events).await.applied, 2);
     let counted = scene.search.get("/stats/users?domains=1").await;
     assert_eq!(counted.json["domains"], json!([{"domain": "bücher.example", "records": 2}]));
 }
@@ -241,8 +241,8 @@ async fn unknown_search_parameter_is_rejected_with_the_allowed_ones() {
     let scene = SearchScene::with_people(&[]).await;
     let answer = scene.search.get("/search/users?state=active&sort=similarity&attribute.plan=pro").await;
     assert_eq!(answer.status, 400);
-    for told in ["\"state\"", "\"attribute.plan\"", "attributes.…", "similarity requires the parameter name_like"] {
-        assert!(answer.text.contains(told), "{told}: {}", answer.text);
+    for text in ["\"state\"", "\"attribute.plan\"", "attributes.…", "similarity requires the parameter name_like"] {
+        assert!(answer.text.contains(text), "{text}: {}", answer.text);
     }
     let unknown = scene.search.get("/search/users?name_like=ada&sort=likeness").await;
     assert_eq!((unknown.status, unknown.json["errors"][0]["parameter"].as_str()), (400, Some("sort")));

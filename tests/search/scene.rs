@@ -38,7 +38,7 @@ impl ScenePerson {
         Self { id: id.into(), timestamp: 1, name: name.into(), created_at: now, updated_at: now, ..Self::default() }
     }
 
-    pub(crate) fn told(&self, number: u64) -> EventBuilder {
+    pub(crate) fn event(&self, number: u64) -> EventBuilder {
         let moment = |seconds: i64| {
             let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap();
             json!({"S": millrace_shared::user::format_rfc3339_millis(moment)})
@@ -71,8 +71,8 @@ pub(crate) struct SearchScene {
 impl SearchScene {
     pub(crate) async fn with_people(people: &[ScenePerson]) -> Self {
         let store = RelationalStore::start().await;
-        let told: Vec<EventBuilder> = (1..).zip(people).map(|(number, person)| person.told(number)).collect();
-        for some in told.chunks(500) {
+        let events: Vec<EventBuilder> = (1..).zip(people).map(|(number, person)| person.event(number)).collect();
+        for some in events.chunks(500) {
             assert_eq!(apply(&store.sink, some).await.applied, some.len());
         }
         let search = over(&[("POSTGRES_URL", &store.url)]);

@@ -142,8 +142,8 @@ impl ConnectorTarget {
     ) -> Result<HttpResponse, ConnectorError> {
         let path = path_and_query(&request).0;
         if path.starts_with(MAPPINGS) || path.starts_with(FUNCTIONS) {
-            let told = if path.starts_with(MAPPINGS) { mappings() } else { configuration(archive_is_sink) };
-            return response(SimResponse { status: 200, headers: Vec::new(), body: told.to_string().into_bytes() });
+            let body = if path.starts_with(MAPPINGS) { mappings() } else { configuration(archive_is_sink) };
+            return response(SimResponse { status: 200, headers: Vec::new(), body: body.to_string().into_bytes() });
         }
         match self {
             Self::Memory(cloud) => {
@@ -185,8 +185,8 @@ pub(super) async fn forward(client: &SimWire, request: HttpRequest) -> Result<Ht
 fn worth_seeing(request: &HttpRequest) -> Option<&'static str> {
     if operation(request) == Some("Scan") {
         let body = request.body().bytes().unwrap_or_default();
-        let told = String::from_utf8_lossy(body).contains("ExclusiveStartKey");
-        return told.then_some("source: a page after another");
+        let is_next = String::from_utf8_lossy(body).contains("ExclusiveStartKey");
+        return is_next.then_some("source: a page after another");
     }
     let path = path_and_query(request).0;
     let put = request.method() == "PUT";
@@ -209,11 +209,11 @@ fn path_and_query(request: &HttpRequest) -> (&str, &str) {
     path.split_once('?').unwrap_or((path, ""))
 }
 
-fn response(told: SimResponse) -> Result<HttpResponse, ConnectorError> {
-    let mut response = http::Response::builder().status(told.status);
-    for (name, value) in told.headers {
+fn response(sim: SimResponse) -> Result<HttpResponse, ConnectorError> {
+    let mut response = http::Response::builder().status(sim.status);
+    for (name, value) in sim.headers {
         response = response.header(name, value);
     }
-    let response = response.body(SdkBody::from(told.body)).unwrap();
+    let response = response.body(SdkBody::from(sim.body)).unwrap();
     HttpResponse::try_from(response).map_err(|error| ConnectorError::io(Box::new(error)))
 }

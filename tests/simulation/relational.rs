@@ -61,12 +61,12 @@ fn told_again(changes: &[&Change<'_>]) -> Box<RawValue> {
         let identity = r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"},"#;
         let identity = if expired { identity } else { "" };
         let (arn, keys, number) = (change.source.arn(), change.key.raw().get(), change.revision.sequence());
-        let told = write!(
+        let written = write!(
             event,
             r#"{comma}{{"eventName":"{name}",{identity}"eventSourceARN":"{arn}","dynamodb":{{"Keys":{keys},{image}
                 "SequenceNumber":"{number}","StreamViewType":"NEW_AND_OLD_IMAGES"}}}}"#
         );
-        told.unwrap();
+        written.unwrap();
     }
     event.push_str("]}");
     RawValue::from_string(event).unwrap()

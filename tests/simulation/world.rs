@@ -391,11 +391,11 @@ impl<'s, S: SimStage> SimState<'s, S> {
     /// Processes the end of a task, with its response or without one.
     fn end(&mut self, task: &SimTask, output: Option<String>) {
         let TaskRole::Delivery { mapping, ticket } = task.role else {
-            let told = |what: &str| output.as_ref().is_some_and(|output| output.contains(what));
-            if told("\"redrive.skipped\"") {
+            let contains = |what: &str| output.as_ref().is_some_and(|output| output.contains(what));
+            if contains("\"redrive.skipped\"") {
                 self.injector.see("redrive: left a failure");
             }
-            if told("\"redrive.rows\"") {
+            if contains("\"redrive.rows\"") {
                 self.injector.see("redrive: rows for the archive");
             }
             return;

@@ -100,8 +100,8 @@ async fn replicator() {
     let replicator = rig.replicator();
     deliver_batch(&replicator, &sample("unreadable-in-the-middle")).await;
     let named = EventBuilder::named("ada", 7, "Ada");
-    for told in [named.clone(), named, EventBuilder::named("ada", 6, "Eve"), EventBuilder::deleted("ada", 8)] {
-        assert_eq!(deliver_batch(&replicator, &event(&[told])).await.identifier(), None);
+    for change in [named.clone(), named, EventBuilder::named("ada", 6, "Eve"), EventBuilder::deleted("ada", 8)] {
+        assert_eq!(deliver_batch(&replicator, &event(&[change])).await.identifier(), None);
     }
 
     rig.s3.create_bucket().bucket(harness::ARCHIVE).send().await.unwrap();

@@ -285,13 +285,13 @@ fn evaluated(template: &Value, scope: &Scope<'_>) -> Value {
         "$states.context.Map.Item.Value" => scope.index.into(),
         "$states.input.differences > 0" => (scope.input["differences"].as_u64().unwrap() > 0).into(),
         cause if cause.starts_with("$states.input.of_task & ") => {
-            let told = |name: &str| scope.input[name].to_string().replace('"', "");
+            let text = |name: &str| scope.input[name].to_string().replace('"', "");
             format!(
                 "{} found {} differences: {}; the report is below reports/{}/",
-                told("of_task"),
-                told("differences"),
+                text("of_task"),
+                text("differences"),
                 scope.input["progress"],
-                told("run_id")
+                text("run_id")
             )
             .into()
         }

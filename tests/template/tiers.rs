@@ -40,18 +40,18 @@ fn nested_stack_gets_its_parameters_and_has_the_referenced_outputs() {
     for (id, path, condition) in STACKS {
         let stack = &resources[id];
         assert_eq!((&stack["Condition"], &stack["Properties"]["TemplateURL"]), (&condition.into(), &path.into()));
-        let told: BTreeSet<String> = stack["Properties"]["Parameters"].as_object().unwrap().keys().cloned().collect();
-        assert_eq!(told, names(path, "Parameters"), "{id}");
+        let passed: BTreeSet<String> = stack["Properties"]["Parameters"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(passed, names(path, "Parameters"), "{id}");
         outputs_exist(&root, id, path);
     }
     // Everything that has no default, and more.
     let replication = &resources["Replication"]["Properties"];
     assert_eq!(replication["Location"], "infra/replication.yaml");
-    let told: BTreeSet<String> = replication["Parameters"].as_object().unwrap().keys().cloned().collect();
+    let passed: BTreeSet<String> = replication["Parameters"].as_object().unwrap().keys().cloned().collect();
     let parameters = section("infra/replication.yaml", "Parameters");
-    assert_eq!(told.iter().find(|name| !parameters.contains_key(*name)), None);
-    let untold = parameters.iter().find(|(name, of)| of["Default"].is_null() && !told.contains(*name));
-    assert_eq!(untold, None, "has no default");
+    assert_eq!(passed.iter().find(|name| !parameters.contains_key(*name)), None);
+    let missing = parameters.iter().find(|(name, of)| of["Default"].is_null() && !passed.contains(*name));
+    assert_eq!(missing, None, "has no default");
     outputs_exist(&root, "Replication", "infra/replication.yaml");
 }
 

@@ -167,8 +167,8 @@ async fn an_expiry_means_the_same_to_the_api_to_ttl_and_to_search() {
         ];
         service.put(&item).await;
         let image = RawItem::new(item.map(|(name, value)| (name.to_owned(), value)).into()).encode();
-        let told = EventBuilder::image(&id(row), 1 + u64::try_from(row).unwrap(), &image).at("7");
-        assert_eq!(apply(&search.store.sink, &[told]).await.applied, 1, "{expires_at:?}");
+        let event = EventBuilder::image(&id(row), 1 + u64::try_from(row).unwrap(), &image).at("7");
+        assert_eq!(apply(&search.store.sink, &[event]).await.applied, 1, "{expires_at:?}");
     }
     let live: Vec<String> = (0..rows.len()).filter(|row| rows[*row].1).map(id).collect();
     let listed = |answer: &ServiceResponse| -> Vec<String> {

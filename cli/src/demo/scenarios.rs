@@ -19,13 +19,13 @@ impl FinalState {
     async fn show(
         report: &mut DemoReport,
         stores: &StoreInspector,
-        answers: &[ApiResponse],
+        responses: &[ApiResponse],
         user_id: &str,
     ) -> Result<Self, InspectError> {
-        for response in answers {
+        for response in responses {
             report.show(&response.request, &response.describe());
         }
-        let timestamp = answers.first().map_or(0, ApiResponse::timestamp);
+        let timestamp = responses.first().map_or(0, ApiResponse::timestamp);
         Self::read(report, stores, user_id, timestamp).await
     }
 
@@ -50,8 +50,8 @@ impl FinalState {
     }
 }
 
-fn statuses(answers: &[ApiResponse]) -> Vec<u16> {
-    answers.iter().map(|response| response.status).collect()
+fn statuses(responses: &[ApiResponse]) -> Vec<u16> {
+    responses.iter().map(|response| response.status).collect()
 }
 
 pub(super) async fn scenario_update(

@@ -36,20 +36,20 @@ fn the_document_in_the_repository_is_what_the_handlers_say() {
 fn every_problem_type_is_documented_for_its_operations() {
     // Problems of paths or methods that the document does not contain.
     let everywhere = ["unknown-route", "relational-tier-off", "method-not-allowed"];
-    let mut told = BTreeSet::new();
+    let mut found = BTreeSet::new();
     for (method, path, operation) in operations() {
         for problem in problems_of(operation["operationId"].as_str().unwrap()) {
             let response = &operation["responses"][problem.status().to_string()];
             let description = response["description"].as_str().unwrap_or_default();
             assert!(description.contains(&problem.type_uri()), "{method} {path}: {description}");
             assert!(response["content"].get("application/problem+json").is_some(), "{method} {path}");
-            told.insert(problem.type_uri());
+            found.insert(problem.type_uri());
         }
     }
     for problem in all_variants() {
         let kind = problem.type_uri();
         let is_everywhere = everywhere.iter().any(|name| kind.ends_with(name));
-        assert_eq!(told.contains(&kind), !is_everywhere, "{kind}");
+        assert_eq!(found.contains(&kind), !is_everywhere, "{kind}");
     }
 }
 

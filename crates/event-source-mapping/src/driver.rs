@@ -138,8 +138,8 @@ impl MappingDriver {
     fn handle_result(&mut self, done: Result<TaskResult, tokio::task::JoinError>) {
         let now = self.mapping.clock.now();
         match done {
-            Ok(TaskResult::Answered(ticket, answer)) => {
-                self.machine.invocation_completed(ticket, answer.as_ref(), now);
+            Ok(TaskResult::Answered(ticket, response)) => {
+                self.machine.invocation_completed(ticket, response.as_ref(), now);
             }
             Ok(TaskResult::Recorded(ticket, done)) => drop(self.machine.discard_completed(ticket, done, now)),
             // Panics are caught inside the task, and no code aborts it.

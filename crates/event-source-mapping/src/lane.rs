@@ -181,11 +181,11 @@ impl<R: Clone> ShardLane<R> {
         &mut self,
         settings: &MappingSettings,
         ticket: ActionId,
-        answer: Option<&FunctionResponse>,
+        response: Option<&FunctionResponse>,
         now: OffsetDateTime,
     ) -> bool {
         let Some(batch) = self.take_in_flight(ticket, false) else { return false };
-        match lowest_failing(settings, &batch, answer) {
+        match lowest_failing(settings, &batch, response) {
             BatchVerdict::Done => self.advance_checkpoint(&batch),
             BatchVerdict::From(at) if at > 0 => {
                 let (done, rest) = batch.split(at);
@@ -248,9 +248,9 @@ enum BatchVerdict {
 fn lowest_failing<R>(
     settings: &MappingSettings,
     batch: &InFlightBatch<R>,
-    answer: Option<&FunctionResponse>,
+    response: Option<&FunctionResponse>,
 ) -> BatchVerdict {
-    let identifiers = match answer {
+    let identifiers = match response {
         Some(_) if !settings.partial_responses => return BatchVerdict::Done,
         Some(FunctionResponse::Done) => return BatchVerdict::Done,
         None | Some(FunctionResponse::Malformed) => return BatchVerdict::Whole,

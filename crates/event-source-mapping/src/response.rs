@@ -28,7 +28,7 @@ impl FunctionResponse {
         match serde_json::from_str::<Value>(body) {
             Ok(Value::Null) => Self::Done,
             Ok(Value::Array(items)) if items.is_empty() => Self::Done,
-            Ok(Value::Object(mut answer)) => match answer.remove("batchItemFailures") {
+            Ok(Value::Object(mut response)) => match response.remove("batchItemFailures") {
                 None | Some(Value::Null) => Self::Done,
                 Some(Value::Array(failures)) => Self::from_failures(&failures),
                 Some(_) => Self::Malformed,

@@ -226,10 +226,10 @@ impl<R: Clone> MappingState<R> {
     pub fn invocation_completed(
         &mut self,
         ticket: ActionId,
-        answer: Option<&FunctionResponse>,
+        response: Option<&FunctionResponse>,
         now: OffsetDateTime,
     ) -> bool {
-        self.complete(ticket, |lane, settings| lane.invocation_completed(settings, ticket, answer, now))
+        self.complete(ticket, |lane, settings| lane.invocation_completed(settings, ticket, response, now))
     }
 
     /// Handles the result of writing a discarded batch to the on-failure destination; if it failed, the action is

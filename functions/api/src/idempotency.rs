@@ -167,13 +167,13 @@ mod tests {
         let now = datetime!(2026-11-22 10:00 UTC);
         let of = |body: &str| body::parse_create(body.as_bytes(), now).map(|draft| fingerprint(&draft)).ok();
         let body = r#"{"user_id":"ada","timestamp":7,"name":"Ad\u0061","email":"ada@example.com","status":"on","expires_at":1900000000,"attributes":{"a":[1,{"b":1.50}],"c":"/"}}"#;
-        let told = of(body).unwrap();
+        let first = of(body).unwrap();
         for same in [
             r#"{"attributes":{"c":"\/","a":[1.0,{"b":15e-1}]},"expires_at":1900000000,"status":"on","email":"ada@example.com","name":"Ada","timestamp":7,"user_id":"ada"}"#,
             &body.replace(',', " ,\n\t").replace(':', " : "),
             &body.replace("\"name\"", "\"na\\u006de\""),
         ] {
-            assert_eq!(of(same).as_ref(), Some(&told), "{same}");
+            assert_eq!(of(same).as_ref(), Some(&first), "{same}");
         }
         for (part, other) in [
             ("\"ada\"", "\"eve\""),
@@ -189,7 +189,7 @@ mod tests {
         ] {
             assert!(body.contains(part));
             let other = of(&body.replacen(part, other, 1));
-            assert!(other.is_some() && other.as_ref() != Some(&told), "{part}");
+            assert!(other.is_some() && other.as_ref() != Some(&first), "{part}");
         }
         assert_eq!(of(r#"{"name":"A","status":null}"#), of(r#"{"name":"A"}"#), "null is absent");
         assert_ne!(of(r#"{"name":"A","attributes":{}}"#), of(r#"{"name":"A"}"#));

@@ -63,25 +63,25 @@ impl MaintenanceHandler {
     /// # Errors
     /// [`TaskError`], whose message says what to fix.
     pub async fn handle(&self, payload: &RawValue, invocation: &Invocation) -> Result<TaskResponse, TaskError> {
-        let answer = Box::pin(self.dispatch(payload, invocation)).await;
+        let response = Box::pin(self.dispatch(payload, invocation)).await;
         let request_id = &invocation.request_id;
-        match &answer {
-            Ok(answer) => tracing::info!(
+        match &response {
+            Ok(response) => tracing::info!(
                 request_id,
-                task.name = answer.task,
-                task.run_id = answer.run_id,
-                task.segment = answer.segment,
-                task.segments = answer.segments,
-                task.done = answer.done,
-                task.progress = %answer.progress,
-                task.sinks = ?answer.sinks,
+                task.name = response.task,
+                task.run_id = response.run_id,
+                task.segment = response.segment,
+                task.segments = response.segments,
+                task.done = response.done,
+                task.progress = %response.progress,
+                task.sinks = ?response.sinks,
                 "task processed"
             ),
             Err(fault) => {
                 tracing::error!(request_id, error.kind = fault.kind().as_str(), error = %fault, "task failed");
             }
         }
-        if let Ok(TaskResponse { done: true, task, differences, .. }) = &answer
+        if let Ok(TaskResponse { done: true, task, differences, .. }) = &response
             && TaskDefinition::find(task).is_ok_and(|definition| definition.reports_differences)
         {
             metric::DIFFERENCES.increment([], *differences);
@@ -89,7 +89,7 @@ impl MaintenanceHandler {
                 metric::VERIFIED_SEGMENTS.increment([], 1);
             }
         }
-        answer
+        response
     }
 
     /// Verifies that every replica can mirror the source: it is another table with the same key schema. A replica that

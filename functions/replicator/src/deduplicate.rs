@@ -82,8 +82,8 @@ mod tests {
     /// One delivered change: the stream's label, the sequence number, and the item.
     type ChangeSpec = (u8, u64, u8);
 
-    fn payload(told: &[ChangeSpec]) -> Box<RawValue> {
-        let records: Vec<_> = told
+    fn payload(specs: &[ChangeSpec]) -> Box<RawValue> {
+        let records: Vec<_> = specs
             .iter()
             .map(|(label, number, item)| {
                 // The same number is written in different formats, as can happen if different callers write to the
@@ -103,15 +103,15 @@ mod tests {
     }
 
     /// Returns the surviving indexes, and the item and the revision of each.
-    fn survivors(told: &[ChangeSpec]) -> (Vec<usize>, Vec<(String, Revision)>) {
-        let payload = payload(told);
+    fn survivors(specs: &[ChangeSpec]) -> (Vec<usize>, Vec<(String, Revision)>) {
+        let payload = payload(specs);
         let records = stream::read(&payload).unwrap().records;
         let changes: Vec<_> = records.iter().map(|record| record.read.as_ref().unwrap()).collect();
         let places = latest_per_key(&changes);
-        let mut tells: Vec<_> =
+        let mut revisions: Vec<_> =
             places.iter().map(|at| (changes[*at].key.canonical().to_string(), changes[*at].revision)).collect();
-        tells.sort();
-        (places, tells)
+        revisions.sort();
+        (places, revisions)
     }
 
     fn batches() -> impl Strategy<Value = Vec<ChangeSpec>> {
@@ -120,50 +120,50 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_of_delivery_does_not_matter((told, shuffled) in batches().prop_flat_map(|told| {
-            (Just(told.clone()), Just(told).prop_shuffle())
+        fn the_order_of_delivery_does_not_matter((specs, shuffled) in batches().prop_flat_map(|specs| {
+            (Just(specs.clone()), Just(specs).prop_shuffle())
         })) {
-            prop_assert_eq!(survivors(&told).1, survivors(&shuffled).1);
+            prop_assert_eq!(survivors(&specs).1, survivors(&shuffled).1);
         }
 
         #[test]
-        fn nothing_is_lost(told in batches()) {
-            let (places, tells) = survivors(&told);
+        fn nothing_is_lost(specs in batches()) {
+            let (places, revisions) = survivors(&specs);
             prop_assert!(places.is_sorted_by(|one, next| one < next), "ascending, each once");
             // Every item has one survivor, and no change of the item is later.
-            let mut items: Vec<_> = told.iter().map(|(_, _, item)| *item).collect();
+            let mut items: Vec<_> = specs.iter().map(|(_, _, item)| *item).collect();
             items.sort_unstable();
             items.dedup();
-            prop_assert_eq!(items.len(), tells.len());
+            prop_assert_eq!(items.len(), revisions.len());
             for at in &places {
-                let (label, number, item) = told[*at];
-                let latest = told.iter().filter(|other| other.2 == item).map(|other| (other.0, other.1)).max();
+                let (label, number, item) = specs[*at];
+                let latest = specs.iter().filter(|other| other.2 == item).map(|other| (other.0, other.1)).max();
                 prop_assert_eq!(Some((label, number)), latest);
             }
         }
 
         #[test]
-        fn settling_twice_is_settling_once(told in batches()) {
-            let (places, tells) = survivors(&told);
-            let settled: Vec<_> = places.iter().map(|at| told[*at]).collect();
+        fn settling_twice_is_settling_once(specs in batches()) {
+            let (places, revisions) = survivors(&specs);
+            let settled: Vec<_> = places.iter().map(|at| specs[*at]).collect();
             let (again, still) = survivors(&settled);
             prop_assert_eq!(again, (0..settled.len()).collect::<Vec<_>>());
-            prop_assert_eq!(still, tells);
+            prop_assert_eq!(still, revisions);
         }
 
         #[test]
-        fn a_batch_settles_as_its_parts_do(told in batches(), cut in 0..60_usize) {
+        fn a_batch_settles_as_its_parts_do(specs in batches(), cut in 0..60_usize) {
             // Bisecting a batch relies on this: deduplicating the halves and then the survivors of both gives the same
             // result.
-            let (head, tail) = told.split_at(cut.min(told.len()));
+            let (head, tail) = specs.split_at(cut.min(specs.len()));
             let left = |part: &[ChangeSpec]| survivors(part).0.iter().map(|at| part[*at]).collect::<Vec<_>>();
             let rest = [left(head), left(tail)].concat();
-            prop_assert_eq!(survivors(&rest).1, survivors(&told).1);
+            prop_assert_eq!(survivors(&rest).1, survivors(&specs).1);
         }
     }
 
     /// Returns a record of the item `a` with this event name, images and sequence number.
-    fn told(name: &str, number: u64, images: &str) -> String {
+    fn record(name: &str, number: u64, images: &str) -> String {
         let arn = "arn:aws:dynamodb:r:1:table/Users/stream/2015-01-01T00:00:00.000";
         format!(
             r#"{{"eventName":"{name}","eventSourceARN":"{arn}","dynamodb":{{"Keys":{{"k":{{"S":"a"}}}},{images}"SequenceNumber":"{number}"}}}}"#
@@ -187,18 +187,18 @@ mod tests {
         let found = |one: &str, other: &str| latest(&[one.to_owned(), other.to_owned()]);
         let duplicate = LatestChanges { survivors: vec![0], contradicting: vec![] };
         let contradiction = LatestChanges { survivors: vec![0], contradicting: vec![1] };
-        assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, NEW)), duplicate);
-        assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, SPELLED)), duplicate);
-        assert_eq!(found(&told("REMOVE", 5, OLD), &told("REMOVE", 5, OLD)), duplicate);
-        assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, OTHER)), contradiction);
-        assert_eq!(found(&told("INSERT", 5, NEW), &told("MODIFY", 5, &format!("{NEW}{OLD}"))), contradiction);
-        assert_eq!(found(&told("MODIFY", 5, NEW), &told("REMOVE", 5, OLD)), contradiction);
-        assert_eq!(found(&told("REMOVE", 5, OLD), &told("REMOVE", 5, "")), contradiction);
+        assert_eq!(found(&record("MODIFY", 5, NEW), &record("MODIFY", 5, NEW)), duplicate);
+        assert_eq!(found(&record("MODIFY", 5, NEW), &record("MODIFY", 5, SPELLED)), duplicate);
+        assert_eq!(found(&record("REMOVE", 5, OLD), &record("REMOVE", 5, OLD)), duplicate);
+        assert_eq!(found(&record("MODIFY", 5, NEW), &record("MODIFY", 5, OTHER)), contradiction);
+        assert_eq!(found(&record("INSERT", 5, NEW), &record("MODIFY", 5, &format!("{NEW}{OLD}"))), contradiction);
+        assert_eq!(found(&record("MODIFY", 5, NEW), &record("REMOVE", 5, OLD)), contradiction);
+        assert_eq!(found(&record("REMOVE", 5, OLD), &record("REMOVE", 5, "")), contradiction);
     }
 
     #[test]
     fn a_contradiction_that_a_later_change_superseded_is_superseded_with_it_in_any_order() {
-        let (one, other, later) = (told("MODIFY", 5, NEW), told("MODIFY", 5, OTHER), told("MODIFY", 6, NEW));
+        let (one, other, later) = (record("MODIFY", 5, NEW), record("MODIFY", 5, OTHER), record("MODIFY", 6, NEW));
         for (batch, survivor) in [
             ([one.clone(), other.clone(), later.clone()], 2),
             ([one.clone(), later.clone(), other.clone()], 1),
@@ -210,8 +210,8 @@ mod tests {
 
     #[test]
     fn every_further_contradiction_is_named() {
-        let (one, other) = (told("MODIFY", 5, NEW), told("MODIFY", 5, OTHER));
-        let third = told("MODIFY", 5, r#""NewImage":{"k":{"S":"a"}},"#);
+        let (one, other) = (record("MODIFY", 5, NEW), record("MODIFY", 5, OTHER));
+        let third = record("MODIFY", 5, r#""NewImage":{"k":{"S":"a"}},"#);
         let found = latest(&[one.clone(), other, one, third]);
         assert_eq!(found, LatestChanges { survivors: vec![0], contradicting: vec![1, 3] });
     }

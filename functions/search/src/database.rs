@@ -70,7 +70,7 @@ impl SearchDatabases {
     {
         if let Some(reader) = self.reader.as_ref().filter(|_| self.is_reader_used()) {
             match run_query(reader, reader_share(left(done_by)), &work).await {
-                Ok(answer) => return Ok(answer),
+                Ok(response) => return Ok(response),
                 Err(failure @ (SearchError::Timeout(_) | SearchError::Late(_))) => return Err(failure),
                 Err(SearchError::Unavailable(fault) | SearchError::Refused(fault)) => self.mark_reader_down(&fault),
             }

@@ -152,8 +152,8 @@ mod tests {
     fn a_plus_that_was_meant_as_one_is_explained() {
         let mut query = QueryParameters::parse(Some("email=a+b@c.de"), &KNOWN);
         assert_eq!(query.take("email", |text| Err::<(), _>(format!("{text:?} is not an email"))), None);
-        let told = serde_json::to_string(&query.finish().unwrap_err()).unwrap();
-        assert!(told.contains("a b@c.de") && told.contains("%2B"), "{told}");
+        let json = serde_json::to_string(&query.finish().unwrap_err()).unwrap();
+        assert!(json.contains("a b@c.de") && json.contains("%2B"), "{json}");
     }
 
     #[test]
@@ -193,9 +193,9 @@ mod tests {
         let mut query = QueryParameters::parse(Some("emial=x&limit=1&limit=2&from=%ff&to=x"), &["limit", "from", "to"]);
         assert_eq!(query.take("to", whole), None);
         let Err(mistakes) = query.finish() else { panic!("accepted") };
-        let told = serde_json::to_string(&mistakes).unwrap();
+        let json = serde_json::to_string(&mistakes).unwrap();
         for name in ["emial", "limit", "from", "to"] {
-            assert!(told.contains(&format!("{{\"parameter\":\"{name}\"")), "{told}");
+            assert!(json.contains(&format!("{{\"parameter\":\"{name}\"")), "{json}");
         }
     }
 }

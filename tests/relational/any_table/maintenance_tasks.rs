@@ -82,7 +82,7 @@ async fn redrive_brings_a_row_to_the_state_of_the_source_and_never_to_the_record
         EventBuilder::named("deleted", 6, "Then"),
         EventBuilder::deleted("kept", 7),
     ];
-    let records = records.map(|told| record(told, FORMER)).to_vec();
+    let records = records.map(|event| record(event, FORMER)).to_vec();
     let object = scene.give_up("replicator", records, false).await;
     let body = scene.object(&object).await;
 

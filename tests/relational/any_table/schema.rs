@@ -82,8 +82,8 @@ async fn any_name_is_an_identifier_and_never_sql() {
 #[tokio::test]
 async fn the_view_leaves_tombstones_out_and_its_reader_reads_nothing_else() {
     let store = TableStore::start(&json!({"name": {"path": "name", "type": "text"}})).await;
-    let told = [EventBuilder::named("a", 1, "Ada"), EventBuilder::deleted("b", 2)];
-    assert_eq!(apply(&store.sink, &told).await.applied, 2);
+    let events = [EventBuilder::named("a", 1, "Ada"), EventBuilder::deleted("b", 2)];
+    assert_eq!(apply(&store.sink, &events).await.applied, 2);
     assert_eq!((store.count("orders").await, store.count("orders_live").await), (2, 1));
     let comments = "select col_description('orders'::regclass, attnum) from pg_attribute \
         where attrelid = 'orders'::regclass and attname = ";

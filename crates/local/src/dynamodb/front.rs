@@ -94,7 +94,7 @@ impl EngineFront {
         let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
         let is_write =
             target.strip_prefix(PREFIX).is_some_and(|operation| !READS.iter().any(|read| operation.starts_with(read)));
-        let answer = if let Some(operation) = target.strip_prefix(streams::PREFIX) {
+        let response = if let Some(operation) = target.strip_prefix(streams::PREFIX) {
             let operation = operation.to_owned();
             self.own(request, |database, body| {
                 let by_name = TableArns::from_request(body).map(|(body, _)| body);
@@ -106,7 +106,7 @@ impl EngineFront {
                 Some("DescribeContinuousBackups") => self.own(request, backups).await,
                 Some("CreateTable" | "UpdateTable" | "DescribeTable" | "DeleteTable") => {
                     match self.engine(request).await {
-                        Ok(answer) => relabelled(answer).await,
+                        Ok(response) => relabelled(response).await,
                         Err(refusal) => refusal.into_response(),
                     }
                 }
@@ -116,7 +116,7 @@ impl EngineFront {
         if is_write {
             self.signals.writes.send_replace(());
         }
-        Ok(answer)
+        Ok(response)
     }
 
     async fn own(
@@ -125,17 +125,17 @@ impl EngineFront {
         decide: impl Fn(&Database, &[u8]) -> Result<Value, ErrorResponse>,
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let mut answer = match body.collect().await {
+        let mut response = match body.collect().await {
             Ok(body) => match decide(&self.database, &body.to_bytes()) {
-                Ok(answer) => json_response(StatusCode::OK, answer.to_string()),
+                Ok(response) => json_response(StatusCode::OK, response.to_string()),
                 Err(refusal) => refusal.into_response(),
             },
             Err(error) => ErrorResponse::internal(&error).into_response(),
         };
         if parts.headers.contains_key(ORIGIN) {
-            answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         }
-        answer
+        response
     }
 
     async fn engine(&self, request: Request<Incoming>) -> Result<Response<Body>, ErrorResponse> {
@@ -157,10 +157,10 @@ impl EngineFront {
             }
             None => (body, None),
         };
-        let answer = self.client.request(Request::from_parts(parts, Full::new(body))).await;
-        let answer = answer.map_err(|error| ErrorResponse::internal(&error))?;
-        let Some(arns) = arns else { return Ok(answer.map(Body::new)) };
-        let (parts, body) = answer.into_parts();
+        let response = self.client.request(Request::from_parts(parts, Full::new(body))).await;
+        let response = response.map_err(|error| ErrorResponse::internal(&error))?;
+        let Some(arns) = arns else { return Ok(response.map(Body::new)) };
+        let (parts, body) = response.into_parts();
         let body = body.collect().await.map_err(|error| ErrorResponse::internal(&error))?.to_bytes();
         Ok(match arns.restored(&body) {
             Some(restored) => with_body(parts, restored.into()),
@@ -170,8 +170,8 @@ impl EngineFront {
 }
 
 /// Returns a description of a table with its stream's label in AWS's format.
-async fn relabelled(answer: Response<Body>) -> Response<Body> {
-    let (parts, body) = answer.into_parts();
+async fn relabelled(response: Response<Body>) -> Response<Body> {
+    let (parts, body) = response.into_parts();
     let body = match body.collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => return ErrorResponse::internal(&error).into_response(),

@@ -29,10 +29,10 @@ fn progress(counts: &[(&str, usize)]) -> TaskProgress {
 
 /// Returns the function's response to a payload if each segment takes `turns` invocations.
 fn answer(payload: &RawValue, turns: u32) -> TaskResponse {
-    let told: Value = serde_json::from_str(payload.get()).unwrap();
+    let sent: Value = serde_json::from_str(payload.get()).unwrap();
     let number = |value: &Value| u32::try_from(value.as_u64().unwrap_or_default()).unwrap();
-    let (segment, part) = (number(&told["segment"]), number(&told["cursor"]["part"]) + 1);
-    let (task, run_id) = (told["task"].as_str().unwrap().to_owned(), told["run_id"].as_str().unwrap().to_owned());
+    let (segment, part) = (number(&sent["segment"]), number(&sent["cursor"]["part"]) + 1);
+    let (task, run_id) = (sent["task"].as_str().unwrap().to_owned(), sent["run_id"].as_str().unwrap().to_owned());
     let progress = progress(&[("source.items", part as usize)]);
     let mut answer = TaskResponse::done(&task, &run_id, ScanSegment { segment, total_segments: 3 });
     answer.progress.clone_from(&progress);
@@ -64,15 +64,15 @@ fn request() -> Map<String, Value> {
 
 #[tokio::test]
 async fn every_segment_goes_on_with_its_own_cursor_and_their_counts_are_added_up() {
-    let (heard, told) = (RefCell::new(Vec::new()), Cell::new(0));
+    let (heard, reports) = (RefCell::new(Vec::new()), Cell::new(0));
     let invoke = async |payload: Box<RawValue>, _: u32| {
         heard.borrow_mut().push(serde_json::from_str::<Value>(payload.get()).unwrap());
         tokio::task::yield_now().await;
         Ok(answer(&payload, 2))
     };
-    let sum = segments::run(&request(), 3, invoke, |_| told.set(told.get() + 1)).await.unwrap();
+    let sum = segments::run(&request(), 3, invoke, |_| reports.set(reports.get() + 1)).await.unwrap();
     assert_eq!(sum.task, "summary");
-    assert_eq!(told.get(), 6, "the sum is told by itself");
+    assert_eq!(reports.get(), 6, "the sum is not reported");
     let heard = heard.into_inner();
     assert_eq!(heard.len(), 7);
     let of_all = json!({"task": "summary", "run_id": "monday", "of_task": "verify", "segments": 3});

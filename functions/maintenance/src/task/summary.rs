@@ -166,10 +166,10 @@ fn result_key(run: &str, task: &str, ScanSegment { segment, total_segments: of }
 ///
 /// # Errors
 /// [`BucketError`] if the write is not confirmed.
-pub(super) async fn store_result(answer: &TaskResponse, bucket: &FailureBucket) -> Result<(), BucketError> {
-    let segment = ScanSegment { segment: answer.segment, total_segments: answer.segments };
-    let body = serde_json::to_vec(answer).unwrap_or_default();
-    bucket.put(&result_key(&answer.run_id, &answer.task, segment), "application/json", body).await
+pub(super) async fn store_result(response: &TaskResponse, bucket: &FailureBucket) -> Result<(), BucketError> {
+    let segment = ScanSegment { segment: response.segment, total_segments: response.segments };
+    let body = serde_json::to_vec(response).unwrap_or_default();
+    bucket.put(&result_key(&response.run_id, &response.task, segment), "application/json", body).await
 }
 
 /// Adds up the results, and stores the sum next to the reports.

@@ -202,28 +202,28 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
             self.confirm();
         }
         self.write().await?;
-        let mut answer = TaskResponse::done(self.task, &self.run, self.segment);
-        answer.sinks = self.sinks;
-        ProblemCounts { differences: answer.differences, problems: answer.problems } = self.confirmed.problems;
-        answer.progress = self.confirmed.progress;
+        let mut response = TaskResponse::done(self.task, &self.run, self.segment);
+        response.sinks = self.sinks;
+        ProblemCounts { differences: response.differences, problems: response.problems } = self.confirmed.problems;
+        response.progress = self.confirmed.progress;
         if done {
-            summary::store_result(&answer, &self.bucket).await?;
-            return Ok(answer);
+            summary::store_result(&response, &self.bucket).await?;
+            return Ok(response);
         }
-        answer.done = false;
-        answer.cursor = Some(TaskCursor {
+        response.done = false;
+        response.cursor = Some(TaskCursor {
             task: self.task.to_owned(),
             run_id: self.run,
-            segment: answer.segment,
-            segments: answer.segments,
+            segment: response.segment,
+            segments: response.segments,
             part: self.part,
-            progress: answer.progress.clone(),
-            differences: answer.differences,
-            problems: answer.problems,
-            replicas: answer.sinks.clone(),
+            progress: response.progress.clone(),
+            differences: response.differences,
+            problems: response.problems,
+            replicas: response.sinks.clone(),
             at: serde_json::value::to_raw_value(&self.cursor).unwrap_or_default(),
         });
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -274,11 +274,11 @@ mod tests {
         task_run.checkpoint(7).await.unwrap();
         task_run.count("source.items", 4);
         task_run.count_as(CountOutcome::Difference, "dynamodb.missing", 5);
-        let answer = task_run.finish(Err(Passing)).await.unwrap();
-        let cursor = answer.cursor.unwrap();
-        assert_eq!((answer.done, cursor.at.get(), cursor.progress.get("source.items")), (false, "7", 3));
-        assert_eq!(answer.progress.get("source.items"), 3, "the next invocation counts the others again");
-        assert_eq!((answer.differences, answer.problems), (2, 3));
+        let response = task_run.finish(Err(Passing)).await.unwrap();
+        let cursor = response.cursor.unwrap();
+        assert_eq!((response.done, cursor.at.get(), cursor.progress.get("source.items")), (false, "7", 3));
+        assert_eq!(response.progress.get("source.items"), 3, "the next invocation counts the others again");
+        assert_eq!((response.differences, response.problems), (2, 3));
         assert_eq!((cursor.differences, cursor.problems), (2, 3));
     }
 
@@ -305,6 +305,6 @@ mod tests {
         assert!(task_run.checkpoint(1).await.is_err(), "it is large, and the bucket does not take it");
         assert!(task_run.confirmed.lines.len() > PART_BYTES);
         assert_eq!((*task_run.cursor(), task_run.part), (1, 0));
-        assert!(task_run.finish(Ok::<_, BucketError>(true)).await.is_err(), "no answer without its report");
+        assert!(task_run.finish(Ok::<_, BucketError>(true)).await.is_err(), "no response without its report");
     }
 }

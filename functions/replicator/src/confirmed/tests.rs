@@ -14,8 +14,8 @@ type ChangeSpec = (u8, u64, bool);
 
 const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-fn with<T>(told: &[ChangeSpec], check: impl FnOnce(&[&Change<'_>]) -> T) -> T {
-    let records: Vec<_> = told
+fn with<T>(specs: &[ChangeSpec], check: impl FnOnce(&[&Change<'_>]) -> T) -> T {
+    let records: Vec<_> = specs
         .iter()
         .map(|(item, number, other)| {
             let keys = json!({"k": {"N": item.to_string()}});
@@ -36,16 +36,16 @@ fn with<T>(told: &[ChangeSpec], check: impl FnOnce(&[&Change<'_>]) -> T) -> T {
 }
 
 /// Returns the changes of a batch that are passed to a sink.
-fn given(memory: &ConfirmedChanges, sink: usize, told: &[ChangeSpec]) -> Vec<ChangeSpec> {
-    with(told, |changes| {
+fn given(memory: &ConfirmedChanges, sink: usize, specs: &[ChangeSpec]) -> Vec<ChangeSpec> {
+    with(specs, |changes| {
         let lacking = memory.lacking(sink, changes);
         let is_given = |(change, _): &(&&Change<'_>, &ChangeSpec)| lacking.contains(change.key.canonical());
-        changes.iter().zip(told).filter(is_given).map(|(_, told)| *told).collect()
+        changes.iter().zip(specs).filter(is_given).map(|(_, spec)| *spec).collect()
     })
 }
 
-fn confirm(memory: &mut ConfirmedChanges, sink: usize, told: &[ChangeSpec], now: OffsetDateTime) {
-    with(told, |changes| memory.confirm(sink, changes.iter().copied(), now));
+fn confirm(memory: &mut ConfirmedChanges, sink: usize, specs: &[ChangeSpec], now: OffsetDateTime) {
+    with(specs, |changes| memory.confirm(sink, changes.iter().copied(), now));
 }
 
 /// An operation on the recorded confirmations.
@@ -66,10 +66,10 @@ fn batch() -> impl Strategy<Value = Vec<ChangeSpec>> {
 fn steps() -> impl Strategy<Value = Vec<BatchStep>> {
     let sink = 0..3_usize;
     let step = prop_oneof![
-        4 => (sink.clone(), batch()).prop_map(|(sink, told)| BatchStep::Confirm(sink, told)),
+        4 => (sink.clone(), batch()).prop_map(|(sink, specs)| BatchStep::Confirm(sink, specs)),
         2 => batch().prop_map(BatchStep::Acknowledge),
         1 => sink.clone().prop_map(BatchStep::ForgetSink),
-        3 => (sink, batch()).prop_map(|(sink, told)| BatchStep::Give(sink, told)),
+        3 => (sink, batch()).prop_map(|(sink, specs)| BatchStep::Give(sink, specs)),
         1 => (0..1_200_i64).prop_map(BatchStep::Pass),
     ];
     proptest::collection::vec(step, 0..24)
@@ -87,9 +87,9 @@ proptest! {
             memory.expire(now);
             model.retain(|(_, _, at)| now - *at < CONFIRMATION_TTL);
             match step {
-                BatchStep::Confirm(sink, told) => {
-                    confirm(&mut memory, *sink, told, now);
-                    for one in told {
+                BatchStep::Confirm(sink, specs) => {
+                    confirm(&mut memory, *sink, specs, now);
+                    for one in specs {
                         // The first confirmation by any sink determines how long it counts.
                         let first = model.iter().find(|(_, known, _)| known == one).map_or(now, |(_, _, at)| *at);
                         if !model.iter().any(|(of, known, _)| of == sink && known == one) {
@@ -97,17 +97,17 @@ proptest! {
                         }
                     }
                 }
-                BatchStep::Acknowledge(told) => {
-                    with(told, |changes| memory.acknowledge(changes));
-                    model.retain(|(_, known, _)| !told.contains(known));
+                BatchStep::Acknowledge(specs) => {
+                    with(specs, |changes| memory.acknowledge(changes));
+                    model.retain(|(_, known, _)| !specs.contains(known));
                 }
                 BatchStep::ForgetSink(sink) => {
                     memory.forget_sink(*sink);
                     model.retain(|(of, ..)| of != sink);
                 }
-                BatchStep::Give(sink, told) => {
-                    let given = given(&memory, *sink, told);
-                    with(told, |changes| {
+                BatchStep::Give(sink, specs) => {
+                    let given = given(&memory, *sink, specs);
+                    with(specs, |changes| {
                         let lacking = memory.lacking(*sink, changes);
                         memory.forget_items(*sink, &lacking);
                     });
@@ -170,8 +170,8 @@ fn confirmed_change_is_skipped_only_for_the_confirming_sink() {
     let mut memory = ConfirmedChanges::default();
     confirm(&mut memory, 0, &[(1, 1, false)], START);
     assert_eq!(given(&memory, 0, &[(1, 1, false)]), []);
-    for (sink, told) in [(1, (1, 1, false)), (0, (1, 2, false)), (0, (2, 1, false)), (0, (1, 1, true))] {
-        assert_eq!(given(&memory, sink, &[told]), [told]);
+    for (sink, spec) in [(1, (1, 1, false)), (0, (1, 2, false)), (0, (2, 1, false)), (0, (1, 1, true))] {
+        assert_eq!(given(&memory, sink, &[spec]), [spec]);
     }
 }
 
