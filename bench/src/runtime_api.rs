@@ -31,8 +31,8 @@ impl RuntimeApi {
     /// Serves the Runtime API on a free port of the loopback interface.
     pub(crate) async fn serve() -> std::io::Result<Self> {
         let (events, events_received) = mpsc::channel(1);
-        let (answers_sent, responses) = mpsc::channel(1);
-        let shared = Arc::new(ApiState { events: Mutex::new(events_received), responses: answers_sent });
+        let (responses_sent, responses) = mpsc::channel(1);
+        let shared = Arc::new(ApiState { events: Mutex::new(events_received), responses: responses_sent });
         let router = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(respond))

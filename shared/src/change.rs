@@ -34,7 +34,9 @@ impl<'a> ItemImage<'a> {
     /// Accepts a text as an item's image; returns `None` if it is not a JSON object.
     #[must_use]
     pub fn scan(text: &'a str) -> Option<Self> {
-        Self::from_text(JsonText::scan(text)?)
+        // The scanner does not accept very deep text.
+        let parsed = || serde_json::from_str::<&RawValue>(text).ok().map(JsonText::from);
+        Self::from_text(JsonText::scan(text).or_else(parsed)?)
     }
 
     /// Like [`ItemImage::parse`], for the text of a JSON value.

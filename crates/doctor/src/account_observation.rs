@@ -1,9 +1,9 @@
 //! Adds what only an account knows to a deployment: the state of mappings, metrics, permissions as the account
 //! evaluates them, failure objects, shards, a sample of TTL values, and routes of subnets ([`add`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use millrace_shared::transform_record::{PREFIX, TransformRecords, TransformState};
+use millrace_shared::transform_record::{NO_RULES, PREFIX, TransformRecords, TransformState};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -251,44 +251,48 @@ fn failure_objects(
     found.map_or(SettingValue::Absent, SettingValue::Known)
 }
 
-/// Returns the replicas of a replicator for which no repair over all segments has passed with the rules in use, which
-/// the failure bucket records.
+/// Returns the replicas of a replicator's document for which no repair over all segments has passed with the rules in
+/// use, which the failure bucket records. A replica without a document has no rules, and no records.
 fn outdated_replicas(book: &ResponseBook<'_>, function: &FunctionSettings) -> SettingValue<Vec<OutdatedReplica>> {
-    let Some(bucket) = function.environment.get("FAILURE_BUCKET").and_then(SettingValue::known) else {
-        return SettingValue::Absent;
+    let bucket = match function.environment.get("FAILURE_BUCKET").map(SettingValue::get) {
+        Some(Ok(Some(bucket))) => bucket,
+        Some(Ok(None)) | None => return SettingValue::Absent,
+        Some(Err(reason)) => return SettingValue::Unresolved(reason),
     };
-    book.response(&LIST_OBJECTS, &[("Bucket", bucket), ("Prefix", PREFIX)]).and_then(|response| {
+    let names = match replica_names(&function.environment) {
+        Ok(names) => names,
+        Err(reason) => return SettingValue::Unresolved(reason),
+    };
+    let (mut outdated, mut unread) = (Vec::new(), None);
+    for name in names {
+        let prefix = format!("{PREFIX}{name}/");
+        let response = match book.response(&LIST_OBJECTS, &[("Bucket", bucket), ("Prefix", &prefix)]) {
+            SettingValue::Known(response) => response,
+            SettingValue::Absent => continue,
+            SettingValue::Unresolved(reason) => {
+                unread = Some(reason);
+                continue;
+            }
+        };
         let objects = one_or_many(&response["Contents"]);
         if objects.len() >= MAX_LISTED {
-            let reason = format!("{bucket} has {MAX_LISTED} or more objects below {PREFIX}, and no more are listed");
-            return SettingValue::Unresolved(reason);
+            unread = Some(format!("{bucket} has {MAX_LISTED} or more objects below {prefix}, and no more are listed"));
+            continue;
         }
-        let objects: Vec<_> =
-            objects.into_iter().filter_map(|object| Some((text_of(&object["Key"])?, written_at(object)))).collect();
-        let recorded = |key: &str| Some(key.strip_prefix(PREFIX)?.split_once('/')?.0.to_owned());
-        let recorded: BTreeSet<String> = objects.iter().filter_map(|(key, _)| recorded(key)).collect();
-        let mut outdated: Vec<OutdatedReplica> = recorded
-            .into_iter()
-            .filter_map(|name| {
-                let records = TransformRecords::new(&name, objects.iter().copied());
-                let repair_from = match records.state(records.rules_in_use()?) {
-                    TransformState::Confirmed => return None,
-                    TransformState::Unrepaired { repair_from } => repair_from.format(&Rfc3339).ok(),
-                    TransformState::Unused => None,
-                };
-                Some(OutdatedReplica { name, repair_from })
-            })
-            .collect();
-        if outdated.is_empty() {
-            return SettingValue::Absent;
-        }
-        // The records of a replica remain when it is removed.
-        match replica_names(&function.environment) {
-            Ok(names) => outdated.retain(|replica| names.contains(&replica.name)),
-            Err(reason) => return SettingValue::Unresolved(reason),
-        }
-        if outdated.is_empty() { SettingValue::Absent } else { SettingValue::Known(outdated) }
-    })
+        let objects = objects.into_iter().filter_map(|object| Some((text_of(&object["Key"])?, written_at(object))));
+        let records = TransformRecords::new(&name, objects);
+        let repair_from = match records.state(records.rules_in_use().unwrap_or(NO_RULES)) {
+            TransformState::Confirmed => continue,
+            TransformState::Unrepaired { repair_from } => repair_from.format(&Rfc3339).ok(),
+            TransformState::Unused => None,
+        };
+        outdated.push(OutdatedReplica { name, repair_from });
+    }
+    match (outdated.is_empty(), unread) {
+        (false, _) => SettingValue::Known(outdated),
+        (true, Some(reason)) => SettingValue::Unresolved(reason),
+        (true, None) => SettingValue::Absent,
+    }
 }
 
 fn written_at(object: &Value) -> Option<OffsetDateTime> {

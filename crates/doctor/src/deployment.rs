@@ -181,7 +181,8 @@ pub struct ObservedDelivery {
 pub struct OutdatedReplica {
     /// The name of the replica.
     pub name: String,
-    /// The time from which on a repair counts (RFC 3339); `None` if other rules were recorded at the same time.
+    /// The time from which on a repair counts (RFC 3339); `None` if other rules were recorded at the same time, or
+    /// a task has written with rules that the replicator has not started with.
     pub repair_from: Option<String>,
 }
 

@@ -8,8 +8,6 @@ use crate::setting::SettingValue;
 
 /// The variable with the replication document, or with its address in S3.
 const DOCUMENT: &str = "REPLICATION";
-/// The names of the replicas of a function without a document.
-const NAMES_WITHOUT_DOCUMENT: [&str; 2] = ["dynamodb", "postgres"];
 
 /// Returns the Region and the account of an ARN.
 pub(crate) fn region_and_account(arn: &str) -> Option<(&str, &str)> {
@@ -61,14 +59,12 @@ pub(crate) fn replicas_of(
     }
 }
 
-/// Returns the names of all replicas of the function, as its logs and metrics have them.
+/// Returns the names of the replicas of the function's document, as its logs and metrics have them.
 ///
 /// # Errors
 /// The reason if the replication document is not part of the configuration.
 pub(crate) fn replica_names(environment: &BTreeMap<String, SettingValue<String>>) -> Result<Vec<String>, String> {
-    let Some(document) = variable_of(environment, DOCUMENT)? else {
-        return Ok(NAMES_WITHOUT_DOCUMENT.map(str::to_owned).to_vec());
-    };
+    let Some(document) = variable_of(environment, DOCUMENT)? else { return Ok(Vec::new()) };
     let document = parse_document(&document)?;
     let replicas = document["replicas"].as_array().map_or(&[][..], Vec::as_slice);
     Ok(replicas.iter().filter_map(|replica| Some(replica["name"].as_str()?.to_owned())).collect())
@@ -147,12 +143,12 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_document_or_of_the_sinks() {
+    fn names_are_those_of_the_document() {
         let names = |variables: &[(&str, &str)]| {
             let known = |(name, value): &(&str, &str)| ((*name).to_owned(), SettingValue::Known((*value).to_owned()));
             replica_names(&variables.iter().map(known).collect())
         };
-        assert_eq!(names(&[("REPLICA_TABLE", "A")]).unwrap(), ["dynamodb", "postgres"]);
+        assert_eq!(names(&[("REPLICA_TABLE", "A")]), Ok(Vec::new()));
         let document = r#"{"replicas": [{"name": "a", "sink": "dynamodb"}, {"name": "b", "sink": "postgres"}]}"#;
         assert_eq!(names(&[("REPLICATION", document)]).unwrap(), ["a", "b"]);
         assert!(names(&[("REPLICATION", "s3://bucket/document")]).is_err());

@@ -485,8 +485,8 @@ pub const RULES: &[DoctorRule] = &[
         live: "ListObjectsV2 below the prefix of the mapping and of the quarantine: an object of 24 hours or more, or \
                of any age if the metric Quarantined of the last 14 days is above 0.",
         needs_account: true,
-        fix: "# millrace task redrive",
-        fix_hcl: "# millrace task redrive",
+        fix: "# the task of the maintenance function:\n# {\"task\":\"redrive\",\"dry_run\":false}",
+        fix_hcl: "# the task of the maintenance function:\n# {\"task\":\"redrive\",\"dry_run\":false}",
         source: ERRORS,
         checks: &[
             RuleCheck::Mapping(destination::failures_are_old),
@@ -499,12 +499,14 @@ pub const RULES: &[DoctorRule] = &[
         title: "A replica with items of other rules",
         loss: "After a change of the rules of a replica, of the key of a hash or of its table, the items that were \
                written before keep the attributes and values of the former rules, until a repair over all segments \
-               has rewritten them.",
+               has rewritten them. A new replica with rules requires the repair, too. New rules show only after the \
+               replicator has started with them.",
         offline: "The records of the rules in the failure bucket: not part of a template.",
-        live: "ListObjectsV2 below transforms/ in the FAILURE_BUCKET of a replicator of Millrace.",
+        live: "ListObjectsV2 below transforms/<replica>/ in the FAILURE_BUCKET of a replicator of Millrace, for each \
+               replica of its replication document.",
         needs_account: true,
-        fix: "# millrace task repair --segments 8 --apply",
-        fix_hcl: "# millrace task repair --segments 8 --apply",
+        fix: "# the task of the maintenance function, at the time of the finding or later:\n# {\"task\":\"repair\",\"segments\":8,\"dry_run\":false}",
+        fix_hcl: "# the task of the maintenance function, at the time of the finding or later:\n# {\"task\":\"repair\",\"segments\":8,\"dry_run\":false}",
         source: "https://github.com/millrace/millrace/blob/main/docs/configuration.md#changed-rules",
         checks: &[RuleCheck::Mapping(replica::replica_is_outdated)],
     },

@@ -37,7 +37,7 @@ const MAX_DEPTH: u32 = u128::BITS;
 pub struct JsonText<'a>(&'a str);
 
 impl<'a> JsonText<'a> {
-    /// Scans a text; returns `None` unless it is one valid value.
+    /// Scans a text; returns `None` unless it is one valid value, nested at most 128 levels deep.
     #[must_use]
     pub fn scan(text: &'a str) -> Option<Self> {
         let mut scanner = JsonScanner::new(text);

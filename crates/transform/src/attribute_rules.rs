@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{self, Display};
 
 use millrace_json_scanner::JsonScanner;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -552,6 +552,8 @@ impl<'de> Visitor<'de> for MapWriter<'_, '_> {
     fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<Self::Value, M::Error> {
         while let Some((AttributeName(name), value)) = map.next_entry::<AttributeName<'de>, &'de RawValue>()? {
             if let Err(error) = self.push(&name, value.get()) {
+                // A rest that is not consumed would be an error of its own.
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 return Ok(Err(error));
             }
         }
@@ -598,7 +600,10 @@ impl<'de> Visitor<'de> for ListWriter<'_, '_> {
                 None => false,
                 Some(rules) => match rules.write(name, value.get(), text) {
                     Ok(passes) => passes,
-                    Err(error) => return Ok(Err(error)),
+                    Err(error) => {
+                        while elements.next_element::<IgnoredAny>()?.is_some() {}
+                        return Ok(Err(error));
+                    }
                 },
             };
             if passes {

@@ -101,10 +101,10 @@ pub fn replica_is_outdated(_: &StreamDeployment, mapping: &StreamMapping) -> Rul
     let Some(replicas) = mapping.observed.outdated_replicas.get()? else { return Ok(None) };
     let problem = |replica: &OutdatedReplica| {
         let repair = replica.repair_from.as_ref().map_or_else(
-            || "and the failure bucket has records of several rules of the same time".to_owned(),
-            |time| format!("and no repair of all segments that began at {time} or later has passed"),
+            || "and the failure bucket does not show which ones are in use".to_owned(),
+            |time| format!("and no repair over all segments that began at {time} or later has passed"),
         );
-        format!("the rules of the replica {} have changed, {repair}", replica.name)
+        format!("the replica {} may contain items of other rules, {repair}", replica.name)
     };
     Ok(Some(replicas.iter().map(problem).collect::<Vec<_>>().join("; ")))
 }

@@ -7,8 +7,23 @@ use super::account_fixture::{
     other_bucket_key, other_key, points, simulation, statistics, stream, to_message_destination, valid,
 };
 
-/// The objects that record the rules of replicas.
-const RULES: &str = "/ListObjectsV2 Bucket=failures Prefix=transforms//Contents";
+const FIRST: &str = "current/a1";
+/// The first start of the replicator with its rules, and a repair of both segments an hour later.
+pub(super) const STARTED: (&str, &str) = (FIRST, "2026-11-20T08:00:00.000Z");
+pub(super) const ONE: (&str, &str) = ("repaired/a1/2-0-1795165201", "2026-11-20T09:05:00.000Z");
+pub(super) const OTHER: (&str, &str) = ("repaired/a1/2-1-1795165201", "2026-11-20T09:06:00.000Z");
+
+/// A function with the replica `masked` in its document, and the recorded rules of the replica, each with its time.
+pub(super) fn with_rules(records: &[(&str, &str)]) -> Vec<(String, Value)> {
+    let document = r#"{"replicas": [{"name": "masked", "sink": "dynamodb", "table": "Copy"}]}"#;
+    let object =
+        |(name, time): &(&str, &str)| json!({"Key": format!("transforms/masked/{name}"), "LastModified": time});
+    let objects: Vec<Value> = records.iter().map(object).collect();
+    vec![
+        (format!("{FUNCTION}/Environment/Variables/REPLICATION"), json!(document)),
+        ("/ListObjectsV2 Bucket=failures Prefix=transforms/masked/".to_owned(), json!({"Contents": objects})),
+    ]
+}
 
 /// For each rule that is judged in an account: changes of the answers that have its fault, once for each form of it.
 pub(super) fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
@@ -194,7 +209,6 @@ pub(super) fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
                 vec![(format!("{FUNCTION}/Environment/Variables/FAILURE_BUCKET"), json!("quarantine"))],
                 vec![other_bucket_key("quarantine")],
                 vec![("/ListObjectsV2 Bucket=quarantine Prefix=quarantine/replicator/".to_owned(), json!({}))],
-                vec![("/ListObjectsV2 Bucket=quarantine Prefix=transforms/".to_owned(), json!({}))],
             ]
             .concat(),
         ),
@@ -256,30 +270,13 @@ pub(super) fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
             )],
         ),
         // The segments were repaired before the rules were in use for 20 minutes.
-        ("replica-outdated", vec![(format!("{RULES}/0/LastModified"), json!("2026-11-20T09:00:00.000Z"))]),
-        // One segment is missing.
-        (
-            "replica-outdated",
-            vec![(format!("{RULES}/2/Key"), json!("transforms/dynamodb/repaired/none/2-2-1795165201"))],
-        ),
+        ("replica-outdated", with_rules(&[(FIRST, "2026-11-20T09:00:00.000Z"), ONE, OTHER])),
+        ("replica-outdated", with_rules(&[STARTED, ONE])),
         // A task wrote with other rules.
-        (
-            "replica-outdated",
-            vec![
-                (format!("{RULES}/3/Key"), json!("transforms/dynamodb/written/b2")),
-                (format!("{RULES}/3/LastModified"), json!("2026-11-21T08:00:00.000Z")),
-            ],
-        ),
+        ("replica-outdated", with_rules(&[STARTED, ONE, OTHER, ("written/b2", "2026-11-21T08:00:00.000Z")])),
+        ("replica-outdated", with_rules(&[("written/b2", "2026-11-21T08:00:00.000Z")])),
         // Two starts at the same time.
-        ("replica-outdated", vec![(format!("{RULES}/3/Key"), json!("transforms/dynamodb/current/b2"))]),
-        // A replica of the document.
-        (
-            "replica-outdated",
-            vec![(
-                format!("{FUNCTION}/Environment/Variables/REPLICATION"),
-                json!(r#"{"replicas": [{"name": "removed", "sink": "dynamodb", "table": "Copy"}]}"#),
-            )],
-        ),
+        ("replica-outdated", with_rules(&[STARTED, ("current/b2", STARTED.1), ONE, OTHER])),
         ("open-route", vec![("/GetRoutes ApiId=a1b2c3/items/0/authorizationType".to_owned(), json!("NONE"))]),
         (
             "ttl-value-invalid",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::account_faults::faults;
+use super::account_faults::{ONE, OTHER, STARTED, faults, with_rules};
 use super::account_fixture::{
     FUNCTION, KEY, MAPPING, QUEUE, TOPIC, changed, diagnosis_of, interface_endpoint, rules_of, simulation, stack,
     to_message_destination, valid,
@@ -31,6 +31,27 @@ fn every_rule_finds_its_fault_in_an_account_and_nothing_else() {
     }
     let expected: BTreeSet<_> = RULES.iter().map(|rule| rule.id).collect();
     assert_eq!(tested, expected);
+}
+
+#[test]
+fn replica_whose_rules_are_confirmed_or_not_known_has_no_finding() {
+    let repaired = with_rules(&[STARTED, ONE, OTHER, ("repaired/a1/2-1-1795168801", OTHER.1)]);
+    assert_eq!(rules_of(&diagnosis_of(stack(), &changed(&repaired)).0), Vec::<&str>::new());
+    let reason_of = |changes: &[(String, Value)]| {
+        let (diagnosis, _) = diagnosis_of(stack(), &changed(changes));
+        assert_eq!(rules_of(&diagnosis), Vec::<&str>::new());
+        let unchecked = diagnosis.unchecked.into_iter().find(|it| it.rule.id == "replica-outdated");
+        unchecked.map(|it| it.reason).unwrap_or_default()
+    };
+    let denied = with_rules(&[]).swap_remove(0);
+    let listing = "/ListObjectsV2 Bucket=failures Prefix=transforms/masked/".to_owned();
+    let denied = reason_of(&[denied, (listing, json!({"refused": "AccessDenied"}))]);
+    assert_eq!(denied, "ListObjectsV2 was denied: allow s3:ListBucket");
+    let elsewhere = (format!("{FUNCTION}/Environment/Variables/REPLICATION"), json!("s3://config/document.json"));
+    assert_eq!(reason_of(&[elsewhere]), "the replication document is not part of the configuration");
+    let many: Vec<String> = (0..1_000).map(|number| format!("repaired/a0/1000-{number}-1795165201")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), ONE.1)).collect();
+    assert!(reason_of(&with_rules(&many)).contains("1000 or more objects below transforms/masked/"));
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn hash_truncate_and_rename_apply_in_this_order() {
 #[test]
 fn unmaskable_attribute_is_an_error_without_values() {
     let hash = AttributeSettings { hash: BTreeMap::from([(path("a.b"), "pii".to_owned())]), ..Default::default() };
+    let element = AttributeSettings { hash: BTreeMap::from([(path("a[0]"), "pii".to_owned())]), ..Default::default() };
     let truncate = AttributeSettings { truncate: BTreeMap::from([(path("a"), 3)]), ..Default::default() };
     let exclude = AttributeSettings { exclude: Some(paths(&["a[0]"])), ..Default::default() };
     let rename = AttributeSettings { rename: BTreeMap::from([(path("a"), "b".to_owned())]), ..Default::default() };
@@ -97,6 +98,10 @@ fn unmaskable_attribute_is_an_error_without_values() {
         (&exclude, r#"{"id":{"S":"1"},"a":{"M":{}}}"#, TransformError::Unexpected("a".to_owned())),
         (&rename, r#"{"b":{"S":"1"},"a":{"S":"2"}}"#, TransformError::Collision("b".to_owned())),
         (&rename, r#"{"a":{"S":"2"},"b":{"S":"1"}}"#, TransformError::Collision("b".to_owned())),
+        // The same with other members after the value, and beside a name with an escape sequence.
+        (&hash, r#"{"a":{"M":{"b":{"N":"secret"},"c":{"S":"1"}}}}"#, TransformError::Unhashable("b".to_owned())),
+        (&hash, r#"{"a":{"S":"secret"},"\u0063":{"S":"1"},"d":{"S":"1"}}"#, TransformError::Unexpected("a".to_owned())),
+        (&element, r#"{"a":{"L":[{"N":"secret"},{"S":"1"}]}}"#, TransformError::Unhashable("a".to_owned())),
     ] {
         let error = apply(&with(rules.clone()), image).unwrap_err();
         assert_eq!(error, expected, "{image}");
