@@ -8,7 +8,7 @@ use millrace_shared::cache::{Cache, CacheEntry, CacheError, CacheSlot, QuotaDeci
 use millrace_shared::version_fence::MinVersion;
 use tempfile::TempDir;
 
-use super::servers::{at, cache, cached_version, settings, time_left, url};
+use super::servers::{at, cache, cached_version, cluster_server, settings, time_left, url};
 use crate::users_api::service::NOW;
 
 fn entry(version: u64) -> CacheEntry {
@@ -149,17 +149,7 @@ async fn a_quota_is_spent_and_comes_back_with_time() {
 
 #[tokio::test]
 async fn a_cluster_is_spoken_to_as_one() {
-    // The server rejects writes until its slots are assigned.
-    let server = CacheServer::spawn(&["--cluster-enabled", "yes"]).unwrap();
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut connection = loop {
-        match client.get_multiplexed_async_connection().await {
-            Ok(connection) => break connection,
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
-    let slots = redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16_383).exec_async(&mut connection).await;
-    slots.unwrap();
+    let (server, _) = cluster_server().await;
     let cache = Cache::new(settings(&[("CACHE_URL", &server.url()), ("CACHE_MODE", "cluster")]), None);
     let connection = loop {
         let proved = match cache.connection().await {

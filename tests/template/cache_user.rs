@@ -9,7 +9,7 @@ use millrace_shared::version_fence::MinVersion;
 use redis::aio::MultiplexedConnection;
 
 use super::tiers::section;
-use crate::cache::servers::settings;
+use crate::cache::servers::{cluster_server, settings};
 use crate::users_api::service::NOW;
 
 /// The rules of the access string. Servers before Valkey do not support `client|setinfo`, which the client does not
@@ -22,19 +22,15 @@ fn access() -> Vec<String> {
 
 /// Starts a server with that user; also returns a cache that connects as the user, and a connection with all
 /// permissions.
-async fn server(mode: &str, arguments: &[&str]) -> (CacheServer, Cache, MultiplexedConnection) {
-    let server = CacheServer::spawn(arguments).unwrap_or_else(|error| panic!("{error}"));
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut all = loop {
-        if let Ok(connection) = client.get_multiplexed_async_connection().await {
-            break connection;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+async fn server(mode: &str) -> (CacheServer, Cache, MultiplexedConnection) {
+    let (server, mut all) = if mode == "cluster" {
+        cluster_server().await
+    } else {
+        let server = CacheServer::start().await.unwrap_or_else(|error| panic!("{error}"));
+        let client = redis::Client::open(server.url()).unwrap();
+        let connection = client.get_multiplexed_async_connection().await.unwrap();
+        (server, connection)
     };
-    if mode == "cluster" {
-        let mut slots = redis::cmd("CLUSTER");
-        slots.arg("ADDSLOTSRANGE").arg(0).arg(16383).exec_async(&mut all).await.unwrap();
-    }
     let mut user = redis::cmd("ACL");
     user.arg("SETUSER").arg("functions").arg(">secret").arg(access()).exec_async(&mut all).await.unwrap();
     let url = format!("redis://functions:secret@127.0.0.1:{}", server.port());
@@ -63,19 +59,19 @@ async fn everything_that_functions_do(cache: &Cache) {
 
 #[tokio::test]
 async fn the_user_of_the_functions_may_do_what_they_do_on_one_server() {
-    let (_server, cache, _) = server("single", &[]).await;
+    let (_server, cache, _) = server("single").await;
     tokio::time::timeout(std::time::Duration::from_secs(10), everything_that_functions_do(&cache)).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_user_of_the_functions_may_do_what_they_do_in_a_cluster() {
-    let (_server, cache, _) = server("cluster", &["--cluster-enabled", "yes"]).await;
+    let (_server, cache, _) = server("cluster").await;
     tokio::time::timeout(std::time::Duration::from_secs(10), everything_that_functions_do(&cache)).await.unwrap();
 }
 
 #[tokio::test]
 async fn it_may_nothing_else_and_reach_no_other_key() {
-    let (_server, _, mut all) = server("single", &[]).await;
+    let (_server, _, mut all) = server("single").await;
     for refused in [
         "get other",
         "set other 1",
