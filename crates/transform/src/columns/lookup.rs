@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use millrace_json_scanner::JsonScanner;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -34,7 +35,25 @@ pub(super) fn attributes_of<'a>(
     item: &'a str,
     groups: &[PathGroup],
 ) -> Result<Vec<Option<&'a RawValue>>, serde_json::Error> {
-    AttributeSearch(groups).deserialize(&mut serde_json::Deserializer::from_str(item))
+    match scan_attributes(item, groups) {
+        Some(found) => Ok(found),
+        // An unusual or malformed item, whose error states the position.
+        None => AttributeSearch(groups).deserialize(&mut serde_json::Deserializer::from_str(item)),
+    }
+}
+
+/// Finds the attributes by a scan of the item. Returns `None` if it has to be parsed: it is malformed, or a name has
+/// escape sequences.
+fn scan_attributes<'a>(item: &'a str, groups: &[PathGroup]) -> Option<Vec<Option<&'a RawValue>>> {
+    let mut scanner = JsonScanner::new(item);
+    let (mut members, mut found) = (scanner.object()?, vec![None; groups.len()]);
+    while let Some(name) = scanner.plain_member(&mut members)? {
+        let value = scanner.value()?;
+        if let Some(place) = groups.iter().position(|group| group.attribute == name) {
+            found[place] = Some(value.to_raw());
+        }
+    }
+    Some(found)
 }
 
 struct AttributeSearch<'g>(&'g [PathGroup]);

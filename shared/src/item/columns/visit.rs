@@ -18,7 +18,7 @@ fn malformed(error: &serde_json::Error) -> RowError {
 /// # Errors
 /// [`RowError::Malformed`] if such an item is not valid JSON text.
 pub fn first_attribute_with_nul(item: &str) -> Result<Option<String>, RowError> {
-    if !["\\u0000", "\\ud", "\\uD"].iter().any(|escape| item.contains(escape)) {
+    if !item.contains('\\') || !["\\u0000", "\\ud", "\\uD"].iter().any(|escape| item.contains(escape)) {
         return Ok(None);
     }
     // Fails for an unpaired surrogate, which is not valid text.
