@@ -505,8 +505,8 @@ pub const RULES: &[DoctorRule] = &[
         live: "ListObjectsV2 below transforms/<replica>/ in the FAILURE_BUCKET of a replicator of Millrace, for each \
                replica of its replication document.",
         needs_account: true,
-        fix: "# the task of the maintenance function, at the time of the finding or later:\n# {\"task\":\"repair\",\"segments\":8,\"dry_run\":false}",
-        fix_hcl: "# the task of the maintenance function, at the time of the finding or later:\n# {\"task\":\"repair\",\"segments\":8,\"dry_run\":false}",
+        fix: "# the task of the maintenance function, at the time that the finding names or later:\n# {\"task\":\"repair\",\"segments\":8,\"dry_run\":false}",
+        fix_hcl: "# the task of the maintenance function, at the time that the finding names or later:\n# {\"task\":\"repair\",\"segments\":8,\"dry_run\":false}",
         source: "https://github.com/millrace/millrace/blob/main/docs/configuration.md#changed-rules",
         checks: &[RuleCheck::Mapping(replica::replica_is_outdated)],
     },

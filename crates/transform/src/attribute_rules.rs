@@ -552,7 +552,7 @@ impl<'de> Visitor<'de> for MapWriter<'_, '_> {
     fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<Self::Value, M::Error> {
         while let Some((AttributeName(name), value)) = map.next_entry::<AttributeName<'de>, &'de RawValue>()? {
             if let Err(error) = self.push(&name, value.get()) {
-                // A rest that is not consumed would be an error of its own.
+                // Otherwise the deserializer reports the members that are left instead of this error.
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 return Ok(Err(error));
             }

@@ -98,7 +98,7 @@ fn unmaskable_attribute_is_an_error_without_values() {
         (&exclude, r#"{"id":{"S":"1"},"a":{"M":{}}}"#, TransformError::Unexpected("a".to_owned())),
         (&rename, r#"{"b":{"S":"1"},"a":{"S":"2"}}"#, TransformError::Collision("b".to_owned())),
         (&rename, r#"{"a":{"S":"2"},"b":{"S":"1"}}"#, TransformError::Collision("b".to_owned())),
-        // The same with other members after the value, and beside a name with an escape sequence.
+        // The same with other members after the value, and with an escape sequence in another name.
         (&hash, r#"{"a":{"M":{"b":{"N":"secret"},"c":{"S":"1"}}}}"#, TransformError::Unhashable("b".to_owned())),
         (&hash, r#"{"a":{"S":"secret"},"\u0063":{"S":"1"},"d":{"S":"1"}}"#, TransformError::Unexpected("a".to_owned())),
         (&element, r#"{"a":{"L":[{"N":"secret"},{"S":"1"}]}}"#, TransformError::Unhashable("a".to_owned())),
