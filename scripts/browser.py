@@ -78,6 +78,11 @@ class Visitor:
         if answer.status != status:
             sys.exit(f"  FAILED  {path}: status {answer.status}, not {status}\n{self.text()}")
 
+    def reload(self):
+        """Loads the page again. Chromium rejects its own command for this ("Not attached to an active page") for a moment after a
+        form or a link has led to the page. With its fragment the address would only be scrolled to."""
+        self.page.goto(urllib.parse.urldefrag(self.page.url).url)
+
     def click(self, role, name, within=None):
         """Clicks on an element that is found by its role and its complete name, as a person sees it."""
         self.clicks += 1

@@ -517,7 +517,7 @@ def without_script(browser, local):
         visitor.click("button", "Run verify")
 
         def has_ended():
-            visitor.page.reload()
+            visitor.reload()
             return "done" in visitor.page.locator("#run").inner_text()
 
         eventually("a task is started, and its end seen", has_ended, 60)
@@ -535,7 +535,7 @@ def keyboard(browser, local):
             page.keyboard.press("Tab")
             inside = page.evaluate("document.querySelector('main').contains(document.activeElement)")
             check("and the next one is in the content", inside)
-            page.reload()
+            visitor.reload()
             page.evaluate("""() => {
                 window.reached = new Set();
                 document.addEventListener('focusin', (event) => window.reached.add(event.target));
