@@ -79,8 +79,8 @@ class Visitor:
             sys.exit(f"  FAILED  {path}: status {answer.status}, not {status}\n{self.text()}")
 
     def reload(self):
-        """Loads the page again. Chromium rejects its own command for this ("Not attached to an active page") for a moment after a
-        form or a link has led to the page. With its fragment the address would only be scrolled to."""
+        """Loads the page again by its address. Playwright's `reload` sometimes fails just after a form has led to the page
+        ("Not attached to an active page"). With a fragment, the browser would scroll instead of loading the page."""
         self.page.goto(urllib.parse.urldefrag(self.page.url).url)
 
     def click(self, role, name, within=None):

@@ -84,3 +84,51 @@ impl<'de> Visitor<'de> for AttributeSearch<'_> {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn groups() -> Vec<PathGroup> {
+        ["a", "b"].map(|name| PathGroup { attribute: name.to_owned(), columns: Vec::new() }).into()
+    }
+
+    fn texts<'a>(found: &[Option<&'a RawValue>]) -> Vec<Option<&'a str>> {
+        found.iter().map(|value| value.map(RawValue::get)).collect()
+    }
+
+    fn parsed<'a>(item: &'a str, groups: &[PathGroup]) -> Option<Vec<Option<&'a RawValue>>> {
+        AttributeSearch(groups).deserialize(&mut serde_json::Deserializer::from_str(item)).ok()
+    }
+
+    #[test]
+    fn the_last_attribute_of_a_name_counts() {
+        let item = r#"{"a":{"S":"1"},"c":{"S":"2"}, "a" : {"S":"3"} }"#;
+        let expected = Some(vec![Some(r#"{"S":"3"}"#), None]);
+        assert_eq!(scan_attributes(item, &groups()).map(|found| texts(&found)), expected);
+        assert_eq!(parsed(item, &groups()).map(|found| texts(&found)), expected);
+        let escaped = r#"{"\u0061":{"S":"1"}}"#;
+        assert!(scan_attributes(escaped, &groups()).is_none(), "a name with an escape sequence is parsed");
+        assert_eq!(texts(&attributes_of(escaped, &groups()).unwrap()), [Some(r#"{"S":"1"}"#), None]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_scan_finds_what_parsing_finds(
+            tokens in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "{", "}", "[", "]", ",", ":", " ", "\"a\"", "\"b\"", "\"c\"", "\"\\u0061\"", "\"a\":{\"S\":\"1\"},",
+                    "\"b\":{\"N\":\"-1E3\"},", "\"a\":null,", "\"c\":{\"L\":[]}", "-1.5e3", "01", "true", "\"\\", "é",
+                ]),
+                0..8,
+            ),
+        ) {
+            let item = format!("{{{}}}", tokens.concat());
+            if let Some(found) = scan_attributes(&item, &groups()) {
+                prop_assert_eq!(Some(texts(&found)), parsed(&item, &groups()).map(|found| texts(&found)), "{}", item);
+            }
+        }
+    }
+}
