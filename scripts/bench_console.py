@@ -58,8 +58,8 @@ class LoadRun:
 
     def lags(self):
         """Returns the lag of the replica in each second of the last minute, in milliseconds."""
-        with urllib.request.urlopen(f"{self.local.console}/lag.json?window=minute") as answer:
-            points = json.load(answer)
+        with urllib.request.urlopen(f"{self.local.console}/lag.json?window=minute") as response:
+            points = json.load(response)
         own = points["lag_ms"][points["sinks"].index("dynamodb")]
         return [lag for lag in own if lag is not None]
 

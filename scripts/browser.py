@@ -74,9 +74,9 @@ class Visitor:
         url = urllib.parse.urljoin(self.console, path)
         if status != 200:
             self.expected.add(url)
-        answer = self.page.goto(path, wait_until="load")
-        if answer.status != status:
-            sys.exit(f"  FAILED  {path}: status {answer.status}, not {status}\n{self.text()}")
+        response = self.page.goto(path, wait_until="load")
+        if response.status != status:
+            sys.exit(f"  FAILED  {path}: status {response.status}, not {status}\n{self.text()}")
 
     def reload(self):
         """Loads the page again by its address. Playwright's `reload` sometimes fails just after a form has led to the page

@@ -50,9 +50,9 @@ class Program:
             try:
                 line = self.unread.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                self.fail(f"said nothing like {pattern!r} within {seconds} s")
+                self.fail(f"printed nothing like {pattern!r} within {seconds} s")
             if line is None:
-                self.fail(f"ended with exit code {self.process.wait()} before it said anything like {pattern!r}")
+                self.fail(f"ended with exit code {self.process.wait()} before it printed anything like {pattern!r}")
             seen.append(line)
             if re.search(pattern, line):
                 return "".join(seen)

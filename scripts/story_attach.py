@@ -68,9 +68,9 @@ def key(number):
 def batches(local, table, requests):
     """Writes the requests in batches of 25."""
     for start in range(0, len(requests), 25):
-        answer = local.dynamodb.batch_write_item(RequestItems={table: requests[start : start + 25]})
-        if answer.get("UnprocessedItems"):
-            sys.exit(f"  FAILED  a batch for {table} is written completely: {answer['UnprocessedItems']}")
+        response = local.dynamodb.batch_write_item(RequestItems={table: requests[start : start + 25]})
+        if response.get("UnprocessedItems"):
+            sys.exit(f"  FAILED  a batch for {table} is written completely: {response['UnprocessedItems']}")
 
 
 def rows(local):
@@ -89,9 +89,9 @@ def main():
 
 
 def follow(local):
-    said = "".join(local.lines)
-    check(f"{ITEMS} items are imported", f"import: {ITEMS} items in " in said)
-    check("the start prints the table, its key and its replica", "table Orders, key pk (S), sk (N)" in said and REPLICA in said)
+    message = "".join(local.lines)
+    check(f"{ITEMS} items are imported", f"import: {ITEMS} items in " in message)
+    check("the start prints the table, its key and its replica", "table Orders, key pk (S), sk (N)" in message and REPLICA in message)
     description = local.dynamodb.describe_table(TableName=SOURCE)["Table"]
     check("the table has the index of its description", description["GlobalSecondaryIndexes"][0]["IndexName"] == "by-status")
     source = by_key(items(local, SOURCE))

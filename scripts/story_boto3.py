@@ -53,8 +53,8 @@ def main():
         check("every attribute untouched, and its revision", {k: v for k, v in copy.items() if k != "_rev"} == ITEM)
         check("the revision is binary", len(copy["_rev"]["B"]) == 23)
 
-        with urllib.request.urlopen(f"{local.api}/users/grace") as answer:
-            users = json.load(answer)["users"]
+        with urllib.request.urlopen(f"{local.api}/users/grace") as response:
+            users = json.load(response)["users"]
         check("the API reads what boto3 wrote", users[0]["name"] == "Grace Hopper")
 
         dynamodb.delete_item(TableName="Users", Key=KEY)
@@ -130,10 +130,10 @@ def buckets(local):
         named = {"Bucket": bucket, "Key": "presigned a+b"}
         url = client.generate_presigned_url("put_object", Params=named)
         request = urllib.request.Request(url, data=b"presigned", method="PUT", headers={"Content-Type": ""})
-        with urllib.request.urlopen(request) as answer:
-            check(f"a presigned URL {version} writes", answer.status == 200)
-        with urllib.request.urlopen(client.generate_presigned_url("get_object", Params=named)) as answer:
-            check("and another reads", answer.read() == b"presigned")
+        with urllib.request.urlopen(request) as response:
+            check(f"a presigned URL {version} writes", response.status == 200)
+        with urllib.request.urlopen(client.generate_presigned_url("get_object", Params=named)) as response:
+            check("and another reads", response.read() == b"presigned")
 
     upload = s3.create_multipart_upload(Bucket=bucket, Key="in parts")["UploadId"]
     listed = s3.list_multipart_uploads(Bucket=bucket)["Uploads"]

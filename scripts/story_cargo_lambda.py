@@ -22,8 +22,8 @@ def free_port():
 
 def get(url):
     try:
-        with urllib.request.urlopen(url, timeout=600) as answer:
-            return answer.status, answer.read()
+        with urllib.request.urlopen(url, timeout=600) as response:
+            return response.status, response.read()
     except (urllib.error.URLError, ConnectionError):
         return None
 
@@ -42,8 +42,8 @@ def main():
             request = urllib.request.Request(
                 f"{local.api}/users", json.dumps(user).encode(), {"content-type": "application/json"}
             )
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                check("local hands the API's requests on to it", answer.status == 201)
+            with urllib.request.urlopen(request, timeout=60) as response:
+                check("local hands the API's requests on to it", response.status == 201)
 
             def replica(user_id, timestamp):
                 key = {"user_id": {"S": user_id}, "timestamp": {"N": timestamp}}
@@ -56,13 +56,13 @@ def main():
                 data = os.path.join("events", f"{event}.json")
                 # A function is compiled on its first invocation.
                 with Program("cargo", "lambda", "invoke", function, "--data-file", data, *where, env=path) as invoking:
-                    answer = invoking.output(900)
+                    response = invoking.output(900)
                 if invoking.process.returncode != 0:
-                    watching.fail(f"{function} answered {answer}")
-                return json.loads(answer)
+                    watching.fail(f"{function} answered {response}")
+                return json.loads(response)
 
-            answer = invoked("replicator", "user-renamed")
-            check("cargo lambda invoke sends an event of events/", answer == {"batchItemFailures": []})
+            response = invoked("replicator", "user-renamed")
+            check("cargo lambda invoke sends an event of events/", response == {"batchItemFailures": []})
             renamed = replica("ada", "1795334400")
             check("whose change the replica holds", renamed["name"] == {"S": "Ada King"})
 

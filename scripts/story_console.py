@@ -156,8 +156,8 @@ def change_arrives(browser, local):
         body = {"user_id": "ada", "name": "Ada Byron", "email": "ada@example.com"}
         headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
         request = urllib.request.Request(f"{local.api}/users", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request) as answer:
-            check("it is accepted by the API", answer.status == 201)
+        with urllib.request.urlopen(request) as response:
+            check("it is accepted by the API", response.status == 201)
         row = visitor.page.locator("#rows tr").first
         eventually("the change appears on the open page", lambda: visitor.page.locator("#rows tr").count() > 0)
         check("with its kind and its key", "INSERT" in row.inner_text() and '"ada"' in row.inner_text())
@@ -363,21 +363,21 @@ def foreign_site(browser, local):
     with ForeignSite(form) as site:
         for host in ("127.0.0.1", FOREIGN_HOST):
             page.goto(f"http://{host}:{site.server_port}/")
-            with page.expect_response(f"{local.console}/break") as answer:
+            with page.expect_response(f"{local.console}/break") as response:
                 page.get_by_role("button").click()
-            check(f"a form of {host} on another port is refused, even with the token", answer.value.status == 403)
-            check("and the answer says why", "does not come from a page of the console" in page.inner_text("body"))
+            check(f"a form of {host} on another port is refused, even with the token", response.value.status == 403)
+            check("and the response says why", "does not come from a page of the console" in page.inner_text("body"))
         read = page.goto(f"http://{host}:{site.server_port}/") and page.evaluate(
-            "(url) => fetch(url).then((answer) => answer.text(), () => null)", f"{local.console}/"
+            "(url) => fetch(url).then((response) => response.text(), () => null)", f"{local.console}/"
         )
         check("a script of another site reads no page", read is None)
         page.set_content(f"<iframe src={local.console}/></iframe>")
         page.wait_for_timeout(500)
         check("no other site frames the console", "Every change" not in page.frames[-1].content())
         site.shutdown()
-    answer = page.goto(f"http://{FOREIGN_HOST}:{port}/")
-    check("a name that another site gives to this machine is refused", answer.status == 403)
-    check("and the answer has the right address", f"open the console as {local.console}" in page.inner_text("body"))
+    response = page.goto(f"http://{FOREIGN_HOST}:{port}/")
+    check("a name that another site gives to this machine is refused", response.status == 403)
+    check("and the response has the right address", f"open the console as {local.console}" in page.inner_text("body"))
     context.close()
     for host in (f"localhost:{port}", f"127.0.0.1:{port}"):
         check(f"Host {host} is accepted", status(local.console, {"Host": host}) == 200)
@@ -393,8 +393,8 @@ def foreign_site(browser, local):
 def status(url, headers, body=None):
     """Returns the status of a request that is sent without a browser."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
-            return answer.status
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as response:
+            return response.status
     except urllib.error.HTTPError as refused:
         return refused.code
 
@@ -488,8 +488,8 @@ def engine_down(browser, local):
         check("the page Key is shown while they are down", time.monotonic() - started < 15)
         check("with the item of the table and the replica", '"down"' in visitor.region("replica dynamodb").inner_text())
         for store, setting in (("replica postgres", "POSTGRES_URL"), ("cache", "CACHE_URL")):
-            said = visitor.region(store).get_by_role("alert").inner_text()
-            check(f"{store}: the page names what is unreachable", "unreachable" in said and setting in said)
+            error_text = visitor.region(store).get_by_role("alert").inner_text()
+            check(f"{store}: the page names what is unreachable", "unreachable" in error_text and setting in error_text)
         check("and without a verdict on all replicas", "Not every store could be read." in visitor.text())
         visitor.open("/break")
         shows(visitor, "the light is neither green nor red", "Verify: unknown", "#light")
@@ -749,7 +749,7 @@ class DeployedAccount(http.server.ThreadingHTTPServer):
         class Handler(http.server.BaseHTTPRequestHandler):
             def respond(self):
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                status, headers, content = account.answer(self.command, self.path, self.headers, body)
+                status, headers, content = account.respond(self.command, self.path, self.headers, body)
                 self.send_response(status)
                 for name, value in headers:
                     self.send_header(name, value)
@@ -771,7 +771,7 @@ class DeployedAccount(http.server.ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def answer(self, method, path, headers, body):
+    def respond(self, method, path, headers, body):
         """Returns the status, the headers and the body of a response."""
         target = headers.get("x-amz-target", "")
         is_form = "form-urlencoded" in headers.get("content-type", "")
@@ -821,14 +821,14 @@ class DeployedAccount(http.server.ThreadingHTTPServer):
         return 200, [], json.dumps({"MetricDataResults": results}).encode()
 
     def forward(self, endpoint, method, path, headers, body):
-        place = urllib.parse.urlsplit(endpoint).netloc
-        connection = http.client.HTTPConnection(place, timeout=30)
+        position = urllib.parse.urlsplit(endpoint).netloc
+        connection = http.client.HTTPConnection(position, timeout=30)
         connection.request(method, path, body, {name: value for name, value in headers.items() if name.lower() != "host"})
-        answer = connection.getresponse()
-        content = answer.read()
+        response = connection.getresponse()
+        content = response.read()
         connection.close()
         dropped = ("transfer-encoding", "connection")
-        return answer.status, [one for one in answer.getheaders() if one[0].lower() not in dropped], content
+        return response.status, [one for one in response.getheaders() if one[0].lower() not in dropped], content
 
 
 @contextlib.contextmanager
@@ -869,8 +869,8 @@ def deployed_stack(browser, local):
             account.is_expired = True
             for path in ("/", pages["key-stores"], "/archive", "/quarantine", "/tasks"):
                 visitor.open(path, 502)
-                said = visitor.alert()
-                check(f"{path[:12]} names the expired credential and the fix", "ExpiredToken" in said and "og in again" in said)
+                error_text = visitor.alert()
+                check(f"{path[:12]} names the expired credential and the fix", "ExpiredToken" in error_text and "og in again" in error_text)
             check_look(visitor, "deployed-expired")
             account.is_expired = False
             visitor.open("/quarantine")

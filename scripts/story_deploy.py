@@ -353,12 +353,12 @@ def attach(emulator, folder, built):
     out = os.path.join(folder, "attach")
     command = [*MILLRACE, "attach", "Orders", "--endpoint-url", emulator.url, "--region", REGION, "--out", out]
     env = os.environ | emulator.credentials
-    said = run(*command, codes=(1,), env=env)
-    check("attach reports the table's missing stream with the command", "aws dynamodb update-table" in said)
+    error_text = run(*command, codes=(1,), env=env)
+    check("attach reports the table's missing stream with the command", "aws dynamodb update-table" in error_text)
     stream = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
     dynamodb.update_table(TableName="Orders", StreamSpecification=stream)
-    said = run(*command, env=env)
-    found = all(text in said for text in ("TTL           ttl", "pk (string), sk (number)"))
+    error_text = run(*command, env=env)
+    found = all(text in error_text for text in ("TTL           ttl", "pk (string), sk (number)"))
     check("attach finds the TTL attribute and the keys", found)
 
     config = os.path.join(out, "Orders", "samconfig.toml")
@@ -414,8 +414,8 @@ class UsersStory:
             SigV4Auth(credentials, "execute-api", REGION).add_auth(signed)
         request = urllib.request.Request(self.api + path, data or None, dict(signed.headers), method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.loads(answer.read() or b"null")
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.status, json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or b"null")
 
@@ -564,7 +564,7 @@ class DoctorStory:
             print(f"          doctor gap: {name}: {reason}")
         code, document = self.diagnosis()
         findings = self.unexpected(document)
-        check(f"doctor judges both mappings of the stack and finds nothing {findings or ''}", not findings and code == 0)
+        check(f"doctor evaluates both mappings of the stack and finds nothing {findings or ''}", not findings and code == 0)
         left = document["not_checked"] + document["not_read"] + document["unused_ignores"] + document["problems"]
         check(f"and leaves nothing unchecked {left or ''}", document["mappings"] == 2 and not left)
 
@@ -623,8 +623,8 @@ def console(emulator, stack, tasks):
         url = re.search(r"http://127\.0\.0\.1:\d+", program.wait_for("console of", 600))[0]
 
         def page(path):
-            with urllib.request.urlopen(url + path, timeout=120) as answer:
-                return answer.read().decode()
+            with urllib.request.urlopen(url + path, timeout=120) as response:
+                return response.read().decode()
 
         shown = page("/key?" + urllib.parse.urlencode({"key": json.dumps(key(0))}))
         is_shown = "source: Orders" in shown and "Every replica is equal to the source." in shown

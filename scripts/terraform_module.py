@@ -190,8 +190,8 @@ class Module:
         """Returns a line of a Sub. Texts inside an expression are not nested in the template."""
         parts = re.split(r"\$\{([^}]+)\}", text)
         pieces = []
-        for place, part in enumerate(parts):
-            if place % 2 == 0:
+        for position, part in enumerate(parts):
+            if position % 2 == 0:
                 pieces.append(quoted(part))
             elif part.startswith("!"):
                 pieces.append('"$${' + part[1:] + '}"')

@@ -77,10 +77,12 @@ const REFUSED_TYPES: [&str; 46] = [
     "Refusal", "Shelf", "Sought", "Spell", "Stage", "Theatre", "Told", "Unread", "Unsound", "World",
 ];
 /// Names of functions that were replaced. A constructor or a conversion is named `from_*`, never `of_*`.
-const REFUSED_FUNCTIONS: [&str; 20] = [
-    "ask", "asked", "floor", "held", "in_words", "land", "moment", "of", "place", "reach", "retire", "settle", "sound",
-    "spell", "spelled", "surplus", "tell", "teller", "told", "whole",
+const REFUSED_FUNCTIONS: [&str; 22] = [
+    "answer", "ask", "asked", "floor", "held", "in_words", "judge", "land", "moment", "of", "place", "reach", "retire",
+    "settle", "sound", "spell", "spelled", "surplus", "tell", "teller", "told", "whole",
 ];
+/// Names of variables that were replaced: `response`, `message`, `evaluated`, `position` and `corrupt` are the terms.
+const REFUSED_VARIABLES: [&str; 8] = ["answer", "answers", "damaged", "judged", "judge", "place", "places", "said"];
 /// Types of one word that other files may name, because the word is a term of the field or of the domain.
 const ONE_WORD_TYPES: [&str; 34] = [
     "Cache",
@@ -460,6 +462,27 @@ fn replaced_function_names_do_not_come_back() {
         }
     }
     assert!(wrong.is_empty(), "see docs/GLOSSARY.md for the terms:\n{}", wrong.join("\n"));
+}
+
+/// The names that a line binds with `let` or as the first parameter of a closure.
+fn bound_variables(line: &str) -> impl Iterator<Item = String> {
+    let after = |separator: &'static str| line.split(separator).skip(1);
+    after("let ").chain(after("|")).filter_map(|name| word(name.strip_prefix("mut ").unwrap_or(name)))
+}
+
+#[test]
+fn replaced_variable_names_do_not_come_back() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for name in code(&source).lines().flat_map(bound_variables) {
+            if REFUSED_VARIABLES.contains(&name.as_str()) {
+                wrong.push(format!("{}: the variable name {name}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let bound: Vec<_> = bound_variables("let mut said = list.map(|place| place + 1);").collect();
+    assert_eq!(bound, ["said", "place"]);
 }
 
 #[test]

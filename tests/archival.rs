@@ -13,8 +13,8 @@ use crate::replication::rig::without_digests;
 #[tokio::test]
 async fn an_expired_user_is_one_row_in_the_archive() {
     let harness = ArchiverHarness::start().await;
-    let answer = harness.handle(&harness::event("user-expired")).await.unwrap();
-    assert_eq!(answer.identifier(), None);
+    let response = harness.handle(&harness::event("user-expired")).await.unwrap();
+    assert_eq!(response.identifier(), None);
 
     let rows = harness.rows().await;
     assert_eq!(rows.len(), 1);
@@ -49,8 +49,8 @@ async fn archived_object_has_metadata_and_no_content_encoding() {
 async fn changes_other_than_ttl_deletes_are_not_archived() {
     let harness = ArchiverHarness::start().await;
     for story in ["user-created", "user-renamed", "user-deleted", "user-many-times"] {
-        let answer = harness.handle(&harness::event(story)).await.unwrap();
-        assert_eq!(answer.identifier(), None, "{story}");
+        let response = harness.handle(&harness::event(story)).await.unwrap();
+        assert_eq!(response.identifier(), None, "{story}");
     }
     assert_eq!(harness.objects().await, [""; 0]);
     assert_eq!(harness.quarantined().await, [""; 0]);
@@ -123,8 +123,8 @@ async fn a_poison_record_goes_to_quarantine_and_its_neighbours_to_the_archive() 
     poison["dynamodb"]["Keys"] = json!("eve");
     let mut timeless = expired(3, 0);
     timeless["dynamodb"]["ApproximateCreationDateTime"] = json!(1_795_339_800_000_i64);
-    let answer = harness.handle(&payload([expired(1, 0), poison.clone(), timeless, expired(4, 0)])).await.unwrap();
-    assert_eq!(answer.identifier(), None, "a poison record blocks nothing");
+    let response = harness.handle(&payload([expired(1, 0), poison.clone(), timeless, expired(4, 0)])).await.unwrap();
+    assert_eq!(response.identifier(), None, "a poison record blocks nothing");
 
     assert_eq!(harness.rows().await.len(), 2);
     let name = |n| format!("quarantine/archiver/s3/Users/2026-11-01T08:00:00.000-{}.json", sequence(n));
@@ -141,8 +141,8 @@ async fn a_poison_record_goes_to_quarantine_and_its_neighbours_to_the_archive() 
 async fn redelivered_unreadable_record_is_quarantined_once() {
     let harness = ArchiverHarness::start().await;
     for _ in 0..2 {
-        let answer = harness.handle(&harness::event("unreadable-in-the-middle")).await.unwrap();
-        assert_eq!(answer.identifier(), None);
+        let response = harness.handle(&harness::event("unreadable-in-the-middle")).await.unwrap();
+        assert_eq!(response.identifier(), None);
     }
     assert_eq!(harness.quarantined().await.len(), 1);
     assert_eq!(harness.objects().await, [""; 0], "its neighbours are no removals");

@@ -196,8 +196,8 @@ fn commands_of_the_manual_are_valid_shell_and_their_tasks_are_accepted() {
     let mut requests = 0;
     for block in commands {
         let checked = Command::new("bash").args(["-n", "-c", block]).output().expect("bash is not on PATH");
-        let said = String::from_utf8_lossy(&checked.stderr);
-        assert!(checked.status.success() && said.is_empty(), "{said}\n{block}");
+        let message = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success() && message.is_empty(), "{message}\n{block}");
         for request in block.split("task '{").skip(1) {
             let (fields, _) = request.split_once("}'").unwrap_or_else(|| panic!("{request}"));
             let mut request: Value =

@@ -100,8 +100,8 @@ async fn many_changes_of_a_user_in_a_batch_end_in_the_last() {
 #[tokio::test]
 async fn unreadable_record_is_quarantined_and_its_neighbours_are_applied() {
     let rig = ReplicationRig::start().await;
-    let answer = deliver_batch(&rig.replicator(), &sample("unreadable-in-the-middle")).await;
-    assert_eq!(answer.identifier(), None);
+    let response = deliver_batch(&rig.replicator(), &sample("unreadable-in-the-middle")).await;
+    assert_eq!(response.identifier(), None);
     let name = format!("quarantine/replicator/read/Users/{LABEL}-4421584500000000017450439103.json");
     assert_eq!(rig.quarantined_positions().await, [name]);
     let body = rig.quarantine_body(&rig.quarantined().await[0]).await;

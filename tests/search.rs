@@ -1,6 +1,5 @@
 //! Search over rows that the replicator's own sink wrote into a real PostgreSQL.
 
-mod answers;
 mod callers;
 mod counts;
 mod events;
@@ -8,5 +7,6 @@ mod model;
 mod outages;
 mod query_plans;
 mod questions;
+mod responses;
 pub(crate) mod scene;
 mod stack;

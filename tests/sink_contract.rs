@@ -87,7 +87,7 @@ async fn apply_within(sink: &dyn Sink, events: &[EventBuilder], time: std::time:
 async fn apply_event(sink: &dyn Sink, event: &RawValue, time: std::time::Duration) -> SinkOutcome {
     let batch = stream::read(event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
-    let settled: Vec<_> = latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
+    let settled: Vec<_> = latest_per_key(&changes).into_iter().map(|position| changes[position]).collect();
     let outcome = sink
         .apply(DeduplicatedBatch { changes: &changes, latest_per_key: &settled }, &invocation_within(time))
         .await
@@ -250,7 +250,7 @@ fn the_order_of_writes_is_free(runtime: &Runtime, sink: &dyn Sink, replica: &dyn
         }
         let mut total = SinkOutcome::default();
         for chunk in deliveries.chunks(2) {
-            let chunk: Vec<_> = chunk.iter().map(|place| events[*place].clone()).collect();
+            let chunk: Vec<_> = chunk.iter().map(|position| events[*position].clone()).collect();
             let outcome = runtime.block_on(apply(sink, &chunk));
             prop_assert_eq!(&outcome.failures, &[]);
             total.applied += outcome.applied;
@@ -406,7 +406,7 @@ fn the_order_of_removals_is_free(runtime: &Runtime, sink: &dyn Sink, s3: &aws_sd
             one.user_id.clone_from(&user_id);
         }
         for chunk in deliveries.chunks(2) {
-            let chunk: Vec<_> = chunk.iter().map(|place| events[*place].clone()).collect();
+            let chunk: Vec<_> = chunk.iter().map(|position| events[*position].clone()).collect();
             let outcome = runtime.block_on(apply(sink, &chunk));
             prop_assert_eq!(&outcome.failures, &[]);
         }

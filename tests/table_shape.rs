@@ -58,7 +58,7 @@ impl TableShape {
     /// Returns the key of a user with this ID and timestamp. IDs have at most 12 characters.
     pub(crate) fn key(&self, user_id: &str, timestamp: &str) -> ShapeItem {
         let values = self.key.iter().zip([user_id, timestamp]).enumerate();
-        values.map(|(place, ((name, kind), text))| ((*name).to_owned(), value(kind, text, place == 0))).collect()
+        values.map(|(position, ((name, kind), text))| ((*name).to_owned(), value(kind, text, position == 0))).collect()
     }
 
     /// Returns the ID of the user of a key.
@@ -101,7 +101,9 @@ impl TableShape {
             // The values of the sort key are taken in another order, so that most pairs are unlike each other.
             let parts = values.iter().enumerate();
             parts
-                .map(|(place, (name, values))| ((*name).to_owned(), values[(index + 3 * place) % EDGE_KEYS].clone()))
+                .map(|(position, (name, values))| {
+                    ((*name).to_owned(), values[(index + 3 * position) % EDGE_KEYS].clone())
+                })
                 .collect()
         };
         (0..EDGE_KEYS).map(key).collect()

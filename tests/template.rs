@@ -160,7 +160,7 @@ fn no_deployment_is_public() {
             .inspect(|function| assert_eq!(function.environment["AUTH"], auth, "{choices:?}"))
             .map(|function| function.name.as_str())
             .collect();
-        assert_eq!(functions, ["api", "search"], "whoever answers requests knows who lets them in");
+        assert_eq!(functions, ["api", "search"], "whoever responses requests knows who lets them in");
     }
     for path in TEMPLATES {
         assert!(!source(path).contains("FunctionUrlConfig"), "{path}: a door beside API Gateway's");
@@ -280,9 +280,9 @@ async fn are_the_routers(function: &str, declared: &BTreeMap<String, BTreeSet<St
     let file = format!("functions/{function}/src/router.rs");
     for (path, methods) in declared {
         let request = Request::builder().method("TRACE").uri(path.replace(['{', '}'], "")).body(Body::empty()).unwrap();
-        let answer = app.clone().oneshot(request).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path} is not a route of {file}");
-        let allowed = answer.headers()["allow"].to_str().unwrap().split(',').map(|method| method.trim().to_owned());
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED, "{path} is not a route of {file}");
+        let allowed = response.headers()["allow"].to_str().unwrap().split(',').map(|method| method.trim().to_owned());
         // GET includes HEAD, and every path supports OPTIONS: in the API, neither has its own route, and `$default`
         // receives them.
         let is_by_default = |method: &String| method == "HEAD" || method == "OPTIONS";

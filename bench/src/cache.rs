@@ -73,7 +73,7 @@ async fn hits(binaries: &Path, endpoint: &str, cache: &str) -> Result<(), BenchE
         parts.push(micros(function.cpu()?.saturating_sub(before)) / count(HITS / PARTS));
     }
     println!(
-        "  a hit: {:.1} µs of CPU time, {:.0} µs (median) from the event to the answer",
+        "  a hit: {:.1} µs of CPU time, {:.0} µs (median) from the event to the response",
         median(parts),
         median(took)
     );

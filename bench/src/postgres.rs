@@ -202,7 +202,7 @@ async fn all(sink: &PostgresSink, batches: &[Box<RawValue>]) -> Result<usize, Be
     for batch in batches {
         let records = stream::read(batch)?.records;
         let changes: Vec<_> = records.iter().filter_map(|record| record.read.as_ref().ok()).collect();
-        let latest: Vec<_> = latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
+        let latest: Vec<_> = latest_per_key(&changes).into_iter().map(|index| changes[index]).collect();
         let deadline = Instant::now() + Duration::from_mins(1);
         let invocation = Invocation { now: OffsetDateTime::UNIX_EPOCH, deadline, request_id: "bench".to_owned() };
         let outcome = sink.apply(DeduplicatedBatch { changes: &changes, latest_per_key: &latest }, &invocation).await?;

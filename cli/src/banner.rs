@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 /// Returns the banner of a stack that has started, with the URL of its console.
 #[must_use]
-pub fn text(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String {
+pub fn start_banner(stack: &LocalStack, console: &str, env_file: Option<&Path>) -> String {
     let (api, dynamodb, s3) = (stack.api_url(), stack.dynamodb_url(), stack.s3_url());
     let options = stack.options();
     let data = options.data.as_ref().map_or_else(

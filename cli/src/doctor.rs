@@ -1,7 +1,7 @@
 //! `millrace doctor`: the settings of a deployment that lose records, found in its files or in an account
 //! ([`DoctorCommand`]).
 //!
-//! The crate `millrace-doctor` reads and judges; this module has the arguments and the exit code, and
+//! The crate `millrace-doctor` reads and evaluates; this module has the arguments and the exit code, and
 //! [`account_client`] makes the calls.
 
 use std::collections::BTreeMap;
@@ -143,8 +143,8 @@ fn severity(text: &str) -> Result<RuleSeverity, String> {
 }
 
 impl DoctorCommand {
-    /// Judges the templates or the account and prints the result. The exit code is 0 without a finding, 1 with one of
-    /// the severity of `--fail-on` or above, and 2 if a part could not be read; the rest is judged then, too.
+    /// Evaluates the templates or the account and prints the result. The exit code is 0 without a finding, 1 with one of
+    /// the severity of `--fail-on` or above, and 2 if a part could not be read; the rest is evaluated then, too.
     pub(crate) async fn run(&self) -> ExitCode {
         let outcome = match self.outcome().await {
             Ok(outcome) => outcome,
@@ -171,10 +171,10 @@ impl DoctorCommand {
         let mut problems = Vec::new();
         let read = match self.target() {
             Some((target, name)) => {
-                Box::pin(self.judge_account(target, name, &mut diagnosis, &mut problems)).await?;
+                Box::pin(self.evaluate_account(target, name, &mut diagnosis, &mut problems)).await?;
                 1
             }
-            None => self.judge(&mut diagnosis, &mut problems)?,
+            None => self.evaluate(&mut diagnosis, &mut problems)?,
         };
         let text = match self.output {
             DoctorFormat::Human => (read > 0).then(|| report::human(&diagnosis)),
@@ -189,7 +189,7 @@ impl DoctorCommand {
         Ok(DoctorOutcome { text, problems, code })
     }
 
-    /// Returns the part of the account that is judged, and the name that the command line gives.
+    /// Returns the part of the account that is evaluated, and the name that the command line gives.
     fn target(&self) -> Option<(AccountTarget, &str)> {
         match (&self.stack, &self.function, &self.table) {
             (Some(name), ..) => Some((AccountTarget::Stack(name.clone()), name)),
@@ -202,7 +202,7 @@ impl DoctorCommand {
         }
     }
 
-    async fn judge_account(
+    async fn evaluate_account(
         &self,
         target: AccountTarget,
         name: &str,
@@ -238,8 +238,8 @@ impl DoctorCommand {
         Ok(entries)
     }
 
-    /// Judges each template and returns the number of those that could be read.
-    fn judge(&self, diagnosis: &mut DeploymentDiagnosis, problems: &mut Vec<String>) -> Result<usize, String> {
+    /// Evaluates each template and returns the number of those that could be read.
+    fn evaluate(&self, diagnosis: &mut DeploymentDiagnosis, problems: &mut Vec<String>) -> Result<usize, String> {
         let parameters: BTreeMap<String, String> = self.parameters.iter().cloned().collect();
         let ignored = self.read_ignored(problems)?;
         // With several templates, a parameter is one of those that have it.
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_judged_if_a_file_cannot_be_read() {
+    fn the_rest_is_evaluated_if_a_file_cannot_be_read() {
         let outcome = outcome(&["bad.yaml", "t.yaml"]);
         assert_eq!(outcome.code, 2);
         assert!(outcome.text.is_some_and(|text| text.contains("starts-at-latest")));
@@ -390,7 +390,7 @@ mod tests {
         assert!(outcome.text.is_some_and(|text| text.contains("\"lambda:ListEventSourceMappings\"")));
     }
     #[test]
-    fn a_terraform_plan_is_judged_as_a_file() {
+    fn a_terraform_plan_is_evaluated_as_a_file() {
         let plan = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/doctor/src/tests/plan.json");
         let outcome = run(&parsed(&[plan, "--fail-on", "loses"]).unwrap()).unwrap();
         assert_eq!((outcome.code, outcome.problems), (1, Vec::new()));
@@ -428,7 +428,7 @@ mod tests {
         };
         let outputs = nested("One", "Two") + &nested("Two", "One");
         let itself = "  Self: {Type: AWS::Serverless::Application, Properties: {Location: bad.yaml}}\n";
-        for (text, problem, judged) in [
+        for (text, problem, evaluated) in [
             ("Resources: ]".to_owned(), "bad.yaml:1: invalid YAML", false),
             ("\u{7f}ELF\u{1}".to_owned(), "bad.yaml:1: ", false),
             (format!("Resources:\n  A: !Rf b\n{mapping}"), "bad.yaml:2: unknown tag !Rf", false),
@@ -464,10 +464,13 @@ mod tests {
             let outcome = run(&parsed(&[path.to_str().unwrap()]).unwrap()).unwrap();
             let start = text.chars().take(60).collect::<String>();
             assert_eq!((outcome.code, outcome.problems.len()), (REFUSED, 1), "{start}: {:?}", outcome.problems);
-            let said = &outcome.problems[0];
-            assert!(said.contains(problem) && said.contains("bad.yaml") && !said.contains('\n'), "{start}: {said}");
+            let message = &outcome.problems[0];
+            assert!(
+                message.contains(problem) && message.contains("bad.yaml") && !message.contains('\n'),
+                "{start}: {message}"
+            );
             let has_finding = outcome.text.is_some_and(|text| text.contains("StartingPosition is LATEST"));
-            assert_eq!(has_finding, judged, "{start}: the rest is judged");
+            assert_eq!(has_finding, evaluated, "{start}: the rest is evaluated");
         }
     }
 }

@@ -357,7 +357,7 @@ async fn serve(line: UpArguments) -> ExitCode {
     for note in source.deployment_notes() {
         println!("{note}");
     }
-    println!("{}", banner::text(&stack, console.url(), env_file.as_deref()));
+    println!("{}", banner::start_banner(&stack, console.url(), env_file.as_deref()));
     if let Err(error) = tokio::signal::ctrl_c().await {
         return refuse(&format!("cannot listen for Ctrl-C: {error}"));
     }
@@ -602,8 +602,8 @@ mod tests {
             assert_eq!(http_url(url).as_deref(), Ok(url));
         }
         for text in ["foo", "localhost:8000", "http://", "ftp://host", "http://foo:bar", "http://host:99999", ""] {
-            let said = parse(&["--lambda-endpoint", text]).unwrap_err();
-            assert!(said.contains("--lambda-endpoint") && said.contains("http://HOST:PORT"), "{said}");
+            let message = parse(&["--lambda-endpoint", text]).unwrap_err();
+            assert!(message.contains("--lambda-endpoint") && message.contains("http://HOST:PORT"), "{message}");
         }
     }
 
@@ -633,8 +633,8 @@ mod tests {
             (&["task", "--request", "{}", "--ttl-interval", "1"], "--ttl-interval"),
             (&["task", "verify", "--ttl-interval", "1"], "--ttl-interval"),
         ] {
-            let said = parse(arguments).unwrap_err();
-            assert!(said.contains(name) && said.lines().count() == 1, "{said}");
+            let message = parse(arguments).unwrap_err();
+            assert!(message.contains(name) && message.lines().count() == 1, "{message}");
         }
     }
 
@@ -648,8 +648,11 @@ mod tests {
             (&["task", "redrive", "--appl"], "did you mean --apply?", "--error-contains"),
             (&["task", "verify", "--output", "jsn"], "did you mean json?", "text, json"),
         ] {
-            let said = parse(arguments).unwrap_err();
-            assert!(said.ends_with(similar) && said.contains(listed) && said.lines().count() == 1, "{said}");
+            let message = parse(arguments).unwrap_err();
+            assert!(
+                message.ends_with(similar) && message.contains(listed) && message.lines().count() == 1,
+                "{message}"
+            );
         }
     }
 
@@ -682,8 +685,8 @@ mod tests {
             (&["--auth", "jtw"], ["jtw", "jwt", "none"]),
             (&["completions", "fsh"], ["fsh", "fish", "zsh"]),
         ] {
-            let said = parse(arguments).unwrap_err();
-            assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+            let message = parse(arguments).unwrap_err();
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
         }
     }
 

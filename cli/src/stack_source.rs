@@ -140,12 +140,12 @@ mod tests {
         assert_eq!(other.clone().or_remembered(data).unwrap(), other);
         let file = folder.path().join(FILE);
         std::fs::write(&file, "{").unwrap();
-        let said = none.or_remembered(data).unwrap_err();
-        assert!(said.contains(FILE) && said.contains("remove the file"), "{said}");
+        let message = none.or_remembered(data).unwrap_err();
+        assert!(message.contains(FILE) && message.contains("remove the file"), "{message}");
         std::fs::remove_file(&file).unwrap();
         std::os::unix::fs::symlink("/dev/null", &file).unwrap();
-        let said = table.remember(data).unwrap_err();
-        assert!(said.contains(&format!("cannot write {}: is a device", file.display())), "{said}");
+        let message = table.remember(data).unwrap_err();
+        assert!(message.contains(&format!("cannot write {}: is a device", file.display())), "{message}");
     }
 
     #[test]

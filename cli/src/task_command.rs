@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn contradicting_options_are_named() {
-        for (arguments, said) in [
+        for (arguments, error_text) in [
             (&["--request", "{}", "verify"][..], "--request and the task verify cannot be used together"),
             (&["verify", "--request", "{}"], "--request and the task verify cannot be used together"),
             (&["redrive", "--request", "{}", "--apply"], "--request and the task redrive, --apply cannot"),
@@ -389,7 +389,7 @@ mod tests {
             (&["verify", "--cursor", "{}"], "--cursor"),
         ] {
             let error = parse(arguments).unwrap_err();
-            assert!(error.contains(said), "{arguments:?}: {error}");
+            assert!(error.contains(error_text), "{arguments:?}: {error}");
         }
     }
 
@@ -398,15 +398,16 @@ mod tests {
         let task = TaskDefinition::find("verify").unwrap();
         let (field, wanted) = ("recheck_after_seconds", "a number from 0 to 300".to_owned());
         let invalid = InvalidRequest::Value { field, found: "301".to_owned(), wanted };
-        let said = in_options(task, &RunTaskError::from(invalid));
-        assert_eq!(said, "--recheck-after-seconds is 301: set it to a number from 0 to 300");
+        let error_text = in_options(task, &RunTaskError::from(invalid));
+        assert_eq!(error_text, "--recheck-after-seconds is 301: set it to a number from 0 to 300");
         let missing = RunTaskError::from(InvalidRequest::MissingField("restore", "key"));
         assert_eq!(in_options(task, &missing), "restore needs key");
         let restore = TaskDefinition::find("restore").unwrap();
         let needs = "either expires_in_seconds or \"never_expires\": true, not {\"user_id\":{\"S\":\"ada\"}}";
         let missing = RunTaskError::from(InvalidRequest::MissingField("restore", needs));
-        let said = "restore needs either --expires-in-seconds or --never-expires, not {\"user_id\":{\"S\":\"ada\"}}";
-        assert_eq!(in_options(restore, &missing), said);
+        let error_text =
+            "restore needs either --expires-in-seconds or --never-expires, not {\"user_id\":{\"S\":\"ada\"}}";
+        assert_eq!(in_options(restore, &missing), error_text);
         let missing =
             RunTaskError::from(InvalidRequest::MissingField("restore", "key, user_id, from or to (the items)"));
         assert_eq!(in_options(restore, &missing), "restore needs --key, --user-id, --from or --to (the items)");

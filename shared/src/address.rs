@@ -239,8 +239,8 @@ mod tests {
         }
         TableAddress::parse_arn(arn.as_str()).unwrap();
         for text in ["Orders", "arn:aws:s3:::bucket"] {
-            let said = TableAddress::parse_arn(text).unwrap_err();
-            assert!(said.contains(&format!("is {text:?}: set it to arn:aws:dynamodb:")), "{said}");
+            let message = TableAddress::parse_arn(text).unwrap_err();
+            assert!(message.contains(&format!("is {text:?}: set it to arn:aws:dynamodb:")), "{message}");
         }
     }
 
@@ -274,8 +274,8 @@ mod tests {
             "arn:aws:kms:eu-west-1$(id):111122223333:key/0a",
             "arn:aws:kms:eu-west-1:111122223333:key/0a\n",
         ] {
-            let said = key_arn(text).unwrap_err();
-            assert!(said.contains(&format!("{text:?}")) && said.contains("key/<id>"), "{said}");
+            let message = key_arn(text).unwrap_err();
+            assert!(message.contains(&format!("{text:?}")) && message.contains("key/<id>"), "{message}");
         }
     }
 

@@ -218,14 +218,14 @@ impl<'de> Visitor<'de> for KeySearch<'_, '_> {
         let mut found = [None, None];
         while let Some(BorrowedText(name)) = map.next_key::<BorrowedText<'de>>()? {
             let of_key = |slot: &Option<(Cow<'_, str>, _)>| slot.as_ref().is_some_and(|(known, _)| *known == name);
-            let Some(place) = self.0.0.iter().position(of_key) else {
+            let Some(index) = self.0.0.iter().position(of_key) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
             let value = map.next_value::<&'de RawValue>()?;
-            let is_same = self.0.0[place].as_ref().is_some_and(|(_, own)| is_same_value(own, value));
+            let is_same = self.0.0[index].as_ref().is_some_and(|(_, own)| is_same_value(own, value));
             // If a name is given twice, both values must match.
-            found[place] = Some(found[place].unwrap_or(true) && is_same);
+            found[index] = Some(found[index].unwrap_or(true) && is_same);
         }
         Ok(found)
     }
@@ -308,8 +308,8 @@ impl CanonicalKey {
         let mut members = scanner.object()?;
         while let Some(name) = scanner.plain_member(&mut members)? {
             let value = scanner.value()?;
-            if let Some(place) = names.iter().position(|wanted| wanted == name) {
-                values[place] = Some(value.get());
+            if let Some(index) = names.iter().position(|wanted| wanted == name) {
+                values[index] = Some(value.get());
             }
         }
         if !scanner.is_at_end() || values.contains(&None) {
@@ -497,7 +497,7 @@ pub fn latest_stream_command(arn: &str) -> String {
     )
 }
 
-/// Returns the steps that give a table a stream with all images in place of the one with this ARN. The view type of a
+/// Returns the steps that give a table a stream with all images in index of the one with this ARN. The view type of a
 /// stream cannot be changed.
 #[must_use]
 pub fn replace_stream_steps(stream_arn: &str) -> String {

@@ -202,24 +202,24 @@ mod tests {
         assert_eq!(read.optional("DAYS", number::<u16>), None);
         assert_eq!(read.optional("TABLE", text), None);
         assert_eq!(read.optional("ABSENT", text), None);
-        let said = read.problems().to_string();
+        let message = read.problems().to_string();
         for part in
             ["4 problems:", "BUCKET is not set", "EMPTY is not set", "DAYS is \"soon\"", "TABLE is \" Users\": remove"]
         {
-            assert!(said.contains(part), "{said}");
+            assert!(message.contains(part), "{message}");
         }
     }
 
     #[test]
     fn renamed_variables_are_reported_with_their_new_names() {
         let wrong = environment(&[("TOMBSTONE_DAYS", "30"), ("POSTGRES_LOGIN", "iam"), ("CACHE_LOGIN", "")]);
-        let said = wrong.read().problems().to_string();
+        let message = wrong.read().problems().to_string();
         for part in [
             "2 problems:",
             "TOMBSTONE_DAYS is \"30\", but this variable was renamed: set TOMBSTONE_RETENTION_DAYS instead",
             "POSTGRES_LOGIN is \"iam\", but this variable was renamed: set POSTGRES_AUTH instead",
         ] {
-            assert!(said.contains(part), "{said}");
+            assert!(message.contains(part), "{message}");
         }
         let new = RENAMED_VARIABLES.map(|(_, new)| (new, "1"));
         assert!(environment(&new).read().problems().is_empty(), "a new name is not an old one");

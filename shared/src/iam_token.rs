@@ -216,8 +216,8 @@ mod tests {
     #[tokio::test]
     async fn missing_region_is_named_and_the_token_is_not_shown() {
         let door = AuthTarget::Rds { host: "db", port: 5432 };
-        let said = signer(None).sign(door, "ada").await.unwrap_err().to_string();
-        assert!(said.contains("AWS_REGION"), "{said}");
+        let message = signer(None).sign(door, "ada").await.unwrap_err().to_string();
+        assert!(message.contains("AWS_REGION"), "{message}");
         assert!(signer(Some("eu-west-1")).sign(door, "").await.is_err());
         let token = signer(Some("eu-west-1")).sign(door, "ada").await.unwrap();
         assert!(!format!("{token:?}").contains("Signature"));

@@ -97,8 +97,8 @@ mod tests {
         assert_eq!(of(1_000), [500, 750]);
         assert_eq!(of(0), [0, 0]);
         for millis in (0..20_000).step_by(37) {
-            let [work, answer] = of(millis);
-            assert!(work <= answer && (answer < millis.into() || millis == 0), "{millis}");
+            let [work, respond_by] = of(millis);
+            assert!(work <= respond_by && (respond_by < millis.into() || millis == 0), "{millis}");
         }
     }
 }

@@ -89,8 +89,8 @@ fn epoch_millis(text: &str) -> Option<u64> {
         return None;
     }
     let mut millis = 0;
-    for place in 0..3 {
-        let digit = fraction.as_bytes().get(place).map_or(0, |byte| u64::from(byte - b'0'));
+    for index in 0..3 {
+        let digit = fraction.as_bytes().get(index).map_or(0, |byte| u64::from(byte - b'0'));
         millis = millis * 10 + digit;
     }
     seconds.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(millis)

@@ -246,8 +246,8 @@ pub fn format_rfc3339_millis(moment: OffsetDateTime) -> String {
     ];
     let mut text = String::with_capacity("2026-11-22T10:00:00.123Z".len());
     for (number, digits, separator) in parts {
-        for place in (0..digits).rev() {
-            text.push(char::from(b'0' + u8::try_from(number / 10_u32.pow(place) % 10).unwrap_or_default()));
+        for exponent in (0..digits).rev() {
+            text.push(char::from(b'0' + u8::try_from(number / 10_u32.pow(exponent) % 10).unwrap_or_default()));
         }
         text.push(separator);
     }

@@ -19,8 +19,8 @@ fn poison(n: u32) -> serde_json::Value {
 async fn without_s3_nothing_is_acknowledged() {
     let archiver = ArchiverHarness::start().await.without_s3().await;
     let batch = payload([expired(1, 0), expired(2, 3600), poison(3)]);
-    let answer = handle(&archiver, &batch, LONG).await.unwrap();
-    assert_eq!(answer.identifier(), Some(sequence(1).as_str()));
+    let response = handle(&archiver, &batch, LONG).await.unwrap();
+    assert_eq!(response.identifier(), Some(sequence(1).as_str()));
 }
 
 #[tokio::test]
@@ -28,8 +28,8 @@ async fn the_batch_that_s3_refused_is_archived_when_it_comes_again() {
     let harness = ArchiverHarness::start().await;
     harness.refuse(harness::ARCHIVE);
     let batch = payload([expired(1, 0), expired(2, 0), poison(3)]);
-    let answer = harness.handle(&batch).await.unwrap();
-    assert_eq!(answer.identifier(), Some(sequence(1).as_str()), "a bucket's fault is no reason to put rows aside");
+    let response = harness.handle(&batch).await.unwrap();
+    assert_eq!(response.identifier(), Some(sequence(1).as_str()), "a bucket's fault is no reason to put rows aside");
     assert_eq!(harness.quarantined().await.len(), 1);
 
     harness.accept(harness::ARCHIVE);
@@ -41,8 +41,8 @@ async fn the_batch_that_s3_refused_is_archived_when_it_comes_again() {
 async fn a_record_that_quarantine_did_not_take_is_reported() {
     let harness = ArchiverHarness::start().await;
     harness.refuse(harness::FAILURES);
-    let answer = harness.handle(&payload([expired(1, 0), expired(2, 0), poison(3), expired(4, 0)])).await.unwrap();
-    assert_eq!(answer.identifier(), Some(sequence(3).as_str()));
+    let response = harness.handle(&payload([expired(1, 0), expired(2, 0), poison(3), expired(4, 0)])).await.unwrap();
+    assert_eq!(response.identifier(), Some(sequence(3).as_str()));
     assert_eq!(harness.rows().await.len(), 3, "the others are archived all the same");
 }
 
@@ -52,8 +52,8 @@ async fn a_record_without_a_number_that_quarantine_did_not_take_is_reported_by_i
     harness.refuse(harness::FAILURES);
     let mut nameless = expired(2, 0);
     nameless["dynamodb"]["SequenceNumber"] = json!(null);
-    let answer = harness.handle(&payload([expired(1, 0), nameless.clone(), expired(3, 0)])).await.unwrap();
-    assert_eq!(answer.identifier(), Some(sequence(1).as_str()));
+    let response = harness.handle(&payload([expired(1, 0), nameless.clone(), expired(3, 0)])).await.unwrap();
+    assert_eq!(response.identifier(), Some(sequence(1).as_str()));
     let fault = harness.handle(&payload([nameless, expired(3, 0)])).await.unwrap_err();
     assert!(fault.to_string().contains("no record up to it has a sequence number"), "{fault}");
 }
@@ -66,8 +66,8 @@ async fn an_hour_that_could_not_be_written_is_reported_by_its_lowest_number() {
     std::fs::create_dir_all(&day).unwrap();
     std::fs::write(day.join("hr=10"), "").unwrap();
     let batch = payload([expired(1, 0), expired(2, 3600), expired(3, 1), expired(4, 3601)]);
-    let answer = harness.handle(&batch).await.unwrap();
-    assert_eq!(answer.identifier(), Some(sequence(2).as_str()));
+    let response = harness.handle(&batch).await.unwrap();
+    assert_eq!(response.identifier(), Some(sequence(2).as_str()));
 
     std::fs::remove_file(day.join("hr=10")).unwrap();
     assert_eq!(harness.rows().await.len(), 2, "the other hour was written");
@@ -85,8 +85,8 @@ async fn records_unfinished_at_the_deadline_are_reported_as_failed() {
     let archiver = harness::archiver(&[], s3);
     let started = tokio::time::Instant::now();
     let batch = payload((1..40).map(|n| expired(n, i64::from(n) * 3600)));
-    let answer = handle(&archiver, &batch, Duration::from_millis(300)).await.unwrap();
-    assert_eq!(answer.identifier(), Some(sequence(1).as_str()));
+    let response = handle(&archiver, &batch, Duration::from_millis(300)).await.unwrap();
+    assert_eq!(response.identifier(), Some(sequence(1).as_str()));
     assert!(started.elapsed() < Duration::from_secs(3), "it left in time");
 }
 

@@ -74,6 +74,6 @@ async fn truncated_range_read_is_retried_and_a_lasting_one_is_an_error() {
 
     let url = proxy::before(scene.stack.s3_url(), |_| HttpFault::HalfAnAnswer).await;
     let store = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
-    let said = store.open(KEY).await.err().unwrap().to_string();
-    assert!(said.contains("cannot read some/object"), "{said}");
+    let message = store.open(KEY).await.err().unwrap().to_string();
+    assert!(message.contains("cannot read some/object"), "{message}");
 }

@@ -26,8 +26,8 @@ async fn service() -> (UsersService, Cache) {
     (UsersService::with_cache(cache.clone(), PATIENT).await, cache)
 }
 
-fn source(answer: &ServiceResponse) -> &str {
-    answer.json["source"].as_str().unwrap_or_else(|| panic!("{}", answer.text))
+fn source(response: &ServiceResponse) -> &str {
+    response.json["source"].as_str().unwrap_or_else(|| panic!("{}", response.text))
 }
 
 #[tokio::test]
@@ -39,8 +39,8 @@ async fn a_second_read_comes_from_the_cache_and_is_the_same_to_the_letter() {
     let (first, second) = (api.get("/users/ada/7").await, api.get("/users/ada/7").await);
     assert_eq!((source(&first), source(&second)), ("database", "cache"));
     assert_eq!(second.text, first.text.replace("database", "cache"));
-    let body_of = |answer: &ServiceResponse| {
-        answer
+    let body_of = |response: &ServiceResponse| {
+        response
             .headers
             .iter()
             .filter(|(name, _)| *name != "x-request-id" && *name != "content-length")
@@ -154,9 +154,9 @@ async fn troubled(
     let server = CacheServer::start().await.unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let plan = move |said: &str| {
+    let plan = move |command: &str| {
         counted.fetch_add(1, Ordering::Relaxed);
-        plan(said)
+        plan(command)
     };
     let port = proxy::before(server.port(), plan).await;
     (UsersService::with_cache(at(&format!("redis://127.0.0.1:{port}")), patience).await, server, calls)
@@ -201,8 +201,8 @@ async fn lost_invalidation_stays_pending_and_the_stale_entry_is_not_served() {
     for mishap in [CacheFault::CutBefore, CacheFault::ResponseLost] {
         let marks_fail = Arc::new(AtomicBool::new(false));
         let fail = Arc::clone(&marks_fail);
-        let plan = move |said: &str| {
-            if said.contains("PEXPIRE") && fail.load(Ordering::Relaxed) { mishap } else { CacheFault::None }
+        let plan = move |command: &str| {
+            if command.contains("PEXPIRE") && fail.load(Ordering::Relaxed) { mishap } else { CacheFault::None }
         };
         let (service, server, _) = troubled(PATIENT, plan).await;
         let api = service.api();
@@ -281,13 +281,13 @@ async fn held_back(url: &str, held: Arc<AtomicBool>, open: Arc<tokio::sync::Noti
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (mut client, _) = listener.accept().await.unwrap();
         let mut table = tokio::net::TcpStream::connect(address).await.unwrap();
-        let (mut said, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-        let count = client.read(&mut said).await.unwrap();
-        table.write_all(&said[..count]).await.unwrap();
-        let count = table.read(&mut answered).await.unwrap();
+        let (mut request_bytes, mut response_bytes) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        let count = client.read(&mut request_bytes).await.unwrap();
+        table.write_all(&request_bytes[..count]).await.unwrap();
+        let count = table.read(&mut response_bytes).await.unwrap();
         held.store(true, Ordering::Relaxed);
         open.notified().await;
-        client.write_all(&answered[..count]).await.unwrap();
+        client.write_all(&response_bytes[..count]).await.unwrap();
         let _ = tokio::io::copy_bidirectional(&mut client, &mut table).await;
     });
     own

@@ -25,12 +25,12 @@ async fn rate_limited_caller_gets_429_with_retry_after() {
     let url = url().await;
     let api = limited(at(&url), &url).await;
     for remaining in [2, 1, 0] {
-        let answer = api.get("/users/ada/7").await;
-        assert_eq!((answer.status, answer.header("ratelimit-policy")), (404, "\"caller\";q=10;w=60"));
+        let response = api.get("/users/ada/7").await;
+        assert_eq!((response.status, response.header("ratelimit-policy")), (404, "\"caller\";q=10;w=60"));
         assert!(
-            answer.header("ratelimit").starts_with(&format!("\"caller\";r={remaining};t=")),
+            response.header("ratelimit").starts_with(&format!("\"caller\";r={remaining};t=")),
             "{:?}",
-            answer.headers
+            response.headers
         );
     }
     let refused = api.get("/users/ada/7").await;
@@ -47,8 +47,8 @@ async fn rate_limited_caller_gets_429_with_retry_after() {
 #[tokio::test]
 async fn response_has_no_rate_limit_headers_without_a_limit() {
     let service = UsersService::with_cache(cache().await, PATIENT).await;
-    let answer = service.api().get("/users/ada/7").await;
-    assert_eq!((answer.status, answer.header("ratelimit-policy")), (404, ""));
+    let response = service.api().get("/users/ada/7").await;
+    assert_eq!((response.status, response.header("ratelimit-policy")), (404, ""));
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn without_the_cache_everybody_passes() {
     assert!(!api.get("/users/ada/7").await.header("ratelimit").is_empty());
     drop(server);
     for _ in 0..10 {
-        let answer = api.get("/users/ada/7").await;
-        assert_eq!((answer.status, answer.header("ratelimit")), (404, ""));
+        let response = api.get("/users/ada/7").await;
+        assert_eq!((response.status, response.header("ratelimit")), (404, ""));
     }
 }

@@ -66,8 +66,8 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
         tokio::spawn(async move {
             let mut reads = 0_u64;
             while !done.load(Ordering::Relaxed) {
-                let answer = api.get(&format!("/users/u{}/1", reads * 7 % RECORDS)).await;
-                assert!(answer.status == 200 || answer.status == 404, "{}", answer.text);
+                let response = api.get(&format!("/users/u{}/1", reads * 7 % RECORDS)).await;
+                assert!(response.status == 200 || response.status == 404, "{}", response.text);
                 reads += 1;
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -94,13 +94,13 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
     assert!(reader.await.unwrap() > 0);
     let _server = mortal.await.unwrap();
 
-    let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
-    let progress = &answer.progress;
+    let response = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
+    let progress = &response.progress;
     assert_eq!((progress.get("source.items"), progress.sum(".equal")), (RECORDS, RECORDS), "{progress}");
     for n in 0..RECORDS {
-        let answer = api.get(&format!("/users/u{n}/1")).await;
+        let response = api.get(&format!("/users/u{n}/1")).await;
         let expected = format!("Name {}", CHANGES - RECORDS + n);
-        assert_eq!(answer.json["user"]["name"], expected, "read from the {}", answer.json["source"]);
+        assert_eq!(response.json["user"]["name"], expected, "read from the {}", response.json["source"]);
     }
     scene.stack.stop().await;
 }

@@ -37,13 +37,13 @@ pub(crate) async fn before(port: u16, plan: impl Fn(&str) -> CacheFault + Send +
 }
 
 async fn serve(mut client: TcpStream, mut server: TcpStream, plan: Arc<CacheFaultPlan>) {
-    let (mut said, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let (mut request_bytes, mut response_bytes) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut silent = false;
     loop {
         tokio::select! {
-            read = client.read(&mut said) => {
+            read = client.read(&mut request_bytes) => {
                 let Ok(count @ 1..) = read else { return };
-                let text = String::from_utf8_lossy(&said[..count]);
+                let text = String::from_utf8_lossy(&request_bytes[..count]);
                 let opening = text.contains("SELECT") || text.contains("CLIENT");
                 match if opening { CacheFault::None } else { plan(&text) } {
                     CacheFault::None => {}
@@ -53,19 +53,19 @@ async fn serve(mut client: TcpStream, mut server: TcpStream, plan: Arc<CacheFaul
                         continue;
                     }
                     CacheFault::ResponseLost => {
-                        let _ = server.write_all(&said[..count]).await;
+                        let _ = server.write_all(&request_bytes[..count]).await;
                         // The response shows that the call has been executed.
-                        let _ = server.read(&mut answered).await;
+                        let _ = server.read(&mut response_bytes).await;
                         return;
                     }
                 }
-                if server.write_all(&said[..count]).await.is_err() {
+                if server.write_all(&request_bytes[..count]).await.is_err() {
                     return;
                 }
             }
-            read = server.read(&mut answered) => {
+            read = server.read(&mut response_bytes) => {
                 let Ok(count @ 1..) = read else { return };
-                if !silent && client.write_all(&answered[..count]).await.is_err() {
+                if !silent && client.write_all(&response_bytes[..count]).await.is_err() {
                     return;
                 }
             }

@@ -107,19 +107,19 @@ async fn an_expired_token_is_renewed_at_the_next_connection() {
 async fn a_rejected_token_is_reported_with_the_grants_that_it_needs() {
     let server = TokenServer::start().await;
     server.accept_tokens_of(-3_600).await;
-    let said = misconfigured(server.cache().connection().await.err().unwrap());
+    let message = misconfigured(server.cache().connection().await.err().unwrap());
     for part in [HOST, "CACHE_AUTH=iam", "CACHE_URL", "elasticache:Connect"] {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(message.contains(part), "{part} in {message}");
     }
-    assert!(!said.contains("X-Amz"), "{said}");
+    assert!(!message.contains("X-Amz"), "{message}");
 }
 
 #[tokio::test]
 async fn a_token_is_not_sent_to_a_server_that_does_not_prove_its_name() {
     let server = TokenServer::start().await;
     server.accept_tokens_of(0).await;
-    let said = misconfigured(client(None, server.encrypted.number()).connection().await.err().unwrap());
-    assert!(said.contains("its certificate is not trusted"), "{said}");
+    let message = misconfigured(client(None, server.encrypted.number()).connection().await.err().unwrap());
+    assert!(message.contains("its certificate is not trusted"), "{message}");
     // The port without TLS: the server waits for the end of a command, or does not understand the handshake.
     let refused = client(Some(server.authority.clone()), server.server.port()).connection().await.err().unwrap();
     assert!(matches!(&refused, CacheError::Unavailable(reason) if reason.contains("CACHE_URL")), "{refused}");

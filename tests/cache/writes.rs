@@ -154,7 +154,7 @@ async fn live(service: &UsersService, cache: &Cache, seed: u64, unique: &str) {
         ]);
         let before = chance.choose(&[0, 0, 1, 2]);
         *planned.lock().unwrap() = [HttpFault::None].repeat(before).into_iter().chain([wrong]).collect();
-        let (what, answer) = write(&writer, &mut chance, &path, &id, step, version).await;
+        let (what, written) = write(&writer, &mut chance, &path, &id, step, version).await;
         planned.lock().unwrap().clear();
         let stored = service.item(&id, 7).await.map(|item| item["version"].clone());
         for (who, api) in [("the writer", &writer), ("another instance", &reader)] {
@@ -163,7 +163,7 @@ async fn live(service: &UsersService, cache: &Cache, seed: u64, unique: &str) {
             assert_eq!(
                 version, stored,
                 "{id}, step {step}, {what}, {wrong:?} after {before} calls: {} and {who}",
-                answer.status
+                written.status
             );
         }
     }

@@ -68,8 +68,8 @@ async fn a_superseded_removal_is_not_acknowledged_before_it_is_archived() {
         let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(mishap, 1).await);
         let (replicator, given) = replicator(&rig, &buckets, vec![], vec![]);
         let records = expired_and_created_again();
-        let answer = replicator.handle(&event(&records), &invocation_within(TIME)).await.unwrap();
-        assert_eq!(answer.identifier(), Some("4"), "{mishap:?}: the removal, and not what superseded it");
+        let response = replicator.handle(&event(&records), &invocation_within(TIME)).await.unwrap();
+        assert_eq!(response.identifier(), Some("4"), "{mishap:?}: the removal, and not what superseded it");
         assert_eq!(taken(&given), [[3, 5, 6]], "{mishap:?}");
         assert_eq!(deliver_batch(&replicator, &event(&records[1..])).await.identifier(), None, "{mishap:?}");
         assert_eq!(taken(&given), [[0_u64; 0]; 0], "{mishap:?}: the replica is not written again");
@@ -87,8 +87,9 @@ async fn an_archive_that_hangs_holds_the_position_of_each_removal_and_of_nothing
         let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(HttpFault::None, 0).await);
         let (replicator, given) = replicator(&rig, &buckets, vec![], vec![fault]);
         let records = expired_and_created_again();
-        let answer = replicator.handle(&event(&records), &invocation_within(Duration::from_millis(400))).await.unwrap();
-        assert_eq!(answer.identifier(), Some("4"));
+        let response =
+            replicator.handle(&event(&records), &invocation_within(Duration::from_millis(400))).await.unwrap();
+        assert_eq!(response.identifier(), Some("4"));
         assert_eq!(numbers(&buckets).await.len(), archived);
         assert_eq!(deliver_batch(&replicator, &event(&records[1..])).await.identifier(), None);
         assert_eq!(numbers(&buckets).await, ["4"]);
@@ -127,8 +128,8 @@ async fn an_archive_that_fails_costs_the_replica_no_further_write() {
     let (replicator, given) = replicator(&rig, &buckets, vec![], vec![]);
     let records = expired_and_created_again();
     for delivery in 0..5 {
-        let answer = deliver_batch(&replicator, &event(&records[delivery.min(1)..])).await;
-        assert_eq!(answer.identifier(), Some("4"), "delivery {delivery}");
+        let response = deliver_batch(&replicator, &event(&records[delivery.min(1)..])).await;
+        assert_eq!(response.identifier(), Some("4"), "delivery {delivery}");
     }
     assert_eq!(deliver_batch(&replicator, &event(&records[1..])).await.identifier(), None);
     assert_eq!((taken(&given), numbers(&buckets).await), (vec![vec![3, 5, 6]], vec!["4".to_owned()]));
@@ -141,8 +142,9 @@ async fn both_sinks_failing_in_turn_end_with_all_of_it() {
     let (replicator, _) = replicator(&rig, &buckets, faults, vec![]);
     let records = expired_and_created_again();
     for _ in 0..6 {
-        let answer = replicator.handle(&event(&records), &invocation_within(Duration::from_millis(800))).await.unwrap();
-        if answer.identifier().is_none() {
+        let response =
+            replicator.handle(&event(&records), &invocation_within(Duration::from_millis(800))).await.unwrap();
+        if response.identifier().is_none() {
             break;
         }
     }
@@ -196,7 +198,7 @@ async fn a_stream_without_old_images_is_refused_with_the_command() {
     let record = EventBuilder::named("a", 1, "Ada").record().replace("NEW_AND_OLD_IMAGES", "NEW_IMAGE");
     let fault = replicator.handle(&event_of(&[record]), &invocation_within(TIME)).await.unwrap_err();
     assert_eq!(fault.name(), "SinkMisconfigured");
-    let said = fault.to_string();
+    let message = fault.to_string();
     for part in [
         "sink archive",
         "StreamViewType NEW_IMAGE",
@@ -204,7 +206,7 @@ async fn a_stream_without_old_images_is_refused_with_the_command() {
         "StreamViewType=NEW_AND_OLD_IMAGES",
         "ARCHIVE_BUCKET",
     ] {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(message.contains(part), "{part} in {message}");
     }
 }
 
@@ -233,8 +235,8 @@ async fn the_bucket_s_name_turns_the_sink_on_and_a_bucket_that_does_not_exist_is
     assert!(key.ends_with(".ndjson.gz"), "{key}");
 
     let absent = configured(&rig, &[("ARCHIVE_BUCKET", "nowhere")], buckets.s3.clone());
-    let said = absent.check().await.unwrap_err().to_string();
-    assert!(said.contains("ARCHIVE_BUCKET is \"nowhere\", which does not exist: create the bucket"), "{said}");
+    let message = absent.check().await.unwrap_err().to_string();
+    assert!(message.contains("ARCHIVE_BUCKET is \"nowhere\", which does not exist: create the bucket"), "{message}");
     // A bucket out of reach is no reason not to replicate.
     let retries = aws_sdk_s3::config::retry::RetryConfig::disabled();
     let config = clients::s3("http://127.0.0.1:1").config().to_builder().retry_config(retries);
@@ -243,6 +245,6 @@ async fn the_bucket_s_name_turns_the_sink_on_and_a_bucket_that_does_not_exist_is
     let environment = [("REPLICA_TABLE", REPLICA), ("FAILURE_BUCKET", FAILURES), ("ARCHIVE_BUCKET", ARCHIVE)];
     let environment = environment.iter().chain(&[("ARCHIVE_COMPRESSION", "lzma")]);
     let environment = environment.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let said = ReplicatorConfig::parse(&environment).unwrap_err().to_string();
-    assert!(said.contains("ARCHIVE_COMPRESSION is \"lzma\": set it to zstd or gzip"), "{said}");
+    let message = ReplicatorConfig::parse(&environment).unwrap_err().to_string();
+    assert!(message.contains("ARCHIVE_COMPRESSION is \"lzma\": set it to zstd or gzip"), "{message}");
 }

@@ -99,8 +99,8 @@ async fn poison_is_not_acknowledged_before_it_is_safe() {
         let replicator = buckets.replicator(&rig);
         let poison = EventBuilder::image("b", 2, r#"{"user_id":{"S":"b"},"timestamp":{"N":"1"},"_rev":{"S":"x"}}"#);
         let events = [EventBuilder::named("a", 1, "Ada"), poison, EventBuilder::named("c", 3, "Cy")];
-        let answer = replicator.handle(&event(&events), &invocation_within(TIME)).await.unwrap();
-        assert_eq!(answer.identifier(), Some("2"), "{mishap:?}");
+        let response = replicator.handle(&event(&events), &invocation_within(TIME)).await.unwrap();
+        assert_eq!(response.identifier(), Some("2"), "{mishap:?}");
         assert_eq!(rig.item_count().await, 2, "{mishap:?}: its neighbours are applied");
         assert_eq!(deliver_batch(&replicator, &event(&events[1..])).await.identifier(), None, "{mishap:?}");
         tokio::time::sleep(LATE).await;
@@ -130,8 +130,8 @@ async fn an_archive_in_trouble_does_not_keep_poison_from_quarantine() {
     let archiver = buckets.archiver();
     let timeless = EventBuilder::expired("b", 5).record().replace("1799999999", "1799999999000");
     let batch = crate::replication::events::event_of(&[EventBuilder::expired("a", 4).record(), timeless]);
-    let answer = archiver.handle(&batch, &invocation_within(TIME)).await.unwrap();
-    assert!(matches!(answer.identifier(), Some("4" | "5")), "{answer:?}");
+    let response = archiver.handle(&batch, &invocation_within(TIME)).await.unwrap();
+    assert!(matches!(response.identifier(), Some("4" | "5")), "{response:?}");
     assert_eq!(buckets.keys(FAILURES).await.len() + buckets.keys(ARCHIVE).await.len(), 1);
     assert_eq!(archiver.handle(&batch, &invocation_within(TIME)).await.unwrap().identifier(), None);
     assert_eq!((buckets.keys(FAILURES).await.len(), buckets.keys(ARCHIVE).await.len()), (1, 1));

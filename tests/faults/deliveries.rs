@@ -65,8 +65,8 @@ fn nothing_is_acknowledged_that_was_not_applied_and_retries_end_right() {
 
         let mut rest = &changes[..];
         for _ in 0..=troubles.len() {
-            let answer = runtime.block_on(deliver_batch(&replicator, &event(rest)));
-            let from = answer.identifier().map_or(u64::MAX, |text| text.parse().unwrap());
+            let response = runtime.block_on(deliver_batch(&replicator, &event(rest)));
+            let from = response.identifier().map_or(u64::MAX, |text| text.parse().unwrap());
             for one in changes.iter().filter(|one| one.number < from) {
                 let held = runtime.block_on(held(&rig, &one.user_id));
                 // A change that is superseded in its batch by one that is still to be redelivered is acknowledged

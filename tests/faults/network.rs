@@ -151,8 +151,8 @@ async fn a_silent_endpoint_costs_the_deadline_and_the_first_unfinished_position_
     let replicator =
         replicator(&rig, 1, move |call| if silent(call) { HttpFault::Silence } else { HttpFault::None }).await;
     let (started, time) = (Instant::now(), Duration::from_millis(700));
-    let answer = replicator.handle(&event(&users(9)), &invocation_within(time)).await.unwrap();
-    assert_eq!(answer.identifier(), Some("4"));
+    let response = replicator.handle(&event(&users(9)), &invocation_within(time)).await.unwrap();
+    assert_eq!(response.identifier(), Some("4"));
     assert!(started.elapsed() < time + Duration::from_millis(300), "{:?}", started.elapsed());
     assert_eq!(rig.item_count().await, 7, "what did not hang is applied");
 }
@@ -169,8 +169,12 @@ async fn poison_record_is_quarantined_despite_a_write_without_response() {
     );
     let events = [users(1).remove(0), poison, users(4).remove(3)];
     let (started, time) = (Instant::now(), Duration::from_secs(2));
-    let answer = replicator.handle(&event(&events), &invocation_within(time)).await.unwrap();
-    assert_eq!(answer.identifier(), Some("4"), "each delivery ends like this one: the poison must not stay the lowest");
+    let response = replicator.handle(&event(&events), &invocation_within(time)).await.unwrap();
+    assert_eq!(
+        response.identifier(),
+        Some("4"),
+        "each delivery ends like this one: the poison must not stay the lowest"
+    );
     assert_eq!(rig.quarantined().await.len(), 1);
     assert!(started.elapsed() < time + Duration::from_millis(300), "{:?}", started.elapsed());
 }

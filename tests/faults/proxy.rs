@@ -90,12 +90,12 @@ async fn serve(engine: &str, turn: Arc<CallOrder>, plan: Arc<FaultPlan>) -> Stri
     let url = format!("http://{}", listener.local_addr().unwrap());
     let client = Client::builder(TokioExecutor::new()).build_http();
     let proxy = FaultProxy { engine: engine.to_owned(), client, turn, plan };
-    let router = Router::new().fallback(answer).with_state(proxy);
+    let router = Router::new().fallback(respond).with_state(proxy);
     tokio::spawn(async move { axum::serve(listener, router).await });
     url
 }
 
-async fn answer(State(proxy): State<FaultProxy>, request: Request) -> Result<Response, Infallible> {
+async fn respond(State(proxy): State<FaultProxy>, request: Request) -> Result<Response, Infallible> {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let target = parts.headers.get("x-amz-target").map_or("", |target| target.to_str().unwrap());

@@ -104,8 +104,8 @@ async fn the_cache_of_the_replicator_is_reached_on_another_connection() {
     for time in [Duration::from_mins(1), Duration::from_millis(400)] {
         way.lose();
         let before = way.connections();
-        let answer = replicator.handle(&event(&users(4..=6)), &invocation_within(time)).await.unwrap();
-        assert_eq!(answer.identifier(), Some("4"), "the connection is silent");
+        let response = replicator.handle(&event(&users(4..=6)), &invocation_within(time)).await.unwrap();
+        assert_eq!(response.identifier(), Some("4"), "the connection is silent");
         let started = Instant::now();
         assert_eq!(deliver_batch(&replicator, &event(&users(4..=6))).await.identifier(), None);
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());

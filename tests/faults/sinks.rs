@@ -38,8 +38,8 @@ async fn counts(rig: &ReplicationRig) -> (i32, i32) {
     (rig.item_count().await, second)
 }
 
-fn position(answer: &BatchResponse) -> Option<&str> {
-    answer.identifier()
+fn position(response: &BatchResponse) -> Option<&str> {
+    response.identifier()
 }
 
 #[tokio::test]
@@ -47,12 +47,12 @@ async fn the_lowest_position_of_all_sinks_is_answered() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::Rejects(vec![10, 11])], &[SinkFault::Rejects(vec![12, 9])]).await;
     let events = users(7..=13);
-    let answer = deliver_batch(&replicator, &event(&events)).await;
-    assert_eq!(position(&answer), Some("9"), "as numbers: as text 10 would be lower");
+    let response = deliver_batch(&replicator, &event(&events)).await;
+    assert_eq!(position(&response), Some("9"), "as numbers: as text 10 would be lower");
     assert_eq!(counts(&rig).await, (5, 5), "neither waits for the other");
 
-    let answer = deliver_batch(&replicator, &event(&events[2..])).await;
-    assert_eq!(position(&answer), None);
+    let response = deliver_batch(&replicator, &event(&events[2..])).await;
+    assert_eq!(position(&response), None);
     assert_eq!(counts(&rig).await, (7, 7));
 }
 
@@ -74,9 +74,9 @@ async fn a_hanging_sink_costs_the_deadline_and_holds_the_position() {
         let rig = ReplicationRig::start().await;
         let replicator = between(&rig, &[trouble], &[]).await;
         let (started, time) = (Instant::now(), Duration::from_millis(400));
-        let answer = replicator.handle(&event(&users(4..=6)), &invocation_within(time)).await.unwrap();
+        let response = replicator.handle(&event(&users(4..=6)), &invocation_within(time)).await.unwrap();
         assert!(started.elapsed() < time + Duration::from_millis(300), "{:?}", started.elapsed());
-        assert_eq!(position(&answer), Some("4"));
+        assert_eq!(position(&response), Some("4"));
         assert_eq!(counts(&rig).await.1, 3, "the other sink is up to date");
         assert_eq!(position(&deliver_batch(&replicator, &event(&users(4..=6))).await), None);
         assert_eq!(counts(&rig).await, (3, 3));
@@ -238,8 +238,8 @@ async fn unconfirmed_changes_are_sent_to_the_sink_again() {
     .await;
     let events = users(1..=3);
     for delivery in 1..=3 {
-        let answer = deliver_batch(&replicator, &event(&events)).await;
-        assert_eq!(position(&answer), Some("2"), "delivery {delivery}");
+        let response = deliver_batch(&replicator, &event(&events)).await;
+        assert_eq!(position(&response), Some("2"), "delivery {delivery}");
     }
     assert_eq!(position(&deliver_batch(&replicator, &event(&events)).await), None);
     assert_eq!(counts(&rig).await, (3, 3));
@@ -291,11 +291,11 @@ async fn a_sink_that_was_out_of_reach_is_given_all_of_it_again() {
 async fn mismatched_key_is_quarantined_even_if_its_neighbours_are_skipped() {
     let rig = ReplicationRig::start().await;
     let (replicator, _) = well_beside(&rig, vec![SinkFault::Rejects(vec![1, 3])]).await;
-    let damaged = EventBuilder::named("b", 2, "Bob").record().replace(r#""timestamp""#, r#""time""#);
+    let corrupt = EventBuilder::named("b", 2, "Bob").record().replace(r#""timestamp""#, r#""time""#);
     let records =
-        [EventBuilder::named("u1", 1, "Ada").record(), damaged, EventBuilder::named("u3", 3, "Cleo").record()];
+        [EventBuilder::named("u1", 1, "Ada").record(), corrupt, EventBuilder::named("u3", 3, "Cleo").record()];
     assert_eq!(position(&deliver_batch(&replicator, &event_of(&records)).await), Some("1"));
-    let answer = deliver_batch(&replicator, &event_of(&records)).await;
-    assert_eq!(position(&answer), None, "to the sink that is well the misfit comes alone");
+    let response = deliver_batch(&replicator, &event_of(&records)).await;
+    assert_eq!(position(&response), None, "to the sink that is well the misfit comes alone");
     assert_eq!(counts(&rig).await, (2, 2));
 }

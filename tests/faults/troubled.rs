@@ -65,7 +65,7 @@ impl<S: Sink> FaultySink<S> {
             Some(SinkFault::FailsAfterLanding(numbers)) => {
                 let struck: Vec<_> =
                     batch.latest_per_key.iter().copied().filter(|change| hit(numbers, change)).collect();
-                (batch.latest_per_key.to_vec(), struck, FailureKind::Transient("the answer was lost".to_owned()))
+                (batch.latest_per_key.to_vec(), struck, FailureKind::Transient("the response was lost".to_owned()))
             }
             Some(SinkFault::Throttles(capacity)) => {
                 let (spared, struck) = batch.latest_per_key.split_at((*capacity).min(batch.latest_per_key.len()));

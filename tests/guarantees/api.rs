@@ -27,8 +27,8 @@ async fn send(
 async fn send_to(base: &str, request: http::request::Builder, path: &str, body: String) -> (StatusCode, String) {
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let request = request.uri(format!("{base}{path}")).header("content-type", "application/json");
-    let answer = client.request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
-    let (parts, body) = answer.into_parts();
+    let response = client.request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     (parts.status, String::from_utf8(body.to_vec()).unwrap())
 }
@@ -92,9 +92,9 @@ async fn guarantee_11_no_number_is_rounded() {
         r#"{{"user_id":"ada","name":"Ada","email":"ada@example.com","attributes":{{"exact":{EXACT},"deep":[{{"small":1.{EXACT}e-90}}]}}}}"#
     );
     let body = body.replace(&format!("1.{EXACT}e-90"), "1.2345678901234567890123456789012345678e-90");
-    let (status, answer) = send(&scene, Request::builder().method("POST"), "/users", body).await;
-    assert_eq!(status, StatusCode::CREATED, "{answer}");
-    let user = serde_json::from_str::<Value>(&answer).unwrap()["user"].take();
+    let (status, response) = send(&scene, Request::builder().method("POST"), "/users", body).await;
+    assert_eq!(status, StatusCode::CREATED, "{response}");
+    let user = serde_json::from_str::<Value>(&response).unwrap()["user"].take();
     let (_, read) = send(&scene, Request::builder().method("GET"), &path(&user), String::new()).await;
     assert!(read.contains(&format!("\"exact\":{EXACT}")), "{read}");
     scene.stack.wait_until_drained().await;

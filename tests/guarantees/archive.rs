@@ -90,8 +90,8 @@ async fn guarantee_22_restore_is_a_create_that_overwrites_nothing() {
         scene.put(scene.source(), scene.user("taken", "Now")).await;
         scene.stack.wait_until_drained().await;
         let order = json!({"task": "restore", "from": "2026-01-01T00:00:00Z", "never_expires": true, "dry_run": false});
-        let answer = scene.task(order).await;
-        assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (1, 1));
+        let response = scene.task(order).await;
+        assert_eq!((response.progress.get("restore.restored"), response.progress.get("restore.refused")), (1, 1));
         scene.stack.wait_until_drained().await;
         assert_eq!(
             (scene.name("back").await.as_deref(), scene.name("taken").await.as_deref()),

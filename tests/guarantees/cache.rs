@@ -21,9 +21,13 @@ async fn guarantee_24_cache_serves_no_stale_record() {
     let cache = CacheAside::new(servers::at(&url), "Users", patience);
     let api = ApiHandle(millrace_api::app(&config("Users"), stack.dynamodb(), Some(cache), Clock::system()));
     let named = async || {
-        let answer = api.get("/users/ada/7").await;
-        let user = &answer.json["user"]["name"];
-        (answer.status, user.as_str().unwrap_or_default().to_owned(), answer.json["source"].as_str() == Some("cache"))
+        let response = api.get("/users/ada/7").await;
+        let user = &response.json["user"]["name"];
+        (
+            response.status,
+            user.as_str().unwrap_or_default().to_owned(),
+            response.json["source"].as_str() == Some("cache"),
+        )
     };
     let text = |text: String| AttributeValue::S(text);
     let number = |number: u64| AttributeValue::N(number.to_string());

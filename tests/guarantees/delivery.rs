@@ -91,8 +91,8 @@ async fn guarantee_04_items_arrive_whole() {
         scene.put(scene.source(), item).await;
         scene.stack.wait_until_drained().await;
         scene.replica_is_source().await;
-        let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
-        assert_eq!(answer.progress.get("dynamodb.equal"), 1);
+        let response = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
+        assert_eq!(response.progress.get("dynamodb.equal"), 1);
     }
 }
 

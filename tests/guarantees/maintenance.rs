@@ -15,8 +15,8 @@ async fn guarantee_12_a_redrive_ends_the_exception() {
         scene.put(scene.source(), scene.user("mallory", "Well")).await;
         scene.stack.wait_until_drained().await;
         scene.give_up("replicator", vec![scene.record(EventBuilder::named("nobody", 1, "Then"), FORMER)], true).await;
-        let answer = scene.task(json!({"task": "redrive", "dry_run": false})).await;
-        assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.skipped")), (2, 0));
+        let response = scene.task(json!({"task": "redrive", "dry_run": false})).await;
+        assert_eq!((response.progress.get("redrive.redriven"), response.progress.get("redrive.skipped")), (2, 0));
         scene.replica_is_source().await;
         let before = scene.items(&scene.replica).await.len();
         let again = scene.task(json!({"task": "redrive", "dry_run": false})).await;
@@ -34,8 +34,8 @@ async fn guarantee_13_a_failure_object_is_removed_only_after_its_effect() {
         let records = vec![scene.record(EventBuilder::named("ada", 2, "Then"), FORMER), json!({"eventName": "INSERT"})];
         let half = scene.give_up("replicator", records, false).await;
         let body = scene.object(&whole).await;
-        let answer = scene.task(json!({"task": "redrive", "run_id": "once", "dry_run": false})).await;
-        assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.skipped")), (1, 1));
+        let response = scene.task(json!({"task": "redrive", "run_id": "once", "dry_run": false})).await;
+        assert_eq!((response.progress.get("redrive.redriven"), response.progress.get("redrive.skipped")), (1, 1));
         assert_eq!(scene.objects("aws/").await, [half.as_str()], "a record in it is not done");
         assert_eq!(scene.object(&format!("redriven/{whole}")).await, body, "what was done is kept, to the byte");
         let kept = scene.report("once").await.into_iter().find(|line| line["object"] == half.as_str()).unwrap();
@@ -55,8 +55,8 @@ async fn guarantee_14_a_backfill_undoes_nothing() {
         ahead.insert("name".to_owned(), text("Ahead"));
         scene.put(&scene.replica, ahead.clone()).await;
         scene.delete(&scene.replica, "lost").await;
-        let answer = scene.task(json!({"task": "backfill"})).await;
-        assert_eq!((answer.progress.get("dynamodb.written"), answer.progress.get("dynamodb.skipped")), (1, 1));
+        let response = scene.task(json!({"task": "backfill"})).await;
+        assert_eq!((response.progress.get("dynamodb.written"), response.progress.get("dynamodb.skipped")), (1, 1));
         assert_eq!(scene.item(&scene.replica, "kept").await, Some(ahead));
         scene.delete(scene.source(), "lost").await;
         scene.stack.wait_until_drained().await;
@@ -92,8 +92,8 @@ async fn guarantee_16_repair_removes_every_persistent_difference() {
         let before = revision(&wrong);
         wrong.insert("name".to_owned(), text("Wrong"));
         scene.put(&scene.replica, wrong).await;
-        let answer = scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
-        assert_eq!((answer.progress.get("dynamodb.repaired"), answer.progress.get("dynamodb.failed")), (2, 0));
+        let response = scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
+        assert_eq!((response.progress.get("dynamodb.repaired"), response.progress.get("dynamodb.failed")), (2, 0));
         scene.replica_is_source().await;
         assert!(revision(&scene.item(&scene.replica, "u00004").await.unwrap()) > before, "a late delivery is stale");
         scene.put(scene.source(), scene.user("u00004", "Renamed")).await;

@@ -11,11 +11,11 @@ async fn every_removal_that_the_replica_remembers_has_its_row_in_either_layout()
     let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob"], "Then").await;
     expired(&scene, &["cleo"], "Then").await;
-    let answer = scene.task(json!({"task": "audit"})).await;
-    assert_eq!(answer.progress.to_string(), "audit.found 3, audit.objects 2");
+    let response = scene.task(json!({"task": "audit"})).await;
+    assert_eq!(response.progress.to_string(), "audit.found 3, audit.objects 2");
     scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
-    let answer = scene.task(json!({"task": "audit", "run_id": "merged"})).await;
-    assert_eq!(answer.progress.to_string(), "audit.found 3, audit.objects 1");
+    let response = scene.task(json!({"task": "audit", "run_id": "merged"})).await;
+    assert_eq!(response.progress.to_string(), "audit.found 3, audit.objects 1");
     assert!(scene.report("merged").await.is_empty());
 }
 
@@ -32,17 +32,17 @@ async fn missing_and_duplicated_rows_and_corrupt_objects_are_reported() {
     let source = format!("{ARCHIVE}/{}", doubled.replace('=', "%3D"));
     scene.s3.copy_object().bucket(ARCHIVE).key(&copy).copy_source(source).send().await.unwrap();
     scene.s3.delete_object().bucket(ARCHIVE).key(lost).send().await.unwrap();
-    let damaged = format!("archive/{day}/hr=00/{:032x}.ndjson.zst", 8);
-    scene.s3.put_object().bucket(ARCHIVE).key(&damaged).body(b"mine".to_vec().into()).send().await.unwrap();
+    let corrupt = format!("archive/{day}/hr=00/{:032x}.ndjson.zst", 8);
+    scene.s3.put_object().bucket(ARCHIVE).key(&corrupt).body(b"mine".to_vec().into()).send().await.unwrap();
 
-    let answer = scene.task(json!({"task": "audit", "run_id": "bad"})).await;
+    let response = scene.task(json!({"task": "audit", "run_id": "bad"})).await;
     let expected = "audit.corrupt 1, audit.duplicated 1, audit.missing 1, audit.objects 3";
-    assert_eq!(answer.progress.to_string(), expected);
-    assert_eq!((answer.differences, answer.problems), (1, 2), "a duplicated row is no problem");
+    assert_eq!(response.progress.to_string(), expected);
+    assert_eq!((response.differences, response.problems), (1, 2), "a duplicated row is no problem");
     let report = scene.report("bad").await;
     let of = |kind: &str| report.iter().find(|line| line["kind"] == kind).unwrap()["key"]["user_id"]["S"].clone();
     assert_eq!((of("missing"), of("duplicated")), (json!("ada"), json!("bob")));
-    assert!(report.iter().any(|line| line["object"] == damaged.as_str() && line["outcome"] == "corrupt"));
+    assert!(report.iter().any(|line| line["object"] == corrupt.as_str() && line["outcome"] == "corrupt"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +52,7 @@ async fn a_list_of_keys_is_proven_by_any_row_of_each() {
     expired(&scene, &["ada"], "Second").await;
     let key = |user: &str| json!({"user_id": {"S": user}, "timestamp": {"N": "1"}});
     let order = json!({"task": "audit", "run_id": "list", "keys": [key("ada"), key("nobody")]});
-    let answer = scene.task(order).await;
-    assert_eq!(answer.progress.to_string(), "audit.found 1, audit.missing 1, audit.objects 2");
+    let response = scene.task(order).await;
+    assert_eq!(response.progress.to_string(), "audit.found 1, audit.missing 1, audit.objects 2");
     assert_eq!(scene.report("list").await[0]["key"], key("nobody"));
 }

@@ -24,9 +24,9 @@ async fn backfill_writes_missing_items_below_every_stream_revision() {
     scene.delete(REPLICA, "bob").await;
     let before = scene.item(REPLICA, "ada").await.unwrap();
 
-    let answer = scene.task(json!({"task": "backfill"})).await;
-    assert_eq!(answer.progress.to_string(), "dynamodb.skipped 1, dynamodb.written 1, source.items 2");
-    assert_eq!(answer.problems, 0, "an item that the replica has is no problem");
+    let response = scene.task(json!({"task": "backfill"})).await;
+    assert_eq!(response.progress.to_string(), "dynamodb.skipped 1, dynamodb.written 1, source.items 2");
+    assert_eq!(response.problems, 0, "an item that the replica has is no problem");
     let bob = scene.item(REPLICA, "bob").await.unwrap();
     assert_eq!(bob["name"], text("Created"));
     assert_eq!(revision(&bob).sequence(), SequenceNumber::ZERO);
@@ -48,16 +48,16 @@ async fn a_backfill_goes_on_where_the_last_invocation_stopped() {
     // A rate at which no invocation of this length can finish: a page of 1 MB costs 250 units.
     let mut order = json!({"task": "backfill", "run_id": "slow", "max_read_capacity_units": 250});
     let (maintenance, mut interrupted) = (scene.maintenance(), 0);
-    let answer = loop {
-        let answer = invoke(&maintenance, &order, Duration::from_secs(4)).await.unwrap();
-        if answer.done {
-            break answer;
+    let response = loop {
+        let response = invoke(&maintenance, &order, Duration::from_secs(4)).await.unwrap();
+        if response.done {
+            break response;
         }
         interrupted += 1;
-        order["cursor"] = json!(answer.cursor);
+        order["cursor"] = json!(response.cursor);
     };
     assert!(interrupted > 0);
-    assert_eq!((answer.progress.get("source.items"), answer.run_id.as_str()), (1_200, "slow"));
+    assert_eq!((response.progress.get("source.items"), response.run_id.as_str()), (1_200, "slow"));
     scene.replica_is_source().await;
 }
 
@@ -89,9 +89,9 @@ async fn backfill_reports_rejected_items_and_writes_their_neighbours() {
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
-    let answer = scene.task(json!({"task": "backfill", "run_id": "poison"})).await;
-    assert_eq!(answer.progress.to_string(), "dynamodb.failed 1, dynamodb.written 1, source.items 2");
-    assert_eq!((answer.differences, answer.problems), (0, 1));
+    let response = scene.task(json!({"task": "backfill", "run_id": "poison"})).await;
+    assert_eq!(response.progress.to_string(), "dynamodb.failed 1, dynamodb.written 1, source.items 2");
+    assert_eq!((response.differences, response.problems), (0, 1));
     let report = scene.report("poison").await;
     assert_eq!((report.len(), &report[0]["key"]["user_id"]["S"]), (1, &json!("eve")));
     assert_eq!(report[0]["outcome"], "failed");
@@ -137,7 +137,7 @@ async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
     former[0]["EventSourceArn"] = json!(format!("{}/stream/{FORMER}", latest.split_once("/stream/").unwrap().0));
     let mut elsewhere = mapping("replicator", "Enabled", "TRIM_HORIZON");
     elsewhere[0]["EventSourceArn"] = json!(latest.replace(SOURCE, "Others"));
-    for (mappings, said) in [
+    for (mappings, message) in [
         (former.clone(), "u-1 of replicator reads"),
         (elsewhere.clone(), "u-1 of replicator reads"),
         (json!([]), "replicator has no event source mapping"),
@@ -146,12 +146,12 @@ async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
         (mapping("replicator:live", "Enabled", "LATEST"), "started from LATEST"),
     ] {
         let (fault, name) = refused(&scene, "backfill", mappings).await;
-        assert!(fault.contains(said), "{fault}");
+        assert!(fault.contains(message), "{fault}");
         assert_eq!(name, "TaskPreconditionFailed");
-        if said.ends_with("reads") {
+        if message.ends_with("reads") {
             assert!([&latest, "SourceStreamArn"].iter().all(|part| fault.contains(part)), "{fault}");
         }
-        if said.ends_with("Disabled") {
+        if message.ends_with("Disabled") {
             assert!(fault.contains("aws lambda update-event-source-mapping --uuid u-1 --enabled"), "{fault}");
         }
     }

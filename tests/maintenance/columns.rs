@@ -54,16 +54,16 @@ async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows(
     archived(&scene, 3, &[(60, 70)]).await;
     let mut small = order("first");
     small["target_file_size_bytes"] = json!(2_000);
-    let answer = scene.task(small).await;
+    let response = scene.task(small).await;
     assert_eq!(
-        (answer.progress.get("export-parquet.rows"), answer.progress.get("export-parquet.not_compacted")),
+        (response.progress.get("export-parquet.rows"), response.progress.get("export-parquet.not_compacted")),
         (60, 1),
         "what is not compacted yet is counted"
     );
     let files = below(&scene, DAY).await;
     assert_eq!(
         (files.len() as u64, files.len() > 2),
-        (answer.progress.get("export-parquet.written"), true),
+        (response.progress.get("export-parquet.written"), true),
         "{files:?}"
     );
     assert_eq!(read(&scene).await, each_once(60));
@@ -103,9 +103,9 @@ async fn day_is_rewritten_after_a_compaction_and_old_files_are_removed() {
     let before = below(&scene, DAY).await;
     archived(&scene, 1, &[(10, 20)]).await;
     scene.task(compaction("late")).await;
-    let answer = scene.task(order("late")).await;
+    let response = scene.task(order("late")).await;
     assert_eq!(
-        answer.progress.to_string(),
+        response.progress.to_string(),
         "export-parquet.removed 1, export-parquet.rows 20, export-parquet.written 1"
     );
     let after = below(&scene, DAY).await;
@@ -180,30 +180,30 @@ async fn corrupt_and_unrecognized_objects_are_reported_and_the_day_is_kept() {
     scene.task(order("first")).await;
     let [compacted] = &below(&scene, "compacted/").await[..] else { panic!("one object") };
     let (bytes, metadata) = get(&scene.s3, ARCHIVE, compacted).await;
-    let damaged = compacted.replace("-00000", "-00001");
-    for (key, body) in [(damaged.clone(), bytes[..bytes.len() / 2].to_vec()), (format!("{DAY}mine.csv"), vec![1])] {
+    let corrupt = compacted.replace("-00000", "-00001");
+    for (key, body) in [(corrupt.clone(), bytes[..bytes.len() / 2].to_vec()), (format!("{DAY}mine.csv"), vec![1])] {
         let put = scene.s3.put_object().bucket(ARCHIVE).key(key).set_metadata(Some(metadata.clone()));
         put.body(body.into()).send().await.unwrap();
     }
-    let answer = scene.task(order("bad")).await;
-    assert_eq!(answer.progress.to_string(), "export-parquet.corrupt 1, export-parquet.unrecognized 1");
-    assert_eq!((answer.differences, answer.problems), (0, 2));
+    let response = scene.task(order("bad")).await;
+    assert_eq!(response.progress.to_string(), "export-parquet.corrupt 1, export-parquet.unrecognized 1");
+    assert_eq!((response.differences, response.problems), (0, 2));
     let report = scene.report("bad").await;
     assert_eq!(
         (&report[0]["object"], &report[0]["outcome"]),
         (&json!(format!("{DAY}mine.csv")), &json!("unrecognized"))
     );
-    assert_eq!((&report[1]["object"], &report[1]["outcome"]), (&json!(damaged), &json!("corrupt")));
+    assert_eq!((&report[1]["object"], &report[1]["outcome"]), (&json!(corrupt), &json!("corrupt")));
     assert_eq!(read(&scene).await, each_once(10), "the day is unchanged");
 
-    scene.s3.delete_object().bucket(ARCHIVE).key(&damaged).send().await.unwrap();
+    scene.s3.delete_object().bucket(ARCHIVE).key(&corrupt).send().await.unwrap();
     for run in 0..40 {
         let key = format!("compacted/Users/dt=2026-11-22/{run:032x}-00000.ndjson.zst");
         let put = scene.s3.put_object().bucket(ARCHIVE).key(key).set_metadata(Some(metadata.clone()));
         put.body(bytes.clone().into()).send().await.unwrap();
     }
-    let answer = scene.task(order("many")).await;
-    assert_eq!((answer.progress.get("export-parquet.failed"), answer.problems), (1, 1));
+    let response = scene.task(order("many")).await;
+    assert_eq!((response.progress.get("export-parquet.failed"), response.problems), (1, 1));
     assert!(scene.report("many").await[0]["reason"].as_str().unwrap().contains("compact the whole day first"));
 }
 
@@ -216,8 +216,8 @@ async fn the_writing_of_columns_goes_on_where_its_last_invocation_stopped() {
     scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
     let hurried = invoke(&scene.maintenance(), &order("days"), Duration::ZERO).await.unwrap();
     assert!(!hurried.done && below(&scene, "parquet/").await.is_empty());
-    let answer = to_its_end(&scene.maintenance(), order("days"), Duration::from_mins(1)).await.unwrap();
-    assert_eq!((answer.progress.get("export-parquet.rows"), below(&scene, "parquet/").await.len()), (15, 3));
+    let response = to_its_end(&scene.maintenance(), order("days"), Duration::from_mins(1)).await.unwrap();
+    assert_eq!((response.progress.get("export-parquet.rows"), below(&scene, "parquet/").await.len()), (15, 3));
     let half = json!({"task": "export-parquet", "to": "2026-11-22T12:00:00Z", "target_file_size_bytes": 1_024});
     assert_eq!(scene.task(half).await.progress.get("export-parquet.rows"), 5, "a period is whole days");
 }

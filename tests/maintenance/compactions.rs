@@ -61,8 +61,8 @@ async fn empty(scene: &MaintenanceScene) {
     }
 }
 
-fn counts(answer: &TaskResponse) -> String {
-    answer.progress.to_string()
+fn counts(response: &TaskResponse) -> String {
+    response.progress.to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,10 +71,10 @@ async fn a_day_becomes_one_sorted_run_and_what_it_was_made_of_is_kept_with_a_man
     archived(&scene, 0, &[(0, 40), (30, 60)]).await;
     archived(&scene, 3, &[(60, 100)]).await;
     let before = below(&scene, "archive/").await;
-    let answer = scene.task(order("first")).await;
+    let response = scene.task(order("first")).await;
     let expected =
         "compact.duplicates_dropped 10, compact.objects 3, compact.rows 100, compact.superseded 3, compact.written 1";
-    assert_eq!(counts(&answer), expected);
+    assert_eq!(counts(&response), expected);
     assert!(below(&scene, "archive/").await.is_empty());
     let [object] = &below(&scene, "compacted/").await[..] else { panic!("one object") };
     assert!(object.starts_with("compacted/Users/dt=2026-11-22/"), "{object}");
@@ -105,8 +105,8 @@ async fn late_rows_are_merged_by_the_next_run_and_repeats_are_superseded() {
     scene.task(order("first")).await;
     archived(&scene, 0, &[(60, 70), (0, 40)]).await;
     assert_eq!(read(&scene).await, each_once(70), "a reader takes both layouts for one");
-    let answer = scene.task(order("late")).await;
-    assert_eq!((answer.progress.get("compact.rows"), answer.progress.get("compact.duplicates_dropped")), (70, 0));
+    let response = scene.task(order("late")).await;
+    assert_eq!((response.progress.get("compact.rows"), response.progress.get("compact.duplicates_dropped")), (70, 0));
     assert_eq!((read(&scene).await, rows_told(&scene).await), (each_once(70), 70));
     assert!(below(&scene, "archive/").await.is_empty());
 }
@@ -118,8 +118,8 @@ async fn more_objects_than_are_read_at_a_time_take_rounds_and_end_as_one_run_of_
     archived(&scene, 0, &batches).await;
     let mut order = order("rounds");
     order["target_file_size_bytes"] = json!(40_000);
-    let answer = scene.task(order).await;
-    assert_eq!(answer.progress.get("compact.skipped"), 0);
+    let response = scene.task(order).await;
+    assert_eq!(response.progress.get("compact.skipped"), 0);
     let objects = below(&scene, "compacted/").await;
     let runs: std::collections::BTreeSet<&str> = objects.iter().map(|key| key.split('-').nth(2).unwrap()).collect();
     assert!(objects.len() > 2 && runs.len() == 1, "{objects:?}");
@@ -227,9 +227,9 @@ async fn unreadable_objects_are_kept_and_reported_and_the_rest_is_merged() {
     for foreign in ["archive/notes.txt", "archive/Users/dt=2026-11-22/hr=09/mine.csv", "archive/Users/dt=soon/x.zst"] {
         put(foreign, b"mine".to_vec(), std::collections::HashMap::new()).await;
     }
-    let answer = scene.task(order("bad")).await;
-    assert_eq!((answer.progress.get("compact.skipped"), answer.progress.get("compact.rows")), (7, 10));
-    assert_eq!(answer.problems, 7);
+    let response = scene.task(order("bad")).await;
+    assert_eq!((response.progress.get("compact.skipped"), response.progress.get("compact.rows")), (7, 10));
+    assert_eq!(response.problems, 7);
     let report = scene.report("bad").await;
     let why = |object: &str| {
         let line =
@@ -259,8 +259,8 @@ async fn a_row_without_its_key_is_named_by_object_and_row_and_kept() {
     metadata.insert("sha256".to_owned(), harness::sha256_hex(&bytes));
     let put = scene.s3.put_object().bucket(ARCHIVE).key(object).set_metadata(Some(metadata));
     put.body(bytes.into()).send().await.unwrap();
-    let answer = scene.task(order("keyless")).await;
-    assert_eq!((answer.progress.get("compact.skipped"), answer.progress.get("compact.rows")), (1, 10));
+    let response = scene.task(order("keyless")).await;
+    assert_eq!((response.progress.get("compact.skipped"), response.progress.get("compact.rows")), (1, 10));
     let report = scene.report("keyless").await;
     let why = report.iter().find(|line| line["object"] == object.as_str()).unwrap()["reason"].as_str().unwrap();
     assert!(why.contains("row 1: Item has no key: user_id"), "{why}");
@@ -334,6 +334,6 @@ async fn a_compaction_goes_on_where_its_last_invocation_stopped() {
     let order = json!({"task": "compact", "to": "2026-12-01T00:00:00Z"});
     let hurried = invoke(&scene.maintenance(), &order, Duration::ZERO).await.unwrap();
     assert!(!hurried.done && below(&scene, "compacted/").await.is_empty());
-    let answer = to_its_end(&scene.maintenance(), order, Duration::from_mins(1)).await.unwrap();
-    assert_eq!((answer.progress.get("compact.rows"), below(&scene, "compacted/").await.len()), (40, 3));
+    let response = to_its_end(&scene.maintenance(), order, Duration::from_mins(1)).await.unwrap();
+    assert_eq!((response.progress.get("compact.rows"), below(&scene, "compacted/").await.len()), (40, 3));
 }

@@ -20,9 +20,9 @@ async fn a_lost_replica_is_rebuilt_while_the_table_is_written_to() {
     tokio::join!(backfill, life);
     scene.stack.wait_until_drained().await;
     scene.replica_is_source().await;
-    let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
-    let differences = [".missing", ".different", ".extra", ".resurrected"].map(|kind| answer.progress.sum(kind));
-    assert_eq!((differences, answer.progress.get("dynamodb.equal")), ([0; 4], 300 - 43));
+    let response = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
+    let differences = [".missing", ".different", ".extra", ".resurrected"].map(|kind| response.progress.sum(kind));
+    assert_eq!((differences, response.progress.get("dynamodb.equal")), ([0; 4], 300 - 43));
 }
 
 #[tokio::test(flavor = "multi_thread")]

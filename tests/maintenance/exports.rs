@@ -84,7 +84,10 @@ async fn the_latest_row_of_each_key_is_imported_whole_and_once() {
     let cleo = imported.iter().find(|item| item["user_id"] == text("cleo")).unwrap();
     assert_eq!(cleo["score"].as_n().unwrap(), "0.12345678901234567890123456789012345678");
     let report = scene.report("whole").await;
-    assert!(report.iter().any(|line| line["command"].as_str().is_some_and(|said| said.contains(TABLE))), "{report:?}");
+    assert!(
+        report.iter().any(|line| line["command"].as_str().is_some_and(|message| message.contains(TABLE))),
+        "{report:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,9 +117,9 @@ async fn restarted_export_replaces_its_objects_and_rejects_other_segments() {
     assert!(written > 2, "{written}");
     let mut large = order;
     large["target_file_size_bytes"] = json!(1_000_000);
-    let answer = scene.task(large.clone()).await;
+    let response = scene.task(large.clone()).await;
     assert_eq!(
-        (answer.progress.get("export-import-table.written"), answer.progress.get("export-import-table.removed")),
+        (response.progress.get("export-import-table.written"), response.progress.get("export-import-table.removed")),
         (1, written - 1)
     );
     assert_eq!(imported(&scene, "anew").await.len(), 12, "each item once");

@@ -49,17 +49,17 @@ async fn verify_reads_failure_bucket_until_its_deadline_and_reports_the_cut() {
     let time = Duration::from_secs(8);
     let started = Instant::now();
     let hurried = json!({"task": "verify", "run_id": "hurried", "recheck_after_seconds": 0});
-    let answer = invoke(&maintenance, &hurried, time).await.unwrap();
+    let response = invoke(&maintenance, &hurried, time).await.unwrap();
     assert!(started.elapsed() < time, "{:?}", started.elapsed());
-    assert!(answer.done, "the comparison itself is done");
+    assert!(response.done, "the comparison itself is done");
     let counts = "dynamodb.equal 1, dynamodb.items 1, dynamodb.missing 1, dynamodb.unattributed 1, source.items 2";
-    assert_eq!(answer.progress.to_string(), counts);
+    assert_eq!(response.progress.to_string(), counts);
     let report = scene.report("hurried").await;
     assert_eq!((&report[0]["kind"], &report[0]["unattributed"]), (&json!("missing"), &json!(true)));
 
     let patient = json!({"task": "verify", "run_id": "patient", "recheck_after_seconds": 0});
-    let answer = invoke(&scene.maintenance(), &patient, Duration::from_mins(2)).await.unwrap();
-    assert_eq!((answer.progress.get("dynamodb.quarantined"), answer.progress.get("dynamodb.unattributed")), (1, 0));
+    let response = invoke(&scene.maintenance(), &patient, Duration::from_mins(2)).await.unwrap();
+    assert_eq!((response.progress.get("dynamodb.quarantined"), response.progress.get("dynamodb.unattributed")), (1, 0));
     let report = scene.report("patient").await;
     let object = format!("quarantine/replicator/dynamodb/Users/x-{:05}.json", OBJECTS - 1);
     assert_eq!((&report[0]["objects"], report[0].get("unattributed")), (&json!([object]), None));
@@ -80,8 +80,8 @@ async fn an_object_that_no_failure_can_be_is_not_read() {
     let client = millrace_local::clients::s3(&proxy::before(scene.stack.s3_url(), never).await);
     maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
     let time = Duration::from_mins(1);
-    let answer = invoke(&maintenance, &json!({"task": "verify", "recheck_after_seconds": 0}), time).await.unwrap();
-    assert_eq!((answer.progress.get("dynamodb.missing"), answer.progress.get("dynamodb.unattributed")), (1, 0));
+    let response = invoke(&maintenance, &json!({"task": "verify", "recheck_after_seconds": 0}), time).await.unwrap();
+    assert_eq!((response.progress.get("dynamodb.missing"), response.progress.get("dynamodb.unattributed")), (1, 0));
     let order = json!({"task": "redrive", "run_id": "large", "dry_run": false});
     assert_eq!(invoke(&maintenance, &order, time).await.unwrap().progress.get("redrive.skipped"), 1);
     assert!(scene.report("large").await[0]["reason"].as_str().unwrap().contains("17825792 bytes"));

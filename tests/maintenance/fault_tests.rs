@@ -42,7 +42,7 @@ async fn amid(
 async fn retried(maintenance: &MaintenanceHandler, order: serde_json::Value) -> TaskResponse {
     for _ in 0..200 {
         match to_its_end(maintenance, order.clone(), Duration::from_mins(2)).await {
-            Ok(answer) => return answer,
+            Ok(response) => return response,
             Err(fault) => assert_eq!(TaskError::kind(&fault).as_str(), "TaskFailed", "{fault}"),
         }
     }
@@ -120,8 +120,8 @@ async fn nothing_leaves_the_failure_bucket_before_its_copy_is_confirmed() {
         if is_copy { HttpFault::Error(503, "SlowDown") } else { HttpFault::None }
     };
     let maintenance = amid(&scene, refuse_copies).await;
-    let answer = retried(&maintenance, json!({"task": "redrive", "run_id": "kept", "dry_run": false})).await;
-    assert_eq!(answer.progress.get("redrive.skipped"), 1);
+    let response = retried(&maintenance, json!({"task": "redrive", "run_id": "kept", "dry_run": false})).await;
+    assert_eq!(response.progress.get("redrive.skipped"), 1);
     assert_eq!(scene.objects("aws/").await, [object.as_str()]);
     assert!(scene.report("kept").await[0]["reason"].as_str().unwrap().contains("is not confirmed"));
 

@@ -260,18 +260,18 @@ async fn a_key_of_another_table_is_refused_with_both_key_schemas_and_the_command
             let mut maintenance = table.maintenance();
             maintenance.replicas = Vec::new();
             let error = to_its_end(&maintenance, request, Duration::from_mins(1)).await.unwrap_err();
-            let said = error.to_string();
+            let message = error.to_string();
             let task = if field == "key" { "restore" } else { "audit" };
             let command = format!("millrace task {task} --{field} '{{");
             for part in [&*format!("{field} is a key of "), found, &expected, &command] {
-                assert!(said.contains(part), "{part}: {said}");
+                assert!(message.contains(part), "{part}: {message}");
             }
-            assert!(!said.contains("ada"), "values are not repeated: {said}");
-            assert!(error.is_rejection() && error.kind().as_str() == "TaskInvalid", "{said}");
+            assert!(!message.contains("ada"), "values are not repeated: {message}");
+            assert!(error.is_rejection() && error.kind().as_str() == "TaskInvalid", "{message}");
         }
     }
-    let answer = table.restore(json!({"key": correct, "never_expires": true})).await.unwrap();
-    assert_eq!(answer.progress.get("restore.restored"), 1);
+    let response = table.restore(json!({"key": correct, "never_expires": true})).await.unwrap();
+    assert_eq!(response.progress.get("restore.restored"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,8 +286,8 @@ async fn an_item_that_has_expired_and_is_still_there_is_not_replaced() {
     same.insert("ttl".to_owned(), AttributeValue::N(past.to_string()));
     table.archive([2], "ttl").await;
     table.put(same.clone()).await;
-    let answer = table.restore(json!({"never_expires": true, "run_id": "due"})).await.unwrap();
-    assert_eq!(answer.problems, 2, "{answer:?}");
+    let response = table.restore(json!({"never_expires": true, "run_id": "due"})).await.unwrap();
+    assert_eq!(response.problems, 2, "{response:?}");
     for entry in table.scene.report("due").await {
         assert!(entry["reason"].as_str().unwrap().contains("after TTL has deleted it"), "{entry:?}");
     }
@@ -328,14 +328,14 @@ async fn key_attribute_by_which_ttl_removes_items_stops_a_restore_until_ttl_is_o
     let table = ForeignTable::new(KEY, Some("ends")).await;
     for request in [json!({"never_expires": true}), json!({"expires_in_seconds": 60, "dry_run": true})] {
         let refused = table.restore(request).await.unwrap_err();
-        let said = refused.to_string();
-        assert!(said.contains("the TTL attribute \"ends\" of table Orders is part of the key"), "{said}");
-        assert!(refused.is_rejection() && refused.kind().as_str() == "TaskInvalid", "{said}");
+        let message = refused.to_string();
+        assert!(message.contains("the TTL attribute \"ends\" of table Orders is part of the key"), "{message}");
+        assert!(refused.is_rejection() && refused.kind().as_str() == "TaskInvalid", "{message}");
     }
     let without = ForeignTable::new(KEY, None).await;
     without.archive([1], "former").await;
-    let answer = without.restore(json!({"never_expires": true})).await.unwrap();
-    assert_eq!(answer.progress.get("restore.restored"), 1);
+    let response = without.restore(json!({"never_expires": true})).await.unwrap();
+    assert_eq!(response.progress.get("restore.restored"), 1);
     assert!(without.stored(1).await.is_some());
 }
 
@@ -348,9 +348,9 @@ async fn fields_that_the_table_cannot_have_are_refused_before_anything_is_read()
         (json!({"user_id": "ada", "never_expires": true}), ["user_id", "Orders", "key"]),
     ] {
         let error = table.restore(more).await.unwrap_err();
-        let said = error.to_string();
-        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
-        assert!(error.is_rejection(), "{said}");
+        let message = error.to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        assert!(error.is_rejection(), "{message}");
     }
     let [dry, real] = table.restored(json!({"never_expires": true})).await;
     assert_eq!((dry, real), (counts([("would_restore", 1)]), counts([("restored", 1)])));

@@ -60,12 +60,12 @@ async fn make_the_later_replica(scene: &MaintenanceScene) {
 /// Runs one invocation that is interrupted after some progress; checks that its response and its cursor contain the
 /// progress.
 async fn interrupted(maintenance: &MaintenanceHandler, order: &Value) -> TaskResponse {
-    let answer = invoke(maintenance, order, Duration::from_mins(1)).await.unwrap();
-    assert!(!answer.done, "{order}");
-    let cursor = answer.cursor.as_ref().unwrap();
-    assert_eq!(cursor.progress, answer.progress);
-    assert_ne!(answer.progress.to_string(), "", "{order}: counts are lost");
-    answer
+    let response = invoke(maintenance, order, Duration::from_mins(1)).await.unwrap();
+    assert!(!response.done, "{order}");
+    let cursor = response.cursor.as_ref().unwrap();
+    assert_eq!(cursor.progress, response.progress);
+    assert_ne!(response.progress.to_string(), "", "{order}: counts are lost");
+    response
 }
 
 /// Runs the rest of the task with a function that meets no faults.
@@ -89,8 +89,8 @@ async fn an_interrupted_backfill_keeps_its_cursor_and_its_counts() {
     let order = json!({"task": "backfill", "run_id": "cut"});
     let cut = interrupted(&maintenance, &order).await;
     assert!(cut.progress.get("source.items") > 0 && cut.progress.get("source.items") < 1_200, "{}", cut.progress);
-    let answer = continued(&scene.maintenance(), &order, cut).await;
-    assert_eq!(answer.progress.to_string(), "dynamodb.written 1200, source.items 1200");
+    let response = continued(&scene.maintenance(), &order, cut).await;
+    assert_eq!(response.progress.to_string(), "dynamodb.written 1200, source.items 1200");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,13 +108,13 @@ async fn an_interrupted_verify_or_repair_keeps_its_cursor_its_counts_and_its_rep
         assert_eq!((cut.progress.get("source.items"), cut.progress.get("dynamodb.missing")), (3, 1));
         assert_eq!(scene.report(&cut.run_id).await.len(), 1, "the report is kept");
         make_the_later_replica(&scene).await;
-        let answer = continued(&maintenance, &order, cut).await;
-        assert_eq!((answer.progress.get("source.items"), answer.progress.get("dynamodb.missing")), (3, 1));
-        assert_eq!(answer.progress.get("later.missing"), 3);
+        let response = continued(&maintenance, &order, cut).await;
+        assert_eq!((response.progress.get("source.items"), response.progress.get("dynamodb.missing")), (3, 1));
+        assert_eq!(response.progress.get("later.missing"), 3);
         // A repair counts the items that it could not repair.
         let found = if order["task"] == "verify" { 4 } else { 0 };
-        assert_eq!((answer.differences, answer.problems), (found, found));
-        assert_eq!(scene.report(&answer.run_id).await.len(), 4);
+        assert_eq!((response.differences, response.problems), (found, found));
+        assert_eq!(scene.report(&response.run_id).await.len(), 4);
     }
 }
 
@@ -137,8 +137,8 @@ async fn an_interrupted_redrive_keeps_its_cursor_its_counts_and_its_report() {
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.get("redrive.redriven"), 1);
     assert_eq!(scene.report("cut").await.len(), 1);
-    let answer = continued(&scene.maintenance(), &order, cut).await;
-    assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.objects")), (2, 2));
+    let response = continued(&scene.maintenance(), &order, cut).await;
+    assert_eq!((response.progress.get("redrive.redriven"), response.progress.get("redrive.objects")), (2, 2));
     assert_eq!(scene.report("cut").await.len(), 2);
 }
 
@@ -163,9 +163,9 @@ async fn an_interrupted_compaction_keeps_its_cursor_its_counts_and_its_report() 
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!((cut.progress.get("compact.rows"), cut.progress.get("compact.superseded")), (20, 2));
     assert_eq!(scene.report("cut").await.len(), 1);
-    let answer = continued(&scene.maintenance(), &order, cut).await;
+    let response = continued(&scene.maintenance(), &order, cut).await;
     let whole = "compact.objects 4, compact.rows 40, compact.superseded 4, compact.written 2";
-    assert_eq!(answer.progress.to_string(), whole);
+    assert_eq!(response.progress.to_string(), whole);
     assert_eq!(scene.report("cut").await.len(), 2);
 }
 
@@ -181,9 +181,9 @@ async fn a_compaction_that_was_interrupted_while_it_supersedes_objects_counts_ea
     let order = json!({"task": "compact", "run_id": "cut", "to": "2026-12-01T00:00:00Z"});
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.to_string(), "compact.objects 3, compact.rows 30, compact.superseded 1, compact.written 1");
-    let answer = continued(&scene.maintenance(), &order, cut).await;
+    let response = continued(&scene.maintenance(), &order, cut).await;
     assert_eq!(
-        answer.progress.to_string(),
+        response.progress.to_string(),
         "compact.objects 3, compact.rows 30, compact.superseded 3, compact.written 1"
     );
     assert_eq!(scene.report("cut").await.len(), 1);
@@ -199,8 +199,8 @@ async fn interrupted_columns_keep_their_cursor_their_counts_and_their_report() {
     let order = json!({"task": "export-parquet", "run_id": "cut", "to": "2026-12-01T00:00:00Z"});
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.to_string(), "export-parquet.rows 10, export-parquet.written 1");
-    let answer = continued(&scene.maintenance(), &order, cut).await;
-    assert_eq!(answer.progress.to_string(), "export-parquet.rows 20, export-parquet.written 2");
+    let response = continued(&scene.maintenance(), &order, cut).await;
+    assert_eq!(response.progress.to_string(), "export-parquet.rows 20, export-parquet.written 2");
     assert_eq!(scene.report("cut").await.len(), 2);
 }
 
@@ -218,9 +218,9 @@ async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report(
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.get("restore.restored"), 120, "all before the one that cannot be put");
     assert_eq!(scene.report("cut").await.len(), 120);
-    let answer = continued(&scene.maintenance(), &order, cut).await;
+    let response = continued(&scene.maintenance(), &order, cut).await;
     // Items that were restored concurrently with the failed one exist already.
-    assert_eq!(answer.progress.get("restore.restored") + answer.progress.get("restore.already_restored"), 150);
+    assert_eq!(response.progress.get("restore.restored") + response.progress.get("restore.already_restored"), 150);
     let report = scene.report("cut").await;
     let keys: HashSet<String> = report.iter().map(|line| line["key"].to_string()).collect();
     assert_eq!((report.len(), keys.len(), scene.live(SOURCE).await.len()), (150, 150, 150), "each is reported once");
@@ -230,8 +230,8 @@ async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report(
 async fn an_interrupted_audit_keeps_its_cursor_its_counts_and_its_report() {
     let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob"], "Then").await;
-    let damaged = "archive/Users/dt=2026-11-22/hr=09/00000000000000000000000000000000.ndjson.zst";
-    scene.s3.put_object().bucket(ARCHIVE).key(damaged).body(b"mine".to_vec().into()).send().await.unwrap();
+    let corrupt = "archive/Users/dt=2026-11-22/hr=09/00000000000000000000000000000000.ndjson.zst";
+    scene.s3.put_object().bucket(ARCHIVE).key(corrupt).body(b"mine".to_vec().into()).send().await.unwrap();
     let maintenance = with_a_later_replica(&scene);
     let order = json!({"task": "audit", "run_id": "cut"});
     let cut = interrupted(&maintenance, &order).await;
@@ -240,8 +240,8 @@ async fn an_interrupted_audit_keeps_its_cursor_its_counts_and_its_report() {
     assert_eq!(scene.report("cut").await.len(), 1);
     let objects = cut.progress.get("audit.objects");
     make_the_later_replica(&scene).await;
-    let answer = continued(&maintenance, &order, cut).await;
-    assert_eq!(answer.progress.to_string(), format!("{counts} {objects}"), "what is damaged is reported once");
+    let response = continued(&maintenance, &order, cut).await;
+    assert_eq!(response.progress.to_string(), format!("{counts} {objects}"), "what is corrupt is reported once");
 }
 
 /// The failure bucket refuses a put of a report during an invocation: the entries are written by the invocation's end.
@@ -264,8 +264,8 @@ async fn a_report_that_is_refused_once_is_written_all_the_same() {
     let mut maintenance = scene.maintenance();
     maintenance.failures = FailureBucket::new(buckets_behind(&scene, once).await, FAILURES.to_owned());
     let order = json!({"task": "verify", "run_id": "large", "recheck_after_seconds": 0});
-    let answer = to_its_end(&maintenance, order, Duration::from_mins(2)).await.unwrap();
+    let response = to_its_end(&maintenance, order, Duration::from_mins(2)).await.unwrap();
     assert!(refused.load(Ordering::Relaxed) > 1);
-    assert_eq!(answer.progress.get("dynamodb.extra"), 4_300);
+    assert_eq!(response.progress.get("dynamodb.extra"), 4_300);
     assert_eq!(scene.report("large").await.len(), 4_300);
 }

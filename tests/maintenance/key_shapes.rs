@@ -393,13 +393,13 @@ impl ShapeStory {
                 assert!(batch.column_by_name("email").is_none(), "the columns of users are for users");
                 let text =
                     |name: &str, row| batch.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
-                for place in 0..batch.num_rows() {
-                    let id = format!("{} {}", text("key", place), text("revision", place));
+                for position in 0..batch.num_rows() {
+                    let id = format!("{} {}", text("key", position), text("revision", position));
                     let row = &rows[&id];
-                    assert_eq!(text("item", place), row.item.get(), "to the byte");
+                    assert_eq!(text("item", position), row.item.get(), "to the byte");
                     let item = RawItem::parse(row.item.get()).unwrap().into_attributes();
                     for ((name, _), column) in self.shape.key.iter().zip(["partition_key", "sort_key"]) {
-                        has_value(&batch, column, place, &item[*name]);
+                        has_value(&batch, column, position, &item[*name]);
                     }
                     found.insert(id);
                 }

@@ -66,14 +66,14 @@ fn document() -> String {
     .to_string()
 }
 
-fn personal(place: usize, number: usize) -> String {
-    format!("{}-of-{number:04}-is-personal", PERSONAL[place])
+fn personal(position: usize, number: usize) -> String {
+    format!("{}-of-{number:04}-is-personal", PERSONAL[position])
 }
 
 fn person(number: usize, status: &str) -> SceneItem {
     let mut item = key(&format!("u{number:04}"));
     item.insert("status".to_owned(), text(status));
-    item.extend((0..PERSONAL.len()).map(|place| (PERSONAL[place].to_owned(), text(&personal(place, number)))));
+    item.extend((0..PERSONAL.len()).map(|position| (PERSONAL[position].to_owned(), text(&personal(position, number)))));
     item
 }
 
@@ -160,7 +160,7 @@ impl MaskedTiers {
         assert_eq!(self.replicas.write(&self.replicator, reserved).await, None);
     }
 
-    /// A replica that throttles, refuses, and does not answer; a database that rejects one row; unreadable records.
+    /// A replica that throttles, refuses, and does not response; a database that rejects one row; unreadable records.
     async fn fail(&mut self) {
         let count = Arc::new(AtomicUsize::new(0));
         let url = proxy::before(self.replicas.scene.stack.dynamodb_url(), move |call| {
@@ -273,7 +273,7 @@ async fn no_personal_value_is_found_after_every_task_and_every_failure() {
     }))
     .await;
     let values: Vec<String> =
-        (0..PEOPLE).flat_map(|number| (0..PERSONAL.len()).map(move |place| personal(place, number))).collect();
+        (0..PEOPLE).flat_map(|number| (0..PERSONAL.len()).map(move |position| personal(position, number))).collect();
     assert_eq!(values.len(), 1_000);
     let all = tiers.everything().await + &observed;
     let found: Vec<&String> = values.iter().filter(|value| all.contains(*value)).collect();

@@ -98,8 +98,8 @@ async fn an_unreadable_record_is_redriven_by_its_key() {
     record["eventName"] = json!("RENAME");
     let body = json!({"format": 1, "reason": "eventName is \"RENAME\"", "record": record}).to_string();
     scene.put_object("quarantine/replicator/read/Users/x-5.json", body).await;
-    let answer = scene.task(json!({"task": "redrive", "dry_run": false})).await;
-    assert_eq!(answer.progress.get("redrive.redriven"), 1);
+    let response = scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    assert_eq!(response.progress.get("redrive.redriven"), 1);
     assert_eq!(scene.name("ada").await.as_deref(), Some("Now"));
     let least = Revision::parse(&format!("{FORMER}#5")).unwrap();
     assert!(revision(&scene.item(REPLICA, "ada").await.unwrap()) > least);
@@ -114,9 +114,9 @@ async fn redrive_archives_ttl_deletes_once_and_skips_user_deletes() {
     scene.give_up("archiver", vec![expired("dan", 4)], true).await;
     let record = json!({"format": 1, "reason": "once", "record": expired("eve", 5)});
     scene.put_object("quarantine/archiver/s3/Users/x-5.json", record.to_string()).await;
-    let answer = scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    let response = scene.task(json!({"task": "redrive", "dry_run": false})).await;
     let expected = "redrive.objects 3, redrive.records 5, redrive.redriven 3, redrive.rows 4";
-    assert_eq!(answer.progress.to_string(), expected);
+    assert_eq!(response.progress.to_string(), expected);
     assert_eq!(archived(&scene).await, ["ada", "cleo", "dan", "eve"]);
     assert!(scene.items(REPLICA).await.is_empty(), "an archiver's record is none of the replica's business");
     // The same rows result in the same object.
@@ -166,8 +166,8 @@ async fn failed_redrives_are_kept_and_explained_and_the_rest_continues() {
 
     for _ in 0..2 {
         let run = format!("run-{}", scene.objects("reports/").await.len());
-        let answer = scene.task(json!({"task": "redrive", "run_id": run, "dry_run": false})).await;
-        assert_eq!((answer.progress.get("redrive.skipped"), answer.problems), (8, 8), "{}", answer.progress);
+        let response = scene.task(json!({"task": "redrive", "run_id": run, "dry_run": false})).await;
+        assert_eq!((response.progress.get("redrive.skipped"), response.problems), (8, 8), "{}", response.progress);
         let report = scene.report(&run).await;
         let why = |object: &str| {
             let line = report.iter().find(|line| line["object"] == object).unwrap();
@@ -237,8 +237,8 @@ async fn objects_unprocessed_at_the_deadline_are_kept() {
     let client = millrace_local::clients::s3(&proxy::before(scene.stack.s3_url(), slow).await);
     maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
     let order = json!({"task": "redrive", "run_id": "late", "dry_run": false});
-    let answer = invoke(&maintenance, &order, Duration::from_secs(3)).await.unwrap();
-    assert_eq!((answer.progress.get("redrive.skipped"), answer.progress.get("redrive.redriven")), (1, 0));
+    let response = invoke(&maintenance, &order, Duration::from_secs(3)).await.unwrap();
+    assert_eq!((response.progress.get("redrive.skipped"), response.progress.get("redrive.redriven")), (1, 0));
     assert_eq!(scene.objects("aws/").await, [object.as_str()], "its record was not looked at");
     let report = scene.report("late").await;
     assert!(

@@ -32,14 +32,14 @@ async fn a_wrong_order_is_refused_before_anything_is_done() {
     let maintenance = scene.maintenance();
     let cursor = json!({"task": "verify", "run_id": "r", "segment": 0, "segments": 1, "part": 0, "progress": {},
             "differences": 0, "problems": 0, "at": "x"});
-    for (order, said) in [
+    for (order, message) in [
         (json!({"task": "restart"}), "unknown task \"restart\": expected one of"),
         (json!({"task": "redrive", "cursor": cursor}), "the cursor belongs to verify"),
         (json!({"task": "verify", "cursor": cursor}), "the cursor is not a cursor of verify"),
         (json!("verify"), "invalid task request"),
     ] {
         let (name, fault) = refused(&maintenance, order).await;
-        assert!(fault.contains(said), "{fault}");
+        assert!(fault.contains(message), "{fault}");
         assert_eq!(name, "TaskInvalid");
     }
     assert!(scene.objects("").await.is_empty());
@@ -260,13 +260,13 @@ async fn a_stack_does_not_start_with_a_replica_of_another_key_schema() {
     first.stop().await;
     let arn = "arn:aws:dynamodb:dynoxide:000000000000:table/Other";
     let Err(refused) = Box::pin(stack(&[("ReplicaTableArn", arn)])).await else { panic!("the stack started") };
-    let said = refused.to_string();
+    let message = refused.to_string();
     for part in [
         "the replica's key is pk (S), sk (N), but the source's key is pk (S)",
         "set REPLICA_TABLE (parameter ReplicaTableArn) to a table",
         "aws dynamodb create-table --table-name NAME --billing-mode PAY_PER_REQUEST --key-schema \
          '[{\"AttributeName\":\"pk\",\"KeyType\":\"HASH\"}]'",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(message.contains(part), "{part}: {message}");
     }
 }

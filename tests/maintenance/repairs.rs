@@ -30,9 +30,9 @@ async fn seed_differences() -> MaintenanceScene {
 async fn a_repair_first_shows_what_it_would_do() {
     let scene = seed_differences().await;
     let before = scene.items(REPLICA).await.len();
-    let answer = scene.task(json!({"task": "repair", "run_id": "dry", "recheck_after_seconds": 0})).await;
-    assert_eq!((answer.progress.sum(".repaired"), answer.progress.sum(".missing")), (0, 1));
-    assert_eq!((answer.progress.get("dynamodb.would_repair"), answer.problems), (4, 0));
+    let response = scene.task(json!({"task": "repair", "run_id": "dry", "recheck_after_seconds": 0})).await;
+    assert_eq!((response.progress.sum(".repaired"), response.progress.sum(".missing")), (0, 1));
+    assert_eq!((response.progress.get("dynamodb.would_repair"), response.problems), (4, 0));
     let report = scene.report("dry").await;
     assert_eq!(report.len(), 4);
     assert!(report.iter().all(|line| line["outcome"] == "would_repair"), "{report:?}");
@@ -43,10 +43,10 @@ async fn a_repair_first_shows_what_it_would_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn repair_fixes_all_differences_and_a_second_one_finds_none() {
     let scene = seed_differences().await;
-    let answer =
+    let response =
         scene.task(json!({"task": "repair", "run_id": "real", "dry_run": false, "recheck_after_seconds": 0})).await;
-    assert_eq!((answer.progress.get("dynamodb.repaired"), answer.progress.get("dynamodb.failed")), (4, 0));
-    assert_eq!((answer.differences, answer.problems), (0, 0));
+    assert_eq!((response.progress.get("dynamodb.repaired"), response.progress.get("dynamodb.failed")), (4, 0));
+    assert_eq!((response.differences, response.problems), (0, 0));
     scene.replica_is_source().await;
     for gone in ["cleo", "dan"] {
         assert!(
@@ -83,10 +83,10 @@ async fn unrepairable_item_is_kept_and_reported_as_failed() {
     foreign.insert("_rev".to_owned(), AttributeValue::S("7".to_owned()));
     scene.put(REPLICA, foreign.clone()).await;
     scene.delete(REPLICA, "bob").await;
-    let answer =
+    let response =
         scene.task(json!({"task": "repair", "run_id": "left", "dry_run": false, "recheck_after_seconds": 0})).await;
-    assert_eq!((answer.progress.get("dynamodb.repaired"), answer.progress.get("dynamodb.failed")), (1, 1));
-    assert_eq!((answer.differences, answer.problems), (0, 1));
+    assert_eq!((response.progress.get("dynamodb.repaired"), response.progress.get("dynamodb.failed")), (1, 1));
+    assert_eq!((response.differences, response.problems), (0, 1));
     let report = scene.report("left").await;
     let left = report.iter().find(|line| line["outcome"] == "failed").unwrap();
     assert!(left["reason"].as_str().unwrap().contains("_rev that is not a revision"), "{left}");

@@ -44,10 +44,10 @@ async fn a_dry_run_is_the_default_and_shows_what_would_come_back() {
     expired(&scene, &["ada", "bob"], "Then").await;
     scene.put(SOURCE, user("bob", "Now")).await;
     let order = json!({"task": "restore", "run_id": "dry", "from": "2026-01-01T00:00:00Z", "never_expires": true});
-    let answer = scene.task(order).await;
+    let response = scene.task(order).await;
     let expected = "restore.objects 1, restore.rows 2, restore.would_refuse 1, restore.would_restore 1";
-    assert_eq!(answer.progress.to_string(), expected);
-    assert_eq!((answer.differences, answer.problems), (0, 1));
+    assert_eq!(response.progress.to_string(), expected);
+    assert_eq!((response.differences, response.problems), (0, 1));
     let report = scene.report("dry").await;
     assert_eq!((&report[0]["key"]["user_id"]["S"], &report[0]["outcome"]), (&json!("ada"), &json!("would_restore")));
     assert!(report[1]["reason"].as_str().unwrap().contains("a live item exists"), "{report:?}");
@@ -59,8 +59,8 @@ async fn a_restored_item_is_a_new_one_that_lasts_and_reaches_the_replica() {
     let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob", "cleo"], "Then").await;
     let before = Clock::system().now();
-    let answer = scene.task(order(json!({"user_id": "ada"}))).await;
-    assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (1, 0));
+    let response = scene.task(order(json!({"user_id": "ada"}))).await;
+    assert_eq!((response.progress.get("restore.restored"), response.progress.get("restore.refused")), (1, 0));
     let ada = scene.item(SOURCE, "ada").await.unwrap();
     assert!(i128::from(number(&ada, "version")) >= before.unix_timestamp_nanos() / 1_000);
     let lasts = number(&ada, "expires_at") - before.unix_timestamp();
@@ -92,9 +92,9 @@ async fn restore_overwrites_existing_items_only_if_requested() {
     scene.put(SOURCE, user("ada", "Now")).await;
     scene.put(SOURCE, expiring("bob", "Expired again")).await;
     let since = json!({"run_id": "careful", "from": "2026-01-01T00:00:00Z"});
-    let answer = scene.task(order(since.clone())).await;
-    assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (0, 2));
-    assert_eq!(answer.problems, 2);
+    let response = scene.task(order(since.clone())).await;
+    assert_eq!((response.progress.get("restore.restored"), response.progress.get("restore.refused")), (0, 2));
+    assert_eq!(response.problems, 2);
     let report = scene.report("careful").await;
     assert!(report[0]["reason"].as_str().unwrap().contains("a live item"), "{report:?}");
     assert!(report[1]["reason"].as_str().unwrap().contains("an expired item is still in the table"), "{report:?}");
@@ -140,27 +140,27 @@ async fn segments_restore_everything_and_report_a_corrupt_object() {
     let scene = MaintenanceScene::start().await;
     let users: Vec<String> = (0..50).map(|n| format!("u{n:02}")).collect();
     expired(&scene, &users.iter().map(String::as_str).collect::<Vec<_>>(), "Then").await;
-    let damaged = "archive/Users/dt=2026-11-22/hr=09/00000000000000000000000000000000.ndjson.zst";
-    let put = scene.s3.put_object().bucket(super::scene::ARCHIVE).key(damaged);
+    let corrupt = "archive/Users/dt=2026-11-22/hr=09/00000000000000000000000000000000.ndjson.zst";
+    let put = scene.s3.put_object().bucket(super::scene::ARCHIVE).key(corrupt);
     put.body(b"mine".to_vec().into()).send().await.unwrap();
     let mut restored = 0;
     for segment in 0..3 {
         let more = json!({"from": "2026-01-01T00:00:00Z", "segment": segment, "segments": 3, "run_id": "parts"});
-        let answer = scene.task(order(more)).await;
-        restored += answer.progress.get("restore.restored");
-        assert_eq!(answer.progress.get("restore.corrupt"), u64::from(segment == 0));
-        assert_eq!(answer.problems, u64::from(segment == 0));
+        let response = scene.task(order(more)).await;
+        restored += response.progress.get("restore.restored");
+        assert_eq!(response.progress.get("restore.corrupt"), u64::from(segment == 0));
+        assert_eq!(response.problems, u64::from(segment == 0));
     }
     assert_eq!((restored, scene.live(SOURCE).await.len()), (50, 50));
     let report = scene.report("parts").await;
-    assert!(report.iter().any(|line| line["object"] == damaged && line["outcome"] == "corrupt"));
+    assert!(report.iter().any(|line| line["object"] == corrupt && line["outcome"] == "corrupt"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_restore_request_is_rejected() {
     let scene = MaintenanceScene::start().await;
     let past = json!("2026-01-01T00:00:00Z");
-    for (order, said) in [
+    for (order, message) in [
         (json!({"task": "restore", "user_id": "ada"}), "restore needs either expires_in_seconds"),
         (
             json!({"task": "restore", "user_id": "ada", "expires_in_seconds": 1, "never_expires": true}),
@@ -175,7 +175,7 @@ async fn ambiguous_restore_request_is_rejected() {
         ),
     ] {
         let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
-        assert!(fault.to_string().contains(said), "{fault}");
+        assert!(fault.to_string().contains(message), "{fault}");
         assert_eq!(fault.kind().as_str(), "TaskInvalid");
     }
     assert_eq!(key("ada").len(), 2);

@@ -349,12 +349,12 @@ pub(crate) async fn to_its_end_after(
     time: Duration,
 ) -> Result<TaskResponse, TaskError> {
     for _ in 0..1_000 {
-        let answer = invoke_at(Clock::system().now() + delay, maintenance, &order, time).await?;
-        if answer.done {
-            assert!(answer.cursor.is_none());
-            return Ok(answer);
+        let response = invoke_at(Clock::system().now() + delay, maintenance, &order, time).await?;
+        if response.done {
+            assert!(response.cursor.is_none());
+            return Ok(response);
         }
-        order["cursor"] = serde_json::to_value(answer.cursor.expect("what is not done has a cursor")).unwrap();
+        order["cursor"] = serde_json::to_value(response.cursor.expect("what is not done has a cursor")).unwrap();
     }
     panic!("it does not end: {order}");
 }

@@ -26,8 +26,8 @@ async fn task(scene: &MaintenanceScene, order: Value, postgres: Option<&str>) ->
     let stack = &scene.stack;
     let ports =
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let place = TaskTarget::Running { ports, postgres: postgres.map(str::to_owned) };
-    Box::pin(millrace_local::task::run(&order.to_string(), place, &Clock::system())).await
+    let position = TaskTarget::Running { ports, postgres: postgres.map(str::to_owned) };
+    Box::pin(millrace_local::task::run(&order.to_string(), position, &Clock::system())).await
 }
 
 fn why<'r>(report: &'r [Value], object: &str, outcome: &str) -> &'r str {
@@ -89,18 +89,21 @@ async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_
     ] {
         let refusal = task(&scene, order.clone(), None).await.unwrap_err();
         assert!(!refusal.is_failure(), "it is refused, and has not failed");
-        let said = refusal.to_string();
+        let message = refusal.to_string();
         assert!(
-            said.contains("sink postgres") && said.contains("POSTGRES_URL") && said.contains("--postgres"),
-            "{said}"
+            message.contains("sink postgres") && message.contains("POSTGRES_URL") && message.contains("--postgres"),
+            "{message}"
         );
         let outcome = task(&scene, order, Some(&url)).await.unwrap();
         assert!(outcome.is_success(), "{outcome}");
     }
-    let printed = banner::text(&scene.stack, "http://127.0.0.1:1", None);
+    let printed = banner::start_banner(&scene.stack, "http://127.0.0.1:1", None);
     let command = printed.lines().find(|line| line.contains("-- task")).unwrap();
     assert!(command.contains(&format!("--postgres '{url}'")), "{command}");
-    assert!(!banner::text(&MaintenanceScene::start().await.stack, "http://127.0.0.1:1", None).contains("--postgres"));
+    assert!(
+        !banner::start_banner(&MaintenanceScene::start().await.stack, "http://127.0.0.1:1", None)
+            .contains("--postgres")
+    );
 }
 
 /// The maintenance function of the stack, for which Lambda returns this response about the replicator.
@@ -110,11 +113,11 @@ async fn maintenance_with(
     error: &'static str,
     body: Value,
 ) -> MaintenanceHandler {
-    let answer =
+    let response =
         move || async move { (status, [(HeaderName::from_static("x-amzn-errortype"), error)], axum::Json(body)) };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = clients::lambda(&format!("http://{}", listener.local_addr().unwrap()));
-    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(get(answer))).await });
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(get(response))).await });
     let mut maintenance = scene.maintenance();
     maintenance.deployment = DeployedReplicator::new(client, "replicator".to_owned(), SINK_SETTINGS.to_vec());
     maintenance
@@ -128,7 +131,7 @@ async fn task_fails_if_the_deployed_sinks_cannot_be_determined() {
     let batch = scene.give_up("replicator", vec![record(EventBuilder::named("ada", 5, "Then"), FORMER)], false).await;
     let encrypted =
         json!({"Environment": {"Error": {"ErrorCode": "AccessDeniedException", "Message": "no kms:Decrypt"}}});
-    for (status, error, body, name, said) in [
+    for (status, error, body, name, message) in [
         (
             StatusCode::FORBIDDEN,
             "AccessDeniedException",
@@ -148,7 +151,7 @@ async fn task_fails_if_the_deployed_sinks_cannot_be_determined() {
     ] {
         let maintenance = maintenance_with(&scene, status, error, body).await;
         let fault = invoke(&maintenance, &json!({"task": "verify"}), Duration::from_mins(1)).await.unwrap_err();
-        assert!(fault.kind().as_str() == name && fault.to_string().contains(said), "{fault}");
+        assert!(fault.kind().as_str() == name && fault.to_string().contains(message), "{fault}");
         let order = json!({"task": "redrive", "run_id": error, "dry_run": false});
         let order =
             if error.is_empty() { json!({"task": "redrive", "run_id": "encrypted", "dry_run": false}) } else { order };
@@ -158,7 +161,7 @@ async fn task_fails_if_the_deployed_sinks_cannot_be_determined() {
         } else {
             assert_eq!(redriven.unwrap().progress.get("redrive.skipped"), 1);
             let report = scene.report(order["run_id"].as_str().unwrap()).await;
-            assert!(why(&report, &batch, "skipped").contains(said), "{report:?}");
+            assert!(why(&report, &batch, "skipped").contains(message), "{report:?}");
         }
         assert_eq!(scene.objects("aws/").await, [batch.as_str()]);
     }
@@ -173,8 +176,8 @@ async fn task_fails_if_the_deployed_sinks_cannot_be_determined() {
     // A second replica that the deployment does not write to, or not yet, is not an error.
     let mut more = maintenance_with(&scene, StatusCode::OK, "", on).await;
     more.replicas.push(Box::new(sink(&empty_and_migrated().await)));
-    let answer = invoke(&more, &json!({"task": "backfill"}), Duration::from_mins(1)).await.unwrap();
-    assert_eq!(answer.progress.get("postgres.written"), 1);
+    let response = invoke(&more, &json!({"task": "backfill"}), Duration::from_mins(1)).await.unwrap();
+    assert_eq!(response.progress.get("postgres.written"), 1);
 }
 
 async fn empty_and_migrated() -> String {

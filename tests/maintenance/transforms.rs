@@ -140,8 +140,8 @@ impl MaskedScene {
     }
 
     async fn task_after(&self, delay: Duration, request: Value) -> HashMap<String, u64> {
-        let answer = to_its_end_after(delay, &self.maintenance, request, Duration::from_mins(1)).await.unwrap();
-        let text = answer.progress.to_string();
+        let response = to_its_end_after(delay, &self.maintenance, request, Duration::from_mins(1)).await.unwrap();
+        let text = response.progress.to_string();
         let counts = text.split(", ").filter_map(|count| count.rsplit_once(' '));
         counts.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect()
     }
@@ -343,7 +343,7 @@ async fn create_indexed_staging(dynamodb: &aws_sdk_dynamodb::Client) {
 async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() {
     let scene = ReplicasScene::start().await;
     create_indexed_staging(&scene.scene.dynamodb).await;
-    let place = |rule: &str| format!("/replicas/1/attributes/{rule}");
+    let position = |rule: &str| format!("/replicas/1/attributes/{rule}");
     for (rules, rule) in [
         (json!({"hash": {"total": "pii"}}), "hash/total makes a string (S) of total"),
         (json!({"hash": {"sum": "pii"}, "rename": {"sum": "total"}}), "hash/sum makes a string (S) of sum"),
@@ -355,9 +355,12 @@ async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() 
         let document = environment.get("REPLICATION").unwrap();
         let maintenance = scene.maintenance_in(&environment, document).await;
         let refused = to_its_end(&maintenance, json!({"task": "verify"}), Duration::from_mins(1)).await;
-        for said in [error, refused.unwrap_err().to_string()] {
-            assert!(said.contains(&place(rule)) && said.contains("of the index by-total of"), "{said}");
-            assert!(said.contains(STAGING) && said.contains("exclude"), "{said}");
+        for error_text in [error, refused.unwrap_err().to_string()] {
+            assert!(
+                error_text.contains(&position(rule)) && error_text.contains("of the index by-total of"),
+                "{error_text}"
+            );
+            assert!(error_text.contains(STAGING) && error_text.contains("exclude"), "{error_text}");
         }
     }
     let rules = json!({"hash": {"email": "pii"}, "truncate": {"email": 8}, "exclude": ["total"]});
@@ -650,8 +653,8 @@ async fn replicate_people(scene: &mut MaskedScene, count: usize) -> Vec<String> 
     for number in 0..count {
         let user_id = format!("u{number:04}");
         let mut item = scene.person(&user_id, if number % 7 == 0 { "draft" } else { "active" });
-        for (place, name) in ["name", "email", "phone", "street", "note"].iter().enumerate() {
-            let value = format!("personal-{place}-{number:04}-x");
+        for (position, name) in ["name", "email", "phone", "street", "note"].iter().enumerate() {
+            let value = format!("personal-{position}-{number:04}-x");
             item.insert((*name).to_owned(), text(&value));
             personal.push(value);
         }

@@ -45,10 +45,10 @@ async fn every_difference_is_reported_by_kind_and_attribute_names_only() {
     scene.put(SOURCE, poison).await;
     scene.stack.wait_until_drained().await;
 
-    let answer = scene.task(json!({"task": "verify", "run_id": "all", "recheck_after_seconds": 0})).await;
+    let response = scene.task(json!({"task": "verify", "run_id": "all", "recheck_after_seconds": 0})).await;
     let expected = "dynamodb.different 1, dynamodb.equal 1, dynamodb.extra 1, dynamodb.items 5, dynamodb.missing 2, \
         dynamodb.quarantined 1, dynamodb.resurrected 1, dynamodb.tombstones 1, source.items 5";
-    assert_eq!(answer.progress.to_string(), expected);
+    assert_eq!(response.progress.to_string(), expected);
     let report = scene.report("all").await;
     let mut missing = by_kind(&report, "missing");
     missing.sort_unstable();
@@ -103,8 +103,8 @@ async fn segments_without_a_result_have_no_sum() {
     scene.task(verify(0)).await;
     let order = json!({"task": "summary", "run_id": "half", "of_task": "verify", "segments": 2});
     let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
-    let said = fault.to_string();
-    assert!(said.contains("segment 1 of verify is not done in run half"), "{said}");
+    let message = fault.to_string();
+    assert!(message.contains("segment 1 of verify is not done in run half"), "{message}");
     assert_eq!(fault.kind().as_str(), "TaskInvalid");
     scene.task(verify(1)).await;
     let sum = scene.task(order).await;
@@ -118,9 +118,9 @@ async fn a_replica_that_is_well_has_no_report() {
     let scene = replicated(&["ada", "bob"]).await;
     scene.delete(SOURCE, "bob").await;
     scene.stack.wait_until_drained().await;
-    let answer = scene.task(json!({"task": "verify", "run_id": "well", "recheck_after_seconds": 0})).await;
+    let response = scene.task(json!({"task": "verify", "run_id": "well", "recheck_after_seconds": 0})).await;
     let expected = "dynamodb.equal 1, dynamodb.items 1, dynamodb.tombstones 1, source.items 1";
-    assert_eq!(answer.progress.to_string(), expected);
+    assert_eq!(response.progress.to_string(), expected);
     assert!(scene.report("well").await.is_empty());
 }
 
@@ -138,8 +138,8 @@ async fn values_are_compared_and_not_their_spelling() {
     let mut replica = with("1.5e3", ["b", "a"]);
     replica.insert("_rev".to_owned(), scene.item(REPLICA, "ada").await.unwrap()["_rev"].clone());
     scene.put(REPLICA, replica).await;
-    let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
-    assert_eq!(answer.progress.get("dynamodb.equal"), 1);
+    let response = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
+    assert_eq!(response.progress.get("dynamodb.equal"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,8 +156,8 @@ async fn a_key_is_looked_up_in_whatever_spelling() {
         key.retain(|name, _| name == "user_id" || name == "timestamp");
         scene.dynamodb.delete_item().table_name(REPLICA).set_key(Some(key)).send().await.unwrap();
     }
-    let answer = scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
-    assert_eq!((answer.progress.get("dynamodb.missing"), answer.progress.get("dynamodb.repaired")), (4, 4));
+    let response = scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
+    assert_eq!((response.progress.get("dynamodb.missing"), response.progress.get("dynamodb.repaired")), (4, 4));
     let again = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     assert_eq!(again.progress.to_string(), "dynamodb.equal 4, dynamodb.items 4, source.items 4");
 }
@@ -172,8 +172,8 @@ async fn item_changed_before_the_recheck_is_in_flux_and_not_different() {
         tokio::time::sleep(Duration::from_millis(700)).await;
         scene.put(SOURCE, user("ada", "Renamed")).await;
     };
-    let (answer, ()) = tokio::join!(scene.task(verify), change);
-    assert_eq!((answer.progress.get("dynamodb.in_flux"), answer.progress.get("dynamodb.missing")), (1, 1));
+    let (response, ()) = tokio::join!(scene.task(verify), change);
+    assert_eq!((response.progress.get("dynamodb.in_flux"), response.progress.get("dynamodb.missing")), (1, 1));
     assert_eq!(by_kind(&scene.report("moving").await, "missing"), ["bob"]);
 }
 
@@ -197,8 +197,8 @@ async fn each_item_is_counted_once_however_the_table_is_cut() {
             let paced = json!({"max_read_capacity_units": 600 * segments});
             let mut order = order;
             order["max_read_capacity_units"] = paced["max_read_capacity_units"].clone();
-            let answer = to_its_end(&scene.maintenance(), order, Duration::from_secs(2)).await.unwrap();
-            progress.add(&answer.progress);
+            let response = to_its_end(&scene.maintenance(), order, Duration::from_secs(2)).await.unwrap();
+            progress.add(&response.progress);
         }
         let expected =
             "dynamodb.equal 600, dynamodb.extra 50, dynamodb.items 650, dynamodb.missing 300, source.items 900";

@@ -222,12 +222,12 @@ async fn an_outage_of_one_replica_holds_the_position_and_spares_the_other() {
     );
     let replicator = rig.replicator_with(vec![Box::new(dynamodb), Box::new(postgres)]);
     let invocation = crate::replication::rig::invocation_within(Duration::from_millis(800));
-    let answer = replicator.handle(&event(&users(7..=9)), &invocation).await.unwrap();
-    assert_eq!(answer.identifier(), Some("7"));
+    let response = replicator.handle(&event(&users(7..=9)), &invocation).await.unwrap();
+    assert_eq!(response.identifier(), Some("7"));
     assert_eq!(rig.item_count().await, 3);
     line.silence(false);
-    let answer = replicator.handle(&event(&users(7..=9)), &crate::replication::rig::invocation()).await.unwrap();
-    assert_eq!(answer.identifier(), None);
+    let response = replicator.handle(&event(&users(7..=9)), &crate::replication::rig::invocation()).await.unwrap();
+    assert_eq!(response.identifier(), None);
     let count: i64 = connect(&url).await.query_one("select count(*) from users", &[]).await.unwrap().get(0);
     assert_eq!(count, 3);
     assert!(rig.quarantined().await.is_empty());

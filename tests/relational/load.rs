@@ -144,14 +144,14 @@ async fn fifty_thousand_changes_arrive(
 
     let left = CHANGES - RECORDS..CHANGES;
     let live = left.clone().filter(|n| !is_delete(*n)).count();
-    let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
-    let counts: BTreeSet<String> = answer.progress.to_string().split(", ").map(str::to_owned).collect();
+    let response = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
+    let counts: BTreeSet<String> = response.progress.to_string().split(", ").map(str::to_owned).collect();
     for replica in ["dynamodb", relational] {
         let own: Vec<_> = counts.iter().filter_map(|count| count.strip_prefix(&format!("{replica}."))).collect();
         let tombstones = RECORDS - live;
         assert_eq!(own, [format!("equal {live}"), format!("items {live}"), format!("tombstones {tombstones}")]);
     }
-    assert_eq!(answer.progress.get("source.items"), u64::try_from(live).unwrap(), "{}", answer.progress);
+    assert_eq!(response.progress.get("source.items"), u64::try_from(live).unwrap(), "{}", response.progress);
     assert_eq!(scene.objects("quarantine/").await, [""; 0], "nobody's poison");
     // Compare the rows themselves, too.
     let rows = connect(&url).await;

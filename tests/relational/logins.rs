@@ -27,7 +27,7 @@ type StoredSecret = Arc<Mutex<Option<String>>>;
 async fn secrets_manager(kept: StoredSecret) -> (SdkConfig, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&asked);
-    let answer = async move |body: Bytes| {
+    let response = async move |body: Bytes| {
         seen.lock().unwrap().push(String::from_utf8(body.to_vec()).unwrap());
         match &*kept.lock().unwrap() {
             Some(secret) => {
@@ -38,7 +38,7 @@ async fn secrets_manager(kept: StoredSecret) -> (SdkConfig, Arc<Mutex<Vec<String
     };
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().fallback(axum::routing::post(answer));
+    let router = Router::new().fallback(axum::routing::post(response));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let credentials = Credentials::new("akid", "secret", None, None, "test");
     let sdk = SdkConfig::builder()
@@ -92,7 +92,10 @@ async fn a_rotated_secret_is_read_when_the_old_one_is_refused() {
 
     for (answered, says) in [(None, "AccessDeniedException"), (Some("second".to_owned()), "not JSON with a username")] {
         *kept.lock().unwrap() = answered;
-        let said = by_secret(&server.url(), &sdk).check().await.unwrap_err().to_string();
-        assert!(said.contains("POSTGRES_SECRET") && said.contains(says) && !said.contains("second"), "{said}");
+        let message = by_secret(&server.url(), &sdk).check().await.unwrap_err().to_string();
+        assert!(
+            message.contains("POSTGRES_SECRET") && message.contains(says) && !message.contains("second"),
+            "{message}"
+        );
     }
 }

@@ -25,10 +25,10 @@ async fn task(maintenance: &MaintenanceHandler, order: Value) -> TaskResponse {
 }
 
 /// The counts of this replica, e.g. `equal 3, items 3`.
-fn counted(answer: &TaskResponse, sink: &str) -> String {
+fn counted(response: &TaskResponse, sink: &str) -> String {
     let prefix = format!("{sink}.");
-    let said = answer.progress.to_string();
-    let own = said.split(", ").filter_map(|count| count.strip_prefix(&prefix));
+    let message = response.progress.to_string();
+    let own = message.split(", ").filter_map(|count| count.strip_prefix(&prefix));
     own.collect::<Vec<_>>().join(", ")
 }
 
@@ -47,10 +47,13 @@ async fn a_new_replica_is_filled_in_segments_and_found_equal() {
     for segment in 0..3 {
         let order =
             json!({"task": "verify", "run_id": "proof", "segment": segment, "segments": 3, "recheck_after_seconds": 0});
-        let answer = task(&maintenance, order).await;
-        let said = counted(&answer, "postgres");
-        assert!(!said.contains("missing") && !said.contains("different") && !said.contains("extra"), "{said}");
-        let count = said.split(", ").find_map(|count| count.strip_prefix("equal ")).unwrap_or("0").parse::<u32>();
+        let response = task(&maintenance, order).await;
+        let message = counted(&response, "postgres");
+        assert!(
+            !message.contains("missing") && !message.contains("different") && !message.contains("extra"),
+            "{message}"
+        );
+        let count = message.split(", ").find_map(|count| count.strip_prefix("equal ")).unwrap_or("0").parse::<u32>();
         equal += count.unwrap();
     }
     assert_eq!(equal, 700);
@@ -78,8 +81,8 @@ async fn differences_in_postgres_are_found_by_verify_and_fixed_by_repair() {
         insert into users (key, revision, item)
             select replace(key, 'same', 'extra'), revision, item from users where user_id = 'same'"#;
     store.client.batch_execute(mess).await.unwrap();
-    let answer = task(&maintenance, json!({"task": "verify", "run_id": "found", "recheck_after_seconds": 0})).await;
-    assert_eq!(counted(&answer, "postgres"), "different 1, equal 1, items 4, missing 1, resurrected 2");
+    let response = task(&maintenance, json!({"task": "verify", "run_id": "found", "recheck_after_seconds": 0})).await;
+    assert_eq!(counted(&response, "postgres"), "different 1, equal 1, items 4, missing 1, resurrected 2");
     let report = scene.report("found").await;
     let different = report.iter().find(|line| line["kind"] == "different").unwrap();
     assert_eq!((&different["sink"], &different["attributes"]), (&json!("postgres"), &json!(["name"])));
@@ -87,8 +90,8 @@ async fn differences_in_postgres_are_found_by_verify_and_fixed_by_repair() {
 
     task(&maintenance, json!({"task": "repair", "run_id": "mended", "recheck_after_seconds": 0, "dry_run": false}))
         .await;
-    let answer = task(&maintenance, json!({"task": "verify", "run_id": "proof", "recheck_after_seconds": 0})).await;
-    assert_eq!(counted(&answer, "postgres"), "equal 3, items 3, tombstones 2");
+    let response = task(&maintenance, json!({"task": "verify", "run_id": "proof", "recheck_after_seconds": 0})).await;
+    assert_eq!(counted(&response, "postgres"), "equal 3, items 3, tombstones 2");
     let name = "select name from users where user_id = 'different'";
     assert_eq!(store.client.query_one(name, &[]).await.unwrap().get::<_, &str>(0), "Created", "the columns as well");
     store.assert_counts().await;
@@ -103,8 +106,8 @@ async fn redrive_of_old_records_reconciles_both_replicas_with_the_source() {
     let records = vec![old(EventBuilder::named("kept", 5, "Old")), old(EventBuilder::named("deleted", 6, "Old"))];
     scene.give_up("replicator", records, false).await;
     let maintenance = over_both(&scene, &store);
-    let answer = task(&maintenance, json!({"task": "redrive", "run_id": "again", "dry_run": false})).await;
-    assert!(answer.done);
+    let response = task(&maintenance, json!({"task": "redrive", "run_id": "again", "dry_run": false})).await;
+    assert!(response.done);
     assert!(scene.objects("aws/").await.is_empty(), "it is moved below redriven");
     assert_eq!(store.users().await, ["kept"]);
     assert_eq!(
@@ -131,8 +134,8 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
     let owner = sink(&url.replace("millrace@", "postgres@"));
     maintenance.postgres_schema = PostgresSchema::for_users();
     maintenance.admin_database = Some(settings(&url.replace("millrace@", "postgres@")).owner_database(None));
-    let answer = task(&maintenance, json!({"task": "migrate", "run_id": "first"})).await;
-    assert!(answer.progress.to_string().contains("postgres.migrations_applied"), "{}", answer.progress);
+    let response = task(&maintenance, json!({"task": "migrate", "run_id": "first"})).await;
+    assert!(response.progress.to_string().contains("postgres.migrations_applied"), "{}", response.progress);
     assert!(!scene.report("first").await.is_empty());
     let line = connect(&url.replace("millrace@", "postgres@")).await;
     line.batch_execute("drop role if exists reader; create role rds_iam").await.unwrap();
@@ -145,8 +148,8 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
     let made = connect(&url.replace("millrace@", "reader@")).await.batch_execute("create table mine ()").await;
     assert!(made.is_err(), "it makes no tables");
 
-    let answer = task(&maintenance, json!({"task": "migrate", "run_id": "second"})).await;
-    assert_eq!(answer.progress.to_string(), "", "a second time there is nothing to do");
+    let response = task(&maintenance, json!({"task": "migrate", "run_id": "second"})).await;
+    assert_eq!(response.progress.to_string(), "", "a second time there is nothing to do");
     line.batch_execute("drop owned by reader; drop role reader; drop role rds_iam").await.unwrap();
 }
 

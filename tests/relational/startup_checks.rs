@@ -24,8 +24,11 @@ async fn broken(sink: &PostgresSink) -> String {
 async fn a_missing_migration_is_named_with_the_task_that_applies_it() {
     let url = empty().await;
     let sink = sink(&url);
-    let said = broken(&sink).await;
-    assert!(said.contains("POSTGRES_URL") && said.contains("users") && said.contains("task migrate"), "{said}");
+    let message = broken(&sink).await;
+    assert!(
+        message.contains("POSTGRES_URL") && message.contains("users") && message.contains("task migrate"),
+        "{message}"
+    );
     let steps = pending(sink.database(), soon()).await.unwrap();
     // A table that is dropped later is not the fault of a record.
     let outcome = apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await;
@@ -60,8 +63,8 @@ async fn column_that_a_document_adds_to_the_users_table_is_created_and_search_st
     let store = RelationalStore::start().await;
     assert_eq!(apply(&store.sink, &[EventBuilder::named("ada", 1, "Ada")]).await.applied, 1);
     let wider = sink(&store.url).with_users_table(users_with_plan("text"));
-    let said = broken(&wider).await;
-    assert!(said.contains("add the column plan") && said.contains("task migrate"), "{said}");
+    let message = broken(&wider).await;
+    assert!(message.contains("add the column plan") && message.contains("task migrate"), "{message}");
     let schema = PostgresSchema { users: Some(users_with_plan("text")), tables: Vec::new() };
     let applied = schema.migrate(wider.database(), soon()).await.unwrap();
     assert_eq!(
@@ -75,8 +78,8 @@ async fn column_that_a_document_adds_to_the_users_table_is_created_and_search_st
     assert_eq!(apply(&wider, &[EventBuilder::image("bob", 2, &bob.to_string())]).await.applied, 1);
     let sql = "select user_id from users_live where plan = 'pro'";
     assert_eq!(store.client.query_one(sql, &[]).await.unwrap().get::<_, &str>(0), "bob");
-    let answer = over(&[("POSTGRES_URL", &store.url)]).get("/search/users?sort=user_id").await;
-    assert_eq!((answer.status, ids(&answer)), (200, vec!["ada".to_owned(), "bob".to_owned()]), "{}", answer.text);
+    let response = over(&[("POSTGRES_URL", &store.url)]).get("/search/users?sort=user_id").await;
+    assert_eq!((response.status, ids(&response)), (200, vec!["ada".to_owned(), "bob".to_owned()]), "{}", response.text);
 }
 
 #[tokio::test]
@@ -86,8 +89,8 @@ async fn a_read_only_server_is_not_the_writer() {
     let read_only = |on: bool| format!("alter database {name} set default_transaction_read_only = {on}");
     store.client.batch_execute(&read_only(true)).await.unwrap();
     let sink = sink(&store.url);
-    let said = broken(&sink).await;
-    assert!(said.contains("read-only") && said.contains("writer's endpoint"), "{said}");
+    let message = broken(&sink).await;
+    assert!(message.contains("read-only") && message.contains("writer's endpoint"), "{message}");
     let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await);
     assert!(outcome.contains("Transient") && outcome.contains("read-only"), "{outcome}");
     // The read replica is promoted, under the same host name: the next batch succeeds.
@@ -106,13 +109,13 @@ async fn a_standby_is_not_the_writer_until_it_is_promoted_and_answers_searches_a
     std::fs::write(server.folder().join("data/standby.signal"), "").unwrap();
     server.start().await.unwrap();
 
-    let said = broken(&sink).await;
-    assert!(said.contains("read-only") && said.contains("writer's endpoint"), "{said}");
+    let message = broken(&sink).await;
+    assert!(message.contains("read-only") && message.contains("writer's endpoint"), "{message}");
     let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("b", 2, "Bob")]).await);
     assert!(outcome.contains("Transient") && outcome.contains("read-only"), "{outcome}");
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &server.url())]);
-    let answer = search.get("/search/users?name_prefix=ad").await;
-    assert_eq!((answer.status, ids(&answer)), (200, vec!["a".to_owned()]), "{}", answer.text);
+    let response = search.get("/search/users?name_prefix=ad").await;
+    assert_eq!((response.status, ids(&response)), (200, vec!["a".to_owned()]), "{}", response.text);
 
     server.owner("postgres", "select pg_promote()").await.unwrap();
     assert_eq!(apply(&sink, &[EventBuilder::named("b", 2, "Bob")]).await.applied, 1);
@@ -122,14 +125,14 @@ async fn a_standby_is_not_the_writer_until_it_is_promoted_and_answers_searches_a
 async fn unknown_database_unknown_user_and_missing_grant_are_distinguished() {
     let store = RelationalStore::start().await;
     let (base, name) = store.url.rsplit_once('/').unwrap();
-    let said = broken(&sink(&format!("{base}/nowhere"))).await;
-    assert!(said.contains("/nowhere does not exist"), "{said}");
-    let said = broken(&sink(&store.url.replace("millrace@", "nobody@"))).await;
-    assert!(said.contains("rejects the login of nobody"), "{said}");
+    let message = broken(&sink(&format!("{base}/nowhere"))).await;
+    assert!(message.contains("/nowhere does not exist"), "{message}");
+    let message = broken(&sink(&store.url.replace("millrace@", "nobody@"))).await;
+    assert!(message.contains("rejects the login of nobody"), "{message}");
     store.client.batch_execute("create table other (); revoke insert on users from millrace").await.unwrap();
-    let said = broken(&sink(&store.url)).await;
-    assert!(said.contains("permission denied") && said.contains("grant"), "{said}");
-    assert!(said.contains(name));
+    let message = broken(&sink(&store.url)).await;
+    assert!(message.contains("permission denied") && message.contains("grant"), "{message}");
+    assert!(message.contains(name));
 }
 
 #[tokio::test]
@@ -191,14 +194,14 @@ async fn a_server_proves_its_name_or_is_not_spoken_to() {
     let encrypted: i64 = connect(&server.url()).await.query_one(sql, &[]).await.unwrap().get(0);
     assert_eq!(encrypted, 1);
 
-    let said = broken(&sink(&at("localhost", "?sslmode=require"))).await;
-    assert!(said.contains("certificate") && said.contains("sslrootcert="), "an unknown authority: {said}");
-    let said = broken(&sink(&at("127.0.0.1", &format!("?sslrootcert={authority}")))).await;
-    assert!(said.contains("certificate") && said.contains("a host name"), "another name: {said}");
+    let message = broken(&sink(&at("localhost", "?sslmode=require"))).await;
+    assert!(message.contains("certificate") && message.contains("sslrootcert="), "an unknown authority: {message}");
+    let message = broken(&sink(&at("127.0.0.1", &format!("?sslrootcert={authority}")))).await;
+    assert!(message.contains("certificate") && message.contains("a host name"), "another name: {message}");
 
     server.owner("postgres", "alter system set ssl = off").await.unwrap();
     server.owner("postgres", "select pg_reload_conf()").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let said = broken(&sink(&at("localhost", "?sslmode=verify-full"))).await;
-    assert!(said.contains("does not support TLS") && said.contains("sslmode=disable"), "{said}");
+    let message = broken(&sink(&at("localhost", "?sslmode=verify-full"))).await;
+    assert!(message.contains("does not support TLS") && message.contains("sslmode=disable"), "{message}");
 }

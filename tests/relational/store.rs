@@ -110,7 +110,7 @@ pub(crate) async fn apply(sink: &PostgresSink, events: &[EventBuilder]) -> SinkO
 pub(crate) async fn apply_within(sink: &dyn Sink, event: &RawValue, time: Duration) -> SinkOutcome {
     let batch = stream::read(event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
-    let settled: Vec<_> = latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
+    let settled: Vec<_> = latest_per_key(&changes).into_iter().map(|position| changes[position]).collect();
     let outcome = sink
         .apply(DeduplicatedBatch { changes: &changes, latest_per_key: &settled }, &invocation_within(time))
         .await

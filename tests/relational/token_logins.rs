@@ -93,11 +93,11 @@ impl TokenCheck {
             let (_, password, _) = element(bind).unwrap();
             let is_valid = self.accepts(name, String::from_utf8(password.to_vec()).unwrap()).await;
             // The result code is 0, or 49 for invalid credentials.
-            let mut answer = vec![0x02, u8::try_from(id.len()).unwrap()];
-            answer.extend(id);
-            answer.extend([0x61, 7, 0x0a, 1, if is_valid { 0 } else { 49 }, 0x04, 0, 0x04, 0]);
-            answer.splice(0..0, [0x30, u8::try_from(answer.len()).unwrap()]);
-            stream.write_all(&answer).await.unwrap();
+            let mut response = vec![0x02, u8::try_from(id.len()).unwrap()];
+            response.extend(id);
+            response.extend([0x61, 7, 0x0a, 1, if is_valid { 0 } else { 49 }, 0x04, 0, 0x04, 0]);
+            response.splice(0..0, [0x30, u8::try_from(response.len()).unwrap()]);
+            stream.write_all(&response).await.unwrap();
             received.clear();
         }
     }
@@ -182,11 +182,11 @@ async fn a_rejected_token_is_reported_with_the_grants_that_it_needs() {
     let folder = TempDir::new().unwrap();
     let (server, check, url) = server_with_tokens(&folder).await;
     let stranger = by_token(&url, "unknown");
-    let said = stranger.check().await.unwrap_err().to_string();
+    let error_text = stranger.check().await.unwrap_err().to_string();
     for part in ["POSTGRES_URL", "rejects the login of app", "POSTGRES_AUTH=iam", "rds_iam", "rds-db:connect"] {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(error_text.contains(part), "{part} in {error_text}");
     }
-    assert!(!said.contains("X-Amz"), "{said}");
+    assert!(!error_text.contains("X-Amz"), "{error_text}");
 
     // A clock that is wrong by more than 15 minutes signs tokens that have expired.
     let sink = by_token(&url, "known");
@@ -203,14 +203,17 @@ async fn a_token_is_not_sent_to_a_server_that_does_not_prove_its_name() {
     let folder = TempDir::new().unwrap();
     let (server, check, url) = server_with_tokens(&folder).await;
     let (public, _) = url.split_once('?').unwrap();
-    let said = by_token(&format!("{public}?sslmode=verify-full"), "known").check().await.unwrap_err().to_string();
-    assert!(said.contains("certificate that is not trusted") && said.contains("sslrootcert="), "{said}");
-    let said = by_token(&format!("{public}?sslmode=disable"), "known").check().await.unwrap_err().to_string();
-    assert!(said.contains("rejects the login of app") && said.contains("no encryption"), "{said}");
+    let error_text = by_token(&format!("{public}?sslmode=verify-full"), "known").check().await.unwrap_err().to_string();
+    assert!(
+        error_text.contains("certificate that is not trusted") && error_text.contains("sslrootcert="),
+        "{error_text}"
+    );
+    let error_text = by_token(&format!("{public}?sslmode=disable"), "known").check().await.unwrap_err().to_string();
+    assert!(error_text.contains("rejects the login of app") && error_text.contains("no encryption"), "{error_text}");
     server.owner("postgres", "alter system set ssl = off").await.unwrap();
     server.owner("postgres", "select pg_reload_conf()").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let said = by_token(&url, "known").check().await.unwrap_err().to_string();
-    assert!(said.contains("does not support TLS"), "{said}");
+    let error_text = by_token(&url, "known").check().await.unwrap_err().to_string();
+    assert!(error_text.contains("does not support TLS"), "{error_text}");
     assert_eq!(check.tokens(), [""; 0], "no token was sent");
 }

@@ -43,8 +43,8 @@ async fn redelivered_batch_is_logged_as_a_warning_with_its_error() {
     let rig = ReplicationRig::start().await;
     let log = logged(async {
         let absent = rig.replicator_over("Absent");
-        let answer = deliver_batch(&absent, &event_of(&[EventBuilder::named("a", 7, "Ada").record()])).await;
-        assert_eq!(answer.identifier(), Some("7"));
+        let response = deliver_batch(&absent, &event_of(&[EventBuilder::named("a", 7, "Ada").record()])).await;
+        assert_eq!(response.identifier(), Some("7"));
     });
     let log: Vec<Value> = log.await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let line = log.iter().find(|line| !line["batch.retry_all"].is_null()).unwrap_or_else(|| panic!("{log:?}"));

@@ -73,10 +73,10 @@ async fn a_missing_table_is_named_at_start_and_holds_the_position_later() {
     let replicator = rig.replicator_over("Absent");
     let fault = replicator.check().await.unwrap_err().to_string();
     assert!(fault.contains("REPLICA_TABLE Absent"), "{fault}");
-    let answer =
+    let response =
         deliver_batch(&replicator, &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")]))
             .await;
-    assert_eq!(answer.identifier(), Some("7"));
+    assert_eq!(response.identifier(), Some("7"));
     assert!(rig.quarantined().await.is_empty());
 }
 
@@ -86,10 +86,10 @@ async fn a_table_that_vanished_after_the_start_holds_the_position() {
     let replicator = rig.replicator();
     replicator.check().await.unwrap();
     rig.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();
-    let answer =
+    let response =
         deliver_batch(&replicator, &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")]))
             .await;
-    assert_eq!(answer.identifier(), Some("7"));
+    assert_eq!(response.identifier(), Some("7"));
     assert!(rig.quarantined().await.is_empty());
 }
 
@@ -99,12 +99,12 @@ async fn replica_with_another_key_schema_blocks_batch_without_quarantine() {
     for (table, key) in [("One", &[("id", "S")][..]), ("Types", &[("user_id", "S"), ("timestamp", "S")])] {
         rig.create_table(table, key).await;
         let replicator = rig.replicator_over(table);
-        let answer = deliver_batch(
+        let response = deliver_batch(
             &replicator,
             &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")]),
         )
         .await;
-        assert_eq!(answer.identifier(), Some("7"), "{table}");
+        assert_eq!(response.identifier(), Some("7"), "{table}");
         assert!(rig.quarantined().await.is_empty(), "{table}");
     }
 }
@@ -112,9 +112,9 @@ async fn replica_with_another_key_schema_blocks_batch_without_quarantine() {
 #[tokio::test]
 async fn record_with_a_mismatched_key_is_quarantined() {
     let rig = ReplicationRig::start().await;
-    let damaged = EventBuilder::named("b", 8, "Bob").record().replace(r#""timestamp""#, r#""time""#);
-    assert!(damaged.contains(r#""Keys":{"time""#), "{damaged}");
-    let records = [EventBuilder::named("a", 7, "Ada").record(), damaged, EventBuilder::named("c", 9, "Cleo").record()];
+    let corrupt = EventBuilder::named("b", 8, "Bob").record().replace(r#""timestamp""#, r#""time""#);
+    assert!(corrupt.contains(r#""Keys":{"time""#), "{corrupt}");
+    let records = [EventBuilder::named("a", 7, "Ada").record(), corrupt, EventBuilder::named("c", 9, "Cleo").record()];
     assert_eq!(deliver_batch(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     let name = format!("quarantine/replicator/dynamodb/Users/{LABEL}-8.json");
     assert_eq!(rig.quarantined_positions().await, [name]);
@@ -135,7 +135,7 @@ fn masked(rig: &ReplicationRig, include: &[&str]) -> millrace_replicator::Replic
 async fn record_with_a_key_that_the_rules_do_not_match_is_quarantined_wherever_it_is_in_the_batch() {
     let rig = ReplicationRig::start().await;
     let good = |number: u64| EventBuilder::named(&format!("u{number}"), number, "Ada").record();
-    let damaged = |number: u64| good(number).replace(r#""timestamp""#, r#""time""#);
+    let corrupt = |number: u64| good(number).replace(r#""timestamp""#, r#""time""#);
     let include = ["user_id", "timestamp", "name"];
     let replicator = masked(&rig, &include);
     replicator.check().await.unwrap();
@@ -147,12 +147,12 @@ async fn record_with_a_key_that_the_rules_do_not_match_is_quarantined_wherever_i
     };
     let positions = async || without_digests(&quarantined().await);
     // Alone in the first batch, it may show that the table is another one, as without rules.
-    assert_eq!(deliver_batch(&replicator, &event_of(&[damaged(1)])).await.identifier(), Some("1"));
+    assert_eq!(deliver_batch(&replicator, &event_of(&[corrupt(1)])).await.identifier(), Some("1"));
     assert!(quarantined().await.is_empty());
-    let batch = event_of(&[damaged(1), good(2), good(3)]);
+    let batch = event_of(&[corrupt(1), good(2), good(3)]);
     for started in [masked(&rig, &include), replicator] {
         assert_eq!(deliver_batch(&started, &batch).await.identifier(), None);
-        assert_eq!(deliver_batch(&started, &event_of(&[damaged(4)])).await.identifier(), None, "alone");
+        assert_eq!(deliver_batch(&started, &event_of(&[corrupt(4)])).await.identifier(), None, "alone");
     }
     let key = |number: u64| format!("quarantine/replicator/masked/Users/{LABEL}-{number}.json");
     assert_eq!(positions().await, [key(1), key(4)]);
@@ -290,8 +290,8 @@ async fn a_contradiction_that_the_failure_bucket_does_not_take_is_resent() {
         EventBuilder::named("a", 7, "First"),
         EventBuilder::named("a", 7, "Second"),
     ];
-    let answer = deliver_batch(&rig.replicator_without_a_bucket(), &event(&events)).await;
-    assert_eq!(answer.identifier(), Some("7"));
+    let response = deliver_batch(&rig.replicator_without_a_bucket(), &event(&events)).await;
+    assert_eq!(response.identifier(), Some("7"));
 }
 
 #[tokio::test]
@@ -313,8 +313,8 @@ async fn poison_that_the_failure_bucket_does_not_take_is_resent() {
     let replicator = rig.replicator_without_a_bucket();
     let poison = EventBuilder::named("b", 8, "Bob").record().replace("MODIFY", "RENAME");
     let records = [EventBuilder::named("a", 7, "Ada").record(), poison, EventBuilder::named("c", 9, "Cleo").record()];
-    let answer = deliver_batch(&replicator, &event_of(&records)).await;
-    assert_eq!(answer.identifier(), Some("8"));
+    let response = deliver_batch(&replicator, &event_of(&records)).await;
+    assert_eq!(response.identifier(), Some("8"));
     assert!(rig.item("c", "1").await.is_some(), "its neighbours are applied all the same");
 }
 
@@ -323,8 +323,8 @@ async fn poison_without_a_position_is_resent_from_the_record_before_it_or_fails_
     let rig = ReplicationRig::start().await;
     let replicator = rig.replicator_without_a_bucket();
     let (good, poison) = (EventBuilder::named("a", 7, "Ada").record(), r#"{"eventName":"INSERT"}"#.to_owned());
-    let answer = deliver_batch(&replicator, &event_of(&[&good, &poison])).await;
-    assert_eq!(answer.identifier(), Some("7"));
+    let response = deliver_batch(&replicator, &event_of(&[&good, &poison])).await;
+    assert_eq!(response.identifier(), Some("7"));
     let fault = replicator.handle(&event_of(&[&poison, &good]), &invocation()).await.unwrap_err();
     assert!(matches!(fault, ReplicatorError::NoPosition(_)), "{fault}");
 }

@@ -202,13 +202,13 @@ async fn a_document_in_s3_is_read_once_at_the_start() {
 /// The role that is assumed for the replica of [`check_behind`].
 const ROLE: &str = "arn:aws:iam::111122223333:role/replication";
 
-/// The check at start of a replica whose role STS answers with this status and error code.
+/// The check at start of a replica whose role STS responses with this status and error code.
 pub(super) async fn check_with_role(status: StatusCode, code: &'static str) -> Result<(), String> {
-    let answer = move || async move {
+    let response = move || async move {
         let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>");
         (status, format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
     };
-    check_behind(Router::new().fallback(answer), Some(ROLE)).await
+    check_behind(Router::new().fallback(response), Some(ROLE)).await
 }
 
 /// The check at start of a replica with this role, in which this server takes the place of DynamoDB and STS.
@@ -283,7 +283,7 @@ async fn a_replica_that_hangs_holds_the_position_and_not_the_others() {
     let url = proxy::before(&rig.dynamodb_url, hangs).await;
     let replicator = rig.replicator_of(&[("REPLICATION", &document())], clients::dynamodb(&url));
     let time = Duration::from_secs(2);
-    let answer = replicator.handle(&event(&users(1..=5)), &super::rig::invocation_within(time)).await.unwrap();
-    assert_eq!(answer.identifier(), Some("1"));
+    let response = replicator.handle(&event(&users(1..=5)), &super::rig::invocation_within(time)).await.unwrap();
+    assert_eq!(response.identifier(), Some("1"));
     assert!(rig.item_in(COPY, "u5", "1").await.is_some() && rig.item_in(STAGING, "u5", "1").await.is_none());
 }

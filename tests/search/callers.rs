@@ -50,7 +50,7 @@ async fn all_users_are_an_administrator_s_and_a_summary_its_own_user_s() {
     let missing = get(&search, "/users/ada/summary", Some(("ada", "users:read"))).await;
     assert_eq!(missing.status, 200);
     let nobody = get(&search, "/users/nobody/summary", Some(("nobody", "users:read"))).await;
-    let without_id = |answer: &ServiceResponse| answer.text.split(r#","instance""#).next().unwrap().to_owned();
+    let without_id = |response: &ServiceResponse| response.text.split(r#","instance""#).next().unwrap().to_owned();
     assert_eq!(without_id(&foreign), without_id(&nobody), "as if it were not there");
 }
 
@@ -68,9 +68,9 @@ async fn a_cursor_is_its_caller_s_alone() {
 async fn other_methods_are_refused_with_those_that_there_are() {
     let scene = SearchScene::with_people(&[]).await;
     for path in ["/search/users", "/stats/users", "/users/ada/summary"] {
-        let answer = scene.search.send("POST", path, &[], "{}").await;
-        assert_eq!((answer.status, answer.problem()), (405, "method-not-allowed"));
-        assert_eq!(answer.header("allow"), "GET, HEAD, OPTIONS");
+        let response = scene.search.send("POST", path, &[], "{}").await;
+        assert_eq!((response.status, response.problem()), (405, "method-not-allowed"));
+        assert_eq!(response.header("allow"), "GET, HEAD, OPTIONS");
         assert_eq!(scene.search.send("OPTIONS", path, &[], "").await.status, 204);
     }
 }

@@ -101,9 +101,9 @@ async fn scanned(store: &RelationalStore) -> Value {
 }
 
 async fn answered(store: &RelationalStore) -> Value {
-    let mut answer = over(&[("POSTGRES_URL", &store.url)]).get("/stats/users").await.json;
-    answer.as_object_mut().unwrap().remove("as_of");
-    answer
+    let mut response = over(&[("POSTGRES_URL", &store.url)]).get("/stats/users").await.json;
+    response.as_object_mut().unwrap().remove("as_of");
+    response
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,8 +9,8 @@ const EVENT: &str = include_str!("../../events/search-users.json");
 async fn the_sample_call_is_answered() {
     let ada = ScenePerson { status: Some("active".into()), ..ScenePerson::named("ada", "Ada Lovelace") };
     let scene = SearchScene::with_people(&[ada, ScenePerson::named("eve", "Eve")]).await;
-    let answer = deliver_batch(&scene.search, EVENT).await;
-    assert_eq!((answer.status, ids(&answer)), (200, vec!["ada".to_owned()]), "{}", answer.text);
+    let response = deliver_batch(&scene.search, EVENT).await;
+    assert_eq!((response.status, ids(&response)), (200, vec!["ada".to_owned()]), "{}", response.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,9 +58,9 @@ async fn base_path_is_removed_and_prefixes_the_next_page_link() {
     event["requestContext"]["domainName"] = "api.example.com".into();
     for (settings, status) in [(&[][..], 404), (&[("API_BASE_PATH", "/v1")], 200)] {
         let search = over(&[&[("POSTGRES_URL", scene.store.url.as_str())], settings].concat());
-        let answer = deliver_batch(&search, &event.to_string()).await;
-        assert_eq!(answer.status, status, "{}", answer.text);
+        let response = deliver_batch(&search, &event.to_string()).await;
+        assert_eq!(response.status, status, "{}", response.text);
         let next = "</v1/search/users?limit=1&cursor=";
-        assert_eq!(answer.header("link").starts_with(next), status == 200, "{}", answer.header("link"));
+        assert_eq!(response.header("link").starts_with(next), status == 200, "{}", response.header("link"));
     }
 }

@@ -21,8 +21,8 @@ async fn while_the_reader_is_gone_the_writer_answers() {
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &reader)]);
     let lines = logged(async {
         for _ in 0..3 {
-            let answer = search.get(ALL).await;
-            assert_eq!((answer.status, ids(&answer)), (200, vec!["ada".to_owned()]), "{}", answer.text);
+            let response = search.get(ALL).await;
+            assert_eq!((response.status, ids(&response)), (200, vec!["ada".to_owned()]), "{}", response.text);
         }
     });
     let warnings: Vec<_> = lines.await.into_iter().filter(|line| line.contains("reader unavailable")).collect();
@@ -74,10 +74,10 @@ async fn search_without_any_server_returns_503_with_retry_after() {
     {
         let search = over(variables);
         for path in [ALL, "/users/ada/summary", "/stats/users"] {
-            let answer = search.get(path).await;
-            assert_eq!((answer.status, answer.problem()), (503, "service-unavailable"), "{}", answer.text);
-            assert_eq!(answer.header("retry-after"), "1");
-            assert!(!answer.text.contains("127.0.0.1"), "where it is stays in the log: {}", answer.text);
+            let response = search.get(path).await;
+            assert_eq!((response.status, response.problem()), (503, "service-unavailable"), "{}", response.text);
+            assert_eq!(response.header("retry-after"), "1");
+            assert!(!response.text.contains("127.0.0.1"), "where it is stays in the log: {}", response.text);
         }
     }
 }
@@ -86,8 +86,8 @@ async fn search_without_any_server_returns_503_with_retry_after() {
 async fn a_missing_migration_is_an_operator_s_business() {
     let search = over(&[("POSTGRES_URL", &empty().await)]);
     let lines = logged(async {
-        let answer = search.get(ALL).await;
-        assert_eq!((answer.status, answer.problem()), (500, "internal"), "{}", answer.text);
+        let response = search.get(ALL).await;
+        assert_eq!((response.status, response.problem()), (500, "internal"), "{}", response.text);
     });
     let lines = lines.await;
     assert!(lines.iter().any(|line| line.contains("run the maintenance task migrate")), "{lines:?}");
@@ -102,9 +102,9 @@ async fn slow_query_times_out_and_is_not_retried_on_the_writer() {
     let other = connect(&scene.store.url).await;
     other.batch_execute("begin; lock table users in access exclusive mode").await.unwrap();
     let started = Instant::now();
-    let answer = search.get(ALL).await;
-    assert_eq!((answer.status, answer.problem()), (504, "query-timeout"), "{}", answer.text);
-    assert!(answer.json["detail"].as_str().unwrap().contains("5 s"), "{}", answer.text);
+    let response = search.get(ALL).await;
+    assert_eq!((response.status, response.problem()), (504, "query-timeout"), "{}", response.text);
+    assert!(response.json["detail"].as_str().unwrap().contains("5 s"), "{}", response.text);
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     other.batch_execute("rollback").await.unwrap();
     assert_eq!(search.get(ALL).await.status, 200, "the next question is a new one");
@@ -126,9 +126,9 @@ async fn a_silent_reader_and_a_silent_writer_have_less_than_the_request_together
     for path in [ALL, "/users/ada/summary", "/stats/users"] {
         let started = Instant::now();
         let search = within(&[("POSTGRES_URL", &writer), ("POSTGRES_READER_URL", &reader)]);
-        let answer = search.get(path).await;
-        assert_eq!((answer.status, answer.problem()), (503, "service-unavailable"), "{path}: {}", answer.text);
-        assert_eq!(answer.header("retry-after"), "1");
+        let response = search.get(path).await;
+        assert_eq!((response.status, response.problem()), (503, "service-unavailable"), "{path}: {}", response.text);
+        assert_eq!(response.header("retry-after"), "1");
         assert!(started.elapsed() < time, "{path}: {:?}", started.elapsed());
     }
     let search = within(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &reader)]);
@@ -145,12 +145,12 @@ async fn slow_query_ends_before_the_request_deadline() {
     let other = connect(&scene.store.url).await;
     other.batch_execute("begin; lock table users in access exclusive mode").await.unwrap();
     let started = Instant::now();
-    let answer = search.get(ALL).await;
+    let response = search.get(ALL).await;
     assert_eq!(
-        (answer.status, answer.problem()),
+        (response.status, response.problem()),
         (503, "service-unavailable"),
         "it had less than its time: {}",
-        answer.text
+        response.text
     );
     assert!(started.elapsed() < time, "{:?}", started.elapsed());
     other.batch_execute("rollback").await.unwrap();

@@ -37,14 +37,14 @@ async fn every_paged_search_matches_the_in_memory_model() {
         let mut pages = Vec::new();
         let mut path = format!("/search/users?{question}");
         loop {
-            let answer = scene.search.get(&path).await;
-            assert_eq!(answer.status, 200, "{question}: {}", answer.text);
-            let page = ids(&answer);
+            let response = scene.search.get(&path).await;
+            assert_eq!(response.status, 200, "{question}: {}", response.text);
+            let page = ids(&response);
             assert!(page.len() <= limit);
             pages.extend(page);
-            let Some(cursor) = answer.json["next_cursor"].as_str() else { break };
+            let Some(cursor) = response.json["next_cursor"].as_str() else { break };
             let link = format!("</search/users?{question}&cursor={cursor}>; rel=\"next\"");
-            assert_eq!(answer.header("link"), link.replace("?&", "?"));
+            assert_eq!(response.header("link"), link.replace("?&", "?"));
             path = format!("/search/users?{question}&cursor={cursor}");
         }
         let wanted = found(&people, &asked, sort, ascends);
@@ -165,14 +165,14 @@ async fn cursor_is_valid_only_for_its_own_query() {
     let first = scene.search.get("/search/users?name_prefix=a&limit=3").await;
     let cursor = first.json["next_cursor"].as_str().unwrap();
     for question in ["name_prefix=a&limit=5", "limit=2&name_prefix=a&fields=user_id"] {
-        let answer = scene.search.get(&format!("/search/users?{question}&cursor={cursor}")).await;
-        assert_eq!(answer.status, 200, "{question}: {}", answer.text);
+        let response = scene.search.get(&format!("/search/users?{question}&cursor={cursor}")).await;
+        assert_eq!(response.status, 200, "{question}: {}", response.text);
     }
     for question in ["", "name_prefix=ad&", "name_prefix=a&order=desc&", "name_prefix=a&sort=user_id&", "name_like=a&"]
     {
-        let answer = scene.search.get(&format!("/search/users?{question}cursor={cursor}")).await;
-        assert_eq!((answer.status, answer.problem()), (400, "invalid-request"), "{question}");
-        assert_eq!(answer.json["errors"][0]["parameter"], "cursor");
+        let response = scene.search.get(&format!("/search/users?{question}cursor={cursor}")).await;
+        assert_eq!((response.status, response.problem()), (400, "invalid-request"), "{question}");
+        assert_eq!(response.json["errors"][0]["parameter"], "cursor");
     }
 }
 
@@ -187,21 +187,21 @@ async fn search_returns_users_as_the_api_does_without_rounding_numbers() {
         ..ScenePerson::named("ada", "Ada")
     };
     let scene = SearchScene::with_people(&[ada]).await;
-    let answer = scene.search.get(&format!("/search/users?attributes.exact={exact}")).await;
+    let response = scene.search.get(&format!("/search/users?attributes.exact={exact}")).await;
     let record = concat!(
         r#"{"user_id":"ada","timestamp":1,"name":"Ada","email":"ada@example.com","status":"active","#,
         r#""attributes":{"deep":{"list":[false]},"exact":0.12345678901234567890123456789012345678},"#,
         r#""expires_at":1795341660,"version":1,"created_at":"2026-11-22T09:59:00.000Z","updated_at":"2026-11-22T09:59:00.000Z"}"#
     );
     assert!(
-        answer.text.starts_with(&format!("{{\"users\":[{record}],\"next_cursor\":null,\"as_of\":")),
+        response.text.starts_with(&format!("{{\"users\":[{record}],\"next_cursor\":null,\"as_of\":")),
         "{}",
-        answer.text
+        response.text
     );
     let other = format!("/search/users?attributes.exact={}", exact.replace("678", "679"));
     assert_eq!(ids(&scene.search.get(&other).await), [""; 0]);
-    let answer = scene.search.get("/search/users?fields=name").await;
-    assert!(answer.text.starts_with(r#"{"users":[{"name":"Ada"}]"#), "{}", answer.text);
+    let response = scene.search.get("/search/users?fields=name").await;
+    assert!(response.text.starts_with(r#"{"users":[{"name":"Ada"}]"#), "{}", response.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,9 +228,14 @@ async fn odd_characters_anywhere_find_nothing_and_harm_nothing() {
             "fields",
             "nothing",
         ] {
-            let answer = scene.search.get(&format!("/search/users?{name}={value}")).await;
-            assert_eq!((answer.status, answer.problem()), (400, "invalid-request"), "{name}={odd}: {}", answer.text);
-            assert_eq!(answer.json["errors"][0]["parameter"], name, "{}", answer.text);
+            let response = scene.search.get(&format!("/search/users?{name}={value}")).await;
+            assert_eq!(
+                (response.status, response.problem()),
+                (400, "invalid-request"),
+                "{name}={odd}: {}",
+                response.text
+            );
+            assert_eq!(response.json["errors"][0]["parameter"], name, "{}", response.text);
         }
     }
     assert_eq!(scene.find("").await, ["ada"]);
@@ -239,10 +244,10 @@ async fn odd_characters_anywhere_find_nothing_and_harm_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_search_parameter_is_rejected_with_the_allowed_ones() {
     let scene = SearchScene::with_people(&[]).await;
-    let answer = scene.search.get("/search/users?state=active&sort=similarity&attribute.plan=pro").await;
-    assert_eq!(answer.status, 400);
+    let response = scene.search.get("/search/users?state=active&sort=similarity&attribute.plan=pro").await;
+    assert_eq!(response.status, 400);
     for text in ["\"state\"", "\"attribute.plan\"", "attributes.…", "similarity requires the parameter name_like"] {
-        assert!(answer.text.contains(text), "{text}: {}", answer.text);
+        assert!(response.text.contains(text), "{text}: {}", response.text);
     }
     let unknown = scene.search.get("/search/users?name_like=ada&sort=likeness").await;
     assert_eq!((unknown.status, unknown.json["errors"][0]["parameter"].as_str()), (400, Some("sort")));

@@ -81,14 +81,14 @@ impl SearchScene {
 
     /// The identifiers that a query finds, in order.
     pub(crate) async fn find(&self, question: &str) -> Vec<String> {
-        let answer = self.search.get(&format!("/search/users?{question}")).await;
-        assert_eq!(answer.status, 200, "{question}: {}", answer.text);
-        ids(&answer)
+        let response = self.search.get(&format!("/search/users?{question}")).await;
+        assert_eq!(response.status, 200, "{question}: {}", response.text);
+        ids(&response)
     }
 }
 
-pub(crate) fn ids(answer: &ServiceResponse) -> Vec<String> {
-    answer.json["users"].as_array().unwrap().iter().map(|user| user["user_id"].as_str().unwrap().to_owned()).collect()
+pub(crate) fn ids(response: &ServiceResponse) -> Vec<String> {
+    response.json["users"].as_array().unwrap().iter().map(|user| user["user_id"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Search at [`NOW`] with these environment variables.

@@ -100,7 +100,7 @@ pub(super) enum SimAction {
     },
     /// Injects a fault into the next call to a store.
     Trouble {
-        place: FaultPoint,
+        point: FaultPoint,
         trouble: InjectedFault,
     },
     /// A delayed write takes effect, although no caller waits for it any more.
@@ -227,8 +227,8 @@ fn acts(features: &SimFeatures) -> Union<BoxedStrategy<SimAction>> {
             run: run(at_once),
         },
     );
-    let trouble = (0..FaultPoint::ALL.len(), 0..InjectedFault::ALL.len()).prop_map(|(place, trouble)| {
-        SimAction::Trouble { place: FaultPoint::ALL[place], trouble: InjectedFault::ALL[trouble] }
+    let trouble = (0..FaultPoint::ALL.len(), 0..InjectedFault::ALL.len()).prop_map(|(point, trouble)| {
+        SimAction::Trouble { point: FaultPoint::ALL[point], trouble: InjectedFault::ALL[trouble] }
     });
     let seconds = prop_oneof![6 => 0..30_u16, 1 => 60..90_u16];
     let mut all: Vec<(u32, BoxedStrategy<SimAction>)> = vec![

@@ -69,7 +69,7 @@ impl<S: SimStage> SimState<'_, S> {
                     self.run_last().await;
                 }
             }
-            SimAction::Trouble { place, trouble } => self.injector.trouble(place, trouble),
+            SimAction::Trouble { point, trouble } => self.injector.trouble(point, trouble),
             SimAction::Land { zombie } => {
                 if let Some(write) = self.injector.take_zombie(zombie) {
                     write.await;
@@ -157,9 +157,9 @@ impl<S: SimStage> SimState<'_, S> {
     /// Delivers records again that were delivered before: `count` records from index `from`, or all up to the latest
     /// one.
     fn again(&mut self, function: SimFunction, from: Option<usize>, count: usize, reorder: bool) -> bool {
-        let known = |place: usize| {
-            let of = |mapping: &SimMapping| mapping.function == function && mapping.received.contains(&place);
-            self.settled[place][function as usize] || self.mappings.iter().any(of)
+        let known = |position: usize| {
+            let of = |mapping: &SimMapping| mapping.function == function && mapping.received.contains(&position);
+            self.settled[position][function as usize] || self.mappings.iter().any(of)
         };
         let records = &self.source.records;
         let Some(stream) = records.iter().rev().map(|record| record.stream).find(|stream| *stream >= self.again_from)
@@ -168,11 +168,11 @@ impl<S: SimStage> SimState<'_, S> {
         };
         // Sometimes uses the previous stream, which may still be read to its end.
         let stream = if count.is_multiple_of(3) { stream.saturating_sub(1).max(self.again_from) } else { stream };
-        let wanted = |(place, record): &(usize, &super::source::SimRecord)| {
+        let wanted = |(position, record): &(usize, &super::source::SimRecord)| {
             let of_function = function == SimFunction::Replicator || record.is_expiry();
-            record.stream == stream && of_function && !record.trimmed && known(*place)
+            record.stream == stream && of_function && !record.trimmed && known(*position)
         };
-        let mut all: Vec<usize> = records.iter().enumerate().filter(wanted).map(|(place, _)| place).collect();
+        let mut all: Vec<usize> = records.iter().enumerate().filter(wanted).map(|(position, _)| position).collect();
         if all.is_empty() {
             return false;
         }
@@ -188,7 +188,7 @@ impl<S: SimStage> SimState<'_, S> {
         }
         if reorder {
             self.injector.see("delivery again: reordered across items");
-            all.sort_by_key(|place| std::cmp::Reverse(records[*place].item));
+            all.sort_by_key(|position| std::cmp::Reverse(records[*position].item));
         }
         self.deliver(function, all, TaskRole::Stray);
         true
@@ -196,19 +196,20 @@ impl<S: SimStage> SimState<'_, S> {
 
     /// Records that no mapping of the replicator has read.
     fn unread(&self) -> Vec<usize> {
-        let read = |place: usize| {
-            let of =
-                |mapping: &SimMapping| mapping.function == SimFunction::Replicator && mapping.received.contains(&place);
+        let read = |position: usize| {
+            let of = |mapping: &SimMapping| {
+                mapping.function == SimFunction::Replicator && mapping.received.contains(&position)
+            };
             self.mappings.iter().any(of)
         };
-        let unread = |place: &usize| !self.source.records[*place].trimmed && !read(*place);
+        let unread = |position: &usize| !self.source.records[*position].trimmed && !read(*position);
         (0..self.source.records.len()).filter(unread).collect()
     }
 
     /// The streams drop all records before this index. The replicator misses those that it has not read.
     fn trim(&mut self, before: usize) {
-        for place in self.unread().into_iter().filter(|place| *place < before) {
-            let item = self.source.records[place].item;
+        for position in self.unread().into_iter().filter(|position| *position < before) {
+            let item = self.source.records[position].item;
             self.untrusted.extend([(0, item), (1, item)]);
         }
         self.source.records.iter_mut().take(before).for_each(|record| record.trimmed = true);
@@ -254,8 +255,8 @@ impl<S: SimStage> SimState<'_, S> {
             while !self.tasks.is_empty() {
                 self.crash(0, true);
             }
-            for (place, record) in self.source.records.iter().enumerate() {
-                if !self.settled[place][0] {
+            for (position, record) in self.source.records.iter().enumerate() {
+                if !self.settled[position][0] {
                     self.untrusted.extend([(0, record.item), (1, record.item)]);
                 }
             }

@@ -183,8 +183,8 @@ impl<S: SimStage> SimState<'_, S> {
     }
 
     /// The function and sink in which a record is quarantined, for each in which it is a poison record.
-    fn poisoned(&self, place: usize) -> Vec<(SimFunction, &'static str)> {
-        let record = &self.source.records[place];
+    fn poisoned(&self, position: usize) -> Vec<(SimFunction, &'static str)> {
+        let record = &self.source.records[position];
         match (record.poison, record.what) {
             (Some(PoisonKind::Unreadable), _) => vec![(SimFunction::Replicator, "read")],
             (Some(PoisonKind::Timeless), _) if self.features.archive_is_sink() => {
@@ -221,8 +221,8 @@ impl<S: SimStage> SimState<'_, S> {
             .filter(|object| object.starts_with(failure_record::QUARANTINE))
             .collect();
         let mut poison = BTreeSet::new();
-        for (place, record) in self.source.records.iter().enumerate() {
-            for (function, sink) in self.poisoned(place) {
+        for (position, record) in self.source.records.iter().enumerate() {
+            for (function, sink) in self.poisoned(position) {
                 let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
                 let (number, digest) = (&record.number, record_digest(&record.json));
                 let name = format!("quarantine/{}/{sink}/Users/{label}-{number}-{digest}.json", function.name());
@@ -230,12 +230,12 @@ impl<S: SimStage> SimState<'_, S> {
                 // archive.
                 let superseded = function == SimFunction::Replicator
                     && ![archive::NAME, "read"].contains(&sink)
-                    && self.source.records[place + 1..].iter().any(|later| later.item == record.item);
-                let must = self.settled[place][function as usize] && !superseded;
+                    && self.source.records[position + 1..].iter().any(|later| later.item == record.item);
+                let must = self.settled[position][function as usize] && !superseded;
                 if sink == archive::NAME && aside.contains(&name) {
                     self.injector.see("archive sink: poison");
                 }
-                if must && !aside.contains(&name) && !discarded.contains(&(function, place)) {
+                if must && !aside.contains(&name) && !discarded.contains(&(function, position)) {
                     return Err(format!("{name} is poison and not in quarantine: {record:?}"));
                 }
                 poison.insert(name);
@@ -270,11 +270,11 @@ impl<S: SimStage> SimState<'_, S> {
             let item = item.ok_or_else(|| format!("{} is in the archive, and no item", row.key))?;
             archived.insert((item, row.revision), row.item.get().to_owned());
         }
-        for (place, record) in self.source.records.iter().enumerate().filter(|(_, record)| record.is_expiry()) {
+        for (position, record) in self.source.records.iter().enumerate().filter(|(_, record)| record.is_expiry()) {
             let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
             let row = archived.remove(&(record.item, Revision::new(label, record.number)));
             let timeless = record.poison == Some(PoisonKind::Timeless);
-            let must = self.settled[place][self.archiving_function() as usize] && !timeless;
+            let must = self.settled[position][self.archiving_function() as usize] && !timeless;
             let image = self.source.table.image(record.item, record.before.unwrap());
             match row {
                 Some(row) if timeless || row != image => return Err(format!("{row} is in the archive for {record:?}")),

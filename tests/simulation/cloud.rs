@@ -87,7 +87,7 @@ impl SimCloud {
     }
 
     /// Returns the response. With `leave_one`, a read of several keys returns one of them in `UnprocessedKeys`.
-    pub(super) fn answer(&mut self, asked: &SimRequest<'_>, leave_one: bool) -> SimResponse {
+    pub(super) fn response(&mut self, asked: &SimRequest<'_>, leave_one: bool) -> SimResponse {
         match asked.operation {
             Some("DescribeTable") => SimResponse::json(&describe(&self.table, &self.label)),
             Some("BatchGetItem") => SimResponse::json(&self.read(asked.body, leave_one)),
@@ -116,11 +116,11 @@ impl SimCloud {
         let rest = self.items.iter().filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after));
         let page: Vec<_> = rest.take(PAGE + 1).collect();
         let items: Vec<Value> = page.iter().take(PAGE).map(|(_, item)| serde_json::from_str(item).unwrap()).collect();
-        let mut answer = json!({"Count": items.len(), "Items": items});
+        let mut response = json!({"Count": items.len(), "Items": items});
         if page.len() > PAGE {
-            answer["LastEvaluatedKey"] = serde_json::from_str(page[PAGE - 1].0.as_str()).unwrap();
+            response["LastEvaluatedKey"] = serde_json::from_str(page[PAGE - 1].0.as_str()).unwrap();
         }
-        answer
+        response
     }
 
     fn answer_s3(&mut self, asked: &SimRequest<'_>) -> SimResponse {

@@ -252,9 +252,9 @@ impl CreateSimulation<'_> {
     /// Waits for a request's next step; if the request ends instead, checks its response.
     async fn settled(&mut self, at: usize) -> Result<bool, String> {
         let task = &mut self.tasks[at];
-        let answer = tokio::select! {
+        let response = tokio::select! {
             biased;
-            answer = &mut task.work => Some(answer.unwrap()),
+            response = &mut task.work => Some(response.unwrap()),
             () = task.turns.arrived.notified() => None,
         };
         let record = task.call.record();
@@ -266,9 +266,9 @@ impl CreateSimulation<'_> {
                 self.tasks[at].wrote = Some(self.states[record].len() - 1);
             }
         }
-        let Some(answer) = answer else { return Ok(false) };
+        let Some(response) = response else { return Ok(false) };
         let task = self.tasks.remove(at);
-        self.check(&task, &answer).map(|()| true)
+        self.check(&task, &response).map(|()| true)
     }
 
     /// The newest state with this version.
@@ -277,12 +277,12 @@ impl CreateSimulation<'_> {
     }
 
     /// Checks the response of a read; records the state after a write.
-    fn check(&mut self, task: &CreateTask, answer: &ServiceResponse) -> Result<(), String> {
+    fn check(&mut self, task: &CreateTask, response: &ServiceResponse) -> Result<(), String> {
         let record = task.call.record();
-        let (call, status, text) = (task.call, answer.status, &answer.text);
+        let (call, status, text) = (task.call, response.status, &response.text);
         let version = match (call, status) {
             (CreateCall::Read { .. }, 404) => None,
-            (CreateCall::Read { .. }, 200) | (CreateCall::Create { .. }, 201) => Some(answer.version()),
+            (CreateCall::Read { .. }, 200) | (CreateCall::Create { .. }, 201) => Some(response.version()),
             (CreateCall::Read { .. }, _) | (_, 500..) => return Err(format!("{call:?} is answered {status} {text}")),
             // The state that another write has brought the record to does not concern this one.
             _ => {
@@ -299,7 +299,7 @@ impl CreateSimulation<'_> {
             self.oldest[record] = self.oldest[record].max(state);
             return Ok(());
         }
-        if answer.json["source"] == "cache" {
+        if response.json["source"] == "cache" {
             see(&self.coverage.from_cache);
         }
         if state < task.oldest {

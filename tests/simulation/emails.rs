@@ -338,7 +338,7 @@ impl EmailSimulation<'_> {
         each.map(|(user, second)| self.key(user, second)).collect()
     }
 
-    async fn judge(&self) -> Result<(), String> {
+    async fn check_invariants(&self) -> Result<(), String> {
         match self.owners().await.into_iter().find(|(_, users)| users.len() > 1) {
             Some((email, _)) => Err(format!("two users have {email}")),
             None => Ok(()),
@@ -348,7 +348,7 @@ impl EmailSimulation<'_> {
     async fn finish(&mut self) -> Result<(), String> {
         for mut task in std::mem::take(&mut self.tasks) {
             task.go(None).await;
-            self.judge().await?;
+            self.check_invariants().await?;
         }
         let (owners, reservations) = (self.owners().await, self.reservations().await);
         for (email, second) in (0..EMAILS).zip(1..) {
@@ -398,7 +398,7 @@ pub(super) fn all_end_right(seed: u64, count: u32) {
         runtime.block_on(async {
             for act in acts {
                 world.apply_action(act).await;
-                world.judge().await.map_err(TestCaseError::fail)?;
+                world.check_invariants().await.map_err(TestCaseError::fail)?;
             }
             world.finish().await.map_err(TestCaseError::fail)
         })

@@ -160,7 +160,7 @@ impl SimStage for SimEngines {
         let second: Arc<dyn Replica> = match &self.relational {
             Some(sink) => Arc::new(FaultyReplica {
                 injector: self.injector.clone(),
-                place: FaultPoint::Sink(1),
+                point: FaultPoint::Sink(1),
                 inner: Arc::clone(sink),
             }),
             None => table(REPLICAS[1]),

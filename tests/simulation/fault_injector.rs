@@ -129,8 +129,8 @@ impl FaultInjector {
     }
 
     /// Injects a fault into the next call to this store.
-    pub(super) fn trouble(&self, place: FaultPoint, trouble: InjectedFault) {
-        self.lock().troubles[place.index()].push_back(trouble);
+    pub(super) fn trouble(&self, point: FaultPoint, trouble: InjectedFault) {
+        self.lock().troubles[point.index()].push_back(trouble);
     }
 
     pub(super) fn end_of_troubles(&self) {
@@ -185,15 +185,15 @@ impl FaultInjector {
     }
 
     /// Discards the delayed writes to this store.
-    pub(super) fn forget_zombies(&self, place: FaultPoint) {
-        self.lock().zombies.retain(|(of, _)| *of != place);
+    pub(super) fn forget_zombies(&self, point: FaultPoint) {
+        self.lock().zombies.retain(|(of, _)| *of != point);
     }
 
     /// Returns whether the next call to this store is to omit one of the requested keys; that fault is then consumed.
-    pub(super) fn leaves_one_unread(&self, place: FaultPoint) -> bool {
+    pub(super) fn leaves_one_unread(&self, point: FaultPoint) -> bool {
         let mut state = self.lock();
-        let troubles = &mut state.troubles[place.index()];
-        let leaves = place == FaultPoint::Source && troubles.front() == Some(&InjectedFault::LeftUnread);
+        let troubles = &mut state.troubles[point.index()];
+        let leaves = point == FaultPoint::Source && troubles.front() == Some(&InjectedFault::LeftUnread);
         if leaves {
             troubles.pop_front();
             state.coverage.see(name_of(InjectedFault::LeftUnread));
@@ -204,21 +204,21 @@ impl FaultInjector {
     /// Passes a call to the store: pauses, and then runs `effect`, unless a fault prevents it.
     ///
     /// `writes` says whether the call changes the store: only the effect of such a call can occur late and still matter.
-    pub(super) async fn pass<T, F>(&self, place: FaultPoint, writes: bool, effect: F) -> Result<T, InjectedFault>
+    pub(super) async fn pass<T, F>(&self, point: FaultPoint, writes: bool, effect: F) -> Result<T, InjectedFault>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
         let trouble = {
             let mut state = self.lock();
-            let trouble = state.troubles[place.index()].pop_front().or_else(|| state.interruption(place));
+            let trouble = state.troubles[point.index()].pop_front().or_else(|| state.interruption(point));
             let trouble = trouble.map(|trouble| if writes { trouble } else { trouble.as_read_fault() });
             if let Some(trouble) = trouble {
                 state.coverage.see(name_of(trouble));
             }
             trouble
         };
-        let mut call = InterceptedCall { injector: self, place, writes, effect: Some(effect) };
+        let mut call = InterceptedCall { injector: self, point, writes, effect: Some(effect) };
         PausedCall { injector: self, since: None }.await;
         match trouble {
             None => Ok(call.run().await),
@@ -245,8 +245,8 @@ impl FaultInjector {
 
 impl InjectorState {
     /// The transient error of an interruption that is due at this call.
-    fn interruption(&mut self, place: FaultPoint) -> Option<InjectedFault> {
-        let calls = self.interruptions.front_mut().filter(|_| place != FaultPoint::Reports)?;
+    fn interruption(&mut self, point: FaultPoint) -> Option<InjectedFault> {
+        let calls = self.interruptions.front_mut().filter(|_| point != FaultPoint::Reports)?;
         if *calls > 0 {
             *calls -= 1;
             return None;
@@ -262,7 +262,7 @@ fn name_of(trouble: InjectedFault) -> &'static str {
         InjectedFault::Refused => "trouble: refused",
         InjectedFault::Throttled => "trouble: throttled",
         InjectedFault::CutBefore => "trouble: cut before",
-        InjectedFault::ResponseLost => "trouble: answer lost",
+        InjectedFault::ResponseLost => "trouble: response lost",
         InjectedFault::Zombie => "trouble: zombie",
         InjectedFault::Silence => "trouble: silence",
         InjectedFault::SilenceAfter => "trouble: silence after landing",
@@ -294,7 +294,7 @@ impl Future for PausedCall<'_> {
 /// A call whose effect has not started yet.
 struct InterceptedCall<'g, T: Send + 'static, F: Future<Output = T> + Send + 'static> {
     injector: &'g FaultInjector,
-    place: FaultPoint,
+    point: FaultPoint,
     writes: bool,
     effect: Option<F>,
 }
@@ -308,7 +308,7 @@ impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> InterceptedCall<
 
     fn leave(&mut self) {
         if let Some(effect) = self.effect.take() {
-            self.injector.lock().zombies.push((self.place, effect.map(drop).boxed()));
+            self.injector.lock().zombies.push((self.point, effect.map(drop).boxed()));
         }
     }
 }

@@ -79,15 +79,15 @@ impl HttpConnector for SimHttpConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let line = self.clone();
         HttpConnectorFuture::new(async move {
-            let (place, writes, dynamodb) = line.behind.route_request(&request);
+            let (point, writes, dynamodb) = line.behind.route_request(&request);
             if let Some(what) = worth_seeing(&request) {
                 line.injector.see(what);
             }
-            let leave_one = line.injector.leaves_one_unread(place);
+            let leave_one = line.injector.leaves_one_unread(point);
             let (behind, archive_is_sink) = (line.behind.clone(), line.archive_is_sink.load(Ordering::Relaxed));
-            let effect = async move { behind.answer(request, leave_one, archive_is_sink).await };
-            match line.injector.pass(place, writes, effect).await {
-                Ok(answer) => answer,
+            let effect = async move { behind.respond(request, leave_one, archive_is_sink).await };
+            match line.injector.pass(point, writes, effect).await {
+                Ok(response) => response,
                 Err(InjectedFault::Throttled) if dynamodb => {
                     response(SimResponse::error(true, 400, "ProvisionedThroughputExceededException"))
                 }
@@ -112,7 +112,7 @@ impl ConnectorTarget {
     fn route_request(&self, request: &HttpRequest) -> (FaultPoint, bool, bool) {
         let Some(operation) = operation(request) else {
             let (path, _) = path_and_query(request);
-            let place = if path.starts_with(MAPPINGS) || path.starts_with(FUNCTIONS) {
+            let point = if path.starts_with(MAPPINGS) || path.starts_with(FUNCTIONS) {
                 FaultPoint::Source
             } else if path.starts_with(&format!("/{ARCHIVE}")) {
                 FaultPoint::Archive
@@ -121,9 +121,9 @@ impl ConnectorTarget {
             } else {
                 FaultPoint::Failures
             };
-            return (place, request.method() != "GET", false);
+            return (point, request.method() != "GET", false);
         };
-        let place = match self {
+        let point = match self {
             Self::Memory(_) => FaultPoint::Source,
             Self::Engine { replicas, .. } => {
                 let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
@@ -131,10 +131,10 @@ impl ConnectorTarget {
                 replicas.iter().position(named).map_or(FaultPoint::Source, FaultPoint::Sink)
             }
         };
-        (place, operation == "PutItem", true)
+        (point, operation == "PutItem", true)
     }
 
-    async fn answer(
+    async fn respond(
         self,
         request: HttpRequest,
         leave_one: bool,
@@ -156,7 +156,7 @@ impl ConnectorTarget {
                     headers: request.headers().iter().collect::<HashMap<_, _>>(),
                     body: request.body().bytes().unwrap_or_default(),
                 };
-                response(cloud.lock().unwrap().answer(&asked, leave_one))
+                response(cloud.lock().unwrap().response(&asked, leave_one))
             }
             Self::Engine { client, source, .. } => {
                 let body = request.body().bytes().unwrap_or_default();

@@ -51,17 +51,17 @@ impl SimMapping {
         for (name, after) in self.machine.readable() {
             let shard: usize = name.parse().unwrap();
             let mut page = Vec::new();
-            for (place, record) in source.records.iter().enumerate() {
+            for (position, record) in source.records.iter().enumerate() {
                 let here = record.stream == self.stream && record.shard == shard && !record.trimmed;
                 if here && after.is_none_or(|after| record.number > after) && page.len() < count {
-                    self.received.insert(place);
+                    self.received.insert(position);
                     page.push(RecordEntry {
                         number: record.number,
                         key_hash: hash_key(source.table.key(record.item).as_str()),
                         at: Some(record.at),
                         size_bytes: record.json.len(),
                         wanted: self.function == SimFunction::Replicator || record.is_expiry(),
-                        body: place,
+                        body: position,
                     });
                 }
             }
@@ -83,8 +83,8 @@ fn name_of(shard: usize) -> ShardId {
 /// The Lambda event with these records.
 pub(super) fn event<'r>(records: impl Iterator<Item = &'r str>) -> String {
     let mut event = String::from(r#"{"Records":["#);
-    for (place, record) in records.enumerate() {
-        event.push_str(if place == 0 { "" } else { "," });
+    for (position, record) in records.enumerate() {
+        event.push_str(if position == 0 { "" } else { "," });
         event.push_str(record);
     }
     event.push_str("]}");

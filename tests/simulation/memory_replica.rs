@@ -33,7 +33,7 @@ pub(super) type MemoryItems = BTreeMap<CanonicalKey, ReplicaItem>;
 #[derive(Clone)]
 pub(super) struct MemoryReplica {
     injector: FaultInjector,
-    place: FaultPoint,
+    point: FaultPoint,
     pub(super) items: Arc<Mutex<MemoryItems>>,
 }
 
@@ -44,8 +44,8 @@ enum MemoryWrite {
 }
 
 impl MemoryReplica {
-    pub(super) fn new(injector: FaultInjector, place: FaultPoint) -> Self {
-        Self { injector, place, items: Arc::default() }
+    pub(super) fn new(injector: FaultInjector, point: FaultPoint) -> Self {
+        Self { injector, point, items: Arc::default() }
     }
 
     async fn write(&self, change: &Change<'_>) -> Result<MemoryWrite, FailureKind> {
@@ -73,7 +73,7 @@ impl MemoryReplica {
         };
         let (done, held_off) = self
             .injector
-            .pass(self.place, true, effect)
+            .pass(self.point, true, effect)
             .await
             .map_err(|trouble| FailureKind::Transient(format!("{trouble:?}")))?;
         self.injector.see(match done {
@@ -110,7 +110,7 @@ impl MemoryReplica {
             }
             may
         };
-        match self.injector.pass(self.place, true, effect).await {
+        match self.injector.pass(self.point, true, effect).await {
             Ok(true) => {
                 self.injector.see("sink: written beside the stream");
                 WriteResult::Written
@@ -158,8 +158,8 @@ impl Sink for MemoryReplica {
         async move {
             let mut outcome = SinkOutcome::default();
             let mut writes = stream::iter(0..batch.latest_per_key.len())
-                .map(|place| async move {
-                    (batch.latest_per_key[place].index, self.write(batch.latest_per_key[place]).await)
+                .map(|position| async move {
+                    (batch.latest_per_key[position].index, self.write(batch.latest_per_key[position]).await)
                 })
                 .buffer_unordered(IN_FLIGHT);
             while let Some((index, done)) = writes.next().await {
@@ -187,7 +187,7 @@ impl Replica for MemoryReplica {
                 let items = items.lock().unwrap();
                 keys.iter().map(|key| items.get(key).cloned()).collect()
             };
-            let held = self.injector.pass(self.place, false, effect).await.map_err(|trouble| self.unread(trouble))?;
+            let held = self.injector.pass(self.point, false, effect).await.map_err(|trouble| self.unread(trouble))?;
             Ok(ReplicaReadOutput { items: held, units: 1.0 })
         }
         .boxed()
@@ -207,7 +207,7 @@ impl Replica for MemoryReplica {
                 page
             };
             let mut held =
-                self.injector.pass(self.place, false, effect).await.map_err(|trouble| self.unread(trouble))?;
+                self.injector.pass(self.point, false, effect).await.map_err(|trouble| self.unread(trouble))?;
             let next = if held.len() > PAGE {
                 held.pop();
                 held.last().map(|(key, _)| key.clone())
@@ -227,10 +227,10 @@ impl Replica for MemoryReplica {
         async move {
             let mut puts = vec![WriteResult::Transient("unfinished".to_owned()); writes.len()];
             let mut open = stream::iter(0..writes.len())
-                .map(|place| async move { (place, self.put_one(&writes[place]).await) })
+                .map(|position| async move { (position, self.put_one(&writes[position]).await) })
                 .buffer_unordered(IN_FLIGHT);
-            while let Some((place, put)) = open.next().await {
-                puts[place] = put;
+            while let Some((position, put)) = open.next().await {
+                puts[position] = put;
             }
             puts
         }

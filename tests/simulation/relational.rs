@@ -32,7 +32,7 @@ const LATE: Duration = Duration::from_secs(20);
 /// The PostgreSQL replica with injected faults.
 pub(super) struct FaultyReplica {
     pub(super) injector: FaultInjector,
-    pub(super) place: FaultPoint,
+    pub(super) point: FaultPoint,
     pub(super) inner: Arc<PostgresSink>,
 }
 
@@ -52,8 +52,8 @@ fn later(invocation: &Invocation) -> Invocation {
 /// The stream event that delivers these changes again.
 fn told_again(changes: &[&Change<'_>]) -> Box<RawValue> {
     let mut event = String::from(r#"{"Records":["#);
-    for (place, change) in changes.iter().enumerate() {
-        let comma = if place == 0 { "" } else { "," };
+    for (position, change) in changes.iter().enumerate() {
+        let comma = if position == 0 { "" } else { "," };
         let (name, image, expired) = match change.effect {
             ChangeKind::Write { image } => ("MODIFY", format!(r#""NewImage":{},"#, image.unwrap().get()), false),
             ChangeKind::Remove { expired, .. } => ("REMOVE", String::new(), expired),
@@ -105,7 +105,7 @@ impl Sink for FaultyReplica {
                     .apply(DeduplicatedBatch { changes: &changes, latest_per_key: &changes }, &later(&invocation))
                     .await
             };
-            match self.injector.pass(self.place, true, effect).await {
+            match self.injector.pass(self.point, true, effect).await {
                 Ok(outcome) => {
                     let mut outcome = outcome?;
                     for failure in &mut outcome.failures {
@@ -125,7 +125,7 @@ impl Replica for FaultyReplica {
         async move {
             let (keys, inner) = (keys.to_vec(), Arc::clone(&self.inner));
             let effect = async move { inner.read(&keys).await };
-            self.injector.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
+            self.injector.pass(self.point, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
         }
         .boxed()
     }
@@ -138,7 +138,7 @@ impl Replica for FaultyReplica {
         async move {
             let (after, inner) = (after.cloned(), Arc::clone(&self.inner));
             let effect = async move { inner.scan(segment, after.as_ref()).await };
-            self.injector.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
+            self.injector.pass(self.point, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
         }
         .boxed()
     }
@@ -162,7 +162,7 @@ impl Replica for FaultyReplica {
                 let writes: Vec<ReplicaWrite<'_>> = owned.iter().map(OwnedWrite::write).collect();
                 inner.put(&writes, &later(&invocation)).await
             };
-            let put = self.injector.pass(self.place, true, effect).await;
+            let put = self.injector.pass(self.point, true, effect).await;
             put.unwrap_or_else(|trouble| vec![WriteResult::Transient(format!("{trouble:?}")); writes.len()])
         }
         .boxed()

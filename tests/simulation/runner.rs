@@ -187,9 +187,9 @@ impl Simulation {
     fn play(&self, history: &Scenario, table: &Arc<SimTable>) -> CheckVerdict {
         let played = catch_unwind(AssertUnwindSafe(|| self.play_unguarded(history, table)));
         played.unwrap_or_else(|panic| {
-            let said = panic.downcast_ref::<String>().map(String::as_str);
-            let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(said.unwrap_or("it panics").to_owned())
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(message.unwrap_or("it panics").to_owned())
         })
     }
 

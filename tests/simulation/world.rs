@@ -228,15 +228,15 @@ impl<'s, S: SimStage> SimState<'s, S> {
     /// Invokes a function with records.
     pub(super) fn deliver(&mut self, function: SimFunction, records: Vec<usize>, role: TaskRole) {
         if self.features.archive_is_sink() {
-            let record = |place: usize| &self.source.records[place];
-            let is_superseded = |(at, place): (usize, &usize)| {
-                let later = records[at + 1..].iter().any(|later| record(*later).item == record(*place).item);
-                record(*place).is_expiry() && later
+            let record = |position: usize| &self.source.records[position];
+            let is_superseded = |(at, position): (usize, &usize)| {
+                let later = records[at + 1..].iter().any(|later| record(*later).item == record(*position).item);
+                record(*position).is_expiry() && later
             };
             let superseded = records.iter().enumerate().filter(|one| is_superseded(*one)).count();
             self.injector.see_many("archive sink: a removal superseded in its batch", superseded);
         }
-        let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
+        let event = event(records.iter().map(|position| self.source.records[*position].json.as_str()));
         let event = RawValue::from_string(event).unwrap();
         let invocation = self.invocation();
         let future = match function {
@@ -403,17 +403,17 @@ impl<'s, S: SimStage> SimState<'s, S> {
         self.injector.see("delivery");
         if self.lose_answers > 0 {
             self.lose_answers -= 1;
-            self.injector.see("delivery: answer lost");
+            self.injector.see("delivery: response lost");
             self.mappings[mapping].machine.invocation_completed(ticket, None, self.now);
             return;
         }
-        let answer = output.map(|body| FunctionResponse::read(&body));
-        let from = match &answer {
+        let response = output.map(|body| FunctionResponse::read(&body));
+        let from = match &response {
             Some(FunctionResponse::Done) => task.records.len(),
             Some(FunctionResponse::Failures(numbers)) => {
                 self.injector.see("delivery: answered in part");
                 let number = SequenceNumber::parse(&numbers[0]).unwrap();
-                task.records.iter().position(|place| self.source.records[*place].number == number).unwrap()
+                task.records.iter().position(|position| self.source.records[*position].number == number).unwrap()
             }
             Some(FunctionResponse::Malformed) | None => {
                 self.injector.see("delivery: failed whole");
@@ -421,8 +421,8 @@ impl<'s, S: SimStage> SimState<'s, S> {
             }
         };
         let function = self.mappings[mapping].function as usize;
-        task.records[..from].iter().for_each(|place| self.settled[*place][function] = true);
-        self.mappings[mapping].machine.invocation_completed(ticket, answer.as_ref(), self.now);
+        task.records[..from].iter().for_each(|position| self.settled[*position][function] = true);
+        self.mappings[mapping].machine.invocation_completed(ticket, response.as_ref(), self.now);
     }
 
     /// Starts every action of a mapping that is due now.
@@ -447,11 +447,11 @@ impl<'s, S: SimStage> SimState<'s, S> {
                         DiscardReason::RetryAttemptsExhausted => "given up: retries",
                     });
                     self.discarded += 1;
-                    let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
+                    let event = event(records.iter().map(|position| self.source.records[*position].json.as_str()));
                     let (key, body) = envelope(function, &step, reason, &event, self.discarded);
                     self.stage.put_object(FAILURES, &key, body).await;
-                    for place in &records {
-                        self.settled[*place][function as usize] = true;
+                    for position in &records {
+                        self.settled[*position][function as usize] = true;
                     }
                     self.mappings[mapping].machine.discard_completed(step.ticket, true, self.now);
                 }
@@ -493,7 +493,7 @@ fn replicator(
     s3: aws_sdk_s3::Client,
     features: &SimFeatures,
 ) -> ReplicatorHandler {
-    let mut sinks: Vec<Box<dyn Sink>> = (0..replicas.len()).map(|place| sink(replicas, table, place)).collect();
+    let mut sinks: Vec<Box<dyn Sink>> = (0..replicas.len()).map(|position| sink(replicas, table, position)).collect();
     if features.archive_is_sink() {
         let archive = ArchiveStore::new(s3.clone(), ARCHIVE.to_owned());
         sinks.push(Box::new(ArchiveSink::new(ArchiveWriter::new(archive, COMPRESSION))));
@@ -501,6 +501,6 @@ fn replicator(
     ReplicatorHandler::new(sinks, Quarantine::new(s3, FAILURES.to_owned(), "replicator"))
 }
 
-fn spelled(answer: Option<impl serde::Serialize>) -> Option<String> {
-    answer.map(|answer| serde_json::to_string(&answer).unwrap())
+fn spelled(response: Option<impl serde::Serialize>) -> Option<String> {
+    response.map(|response| serde_json::to_string(&response).unwrap())
 }

@@ -68,8 +68,8 @@ async fn api() {
     let api = service.api_with(&[("CACHE_URL", &url), ("RATE_LIMIT", "10/60s burst 3")]);
     api.created("ada", 7).await;
     for (source, status) in [(Some("database"), 200), (Some("cache"), 200), (None, 429)] {
-        let answer = api.get("/users/ada/7").await;
-        assert_eq!((answer.json["source"].as_str(), answer.status), (source, status));
+        let response = api.get("/users/ada/7").await;
+        assert_eq!((response.json["source"].as_str(), response.status), (source, status));
     }
     drop(server);
     assert_eq!(api.get("/users/ada/7").await.status, 200);

@@ -186,7 +186,7 @@ async fn table_of_another_key_schema_is_replicated_and_verified() {
         ..StackOptions::default()
     };
     let stack = LocalStack::start(options).await.unwrap();
-    let banner = millrace::banner::text(&stack, "http://127.0.0.1:1", None);
+    let banner = millrace::banner::start_banner(&stack, "http://127.0.0.1:1", None);
     let commands = [
         "--table-name Orders ",
         "--table-name OrdersReplica ",
@@ -210,9 +210,9 @@ async fn table_of_another_key_schema_is_replicated_and_verified() {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let ports =
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let place = TaskTarget::Running { ports, postgres: None };
+    let position = TaskTarget::Running { ports, postgres: None };
     let verify = r#"{"task":"verify","segments":2,"recheck_after_seconds":0}"#;
-    let outcome = Box::pin(millrace_local::task::run(verify, place, &Clock::system())).await.unwrap();
+    let outcome = Box::pin(millrace_local::task::run(verify, position, &Clock::system())).await.unwrap();
     assert!(outcome.is_success(), "{outcome}");
     assert_eq!((outcome.progress.get("source.items"), outcome.progress.get("dynamodb.equal")), (19, 19), "{outcome}");
     stack.stop().await;
@@ -229,7 +229,7 @@ async fn stack_with_only_the_archive_reports_no_replica_to_compare() {
     };
     let stack = LocalStack::start(options).await.unwrap();
     assert_eq!(stack.replicas(), []);
-    let banner = millrace::banner::text(&stack, "http://127.0.0.1:1", None);
+    let banner = millrace::banner::start_banner(&stack, "http://127.0.0.1:1", None);
     for part in ["replica     none", "declares no replica to compare", "task restore --never-expires"] {
         assert!(banner.contains(part), "{part}: {banner}");
     }

@@ -85,7 +85,7 @@ async fn it_may_nothing_else_and_reach_no_other_key() {
     ] {
         let mut dry = redis::cmd("ACL");
         dry.arg("DRYRUN").arg("functions").arg(refused.split(' ').collect::<Vec<_>>());
-        let said: String = dry.query_async(&mut all).await.unwrap();
-        assert_ne!(said, "OK", "{refused}");
+        let message: String = dry.query_async(&mut all).await.unwrap();
+        assert_ne!(message, "OK", "{refused}");
     }
 }

@@ -34,8 +34,8 @@ fn rotation_changes_the_text_that_a_deployment_resolves() {
     for name in FUNCTIONS {
         let text = |version: &str, previous: &str| function(name, version, previous).environment["CURSOR_KEYS"].clone();
         let steps = [text("none", "none"), text(SECOND, FIRST), text(THIRD, SECOND), text(THIRD, "none")];
-        for (place, step) in steps.iter().enumerate() {
-            assert!(!steps[..place].contains(step), "{name}: {step} would not be resolved again");
+        for (position, step) in steps.iter().enumerate() {
+            assert!(!steps[..position].contains(step), "{name}: {step} would not be resolved again");
         }
         assert_eq!(text("none", FIRST), text("none", "none"), "{name}: previous to no version");
         assert_eq!(text(THIRD, THIRD), text(THIRD, "none"), "{name}: one key under one id");

@@ -62,7 +62,7 @@ fn states(definition: &Value) -> BTreeMap<String, Value> {
 /// The states that may follow, and whether the execution may end here.
 fn after(state: &Value) -> (Vec<String>, bool) {
     let mut next: Vec<String> = Vec::new();
-    let mut follow = |place: &Value| next.extend(place.as_str().map(str::to_owned));
+    let mut follow = |position: &Value| next.extend(position.as_str().map(str::to_owned));
     follow(&state["Next"]);
     follow(&state["Default"]);
     state["Choices"].as_array().into_iter().flatten().for_each(|choice| follow(&choice["Next"]));
@@ -113,7 +113,7 @@ fn state_machine_invokes_the_maintenance_function_and_nothing_else() {
         assert_eq!(task["Resource"], "!Sub arn:${AWS::Partition}:states:::lambda:invoke");
         assert_eq!(task["Arguments"]["FunctionName"], "!GetAtt MaintenanceFunction.Arn");
         let function_s = i64::from(super::function("maintenance").timeout_s);
-        assert!(task["TimeoutSeconds"].as_i64().unwrap() > function_s, "it would not wait for an answer");
+        assert!(task["TimeoutSeconds"].as_i64().unwrap() > function_s, "it would not wait for an response");
     }
     let text = source("infra/replication.yaml");
     let documents = Yaml::load_from_str(&text).unwrap();
@@ -338,27 +338,27 @@ fn most_progress() -> Value {
 fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
     move |payload: &Value| {
         let sinks = json!(["dynamodb", "postgres"]);
-        let mut answer = json!({
+        let mut response = json!({
             "task": payload["task"], "run_id": payload["run_id"], "segments": payload["segments"], "done": true,
             "progress": most_progress(), "sinks": sinks, "differences": 0, "problems": 0,
         });
         if payload["task"] == "summary" {
             assert_eq!((&payload["of_task"], &payload["segments"]), (&json!(task), &json!(1_000)));
-            answer["of_task"] = json!(task);
-            return answer;
+            response["of_task"] = json!(task);
+            return response;
         }
         assert_eq!(payload["task"], task);
-        answer["segment"] = payload["segment"].clone();
+        response["segment"] = payload["segment"].clone();
         // Only a few segments have cursors: more would only make the test slower.
         let turn = payload["cursor"]["part"].as_u64().unwrap_or(0);
         if turn < 2 && payload["segment"].as_u64().unwrap().is_multiple_of(100) {
-            answer["done"] = json!(false);
-            answer["cursor"] = json!({
+            response["done"] = json!(false);
+            response["cursor"] = json!({
                 "task": task, "run_id": payload["run_id"], "segment": payload["segment"], "segments": 1_000,
                 "part": turn + 1, "progress": most_progress(), "differences": u64::MAX, "problems": u64::MAX, "at": at,
             });
         }
-        answer
+        response
     }
 }
 
@@ -372,7 +372,7 @@ fn segments_run_concurrently_as_the_capacity_is_divided() {
 fn a_thousand_segments_carry_no_more_than_a_state_may() {
     let key = || json!({"user_id": {"S": "\u{1}".repeat(2_048)}, "timestamp": {"B": "k".repeat(1_368)}});
     let corrupt = format!("archive/{}/dt=2026-11-22/hr=05/{:032x}.ndjson.zst", "T".repeat(255), 7);
-    let places = [
+    let positions = [
         ("verify", json!({"sink": 1, "source": {"After": key()}, "replica": {"After": key()}})),
         ("redrive", json!({"prefix": 1, "after": "k".repeat(1_024)})),
         (
@@ -380,7 +380,7 @@ fn a_thousand_segments_carry_no_more_than_a_state_may() {
             json!({"day": "2026-11-22", "reported": true, "corrupt": vec![corrupt; millrace_maintenance::task::archive::compact::MAX_CORRUPT_OBJECTS]}),
         ),
     ];
-    for (task, at) in places {
+    for (task, at) in positions {
         let request = json!({"task": task, "segments": 1_000, "run_id": "r".repeat(128)});
         let mut calls = 0;
         let mut function = talkative(task, at);

@@ -31,13 +31,13 @@ async fn a_batch_gives_each_key_its_place() {
     let past = n(u64::try_from(NOW.unix_timestamp()).unwrap());
     service.put(&[("user_id", s("ada")), ("timestamp", n(5)), ("name", s("Old")), ("expires_at", past)]).await;
     let keys = [("ada", 5), ("ada", 3), ("ada", 4), ("eve", 9), ("ada", 1)];
-    let answer = batch(&api, &keys).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    assert_eq!(answer.seconds(), [3, 1], "in the order of the keys");
-    assert_eq!(seconds(&answer.json["missing"]), [5, 9]);
-    assert_eq!(seconds(&answer.json["corrupt"]), [4]);
-    assert_eq!(seconds(&answer.json["unprocessed"]), [0; 0]);
-    assert_eq!(answer.json["users"][0], api.get("/users/ada/3").await.json["user"]);
+    let response = batch(&api, &keys).await;
+    assert_eq!(response.status, 200, "{}", response.text);
+    assert_eq!(response.seconds(), [3, 1], "in the order of the keys");
+    assert_eq!(seconds(&response.json["missing"]), [5, 9]);
+    assert_eq!(seconds(&response.json["corrupt"]), [4]);
+    assert_eq!(seconds(&response.json["unprocessed"]), [0; 0]);
+    assert_eq!(response.json["users"][0], api.get("/users/ada/3").await.json["user"]);
     let keys = r#"{"keys":[{"user_id":"ada","timestamp":1}]}"#;
     let names = api.send("POST", "/users:batchGet?fields=name", &[JSON], keys).await;
     assert_eq!(names.text, r#"{"users":[{"name":"Ada"}],"missing":[],"corrupt":[],"unprocessed":[]}"#);
@@ -49,9 +49,9 @@ async fn a_batch_is_one_to_a_hundred_keys_each_once() {
     let api = service.api();
     let hundred: Vec<(&str, u64)> = (0..100).map(|second| ("ada", second)).collect();
     api.created("ada", 99).await;
-    let answer = batch(&api, &hundred).await;
-    assert_eq!((answer.status, answer.seconds()), (200, vec![99]));
-    assert_eq!(seconds(&answer.json["missing"]).len(), 99);
+    let response = batch(&api, &hundred).await;
+    assert_eq!((response.status, response.seconds()), (200, vec![99]));
+    assert_eq!(seconds(&response.json["missing"]).len(), 99);
     for keys in [vec![], [&hundred[..], &[("ada", 100)]].concat(), vec![("ada", 1), ("ada", 1)]] {
         assert_eq!(batch(&api, &keys).await.status, 422, "{}", keys.len());
     }
@@ -104,10 +104,10 @@ async fn keys_unprocessed_by_the_table_are_retried_and_then_returned() {
     let keys = [("ada", 1), ("ada", 2), ("ada", 3)];
     for (silent, found, left) in [(0, 3, 0), (2, 3, 0), (3, 2, 1), (9, 0, 3)] {
         let (api, calls) = busy(silent).await;
-        let answer = batch(&api, &keys).await;
-        assert_eq!((answer.status, answer.seconds().len()), (200, found), "{silent}: {}", answer.text);
-        assert_eq!(seconds(&answer.json["unprocessed"]).len(), left, "{silent}");
-        assert_eq!(seconds(&answer.json["missing"]), [0; 0], "what was not read is not missing");
+        let response = batch(&api, &keys).await;
+        assert_eq!((response.status, response.seconds().len()), (200, found), "{silent}: {}", response.text);
+        assert_eq!(seconds(&response.json["unprocessed"]).len(), left, "{silent}");
+        assert_eq!(seconds(&response.json["missing"]), [0; 0], "what was not read is not missing");
         assert!(calls.load(Ordering::Relaxed) <= 5);
     }
 }

@@ -92,11 +92,11 @@ async fn an_unmodified_read_has_its_tag_and_no_body() {
     api.created("ada", 7).await;
     let current = format!("\"{FIRST}\"");
     for method in ["GET", "HEAD"] {
-        let answer = api.send(method, "/users/ada/7", &[("if-none-match", &current)], "").await;
-        assert_eq!((answer.status, answer.text.as_str(), answer.header("etag")), (304, "", current.as_str()));
-        assert_eq!(answer.header("cache-control"), "private, no-cache");
+        let response = api.send(method, "/users/ada/7", &[("if-none-match", &current)], "").await;
+        assert_eq!((response.status, response.text.as_str(), response.header("etag")), (304, "", current.as_str()));
+        assert_eq!(response.header("cache-control"), "private, no-cache");
         // RFC 9110, section 8.6: the length of the body that a 200 would have had, or none.
-        assert!(answer.is_as_long_as(&api.get("/users/ada/7").await), "{method}");
+        assert!(response.is_as_long_as(&api.get("/users/ada/7").await), "{method}");
     }
 }
 

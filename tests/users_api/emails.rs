@@ -25,11 +25,14 @@ fn api_at(service: &UsersService, now: OffsetDateTime) -> ApiHandle {
 
 async fn create(api: &ApiHandle, id: &str, second: u64, email: &str, expires_at: Option<i64>) -> u16 {
     let body = json!({"user_id": id, "timestamp": second, "name": "A", "email": email, "expires_at": expires_at});
-    let answer = api.post(&body.to_string()).await;
-    if answer.status == 409 {
-        assert_eq!((answer.problem(), answer.json["errors"][0]["pointer"].as_str()), ("email-taken", Some("/email")));
+    let response = api.post(&body.to_string()).await;
+    if response.status == 409 {
+        assert_eq!(
+            (response.problem(), response.json["errors"][0]["pointer"].as_str()),
+            ("email-taken", Some("/email"))
+        );
     }
-    answer.status
+    response.status
 }
 
 /// The number of emails that have an owner.
@@ -181,7 +184,7 @@ async fn a_create_with_a_key_takes_the_address_with_the_record_or_neither() {
     let free = other.json["user"].is_null() && api.delete(created.header("location")).await.status == 204;
     assert!(free, "{}", other.text);
     let again = api.send("POST", "/users", &[JSON, ("idempotency-key", "two")], body).await;
-    assert_eq!(again.status, 201, "a taken address is no answer for a day: {}", again.text);
+    assert_eq!(again.status, 201, "a taken address is no response for a day: {}", again.text);
 }
 
 /// Signals of a transaction that is held back: it has arrived, and it may continue.

@@ -188,8 +188,8 @@ async fn scopes_are_read_in_the_spelling_of_the_token_s_issuer() {
         (&[], &entra, 403),
     ] {
         let api = service.api_with(&[&[("AUTH", "jwt")], settings].concat());
-        let answer = deliver_batch(&api, event).await;
-        assert_eq!(answer.status, status, "{settings:?}: {}", answer.text);
+        let response = deliver_batch(&api, event).await;
+        assert_eq!(response.status, status, "{settings:?}: {}", response.text);
     }
     let refused = deliver_batch(&service.api_with(&[("AUTH", "jwt"), prefix]), &own).await;
     let challenge = r#"Bearer error="insufficient_scope", scope="millrace/users:read""#;
@@ -204,9 +204,9 @@ async fn search_paths_return_404_with_the_setting_while_the_tier_is_off() {
     for settings in [&[][..], &[("RELATIONAL_TIER", "none")], &[("RELATIONAL_TIER", "none"), ("AUTH", "jwt")]] {
         let api = service.api_with(settings);
         for (path, method) in paths.into_iter().flat_map(|path| [(path, "GET"), (path, "POST"), (path, "PUT")]) {
-            let answer = api.send(method, path, &[], "").await;
-            assert_eq!((answer.status, answer.problem()), (404, "relational-tier-off"), "{method} {path}");
-            let detail = answer.json["detail"].as_str().unwrap();
+            let response = api.send(method, path, &[], "").await;
+            assert_eq!((response.status, response.problem()), (404, "relational-tier-off"), "{method} {path}");
+            let detail = response.json["detail"].as_str().unwrap();
             assert!(detail.contains("RelationalTier") && detail.contains("--postgres"), "{detail}");
         }
         let contract = api.get("/openapi.json").await.json;
@@ -215,8 +215,8 @@ async fn search_paths_return_404_with_the_setting_while_the_tier_is_off() {
     // With the tier enabled, the API receives the methods that search does not handle.
     let api = service.api_with(&[("RELATIONAL_TIER", "rds-postgres")]);
     for path in paths {
-        let answer = api.send("PUT", path, &[], "").await;
-        assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD, OPTIONS"), "{path}");
+        let response = api.send("PUT", path, &[], "").await;
+        assert_eq!((response.status, response.header("allow")), (405, "GET, HEAD, OPTIONS"), "{path}");
     }
     assert!(api.get("/openapi.json").await.json["paths"].get("/search/users").is_some());
 }

@@ -100,7 +100,7 @@ async fn hang(slow: &ApiHandle, calls: &AtomicUsize) {
         }
     };
     tokio::select! {
-        answer = post(slow, BODY) => panic!("{}", answer.text),
+        response = post(slow, BODY) => panic!("{}", response.text),
         () = hanging => {}
     }
 }
@@ -111,8 +111,8 @@ async fn interrupted_claim_returns_retry_after_until_its_key_is_free() {
     let (slow, calls) = troubled(&service, 1, false, HttpFault::Silence, false).await;
     hang(&slow, &calls).await;
     for (seconds, retry_after) in [(0, "1"), (9, "1"), (10, "20"), (29, "1")] {
-        let answer = post(&api(&service, NOW + Duration::seconds(seconds)), BODY).await;
-        assert_eq!((answer.status, answer.header("retry-after")), (409, retry_after), "after {seconds} s");
+        let response = post(&api(&service, NOW + Duration::seconds(seconds)), BODY).await;
+        assert_eq!((response.status, response.header("retry-after")), (409, retry_after), "after {seconds} s");
     }
     assert_eq!(post(&api(&service, NOW + Duration::seconds(30)), BODY).await.status, 201);
 }
@@ -126,7 +126,7 @@ async fn a_refusal_is_remembered_and_a_mistake_is_not() {
     api.created("ada", 7).await;
     assert_eq!(post(&api, body).await.problem(), "already-exists", "the mistake did not use up the key");
     assert_eq!(api.delete("/users/ada/7").await.status, 204);
-    assert_eq!(post(&api, body).await.problem(), "already-exists", "the same request has the same answer");
+    assert_eq!(post(&api, body).await.problem(), "already-exists", "the same request has the same response");
     assert_eq!(users(&service).await, 0);
 }
 
@@ -134,15 +134,15 @@ async fn a_refusal_is_remembered_and_a_mistake_is_not() {
 async fn of_many_at_once_one_creates() {
     let service = UsersService::start().await;
     let api = api(&service, NOW);
-    let answers = futures::future::join_all((0..10).map(|_| post(&api, BODY))).await;
+    let responses = futures::future::join_all((0..10).map(|_| post(&api, BODY))).await;
     let mut created = Vec::new();
-    for answer in &answers {
-        if answer.status == 201 {
-            created.push(&answer.text);
+    for response in &responses {
+        if response.status == 201 {
+            created.push(&response.text);
             continue;
         }
-        assert_eq!((answer.status, answer.problem()), (409, "idempotency-key-in-use"), "{}", answer.text);
-        assert_eq!(answer.header("retry-after"), "1", "the work takes milliseconds");
+        assert_eq!((response.status, response.problem()), (409, "idempotency-key-in-use"), "{}", response.text);
+        assert_eq!(response.header("retry-after"), "1", "the work takes milliseconds");
     }
     assert!(!created.is_empty() && created.iter().all(|text| *text == created[0]), "{created:?}");
     assert_eq!(users(&service).await, 1);
@@ -186,14 +186,14 @@ async fn crash(mishap: HttpFault, from: usize, for_good: bool, retries: bool) ->
     let (broken, _) = troubled(&service, from, for_good, mishap, retries).await;
     // A client that waits too long disconnects, and the process ends with it.
     let first = tokio::time::timeout(Pause::from_millis(1_500), post(&broken, BODY)).await;
-    let first = first.ok().filter(|answer| answer.status == 201);
+    let first = first.ok().filter(|response| response.status == 201);
 
     let at_once = post(&api(&service, NOW), BODY).await;
     assert!([201, 409].contains(&at_once.status), "{story}: {}", at_once.text);
     let after = post(&api(&service, NOW + Duration::seconds(IN_PROGRESS_EXPIRY_SECONDS)), BODY).await;
     assert_eq!(after.status, 201, "{story}: the key is free again or answered: {}", after.text);
-    for earlier in first.iter().chain(Some(&at_once).filter(|answer| answer.status == 201)) {
-        assert_eq!(earlier.text, after.text, "{story}: one answer");
+    for earlier in first.iter().chain(Some(&at_once).filter(|response| response.status == 201)) {
+        assert_eq!(earlier.text, after.text, "{story}: the same response");
     }
     assert_eq!(users(&service).await, 1, "{story}");
     first.is_none()

@@ -136,8 +136,8 @@ async fn a_list_of_quotes_is_cut_by_what_quoting_them_again_costs() {
         assert_eq!(api.post(&body).await.status, 201);
     }
     let first = api.get("/users/ada?limit=6").await;
-    let answer = serde_json::to_string(&first.text).unwrap();
-    assert!(answer.len() < 6 * 1024 * 1024, "a Lambda function's answer has at most 6 MB: {}", answer.len());
+    let response = serde_json::to_string(&first.text).unwrap();
+    assert!(response.len() < 6 * 1024 * 1024, "a Lambda function's response has at most 6 MB: {}", response.len());
     assert_eq!(pages(&api, "/users/ada?limit=6").await.concat(), [6, 5, 4, 3, 2, 1]);
 }
 

@@ -84,10 +84,10 @@ async fn a_request_is_one_line_with_its_figures_and_ids() {
     let service = UsersService::start().await;
     let api = service.api();
     let trace = ("x-amzn-trace-id", "Root=1-6b02a0c0-0123456789abcdef01234567;Sampled=1");
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     let lines = logged(async {
-        answers.push(api.send("PUT", "/users/grace/7", &[JSON, trace], r#"{"name":"Grace Hopper"}"#).await);
-        answers.push(api.send("GET", "/users/grace/7", &[trace], "").await);
+        responses.push(api.send("PUT", "/users/grace/7", &[JSON, trace], r#"{"name":"Grace Hopper"}"#).await);
+        responses.push(api.send("GET", "/users/grace/7", &[trace], "").await);
     });
     let mut lines: Vec<Value> = lines.await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     // A failing cache logs additional lines.
@@ -95,10 +95,10 @@ async fn a_request_is_one_line_with_its_figures_and_ids() {
         |line: &Value| line["target"].as_str().is_some_and(|target| target.starts_with("millrace_api::cache"));
     lines.retain(|line| !is_cache(line));
     assert_eq!(lines.len(), 2, "{lines:?}");
-    for (line, (answer, status)) in lines.iter().zip(answers.iter().zip([201, 200])) {
+    for (line, (response, status)) in lines.iter().zip(responses.iter().zip([201, 200])) {
         assert_eq!(line["http.route"], "/users/{user_id}/{timestamp}");
         assert_eq!(line["http.status"], status);
-        assert_eq!(line["request_id"], answer.header("x-request-id"));
+        assert_eq!(line["request_id"], response.header("x-request-id"));
         assert_eq!(line["trace_id"], "1-6b02a0c0-0123456789abcdef01234567");
         assert!(line["duration_ms"].as_f64().unwrap() > 0.0, "{line}");
         assert!(line["capacity_units"].as_f64().unwrap() > 0.0, "{line}");

@@ -53,13 +53,13 @@ async fn throttling_and_outages_are_busy_and_never_an_internal_error() {
     ] {
         for (operation, method, path, content_type, body) in REQUESTS {
             let api = troubled(&service, operation, mishap).await;
-            let answer = api.send(method, path, &[content_type], body).await;
+            let response = api.send(method, path, &[content_type], body).await;
             assert_eq!(
-                (answer.status, answer.problem()),
+                (response.status, response.problem()),
                 (503, "service-unavailable"),
                 "{method} {path} with {mishap:?}"
             );
-            assert_eq!(answer.header("retry-after"), "1", "{method} {path}");
+            assert_eq!(response.header("retry-after"), "1", "{method} {path}");
         }
     }
 }
@@ -69,9 +69,9 @@ async fn a_table_that_denies_access_is_an_operator_s_matter() {
     let service = UsersService::start().await;
     for (operation, method, path, content_type, body) in REQUESTS {
         let api = troubled(&service, operation, HttpFault::Error(400, "AccessDeniedException")).await;
-        let answer = api.send(method, path, &[content_type], body).await;
-        assert_eq!((answer.status, answer.problem()), (500, "internal"), "{method} {path}");
-        assert!(!answer.text.contains("AccessDenied"), "{}", answer.text);
+        let response = api.send(method, path, &[content_type], body).await;
+        assert_eq!((response.status, response.problem()), (500, "internal"), "{method} {path}");
+        assert!(!response.text.contains("AccessDenied"), "{}", response.text);
     }
 }
 
@@ -101,8 +101,8 @@ async fn common_requests_make_one_table_call() {
         ("DELETE", "/users/ada/7", JSON, "", 404),
     ] {
         calls.store(0, Ordering::Relaxed);
-        let answer = api.send(method, path, &[content_type], body).await;
-        assert_eq!((answer.status, calls.load(Ordering::Relaxed)), (status, 1), "{method} {path}: {}", answer.text);
+        let response = api.send(method, path, &[content_type], body).await;
+        assert_eq!((response.status, calls.load(Ordering::Relaxed)), (status, 1), "{method} {path}: {}", response.text);
     }
 }
 
@@ -120,9 +120,9 @@ async fn a_table_that_is_silent_is_busy_before_the_function_s_time_is_up() {
         let started = Instant::now();
         for key in [None, Some(("idempotency-key", "one"))] {
             let headers: Vec<_> = [content_type].into_iter().chain(key).collect();
-            let answer = api.send(method, path, &headers, body).await;
-            assert_eq!((answer.status, answer.problem()), (503, "service-unavailable"), "{method} {path}");
-            assert_eq!(answer.header("retry-after"), "1", "{method} {path}");
+            let response = api.send(method, path, &headers, body).await;
+            assert_eq!((response.status, response.problem()), (503, "service-unavailable"), "{method} {path}");
+            assert_eq!(response.header("retry-after"), "1", "{method} {path}");
         }
         // Two requests, each within its own deadline.
         assert!(started.elapsed() < time * 2, "{method} {path}: {:?}", started.elapsed());

@@ -75,8 +75,8 @@ async fn a_deleted_record_is_gone() {
     assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
     assert!(service.item("ada", 7).await.is_none());
     for (method, path) in [("GET", "/users/ada/7"), ("DELETE", "/users/ada/7"), ("GET", "/users/ada/latest")] {
-        let answer = api.send(method, path, &[], "").await;
-        assert_eq!((answer.status, answer.problem()), (404, "not-found"), "{method} {path}");
+        let response = api.send(method, path, &[], "").await;
+        assert_eq!((response.status, response.problem()), (404, "not-found"), "{method} {path}");
     }
     assert_eq!(api.patch("/users/ada/7", r#"{"name":"Eve"}"#).await.status, 404);
     assert_eq!(api.patch("/users/ada/7", r#"{"attributes":{"a":1}}"#).await.status, 404);

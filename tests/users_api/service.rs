@@ -179,8 +179,8 @@ impl ApiHandle {
 
     /// Creates a record of this user and second; panics if it exists.
     pub(crate) async fn created(&self, id: &str, timestamp: u64) {
-        let answer = self.post(&format!(r#"{{"user_id":"{id}","timestamp":{timestamp},"name":"Ada"}}"#)).await;
-        assert_eq!(answer.status, 201, "{}", answer.text);
+        let response = self.post(&format!(r#"{{"user_id":"{id}","timestamp":{timestamp},"name":"Ada"}}"#)).await;
+        assert_eq!(response.status, 201, "{}", response.text);
     }
 }
 

@@ -133,9 +133,9 @@ fn filled(question: &str, time: u32) -> Result<String, BenchError> {
     let number = time.wrapping_mul(2_654_435_761) >> 4;
     let one = |names: &[&'static str]| names.get(number as usize % names.len()).copied().unwrap_or_default();
     let mut text = String::new();
-    for (place, part) in question.split(['{', '}']).enumerate() {
+    for (index, part) in question.split(['{', '}']).enumerate() {
         match part {
-            part if place % 2 == 0 => text.push_str(part),
+            part if index % 2 == 0 => text.push_str(part),
             "given" => text.push_str(one(EN::NAME_FIRST_NAME)),
             "family" => text.push_str(one(EN::NAME_LAST_NAME)),
             "slip" => text.extend(one(EN::NAME_LAST_NAME).char_indices().filter(|(at, _)| *at != 1).map(|(_, it)| it)),

@@ -47,13 +47,13 @@ impl DuckDb {
     /// # Errors
     /// Fails if the program that the user named cannot run a query.
     pub fn found(self) -> Result<Self, String> {
-        let answers = |program: &Path| run_sql(program, ".", "select 1").map(drop);
+        let responses = |program: &Path| run_sql(program, ".", "select 1").map(drop);
         match self {
             Self::Off => Ok(Self::Off),
-            Self::At(program) => answers(&program).map(|()| Self::At(program)),
+            Self::At(program) => responses(&program).map(|()| Self::At(program)),
             Self::Auto => {
                 let mut usual = ["duckdb", "python3"].into_iter().map(PathBuf::from);
-                Ok(usual.find(|program| answers(program).is_ok()).map_or(Self::Auto, Self::At))
+                Ok(usual.find(|program| responses(program).is_ok()).map_or(Self::Auto, Self::At))
             }
         }
     }
@@ -106,12 +106,12 @@ mod tests {
     #[test]
     fn invalid_duckdb_program_error_names_it() {
         assert_eq!(DuckDb::from("off").found(), Ok(DuckDb::Off));
-        let said = DuckDb::from("/nowhere/duckdb").found().unwrap_err();
-        assert!(said.starts_with("cannot run /nowhere/duckdb: "), "{said}");
+        let message = DuckDb::from("/nowhere/duckdb").found().unwrap_err();
+        assert!(message.starts_with("cannot run /nowhere/duckdb: "), "{message}");
         let columns =
             ParquetCopy::write(&[("parquet/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
         // A program that runs but is not DuckDB.
-        let said = columns.select(Path::new("false"), "1", "").unwrap_err();
-        assert!(said.starts_with("false failed (exit status: 1)"), "{said}");
+        let message = columns.select(Path::new("false"), "1", "").unwrap_err();
+        assert!(message.starts_with("false failed (exit status: 1)"), "{message}");
     }
 }

@@ -40,14 +40,14 @@ pub(super) fn summarize_row(json: &str) -> String {
 }
 
 fn listed<'a>(attributes: impl Iterator<Item = (&'a str, String)>) -> String {
-    let place = |name: &str| match name {
+    let order = |name: &str| match name {
         "name" => 0,
         "email" => 1,
         _ if name.starts_with('_') => 3,
         _ => 2,
     };
     let mut attributes: Vec<_> = attributes.filter(|(name, _)| !LEFT_OUT.contains(name)).collect();
-    attributes.sort_by_key(|(name, _)| (place(name), *name));
+    attributes.sort_by_key(|(name, _)| (order(name), *name));
     let words: Vec<_> = attributes.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
     words.join(", ")
 }

@@ -28,12 +28,12 @@ impl DemoReport {
         self.line(&format!("\n{heading}"));
     }
 
-    pub(super) fn show(&mut self, place: &str, what: &str) {
+    pub(super) fn show(&mut self, store: &str, what: &str) {
         let mut shown: String = what.chars().take(WIDEST).collect();
         if shown.len() < what.len() {
             shown.push('…');
         }
-        self.line(&format!("    {place:<34}  {shown}"));
+        self.line(&format!("    {store:<34}  {shown}"));
     }
 
     pub(super) fn check(&mut self, promise: &str, kept: bool) {

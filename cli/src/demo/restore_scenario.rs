@@ -106,14 +106,14 @@ async fn queried(
     };
     let columns = ParquetCopy::write(&stores.columns().await?).map_err(DemoError::Folder)?;
     let alan = "user_id, name, email, expires_at > 0";
-    let said = columns.select(program, alan, "where user_id = 'alan'");
+    let message = columns.select(program, alan, "where user_id = 'alan'");
     let counted = columns.select(program, "count(*)", "");
-    for response in [&said, &counted] {
+    for response in [&message, &counted] {
         report.show("DuckDB", response.as_ref().unwrap_or_else(|wrong| wrong));
     }
     report.check("DuckDB finds the row in the archive's Parquet files and counts the same number of rows", {
-        let said = said.map(|line| line.to_lowercase());
-        said.as_deref() == Ok("alan\talan turing\talan@example.com\ttrue") && counted == Ok(rows.to_string())
+        let message = message.map(|line| line.to_lowercase());
+        message.as_deref() == Ok("alan\talan turing\talan@example.com\ttrue") && counted == Ok(rows.to_string())
     });
     Ok(())
 }

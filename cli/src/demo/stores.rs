@@ -22,15 +22,15 @@ const REPLICATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A table, bucket or stream that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {place}: {reason}")]
+#[error("cannot read {store}: {reason}")]
 pub struct InspectError {
-    place: String,
+    store: String,
     reason: String,
 }
 
 impl InspectError {
-    pub(super) fn new(place: &str, reason: String) -> Self {
-        Self { place: place.to_owned(), reason }
+    pub(super) fn new(store: &str, reason: String) -> Self {
+        Self { store: store.to_owned(), reason }
     }
 }
 
@@ -53,17 +53,17 @@ pub(super) struct QuarantinedObject {
     pub(super) body: Value,
 }
 
-fn failed(place: &str) -> impl FnOnce(&dyn std::error::Error) -> InspectError {
-    let place = place.to_owned();
+fn failed(store: &str) -> impl FnOnce(&dyn std::error::Error) -> InspectError {
+    let store = store.to_owned();
     move |error| {
         let reason = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
-        InspectError { place, reason }
+        InspectError { store, reason }
     }
 }
 
 impl From<S3Error> for InspectError {
     fn from(error: S3Error) -> Self {
-        Self { place: "S3 bucket".to_owned(), reason: error.to_string() }
+        Self { store: "S3 bucket".to_owned(), reason: error.to_string() }
     }
 }
 
@@ -175,8 +175,8 @@ impl StoreInspector {
     pub(super) async fn first_record(&self, user_id: &str) -> Result<(String, ShardId, Record), InspectError> {
         let described = self.dynamodb.describe_table().table_name(&self.source).send().await;
         let described = described.map_err(|error| failed(&self.source)(&error))?;
-        let place = format!("the stream of {}", self.source);
-        let failed = |reason: String| InspectError::new(&place, reason);
+        let store = format!("the stream of {}", self.source);
+        let failed = |reason: String| InspectError::new(&store, reason);
         let stream = described.table.and_then(|table| table.latest_stream_arn);
         let stream = stream.ok_or_else(|| failed("the table has no stream".to_owned()))?;
         let mut reader = reader::ShardReader::new(self.streams.clone(), stream.clone(), false);
@@ -247,7 +247,7 @@ fn variable(template: &SamTemplate, function: &str, name: &str) -> Result<String
     let function_of = template.functions.iter().find(|candidate| candidate.name == function);
     let value = function_of.and_then(|function| function.environment.get(name).cloned());
     value.ok_or_else(|| InspectError {
-        place: function.to_owned(),
+        store: function.to_owned(),
         reason: format!("the function has no variable {name} in the template"),
     })
 }

@@ -66,7 +66,7 @@ impl AccountClient {
         Ok(Self { sender: RequestSender::new(credentials.clone(), clock), location })
     }
 
-    /// Makes calls until no answer is missing.
+    /// Makes calls until no response is missing.
     async fn read(&self, target: AccountTarget) -> Result<DeploymentReading, String> {
         read_in_turns(target, self.location.read_at, |call| async move { self.call(&call).await }).await
     }
@@ -601,7 +601,7 @@ mod tests {
         assert!(response_of(&AccountCall::new(&DESCRIBE_TABLE, &[]), &response(200, None, body)).is_err());
     }
     /// Returns a client whose requests are answered by a function of the head of the request and its number.
-    fn client_of(answer: impl Fn(&str, usize) -> (u16, String) + Send + 'static) -> AccountClient {
+    fn client_of(respond: impl Fn(&str, usize) -> (u16, String) + Send + 'static) -> AccountClient {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
@@ -614,7 +614,7 @@ mod tests {
                 let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or("0", str::trim);
                 let mut body = vec![0; length.parse().unwrap()];
                 std::io::Read::read_exact(&mut reader, &mut body).unwrap();
-                let (status, body) = answer(&head, number);
+                let (status, body) = respond(&head, number);
                 let length = body.len();
                 let head =
                     format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");

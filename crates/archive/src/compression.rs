@@ -205,7 +205,7 @@ mod tests {
             piece in 1..300_000_usize,
         ) {
             for (length, period, seed) in contents {
-                let mixed = |place: usize| (place % period * 31 + place / 1_000 * usize::from(seed)).to_le_bytes()[0];
+                let mixed = |index: usize| (index % period * 31 + index / 1_000 * usize::from(seed)).to_le_bytes()[0];
                 let content: Vec<u8> = (0..length).map(mixed).collect();
                 let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL).unwrap();
                 encoder.include_checksum(true).unwrap();

@@ -15,7 +15,7 @@ use super::{Compression, ItemText};
 /// Writes any number of items to a sink.
 pub struct ItemWriter<W: Write> {
     encoder: RowEncoder<HashingWriter<W>>,
-    piece: Vec<u8>,
+    chunk: Vec<u8>,
     items: u64,
     content_bytes: u64,
 }
@@ -27,7 +27,7 @@ impl<W: Write> ItemWriter<W> {
     /// If the encoder cannot allocate memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
         let encoder = compression.encoder(HashingWriter { sink, digest: Sha256Hasher::new() })?;
-        Ok(Self { encoder, piece: Vec::new(), items: 0, content_bytes: 0 })
+        Ok(Self { encoder, chunk: Vec::new(), items: 0, content_bytes: 0 })
     }
 
     /// Writes an item, a DynamoDB JSON map.
@@ -35,15 +35,15 @@ impl<W: Write> ItemWriter<W> {
     /// # Errors
     /// If the sink or the encoder fails.
     pub fn push(&mut self, item: &ItemText) -> io::Result<()> {
-        let before = self.piece.len();
-        self.piece.extend_from_slice(b"{\"Item\":");
-        push_compact_json(item.get(), &mut self.piece);
-        self.piece.extend_from_slice(b"}\n");
+        let before = self.chunk.len();
+        self.chunk.extend_from_slice(b"{\"Item\":");
+        push_compact_json(item.get(), &mut self.chunk);
+        self.chunk.extend_from_slice(b"}\n");
         self.items += 1;
-        self.content_bytes += (self.piece.len() - before) as u64;
-        if self.piece.len() >= CHUNK_BYTES {
-            self.encoder.write_all(&self.piece)?;
-            self.piece.clear();
+        self.content_bytes += (self.chunk.len() - before) as u64;
+        if self.chunk.len() >= CHUNK_BYTES {
+            self.encoder.write_all(&self.chunk)?;
+            self.chunk.clear();
         }
         Ok(())
     }
@@ -59,7 +59,7 @@ impl<W: Write> ItemWriter<W> {
     /// # Errors
     /// If the sink or the encoder fails.
     pub fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
-        self.encoder.write_all(&self.piece)?;
+        self.encoder.write_all(&self.chunk)?;
         let HashingWriter { digest, .. } = self.encoder.finish()?;
         Ok((self.items, digest.finish()))
     }

@@ -79,7 +79,7 @@ mod tests {
             rows: 12,
             first: datetime!(2026-11-22 14:00:01 UTC),
             last: datetime!(2026-11-22 14:59:59.25 UTC),
-            sha256: std::array::from_fn(|place| u8::try_from(place * 8).unwrap()),
+            sha256: std::array::from_fn(|index| u8::try_from(index * 8).unwrap()),
         };
         let metadata = description.encode().unwrap().map(|(name, value)| (name.to_owned(), value)).into();
         (description, metadata)

@@ -84,7 +84,7 @@ impl<'de> Visitor<'de> for KeyOf<'_> {
         let mut found = vec![None; self.0.len()];
         while let Some(AttributeName(name)) = map.next_key()? {
             match self.0.iter().position(|wanted| *wanted == name) {
-                Some(place) => found[place] = Some(map.next_value()?),
+                Some(index) => found[index] = Some(map.next_value()?),
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -420,15 +420,15 @@ mod tests {
                 ("(id|at|i|i\\\\u0064|é)", "(\"x\"|7|null|[{]\"[SNB]\": ?\"[a1=\\\\]{0,4}\"[}])"),
                 0..5,
             ),
-            sorted in "(id|at|x)", place: proptest::sample::Index, damage in "[{}\",:\\\\ ]{0,2}",
+            sorted in "(id|at|x)", at: proptest::sample::Index, damage in "[{}\",:\\\\ ]{0,2}",
         ) {
             let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
             let item = format!("{{{}}}", members.join(","));
-            let place = place.index(item.len() + 1);
-            let place = (place..=item.len()).find(|place| item.is_char_boundary(*place)).unwrap();
-            let damaged = format!("{}{damage}{}", &item[..place], &item[place..]);
+            let at = at.index(item.len() + 1);
+            let at = (at..=item.len()).find(|at| item.is_char_boundary(*at)).unwrap();
+            let changed = format!("{}{damage}{}", &item[..at], &item[at..]);
             for names in [KeyNames::new(["id"]), KeyNames::new(["id", &sorted])] {
-                for item in [&item, &damaged] {
+                for item in [&item, &changed] {
                     if let Some(key) = CanonicalKey::from_item_text(item, &names.0) {
                         prop_assert_eq!(Some(key), names.parse_key(item).ok(), "{}", item);
                     }
@@ -444,13 +444,13 @@ mod tests {
                 ("(Revision|RemovedAt|EventId|Other|Removed\\\\u0041t)", "(\"[a#\\\\]{0,3}\"|7|null)"),
                 0..5,
             ),
-            place: proptest::sample::Index, damage in "[{}\",:\\\\ ]{0,2}",
+            at: proptest::sample::Index, damage in "[{}\",:\\\\ ]{0,2}",
         ) {
             let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
             let metadata = format!("{{{}}}", members.join(","));
-            let place = place.index(metadata.len() + 1);
-            let damaged = format!("{}{damage}{}", &metadata[..place], &metadata[place..]);
-            for metadata in [&metadata, &damaged] {
+            let at = at.index(metadata.len() + 1);
+            let changed = format!("{}{damage}{}", &metadata[..at], &metadata[at..]);
+            for metadata in [&metadata, &changed] {
                 if let Some(scanned) = scan_metadata(metadata) {
                     prop_assert_eq!(Some(scanned), serde_json::from_str(metadata).ok(), "{}", metadata);
                 }

@@ -95,7 +95,7 @@ pub fn require_old_images(changes: &[&Change<'_>]) -> Result<(), MissingOldImage
 /// [`MissingOldImageError`] if a TTL removal has no item because the stream view does not include old images.
 pub fn rows_from_changes<'a>(changes: &[&'a Change<'_>]) -> Result<ArchiveBatch<'a>, MissingOldImageError> {
     let mut selection = ArchiveBatch::default();
-    let mut places: BTreeMap<(&str, ArchiveHour), usize> = BTreeMap::new();
+    let mut partition_of: BTreeMap<(&str, ArchiveHour), usize> = BTreeMap::new();
     let contradicting = contradicting(changes);
     for &change in changes {
         let index = change.index;
@@ -124,11 +124,11 @@ pub fn rows_from_changes<'a>(changes: &[&'a Change<'_>]) -> Result<ArchiveBatch<
             }
         };
         let (table, hour) = (change.source.table(), ArchiveHour::from_datetime(removed_at));
-        let place = *places.entry((table, hour)).or_insert_with(|| {
+        let number = *partition_of.entry((table, hour)).or_insert_with(|| {
             selection.partitions.push(HourPartition { table, hour, rows: Vec::new(), records: Vec::new() });
             selection.partitions.len() - 1
         });
-        let partition = &mut selection.partitions[place];
+        let partition = &mut selection.partitions[number];
         partition.rows.push(row(change, removed_at, image));
         partition.records.push(index);
     }

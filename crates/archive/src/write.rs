@@ -66,8 +66,15 @@ impl<W: Write> ObjectWriter<W> {
     /// If the encoder cannot allocate memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
         let encoder = compression.encoder(HashingWriter { sink, digest: Sha256Hasher::new() })?;
-        let piece = Vec::new();
-        Ok(Self { encoder, lines: NdjsonRowWriter::default(), chunk: piece, rows: 0, times: None, content_bytes: 0 })
+
+        Ok(Self {
+            encoder,
+            lines: NdjsonRowWriter::default(),
+            chunk: Vec::new(),
+            rows: 0,
+            times: None,
+            content_bytes: 0,
+        })
     }
 
     /// Writes a row.

@@ -86,21 +86,21 @@ impl ArchiveWriter {
         let records: Vec<Vec<usize>> = partitions.iter().map(|partition| partition.records.clone()).collect();
         let (mut totals, mut failed) = (WriteTotals::default(), Vec::new());
         let write = |partition| self.write_partition(partition);
-        let puts = for_each_until(deadline, PUTS_IN_FLIGHT, partitions, write, |place, outcome| {
+        let puts = for_each_until(deadline, PUTS_IN_FLIGHT, partitions, write, |index, outcome| {
             match outcome {
                 Ok(object) => totals.add(object),
                 Err(error) => {
-                    failed.push((place, error));
+                    failed.push((index, error));
                 }
             }
             ControlFlow::Continue(())
         });
         let unfinished = puts.await;
         totals.count();
-        let late = unfinished.into_iter().map(|place| (place, ArchiveWriteError::Deadline));
+        let late = unfinished.into_iter().map(|index| (index, ArchiveWriteError::Deadline));
         let unconfirmed = failed.into_iter().chain(late);
         let unconfirmed =
-            unconfirmed.map(|(place, error)| UnconfirmedObject { records: records[place].clone(), error }).collect();
+            unconfirmed.map(|(index, error)| UnconfirmedObject { records: records[index].clone(), error }).collect();
         WriteOutcome { totals, unconfirmed }
     }
 

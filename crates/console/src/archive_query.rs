@@ -39,7 +39,7 @@ pub(crate) struct QueryForm {
 pub(crate) async fn section(context: &ConsoleContext, reader: &ArchiveReader, day: Option<ArchiveDay>) -> Markup {
     let day = day.unwrap_or_else(|| ArchiveDay::from_datetime(context.clock.now()));
     let layouts = layouts(reader).await;
-    let (access, place) = match &context.origin {
+    let (access, location) = match &context.origin {
         StackOrigin::Local(local) => (S3Access::from_endpoint(local.stack.s3_url()), "the S3 server of this machine"),
         // The archive has just been opened with this connection.
         StackOrigin::Deployed(stack) => {
@@ -61,7 +61,7 @@ pub(crate) async fn section(context: &ConsoleContext, reader: &ArchiveReader, da
         }
         details.box open {
             summary { "SQL for DuckDB" }
-            p.note { "Reads the objects from " (place) "; needs DuckDB's extension " code { (access.extensions) } "." }
+            p.note { "Reads the objects from " (location) "; needs DuckDB's extension " code { (access.extensions) } "." }
             pre tabindex="0" data-copy="DuckDB" { (duckdb_sql(reader, &access, &layouts)) }
         }
         details.box open {

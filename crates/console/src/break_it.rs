@@ -273,7 +273,7 @@ fn meaning(fault: SinkFault) -> String {
         SinkFault::Slow => format!("Each batch takes {} s longer.", SLOW.as_secs()),
         SinkFault::CutOff => "The replica cannot be reached and does not respond.".to_owned(),
         SinkFault::ResponseLost => {
-            "The replica writes every change, but its answer is lost: the changes are delivered again and become duplicates."
+            "The replica writes every change, but its response is lost: the changes are delivered again and become duplicates."
                 .to_owned()
         }
     }

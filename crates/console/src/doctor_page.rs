@@ -40,8 +40,8 @@ fn href(rule: &DoctorRule) -> String {
     format!("{PATH}/{}", rule.id)
 }
 
-/// Reads and judges the template of a stack.
-fn judge(options: &StackOptions) -> Result<TemplateDiagnosis, String> {
+/// Reads and evaluates the template of a stack.
+fn evaluate(options: &StackOptions) -> Result<TemplateDiagnosis, String> {
     let reading = deployment_file::read_file(&options.template, &options.parameters);
     let reading = reading.map_err(|error| error.to_string())?;
     Ok(TemplateDiagnosis { diagnosis: diagnose(&reading.deployment), problems: reading.problems })
@@ -54,10 +54,10 @@ pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
         StackOrigin::Deployed(stack) => return show_stack(&context, stack).await,
     };
     let template = options.template.display().to_string();
-    let judged = tokio::task::spawn_blocking(move || judge(&options)).await;
-    let judged = judged.map_err(|panic| panic.to_string()).and_then(|judged| judged);
-    let TemplateDiagnosis { diagnosis, problems } = match judged {
-        Ok(judged) => judged,
+    let evaluated = tokio::task::spawn_blocking(move || evaluate(&options)).await;
+    let evaluated = evaluated.map_err(|panic| panic.to_string()).and_then(|evaluated| evaluated);
+    let TemplateDiagnosis { diagnosis, problems } = match evaluated {
+        Ok(evaluated) => evaluated,
         Err(reason) => return frame::failed(StatusCode::BAD_GATEWAY, "/", TITLE, &reason),
     };
     let body = html! {
@@ -67,14 +67,14 @@ pub(crate) async fn show(State(context): State<ConsoleContext>) -> Response {
             " prints the same."
         }
         (summary(&diagnosis, problems.is_empty(), "Correct the template, and start millrace up again."))
-        (judged_parts(&diagnosis, &problems))
+        (report_sections(&diagnosis, &problems))
         (all_rules())
     };
     frame::page(PATH, TITLE, &body).into_response()
 }
 
 /// Renders a diagnosis after its summary.
-fn judged_parts(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> Markup {
+fn report_sections(diagnosis: &DeploymentDiagnosis, problems: &[String]) -> Markup {
     html! {
         @for problem in problems { (frame::problem(problem)) }
         @for severity in RuleSeverity::ALL { (findings(diagnosis, severity)) }
@@ -132,7 +132,7 @@ async fn show_stack(context: &ConsoleContext, stack: &Arc<DeployedStack>) -> Res
                             p.note { "Read at " (frame::clock_time(*read_at)) " UTC." }
                             @let is_complete = problems.is_empty() && diagnosis.unchecked.is_empty() && diagnosis.unread.is_empty();
                             (summary(diagnosis, is_complete, "Correct the template, and deploy it."))
-                            (judged_parts(diagnosis, problems))
+                            (report_sections(diagnosis, problems))
                         }
                     }
                     form method="post" action=(PATH) {
@@ -284,15 +284,15 @@ mod tests {
                     FunctionName: f\n      StartingPosition: LATEST\n";
         std::fs::write(&template, text).unwrap();
         let options = StackOptions { template: template.clone(), ..StackOptions::default() };
-        let judged = judge(&options).unwrap();
-        let page = RuleSeverity::ALL.map(|severity| findings(&judged.diagnosis, severity).into_string()).concat();
+        let evaluated = evaluate(&options).unwrap();
+        let page = RuleSeverity::ALL.map(|severity| findings(&evaluated.diagnosis, severity).into_string()).concat();
         for text in ["loses: records are lost without a trace", "t.yaml:", "href=\"/doctor/starts-at-latest\"", "Fix:"]
         {
             assert!(page.contains(text), "{text} is missing: {page}");
         }
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
-        assert!(summary(&judged.diagnosis, true, "").into_string().contains(" in 1 event source mapping."));
+        assert!(summary(&evaluated.diagnosis, true, "").into_string().contains(" in 1 event source mapping."));
         std::fs::write(&template, "a: [\n").unwrap();
-        assert!(judge(&options).is_err_and(|reason| reason.contains("t.yaml:2: invalid YAML")));
+        assert!(evaluate(&options).is_err_and(|reason| reason.contains("t.yaml:2: invalid YAML")));
     }
 }

@@ -180,7 +180,7 @@ mod tests {
         ] {
             assert!(problem(reason).into_string().contains(fix), "{reason}");
         }
-        let said = "ListStackResources failed: ExpiredToken: expired: log in again, or set --profile";
-        assert!(problem(said).into_string().ends_with("set --profile</p>"));
+        let error_text = "ListStackResources failed: ExpiredToken: expired: log in again, or set --profile";
+        assert!(problem(error_text).into_string().ends_with("set --profile</p>"));
     }
 }

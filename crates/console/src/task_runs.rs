@@ -136,9 +136,9 @@ impl TaskRuns {
             return Err(format!("{IN_PROGRESS} tasks are running: wait until one of them has ended, or cancel it"));
         }
         if runs.len() == RETAINED
-            && let Some(place) = runs.iter().position(|run| run.state != RunState::Running)
+            && let Some(position) = runs.iter().position(|run| run.state != RunState::Running)
         {
-            runs.remove(place);
+            runs.remove(position);
         }
         runs.push_back(TaskRunView {
             id: id.clone(),

@@ -35,11 +35,11 @@ const LATEST_WITHIN: time::Duration = time::Duration::minutes(15);
 /// The members of a function's configuration that a published version has a copy of.
 const VERSIONED: [&str; 7] = ["CodeSha256", "Environment", "Handler", "LoggingConfig", "MemorySize", "Role", "Timeout"];
 
-/// Adds the observations of the account to the deployment. `judged` are the mappings as the account describes them.
-pub(crate) fn add(book: &ResponseBook<'_>, deployment: &mut StreamDeployment, judged: &[&Value]) {
+/// Adds the observations of the account to the deployment. `evaluated` are the mappings as the account describes them.
+pub(crate) fn add(book: &ResponseBook<'_>, deployment: &mut StreamDeployment, evaluated: &[&Value]) {
     let mut mappings = std::mem::take(&mut deployment.mappings);
     for mapping in &mut mappings {
-        if let Some(state) = judged.iter().find(|it| it["UUID"] == mapping.id.as_str()) {
+        if let Some(state) = evaluated.iter().find(|it| it["UUID"] == mapping.id.as_str()) {
             mapping.observed.problem = problem_of(state);
             mapping.observed.modified = modified(state);
         }

@@ -251,13 +251,13 @@ impl AccountReader<'_, '_> {
         };
         let of_stream = |mapping: &&Value| text_of(&mapping["EventSourceArn"]).and_then(table_of_stream).is_some();
         let listed: Vec<&Value> = listed.into_iter().filter(of_stream).collect();
-        let (judged, others): (Vec<&Value>, Vec<&Value>) = listed.into_iter().partition(|it| self.is_judged(it));
+        let (evaluated, others): (Vec<&Value>, Vec<&Value>) = listed.into_iter().partition(|it| self.is_evaluated(it));
         let mut tables: BTreeMap<String, String> = BTreeMap::new();
         let mut add_table = |reference: &str| {
             let name = reference.rsplit_once(":table/").map_or(reference, |(_, name)| name);
             tables.entry(name.to_owned()).or_insert_with(|| reference.to_owned());
         };
-        for mapping in &judged {
+        for mapping in &evaluated {
             let function = text_of(&mapping["FunctionArn"]).unwrap_or_default();
             for replica in self.add_function(function) {
                 add_table(&replica);
@@ -289,7 +289,7 @@ impl AccountReader<'_, '_> {
             })
             .collect();
         let mut uuids: BTreeMap<String, &str> = BTreeMap::new();
-        for mapping in judged.iter().chain(&others) {
+        for mapping in evaluated.iter().chain(&others) {
             let entry = self.mapping(mapping);
             uuids.insert(entry.location.resource.clone(), mapping["UUID"].as_str().unwrap_or_default());
             self.entries.push(entry);
@@ -299,8 +299,8 @@ impl AccountReader<'_, '_> {
             let function = text_of(&mapping["FunctionArn"]).unwrap_or_default();
             self.add_function(function);
         }
-        self.add_stores(&judged);
-        let streams: BTreeSet<&str> = judged.iter().filter_map(|it| text_of(&it["EventSourceArn"])).collect();
+        self.add_stores(&evaluated);
+        let streams: BTreeSet<&str> = evaluated.iter().filter_map(|it| text_of(&it["EventSourceArn"])).collect();
         let unknown_pipes = streams.into_iter().filter_map(|stream| self.add_pipes(stream)).last();
         self.add_routes();
         let unknown_alarms = self.add_alarms();
@@ -314,9 +314,9 @@ impl AccountReader<'_, '_> {
         for mapping in &mut deployment.mappings {
             mapping.id = (*uuids.get(&mapping.location.resource).unwrap_or(&"")).to_owned();
         }
-        let is_judged = |mapping: &StreamMapping| judged.iter().any(|it| it["UUID"] == mapping.id.as_str());
+        let is_evaluated = |mapping: &StreamMapping| evaluated.iter().any(|it| it["UUID"] == mapping.id.as_str());
         (deployment.mappings, deployment.other_mappings) =
-            std::mem::take(&mut deployment.mappings).into_iter().partition(is_judged);
+            std::mem::take(&mut deployment.mappings).into_iter().partition(is_evaluated);
         for function in &deployment.functions {
             if let Some(arn) = function.role.known()
                 && !deployment.roles.iter().any(|role| role.arn == *arn)
@@ -331,11 +331,11 @@ impl AccountReader<'_, '_> {
                 });
             }
         }
-        account_observation::add(self.book, &mut deployment, &judged);
+        account_observation::add(self.book, &mut deployment, &evaluated);
         DeploymentReading { deployment, problems, unknown_parameters: Vec::new() }
     }
 
-    fn is_judged(&self, mapping: &Value) -> bool {
+    fn is_evaluated(&self, mapping: &Value) -> bool {
         let [function, stream, uuid] =
             ["FunctionArn", "EventSourceArn", "UUID"].map(|member| mapping[member].as_str().unwrap_or_default());
         let (name, _) = function_name(function);
@@ -543,8 +543,8 @@ impl AccountReader<'_, '_> {
     }
 
     /// Reads the destinations of mappings, and the keys of the buckets of Millrace's own functions.
-    fn add_stores(&mut self, judged: &[&Value]) {
-        for mapping in judged {
+    fn add_stores(&mut self, evaluated: &[&Value]) {
+        for mapping in evaluated {
             let function = text_of(&mapping["FunctionArn"]).unwrap_or_default();
             let Some(arn) = text_of(&mapping["DestinationConfig"]["OnFailure"]["Destination"]) else { continue };
             match (bucket_name(arn), arn.split(':').nth(2)) {
@@ -553,7 +553,7 @@ impl AccountReader<'_, '_> {
                 (None, _) => {}
             }
         }
-        for mapping in judged {
+        for mapping in evaluated {
             for bucket in self.own_buckets(text_of(&mapping["FunctionArn"]).unwrap_or_default()) {
                 self.add_bucket_key(&bucket);
             }

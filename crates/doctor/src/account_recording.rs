@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use crate::account_call::{AccountCall, AccountOperation, CallResponse};
 use crate::setting::SettingValue;
 
-/// The part of an account that is judged.
+/// The part of an account that is evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountTarget {
     /// The mappings, tables and routes of a stack of `CloudFormation`, with its nested stacks.
@@ -35,7 +35,7 @@ impl fmt::Display for AccountTarget {
 /// The responses to the calls that were made so far.
 #[derive(Debug, Clone)]
 pub struct AccountRecording {
-    /// The part of the account that is judged.
+    /// The part of the account that is evaluated.
     pub target: AccountTarget,
     /// The time of the recording, from which ages are calculated.
     pub read_at: OffsetDateTime,

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn each_route_of_an_openapi_document_is_judged() {
+    fn each_route_of_an_openapi_document_is_evaluated() {
         let open = ["ANY /open", "GET /public", "GET /either", "OPTIONS /preflight"];
         let expected = open.map(|route| format!("{route} has no authorizer"));
         let of_api = format!("Type: AWS::ApiGatewayV2::Api\n    Properties:\n      Body: {DOCUMENT}\n");
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_body_of_an_api_of_a_plan_is_read() {
-        let judge = |values: serde_json::Value, expressions: serde_json::Value| {
+        let evaluate = |values: serde_json::Value, expressions: serde_json::Value| {
             let plan = serde_json::json!({
                 "planned_values": {"root_module": {"resources": [
                     {"address": "aws_apigatewayv2_api.a", "mode": "managed", "type": "aws_apigatewayv2_api",
@@ -262,18 +262,19 @@ mod tests {
             DOCUMENT.to_owned(),
             r#"{"paths": {"/open": {"get": {}}, "/iam": {"get": {"security": [{"a": []}]}}}}"#.to_owned(),
         ] {
-            let (findings, unchecked) = judge(serde_json::json!({"protocol_type": "HTTP", "body": body}), none.clone());
+            let (findings, unchecked) =
+                evaluate(serde_json::json!({"protocol_type": "HTTP", "body": body}), none.clone());
             assert!(unchecked.is_empty() && findings.contains(&connect), "{findings:?} {unchecked:?}");
             let has_open =
                 findings.iter().any(|(line, problem)| *line == 0 && problem.ends_with(" /open has no authorizer"));
             assert!(has_open && !findings.iter().any(|(_, problem)| problem.contains("/iam")), "{findings:?}");
         }
-        let bad = judge(serde_json::json!({"body": "a: ]"}), none.clone());
+        let bad = evaluate(serde_json::json!({"body": "a: ]"}), none.clone());
         assert!(bad.1[0].starts_with("its OpenAPI document cannot be read: line 1: invalid YAML"), "{bad:?}");
         let later = serde_json::json!({"body": {"references": ["aws_lambda_function.f.invoke_arn"]}});
-        let unknown = judge(none.clone(), later);
+        let unknown = evaluate(none.clone(), later);
         assert_eq!(unknown.1, ["its OpenAPI document is known after the deployment"]);
         // The routes of a WebSocket API share the authorizer of $connect.
-        assert_eq!(judge(serde_json::json!({"protocol_type": "WEBSOCKET"}), none), (Vec::new(), Vec::new()));
+        assert_eq!(evaluate(serde_json::json!({"protocol_type": "WEBSOCKET"}), none), (Vec::new(), Vec::new()));
     }
 }

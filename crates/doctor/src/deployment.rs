@@ -59,7 +59,7 @@ pub struct StreamDeployment {
     pub form: DeploymentForm,
     /// The event source mappings of DynamoDB streams.
     pub mappings: Vec<StreamMapping>,
-    /// Event source mappings that are not judged themselves: they read the same streams, or those of replicas.
+    /// Event source mappings that are not evaluated themselves: they read the same streams, or those of replicas.
     pub other_mappings: Vec<StreamMapping>,
     /// The pipes of `EventBridge` that read a DynamoDB stream.
     pub pipes: Vec<StreamPipe>,
@@ -93,7 +93,7 @@ pub struct StreamDeployment {
     pub resource_policies: Vec<(SettingValue<String>, AccessPolicy)>,
     /// Findings that the deployment declares as intended.
     pub ignored: Vec<IgnoredRule>,
-    /// Parts of the deployment that are not judged at all, with the reason.
+    /// Parts of the deployment that are not evaluated at all, with the reason.
     pub unread: Vec<(SourceLocation, String)>,
 }
 

@@ -14,7 +14,7 @@ use crate::terraform_plan;
 
 /// The maximum size of a file; a template has a limit of its own.
 const MAX_BYTES: u64 = 64_000_000;
-/// The maximum number of mappings that are judged.
+/// The maximum number of mappings that are evaluated.
 const MAX_MAPPINGS: usize = 2_000;
 
 /// Reads a deployment from a template of `CloudFormation` or SAM, or from a Terraform plan in JSON.

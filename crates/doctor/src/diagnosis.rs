@@ -27,14 +27,14 @@ impl RuleFinding {
     }
 }
 
-/// A rule that could not be judged, which is not the same as a good result.
+/// A rule that could not be evaluated, which is not the same as a good result.
 #[derive(Debug, Clone)]
 pub struct UncheckedRule {
     /// The rule.
     pub rule: &'static DoctorRule,
     /// Where it is, if it concerns one resource.
     pub location: Option<SourceLocation>,
-    /// Why it could not be judged.
+    /// Why it could not be evaluated.
     pub reason: String,
 }
 
@@ -45,13 +45,13 @@ pub struct DeploymentDiagnosis {
     pub findings: Vec<RuleFinding>,
     /// Findings that the deployment declares as intended, with the reason.
     pub ignored: Vec<(RuleFinding, String)>,
-    /// Rules that could not be judged.
+    /// Rules that could not be evaluated.
     pub unchecked: Vec<UncheckedRule>,
     /// Declarations that match no finding.
     pub unused_ignores: Vec<IgnoredRule>,
-    /// Parts of the deployment that were not judged, with the reason.
+    /// Parts of the deployment that were not evaluated, with the reason.
     pub unread: Vec<(SourceLocation, String)>,
-    /// The number of event source mappings that were judged.
+    /// The number of event source mappings that were evaluated.
     pub mappings: usize,
 }
 
@@ -92,8 +92,8 @@ pub fn diagnose(deployment: &StreamDeployment) -> DeploymentDiagnosis {
             continue;
         }
         for check in rule.checks {
-            for (location, judgement) in judge(deployment, *check) {
-                match judgement {
+            for (location, result) in evaluate(deployment, *check) {
+                match result {
                     Ok(None) => {}
                     Ok(Some(problem)) => {
                         let finding = RuleFinding { rule, location, problem, form: deployment.form };
@@ -118,16 +118,16 @@ pub fn diagnose(deployment: &StreamDeployment) -> DeploymentDiagnosis {
     diagnosis
 }
 
-fn judge(deployment: &StreamDeployment, check: RuleCheck) -> Vec<(SourceLocation, Result<Option<String>, String>)> {
+fn evaluate(deployment: &StreamDeployment, check: RuleCheck) -> Vec<(SourceLocation, Result<Option<String>, String>)> {
     match check {
-        RuleCheck::Mapping(judge) => {
-            deployment.mappings.iter().map(|it| (it.location.clone(), judge(deployment, it))).collect()
+        RuleCheck::Mapping(evaluate) => {
+            deployment.mappings.iter().map(|it| (it.location.clone(), evaluate(deployment, it))).collect()
         }
-        RuleCheck::Table(judge) => {
-            deployment.tables.iter().map(|it| (it.location.clone(), judge(deployment, it))).collect()
+        RuleCheck::Table(evaluate) => {
+            deployment.tables.iter().map(|it| (it.location.clone(), evaluate(deployment, it))).collect()
         }
-        RuleCheck::Key(judge) => deployment.keys.iter().map(|it| (it.location.clone(), judge(it))).collect(),
-        RuleCheck::Route(judge) => deployment.routes.iter().map(|it| (it.location.clone(), judge(it))).collect(),
+        RuleCheck::Key(evaluate) => deployment.keys.iter().map(|it| (it.location.clone(), evaluate(it))).collect(),
+        RuleCheck::Route(evaluate) => deployment.routes.iter().map(|it| (it.location.clone(), evaluate(it))).collect(),
     }
 }
 

@@ -60,7 +60,7 @@ pub fn human(diagnosis: &DeploymentDiagnosis) -> String {
     text
 }
 
-/// Writes what was not judged, grouped by reason: the same reason often concerns several rules.
+/// Writes what was not evaluated, grouped by reason: the same reason often concerns several rules.
 fn not_checked(text: &mut String, diagnosis: &DeploymentDiagnosis) {
     let mut by_reason: BTreeMap<(String, &str), Vec<&str>> = BTreeMap::new();
     for unchecked in &diagnosis.unchecked {

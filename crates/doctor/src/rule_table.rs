@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::deployment::{KeySettings, RouteSettings, StreamDeployment, StreamMapping, TableSettings};
 use crate::rules::{
-    RuleJudgement, delivery, destination, encryption, filter, function, network, replica, resource, stream,
+    RuleOutcome, delivery, destination, encryption, filter, function, network, replica, resource, stream,
 };
 
 /// The consequence of a finding, the most severe first.
@@ -58,17 +58,17 @@ impl fmt::Display for RuleSeverity {
     }
 }
 
-/// How a rule is judged, by the kind of resource.
+/// How a rule is evaluated, by the kind of resource.
 #[derive(Debug, Clone, Copy)]
 pub enum RuleCheck {
     /// For each mapping of a DynamoDB stream.
-    Mapping(fn(&StreamDeployment, &StreamMapping) -> RuleJudgement),
+    Mapping(fn(&StreamDeployment, &StreamMapping) -> RuleOutcome),
     /// For each table.
-    Table(fn(&StreamDeployment, &TableSettings) -> RuleJudgement),
+    Table(fn(&StreamDeployment, &TableSettings) -> RuleOutcome),
     /// For each key.
-    Key(fn(&KeySettings) -> RuleJudgement),
+    Key(fn(&KeySettings) -> RuleOutcome),
     /// For each route of an HTTP API.
-    Route(fn(&RouteSettings) -> RuleJudgement),
+    Route(fn(&RouteSettings) -> RuleOutcome),
 }
 
 /// A rule.
@@ -86,7 +86,7 @@ pub struct DoctorRule {
     pub offline: &'static str,
     /// The responses that are examined in an account.
     pub live: &'static str,
-    /// Whether it can be judged only in an account.
+    /// Whether it can be evaluated only in an account.
     pub needs_account: bool,
     /// The fix in a template.
     pub fix: &'static str,
@@ -94,7 +94,7 @@ pub struct DoctorRule {
     pub fix_hcl: &'static str,
     /// The source.
     pub source: &'static str,
-    /// How it is judged.
+    /// How it is evaluated.
     pub checks: &'static [RuleCheck],
 }
 

@@ -12,8 +12,8 @@ pub mod replica;
 pub mod resource;
 pub mod stream;
 
-/// The judgement of a rule about one resource.
-pub type RuleJudgement = Result<Option<String>, String>;
+/// The result of a rule about one resource.
+pub type RuleOutcome = Result<Option<String>, String>;
 
 /// The number of seconds for which DynamoDB retains a stream record.
 pub const STREAM_RETENTION_S: i64 = 86_400;

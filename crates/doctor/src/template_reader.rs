@@ -101,7 +101,7 @@ impl<'a> TemplateReader<'_, 'a> {
                 continue;
             }
             if let ConditionValue::Unknown(reason) = &created {
-                // Judged as if it were created.
+                // Evaluated as if it were created.
                 self.unread.push((at.clone(), format!("its condition is not resolved ({reason}): checked as created")));
             }
             let is_nested = matches!(kind, "AWS::Serverless::Application" | "AWS::CloudFormation::Stack");

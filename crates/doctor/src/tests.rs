@@ -34,7 +34,7 @@ const TWICE: (&str, &str) = (
      Failures.Arn}}\n            MetricsConfig: {Metrics: [EventCount]}\n        Changes:\n          Type: DynamoDB\n",
 );
 
-/// For each rule that is judged offline: texts to replace in the valid template.
+/// For each rule that is evaluated offline: texts to replace in the valid template.
 pub(crate) const FAULTS: &[(&str, &[(&str, &str)])] = &[
     (
         "discarded-without-destination",
@@ -157,7 +157,7 @@ fn rules_of(diagnosis: &DeploymentDiagnosis) -> Vec<&'static str> {
 }
 
 #[test]
-fn the_sound_template_has_no_finding_and_is_judged_completely() {
+fn the_sound_template_has_no_finding_and_is_evaluated_completely() {
     let diagnosis = diagnosis_of(VALID);
     assert_eq!(rules_of(&diagnosis), Vec::<&str>::new(), "{:?}", diagnosis.findings);
     let unchecked: Vec<_> = diagnosis
@@ -172,13 +172,13 @@ fn the_sound_template_has_no_finding_and_is_judged_completely() {
 
 #[test]
 fn every_rule_finds_its_fault_and_nothing_else() {
-    let judged: Vec<_> = RULES.iter().filter(|rule| !rule.needs_account).map(|rule| rule.id).collect();
+    let evaluated: Vec<_> = RULES.iter().filter(|rule| !rule.needs_account).map(|rule| rule.id).collect();
     let mut tested: Vec<_> = FAULTS.iter().map(|(id, _)| *id).collect();
     tested.sort_unstable();
-    let mut expected = judged.clone();
+    let mut expected = evaluated.clone();
     expected.sort_unstable();
-    assert_eq!(tested, expected, "each rule that is judged offline has a fault, and no other");
-    for id in judged {
+    assert_eq!(tested, expected, "each rule that is evaluated offline has a fault, and no other");
+    for id in evaluated {
         let diagnosis = diagnosis_of(&faulty(id));
         let found = rules_of(&diagnosis);
         assert_eq!(found, [id], "{:#?}", diagnosis.findings);

@@ -1,6 +1,6 @@
 //! One HTTP/1.1 connection, with TLS or without: [`HttpConnection`].
 //!
-//! A request is written as one piece, so that it is one TLS record and one system call, and its response is read into a
+//! A request is written as a whole, so that it is one TLS record and one system call, and its response is read into a
 //! buffer that the connection keeps. The future of a request drives its connection, so a request needs no other task,
 //! and a request that is dropped closes its connection. An idle connection is not driven; before it is used,
 //! [`HttpConnection::is_alive`] returns whether the server has closed it. If the server closes it after that check and
@@ -445,7 +445,7 @@ mod tests {
             let late = connection.send(request(), Some(started + seconds(limit))).await;
             assert!(matches!(late, Err(ExchangeError::Late)), "{late:?}");
             assert_eq!(started.elapsed().as_secs(), limit);
-            assert!(!connection.is_open(), "a late response would answer the next request");
+            assert!(!connection.is_open(), "a late response would be taken for that of the next request");
             tokio::time::resume();
         }
     }

@@ -218,8 +218,8 @@ impl RequestSigner {
 fn format_timestamp(at: SystemTime) -> [u8; TIMESTAMP] {
     let at = OffsetDateTime::from(at);
     let mut text = *b"00000000T000000Z";
-    let mut put = |place: usize, digits: usize, mut number: u32| {
-        for index in (place..place + digits).rev() {
+    let mut put = |start: usize, digits: usize, mut number: u32| {
+        for index in (start..start + digits).rev() {
             text[index] = b'0' + u8::try_from(number % 10).unwrap_or_default();
             number /= 10;
         }

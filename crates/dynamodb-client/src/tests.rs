@@ -520,8 +520,8 @@ async fn body_that_differs_from_its_checksum_is_retried_and_then_an_error() {
         |checksum: &str| PlannedReaction::Response(200, vec![("x-amz-crc32", checksum.to_owned())], "{}".to_owned());
     // The CRC-32 of `{}`.
     let (wrong, right) = (with("7"), with("2745614147"));
-    let damaged = wrong.clone();
-    let server = FaultyServer::start(move |number, _| if number == 0 { damaged.clone() } else { right.clone() }).await;
+    let changed = wrong.clone();
+    let server = FaultyServer::start(move |number, _| if number == 0 { changed.clone() } else { right.clone() }).await;
     put(&table(config(&server.url))).await.unwrap();
     assert_eq!(server.requests().len(), 2);
     let server = FaultyServer::start(move |_, _| wrong.clone()).await;
@@ -711,7 +711,7 @@ async fn silent_connection_does_not_keep_the_others_waiting() {
     }
     put_all(&table, 16).await;
     assert!(server.connections() >= 2 && !silent.is_finished());
-    // A request that is dropped closes its connection: a late response would answer the next request.
+    // A request that is dropped closes its connection: a late response would be read as that of the next request.
     let before = server.open();
     silent.abort();
     drop(silent.await);

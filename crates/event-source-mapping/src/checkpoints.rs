@@ -139,8 +139,8 @@ mod tests {
         std::fs::create_dir(path("Folder")).unwrap();
         std::os::unix::fs::symlink("/dev/null", path("Device")).unwrap();
         for (name, part) in [("Folder", "is a folder"), ("Device", "is a device")] {
-            let said = CheckpointFile::new(folder.path(), name).save("arn", &some()).unwrap_err().to_string();
-            assert!(said.contains(&format!("{name}.json cannot be written ({part}")), "{said}");
+            let message = CheckpointFile::new(folder.path(), name).save("arn", &some()).unwrap_err().to_string();
+            assert!(message.contains(&format!("{name}.json cannot be written ({part}")), "{message}");
         }
         assert!(std::fs::symlink_metadata(path("Device")).unwrap().is_symlink());
     }

@@ -256,12 +256,12 @@ fn lowest_failing<R>(
         None | Some(FunctionResponse::Malformed) => return BatchVerdict::Whole,
         Some(FunctionResponse::Failures(identifiers)) => identifiers,
     };
-    let place = |identifier: &String| {
+    let position_of = |identifier: &String| {
         let number = SequenceNumber::parse(identifier).ok()?;
         batch.records.iter().position(|entry| entry.number == number)
     };
-    match identifiers.iter().map(place).collect::<Option<Vec<_>>>() {
-        Some(places) => places.into_iter().min().map_or(BatchVerdict::Done, BatchVerdict::From),
+    match identifiers.iter().map(position_of).collect::<Option<Vec<_>>>() {
+        Some(positions) => positions.into_iter().min().map_or(BatchVerdict::Done, BatchVerdict::From),
         None => BatchVerdict::Whole,
     }
 }

@@ -96,8 +96,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_payload_s_path_and_query_reach_the_route_as_they_are() {
-        let answer = answered("/users/auth0|ada", Duration::from_secs(10)).await;
-        assert_eq!((&answer["statusCode"], &answer["body"]), (&json!(200), &json!("/users/auth0%7Cada?a=b+c%2B")));
+        let response = answered("/users/auth0|ada", Duration::from_secs(10)).await;
+        assert_eq!((&response["statusCode"], &response["body"]), (&json!(200), &json!("/users/auth0%7Cada?a=b+c%2B")));
         for path in ["/users/r1#0", "/users/./r1", "/users/r1/..", "/users\\r1", "/users/r\t1", "/users/%31"] {
             let refused = answered(path, Duration::from_secs(10)).await;
             assert_eq!(refused["statusCode"], 400, "{path:?}: {refused}");

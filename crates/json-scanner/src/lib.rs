@@ -367,8 +367,8 @@ fn find_special(bytes: &[u8], start: usize) -> Option<usize> {
         }
         position += chunk.len();
     }
-    let place = bytes[position..].iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
-    Some(position + place)
+    let offset = bytes[position..].iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
+    Some(position + offset)
 }
 
 /// Returns a word whose lowest set bit is in the lowest byte of `chunk` that is a quote, a backslash or a control
@@ -527,15 +527,15 @@ mod tests {
         }
 
         #[test]
-        fn damaged_text_is_accepted_or_rejected_as_by_serde_json(
-            text in json(), place: prop::sample::Index, inserted in "[\\[\\]{},:\"\\\\0-9a-u.eE+\\- \n\u{1}é]{0,3}",
+        fn changed_text_is_accepted_or_rejected_as_by_serde_json(
+            text in json(), chosen: prop::sample::Index, inserted in "[\\[\\]{},:\"\\\\0-9a-u.eE+\\- \n\u{1}é]{0,3}",
             cut in 0..3_usize,
         ) {
-            let places: Vec<usize> = text.char_indices().map(|(place, _)| place).chain([text.len()]).collect();
-            let first = place.index(places.len());
-            let (start, end) = (places[first], places[(first + cut).min(places.len() - 1)]);
-            let damaged = format!("{}{inserted}{}", &text[..start], &text[end..]);
-            prop_assert_eq!(scanned(&damaged), parsed(&damaged), "{}", damaged);
+            let starts: Vec<usize> = text.char_indices().map(|(start, _)| start).chain([text.len()]).collect();
+            let first = chosen.index(starts.len());
+            let (start, end) = (starts[first], starts[(first + cut).min(starts.len() - 1)]);
+            let changed = format!("{}{inserted}{}", &text[..start], &text[end..]);
+            prop_assert_eq!(scanned(&changed), parsed(&changed), "{}", changed);
         }
 
         #[test]
@@ -548,7 +548,7 @@ mod tests {
         #[test]
         fn special_bytes_are_found_at_every_place(bytes: Vec<u8>, start in 0..4_usize) {
             let expected = bytes.iter().skip(start).position(|byte| matches!(byte, b'"' | b'\\' | ..b' '));
-            prop_assert_eq!(find_special(&bytes, start), expected.map(|place| place + start));
+            prop_assert_eq!(find_special(&bytes, start), expected.map(|offset| offset + start));
         }
     }
 }

@@ -215,10 +215,10 @@ mod tests {
     #[tokio::test]
     async fn server_that_does_not_start_is_reported_with_its_reason() {
         let started = tokio::time::Instant::now();
-        let said = CacheServer::start_with(&["--databases", "none"]).await.unwrap_err().to_string();
+        let message = CacheServer::start_with(&["--databases", "none"]).await.unwrap_err().to_string();
         assert!(started.elapsed() < READY_TIMEOUT, "its end is noticed");
-        assert!(said.contains("-server failed (exit status: 1)"), "{said}");
-        assert!(said.contains("databases"), "{said}");
+        assert!(message.contains("-server failed (exit status: 1)"), "{message}");
+        assert!(message.contains("databases"), "{message}");
     }
 
     #[tokio::test]

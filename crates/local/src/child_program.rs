@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn failure_has_program_status_and_last_lines() {
         assert_eq!(failure("exit 3"), "setup failed (exit status: 3); it printed no error");
-        let said = failure("for n in 1 2 3 4 5 6 7 8 9; do echo line $n >&2; echo; echo >&2; done; exit 2");
-        assert!(said.starts_with("setup failed (exit status: 2); it printed:\n  line 2\n  line 3\n"), "{said}");
-        assert!(said.ends_with("  line 9"), "{said}");
+        let message = failure("for n in 1 2 3 4 5 6 7 8 9; do echo line $n >&2; echo; echo >&2; done; exit 2");
+        assert!(message.starts_with("setup failed (exit status: 2); it printed:\n  line 2\n  line 3\n"), "{message}");
+        assert!(message.ends_with("  line 9"), "{message}");
         assert!(failure("kill -9 $$").starts_with("setup failed (signal: 9"));
         let long = failure("head -c 100000 /dev/zero | tr '\\0' x >&2; exit 1");
         assert!(long.len() < 2 * SHOWN_BYTES, "{}", long.len());
@@ -160,10 +160,10 @@ mod tests {
 
     #[test]
     fn known_reason_has_a_fix() {
-        let said = failure("echo 'initdb: error: cannot be run as root' >&2; echo 'Try again.' >&2; exit 1");
+        let message = failure("echo 'initdb: error: cannot be run as root' >&2; echo 'Try again.' >&2; exit 1");
         assert!(
-            said.starts_with("setup failed (exit status: 1): run millrace as another user than root; it"),
-            "{said}"
+            message.starts_with("setup failed (exit status: 1): run millrace as another user than root; it"),
+            "{message}"
         );
         let folder = tempfile::tempdir().unwrap();
         let null = folder.path().join("null");

@@ -23,7 +23,7 @@ pub enum SinkFault {
     Slow,
     /// The sink cannot be reached, and does not respond.
     CutOff,
-    /// The sink writes every change, and its answer is lost.
+    /// The sink writes every change, and its response is lost.
     ResponseLost,
 }
 
@@ -39,7 +39,7 @@ impl SinkFault {
             Self::Refuse => "refuse",
             Self::Slow => "slow",
             Self::CutOff => "cut-off",
-            Self::ResponseLost => "answer-lost",
+            Self::ResponseLost => "response-lost",
         }
     }
 

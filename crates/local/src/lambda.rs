@@ -120,8 +120,8 @@ fn to_json(mapping: &ListedMapping) -> Value {
 /// Returns the first 16 bytes of the name, which are enough to distinguish the mappings of one template.
 fn identifier(name: &str) -> [u8; 16] {
     let mut bytes = [0; 16];
-    for (place, byte) in bytes.iter_mut().zip(name.bytes()) {
-        *place = byte;
+    for (target, byte) in bytes.iter_mut().zip(name.bytes()) {
+        *target = byte;
     }
     bytes
 }

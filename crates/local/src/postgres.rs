@@ -224,10 +224,10 @@ impl PostgresServer {
             ProgramError::not_run("sh", error)
         })?;
         self.running = Some(RunningServer { server, guardian });
-        self.answers().await
+        self.responses().await
     }
 
-    async fn answers(&mut self) -> Result<(), PostgresServerError> {
+    async fn responses(&mut self) -> Result<(), PostgresServerError> {
         let until = Instant::now() + START_TIMEOUT;
         loop {
             let Err(error) = connect(self.port.number(), OWNER).await else { return Ok(()) };
@@ -317,7 +317,7 @@ fn command(program: &Path, user: Option<(u32, u32)>) -> Command {
 }
 
 fn describe_error(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned())
+    error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
 
 fn name_of(program: &Path) -> String {
@@ -334,9 +334,9 @@ mod tests {
         let data = planned.folder.path().join("data");
         fs::create_dir(&data).unwrap();
         fs::write(data.join("file"), "").unwrap();
-        let said = planned.start().await.unwrap_err().to_string();
-        assert!(said.contains("/initdb failed (exit status: 1)"), "{said}");
-        assert!(said.contains("exists but is not empty"), "{said}");
+        let error_text = planned.start().await.unwrap_err().to_string();
+        assert!(error_text.contains("/initdb failed (exit status: 1)"), "{error_text}");
+        assert!(error_text.contains("exists but is not empty"), "{error_text}");
     }
 
     #[tokio::test]
@@ -346,9 +346,9 @@ mod tests {
         let settings = server.data.join("postgresql.conf");
         let text = fs::read_to_string(&settings).unwrap();
         fs::write(&settings, text.clone() + "shared_buffers = many\n").unwrap();
-        let said = server.start().await.unwrap_err().to_string();
-        assert!(said.contains("/postgres failed (exit status: 1)"), "{said}");
-        assert!(said.contains("invalid value for parameter \"shared_buffers\""), "{said}");
+        let error_text = server.start().await.unwrap_err().to_string();
+        assert!(error_text.contains("/postgres failed (exit status: 1)"), "{error_text}");
+        assert!(error_text.contains("invalid value for parameter \"shared_buffers\""), "{error_text}");
         fs::write(&settings, text).unwrap();
         server.start().await.unwrap();
     }

@@ -233,8 +233,8 @@ mod tests {
             (vec![("if-match", "\"00\"")], "hello", "PreconditionFailed"),
             (vec![("x-amz-storage-class", "GLACIER")], "hello", "InvalidStorageClass"),
         ] {
-            let (status, said, text) = raw(&engine, "PUT", "/users-archive/k", &headers, body).await;
-            assert!((400..500).contains(&status) && said == code, "{headers:?}: {status} {text}");
+            let (status, error_code, text) = raw(&engine, "PUT", "/users-archive/k", &headers, body).await;
+            assert!((400..500).contains(&status) && error_code == code, "{headers:?}: {status} {text}");
             let kept = client.get_object().bucket("users-archive").key("k").send().await.unwrap();
             assert_eq!(kept.metadata().unwrap()["n"], "1");
             assert_eq!(text_of(kept).await, "first", "{headers:?}");
@@ -322,8 +322,8 @@ mod tests {
                 ("if-unmodified-since", "Fri, 01 Jan 2010 00:00:00 GMT", 412),
                 ("range", "bytes=1-2", if method == "GET" { 206 } else { 200 }),
             ] {
-                let (answered, _, text) = raw(&engine, method, "/users-archive/k", &[(name, value)], "").await;
-                assert_eq!(answered, status, "{method} {name}: {value}: {text}");
+                let (response_status, _, text) = raw(&engine, method, "/users-archive/k", &[(name, value)], "").await;
+                assert_eq!(response_status, status, "{method} {name}: {value}: {text}");
             }
         }
         assert_eq!(raw(&engine, "GET", "/users-archive/k", &[("range", "bytes=1-2")], "").await.2, "ow");
@@ -357,8 +357,8 @@ mod tests {
             ("/users-archive/absent", vec![("if-match", "*")], 404, "NoSuchKey"),
             ("/users-archive/absent", vec![], 204, ""),
         ] {
-            let (answered, said, xml) = raw(&engine, "DELETE", path, &headers, "").await;
-            assert_eq!((answered, said.as_str()), (status, code), "{path} {headers:?}: {xml}");
+            let (response_status, error_code, xml) = raw(&engine, "DELETE", path, &headers, "").await;
+            assert_eq!((response_status, error_code.as_str()), (status, code), "{path} {headers:?}: {xml}");
             let named = ["IfMatchSize", "IfMatchLastModifiedTime", "VersionId"].iter().any(|name| xml.contains(name));
             assert_eq!(named, status == 501, "{path} {headers:?}: {xml}");
             assert_eq!(text(&client, "k").await, "rows", "{path} {headers:?}");

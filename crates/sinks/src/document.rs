@@ -220,8 +220,8 @@ impl DocumentSyntaxError {
 
 impl fmt::Display for DocumentSyntaxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            write!(f, "{}{problem}", if index == 0 { "" } else { "; " })?;
+        for (location, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if location == 0 { "" } else { "; " })?;
         }
         Ok(())
     }
@@ -362,7 +362,7 @@ impl DocumentReader {
         let replicas: Vec<ReplicaParts> = listed
             .iter()
             .enumerate()
-            .map(|(index, value)| self.replica(&format!("/replicas/{index}"), value, &shared))
+            .map(|(location, value)| self.replica(&format!("/replicas/{location}"), value, &shared))
             .collect();
         self.check_together(&replicas);
         let hash_keys = self.hash_keys(members.get("hash_keys").copied());
@@ -389,14 +389,14 @@ impl DocumentReader {
         };
         let mut members = Members::new();
         for (name, value) in listed {
-            let place = member_pointer(pointer, name);
+            let location = member_pointer(pointer, name);
             match known.iter().find(|known| **known == name) {
-                Some(known) if members.contains_key(known) => self.add(place, "occurs twice: remove one of them"),
+                Some(known) if members.contains_key(known) => self.add(location, "occurs twice: remove one of them"),
                 Some(known) => drop(members.insert(known, value)),
                 None => {
                     let hint = nearest(name, known).map(|name| format!("; did you mean {name:?}?"));
                     let hint = hint.unwrap_or_default();
-                    self.add(place, format!("is not a member of {kind}: use {}{hint}", known.join(", ")));
+                    self.add(location, format!("is not a member of {kind}: use {}{hint}", known.join(", ")));
                 }
             }
         }
@@ -424,16 +424,16 @@ impl DocumentReader {
 
     /// Reports a sink that is missing or unknown; returns the kind that is probably meant.
     fn unknown_sink(&mut self, pointer: &str, sink: Option<&JsonValue>) -> Option<&'static str> {
-        let place = member_pointer(pointer, "sink");
+        let location = member_pointer(pointer, "sink");
         let expected = SINKS.map(|sink| format!("{sink:?}")).join(" or ");
         let Some(sink) = sink else {
-            self.add(place, format!("is missing: set it to {expected}"));
+            self.add(location, format!("is missing: set it to {expected}"));
             return None;
         };
         let text = if let JsonValue::Text(text) = sink { text.as_str() } else { "" };
         let meant = nearest(text, &SINKS);
         let hint = meant.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
-        self.add(place, format!("is {}: set it to {expected}{hint}", sink.quoted()));
+        self.add(location, format!("is {}: set it to {expected}{hint}", sink.quoted()));
         meant
     }
 
@@ -481,38 +481,38 @@ impl DocumentReader {
 
     /// Reads the name of a replica; `own` is the reserved name that it may have.
     fn name(&mut self, pointer: &str, members: &Members<'_>, own: Option<&str>) -> Option<SinkName> {
-        let place = member_pointer(pointer, "name");
-        let text = self.text(&place, members.get("name").copied(), "a name such as \"staging\"")?;
+        let location = member_pointer(pointer, "name");
+        let text = self.text(&location, members.get("name").copied(), "a name such as \"staging\"")?;
         let name = SinkName::parse(text);
         match name {
             Ok(name) if own == Some(name.as_str()) => Some(name),
             Ok(name) if RESERVED_NAMES.contains(&name.as_str()) || name.as_str() == ARCHIVE_NAME => {
-                self.add(place, format!("is {text:?}, which is reserved: choose another name"));
+                self.add(location, format!("is {text:?}, which is reserved: choose another name"));
                 None
             }
             Ok(_) if own == Some(ARCHIVE_NAME) => {
-                self.add(place, format!("is {text:?}: set it to {ARCHIVE_NAME:?}, the name of every archive"));
+                self.add(location, format!("is {text:?}: set it to {ARCHIVE_NAME:?}, the name of every archive"));
                 None
             }
             Ok(name) => Some(name),
             Err(_) => {
                 let format = "a lowercase letter, then up to 31 lowercase letters, digits or hyphens";
-                self.add(place, format!("is {text:?}: set it to {format}, such as \"staging\""));
+                self.add(location, format!("is {text:?}: set it to {format}, such as \"staging\""));
                 None
             }
         }
     }
 
     /// Returns a text that must be present.
-    fn text<'v>(&mut self, place: &str, value: Option<&'v JsonValue>, expected: &str) -> Option<&'v str> {
+    fn text<'v>(&mut self, location: &str, value: Option<&'v JsonValue>, expected: &str) -> Option<&'v str> {
         match value {
             Some(JsonValue::Text(text)) => Some(text),
             Some(other) => {
-                self.add(place, format!("is {}: set it to {expected}", other.quoted()));
+                self.add(location, format!("is {}: set it to {expected}", other.quoted()));
                 None
             }
             None => {
-                self.add(place, format!("is missing: set it to {expected}"));
+                self.add(location, format!("is missing: set it to {expected}"));
                 None
             }
         }
@@ -521,27 +521,27 @@ impl DocumentReader {
     /// Returns a member that may be absent; the error is recorded as a problem.
     fn optional<T>(
         &mut self,
-        place: &str,
+        location: &str,
         value: Option<&JsonValue>,
         expected: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, InvalidMember> {
         let Some(value) = value else { return Ok(None) };
-        let text = self.text(place, Some(value), expected).ok_or(InvalidMember)?;
-        self.parsed(place, parse(text)).map(Some).ok_or(InvalidMember)
+        let text = self.text(location, Some(value), expected).ok_or(InvalidMember)?;
+        self.parsed(location, parse(text)).map(Some).ok_or(InvalidMember)
     }
 
-    fn parsed<T>(&mut self, place: &str, parsed: Result<T, String>) -> Option<T> {
-        parsed.map_err(|reason| self.add(place, reason)).ok()
+    fn parsed<T>(&mut self, location: &str, parsed: Result<T, String>) -> Option<T> {
+        parsed.map_err(|reason| self.add(location, reason)).ok()
     }
 
     fn table(&mut self, pointer: &str, members: &Members<'_>) -> ReplicaParts {
-        let place = |name: &str| member_pointer(pointer, name);
+        let location = |name: &str| member_pointer(pointer, name);
         let given = |name: &str| members.get(name).copied();
-        let table = self.text(&place("table"), given("table"), "a table name or ARN");
-        let table = table.and_then(|text| self.parsed(&place("table"), TableAddress::parse(text)));
-        let own = self.optional(&place("region"), given("region"), "a Region such as eu-west-1", region);
-        let role = self.optional(&place("role_arn"), given("role_arn"), "the ARN of a role", RoleArn::parse);
+        let table = self.text(&location("table"), given("table"), "a table name or ARN");
+        let table = table.and_then(|text| self.parsed(&location("table"), TableAddress::parse(text)));
+        let own = self.optional(&location("region"), given("region"), "a Region such as eu-west-1", region);
+        let role = self.optional(&location("role_arn"), given("role_arn"), "the ARN of a role", RoleArn::parse);
         let limit = match given("max_concurrency") {
             None => Some(DEFAULT_CONCURRENCY),
             Some(JsonValue::Integer(number)) if (1..=MAX_CONCURRENCY as i128).contains(number) => {
@@ -549,7 +549,7 @@ impl DocumentReader {
             }
             Some(other) => {
                 let reason = format!("is {}: set it to a number from 1 to {MAX_CONCURRENCY}", other.quoted());
-                self.add(place("max_concurrency"), reason);
+                self.add(location("max_concurrency"), reason);
                 None
             }
         };
@@ -558,7 +558,7 @@ impl DocumentReader {
         {
             let reason =
                 format!("is {own:?}, but the table's ARN is in {its}: remove the member, or correct one of them");
-            self.add(place("region"), reason);
+            self.add(location("region"), reason);
         }
         if let (Some(table), Ok(Some(role))) = (&table, &role)
             && let Some(its) = table.partition().filter(|its| *its != role.partition())
@@ -568,7 +568,7 @@ impl DocumentReader {
                  partition: name a role in {its}, or correct the table",
                 role.partition()
             );
-            self.add(place("role_arn"), reason);
+            self.add(location("role_arn"), reason);
         }
         let mut parts = ReplicaParts { max_concurrency: limit, ..ReplicaParts::default() };
         if let (Some(table), Ok(own), Ok(role_arn)) = (table, own, role) {
@@ -583,11 +583,11 @@ impl DocumentReader {
     }
 
     fn records(&mut self, pointer: &str, members: &Members<'_>) -> Option<ArchivedRecords> {
-        let place = member_pointer(pointer, "records");
-        match self.text(&place, members.get("records").copied(), "\"expired\"")? {
+        let location = member_pointer(pointer, "records");
+        match self.text(&location, members.get("records").copied(), "\"expired\"")? {
             "expired" => Some(ArchivedRecords::Expired),
             other => {
-                self.add(place, format!("is {other:?}: set it to \"expired\" (the items that TTL removes)"));
+                self.add(location, format!("is {other:?}: set it to \"expired\" (the items that TTL removes)"));
                 None
             }
         }
@@ -595,14 +595,14 @@ impl DocumentReader {
 
     /// Checks the members that concern several replicas, as far as they could be read.
     fn check_together(&mut self, replicas: &[ReplicaParts]) {
-        for (index, replica) in replicas.iter().enumerate() {
-            let earlier = || replicas[..index].iter().enumerate();
+        for (location, replica) in replicas.iter().enumerate() {
+            let earlier = || replicas[..location].iter().enumerate();
             if let Some(name) = &replica.name
                 && let Some((at, _)) = earlier().find(|(_, other)| other.name.as_ref() == Some(name))
             {
                 let reason =
                     format!("is {:?}, which is the name of /replicas/{at}: choose another name", name.as_str());
-                self.add(format!("/replicas/{index}/name"), reason);
+                self.add(format!("/replicas/{location}/name"), reason);
             }
             // Two archives have the same name.
             let Some(table) = &replica.table else { continue };
@@ -612,7 +612,7 @@ impl DocumentReader {
                     "is {:?}, the table or view of /replicas/{at}: remove one of the two replicas",
                     table.as_str()
                 );
-                self.add(format!("/replicas/{index}/table"), reason);
+                self.add(format!("/replicas/{location}/table"), reason);
             }
         }
         let sum: usize = replicas.iter().filter_map(|replica| replica.max_concurrency).sum();

@@ -295,21 +295,22 @@ impl DynamoDbSink {
             self.forget_schema();
             return Ok(SinkOutcome::all_failed(changes, misfit));
         }
-        if let Some(place) = misfits.iter().position(Option::is_none) {
-            self.fits(changes[place]);
+        if let Some(position) = misfits.iter().position(Option::is_none) {
+            self.fits(changes[position]);
         }
         let mut tally = OutcomeBuilder { changes, outcome: SinkOutcome::default() };
         let mut fault = None;
-        let write = |place: usize| self.write(changes[place], misfits[place].as_ref(), invocation);
-        let writes = for_each_until(invocation.deadline, self.in_flight, 0..changes.len(), write, |place, verdict| {
-            if let WriteOutcome::Fault(reason) = &verdict {
-                fault = Some(reason.clone());
-            }
-            tally.count(place, verdict);
-            // An error of the table ends the batch. The writes in flight are dropped; if one of them still arrives, the
-            // guard makes its redelivery a duplicate.
-            if fault.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let write = |position: usize| self.write(changes[position], misfits[position].as_ref(), invocation);
+        let writes =
+            for_each_until(invocation.deadline, self.in_flight, 0..changes.len(), write, |position, verdict| {
+                if let WriteOutcome::Fault(reason) = &verdict {
+                    fault = Some(reason.clone());
+                }
+                tally.count(position, verdict);
+                // An error of the table ends the batch. The writes in flight are dropped; if one of them still arrives, the
+                // guard makes its redelivery a duplicate.
+                if fault.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
         let unfinished = writes.await;
         if fault.is_some() {
             self.forget_schema();
@@ -407,8 +408,8 @@ struct OutcomeBuilder<'b> {
 }
 
 impl OutcomeBuilder<'_> {
-    fn count(&mut self, place: usize, verdict: WriteOutcome) {
-        let (change, outcome) = (self.changes[place], &mut self.outcome);
+    fn count(&mut self, position: usize, verdict: WriteOutcome) {
+        let (change, outcome) = (self.changes[position], &mut self.outcome);
         let kind = match verdict {
             WriteOutcome::Applied => {
                 outcome.applied += 1;
@@ -427,8 +428,8 @@ impl OutcomeBuilder<'_> {
 
     /// Returns the outcome, in which the changes at the places `open` failed for `reason`.
     fn close(mut self, open: &[usize], reason: &str) -> SinkOutcome {
-        self.outcome.failures.extend(open.iter().map(|place| FailedChange {
-            index: self.changes[*place].index,
+        self.outcome.failures.extend(open.iter().map(|position| FailedChange {
+            index: self.changes[*position].index,
             kind: FailureKind::Transient(reason.to_owned()),
         }));
         self.outcome

@@ -148,11 +148,11 @@ impl PostgresSink {
         TableRow::sort(&mut rows);
         let UpsertOutput { counts, left, .. } = self.write(&rows, UpsertMode::Lower, invocation.deadline).await;
         let UpsertCounts { applied, tombstones, duplicate, stale } = counts;
-        let refused = refused
-            .into_iter()
-            .map(|(place, refused)| (place, unfit.clone().map_or_else(|| refused.into(), FailureKind::Transient)));
-        let failures = refused.chain(left.into_iter().map(|(place, left)| (place, left.into())));
-        let failures = failures.map(|(place, kind)| FailedChange { index: latest[place].index, kind }).collect();
+        let refused = refused.into_iter().map(|(position, refused)| {
+            (position, unfit.clone().map_or_else(|| refused.into(), FailureKind::Transient))
+        });
+        let failures = refused.chain(left.into_iter().map(|(position, left)| (position, left.into())));
+        let failures = failures.map(|(position, kind)| FailedChange { index: latest[position].index, kind }).collect();
         if applied > 0 {
             self.purge(invocation).await;
         }
@@ -166,10 +166,10 @@ impl PostgresSink {
         now: OffsetDateTime,
     ) -> (Vec<TableRow<'c>>, Vec<(usize, RowEncodeError)>) {
         let (mut rows, mut refused) = (Vec::with_capacity(latest.len()), Vec::new());
-        for (place, change) in latest.iter().enumerate() {
-            match TableRow::from_change(&self.layout, place, change, now) {
+        for (position, change) in latest.iter().enumerate() {
+            match TableRow::from_change(&self.layout, position, change, now) {
                 Ok(row) => rows.push(row),
-                Err(reason) => refused.push((place, reason)),
+                Err(reason) => refused.push((position, reason)),
             }
         }
         (rows, refused)

@@ -142,8 +142,8 @@ impl<S: Sink> TransformedSink<S> {
             let reason = misfits.into_iter().flatten().next().unwrap_or_default();
             return Ok(SinkOutcome::all_failed(&self.required_changes(batch), &reason));
         }
-        if let Some(place) = misfits.iter().position(Option::is_none) {
-            self.fits(batch.latest_per_key[place]);
+        if let Some(position) = misfits.iter().position(Option::is_none) {
+            self.fits(batch.latest_per_key[position]);
         }
         let decisions = transform_changes(&self.transform, batch.changes, batch.latest_per_key);
         let (mut filtered, mut failures) = (Vec::new(), Vec::new());

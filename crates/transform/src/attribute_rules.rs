@@ -52,8 +52,8 @@ pub struct RuleProblem {
 }
 
 /// Formats the pointer of a rule.
-fn pointer(rule: &str, place: &dyn Display) -> String {
-    format!("/{rule}/{}", place.to_string().replace('~', "~0").replace('/', "~1"))
+fn pointer(rule: &str, subject: &dyn Display) -> String {
+    format!("/{rule}/{}", subject.to_string().replace('~', "~0").replace('/', "~1"))
 }
 
 impl AttributeSettings {
@@ -94,10 +94,10 @@ impl AttributeSettings {
             add(String::new(), format!("has {} paths: at most {MAX_PATHS} are allowed", rules.len()));
             return problems;
         }
-        for (index, (rule, place, path)) in rules.iter().enumerate() {
+        for (index, (rule, subject, path)) in rules.iter().enumerate() {
             for (other_rule, other_place, other) in &rules[..index] {
                 if let Some(reason) = Self::contradiction((rule, path), (other_rule, other_place, other)) {
-                    add(place.clone(), reason);
+                    add(subject.clone(), reason);
                     break;
                 }
             }
@@ -106,7 +106,7 @@ impl AttributeSettings {
                 let is_partly = *rule == "rename" && included.iter().any(|included| path.contains(included));
                 if !is_included && !is_partly {
                     add(
-                        place.clone(),
+                        subject.clone(),
                         format!("names {path}, which include does not contain as a whole: add it there"),
                     );
                 }

@@ -44,9 +44,9 @@ pub fn transform_changes(
         _ => false,
     };
     let mut removed: HashMap<&CanonicalKey, usize> = HashMap::new();
-    for (place, (decision, change)) in decisions.iter().zip(latest_per_key).enumerate() {
+    for (position, (decision, change)) in decisions.iter().zip(latest_per_key).enumerate() {
         if is_removal(decision, change) {
-            removed.insert(change.key.canonical(), place);
+            removed.insert(change.key.canonical(), position);
         }
     }
     if removed.is_empty() {
@@ -59,9 +59,9 @@ pub fn transform_changes(
             replicated.insert(key);
         }
     }
-    for (key, place) in removed {
+    for (key, position) in removed {
         if !replicated.contains(key) {
-            decisions[place] = TransformedChange::Omitted;
+            decisions[position] = TransformedChange::Omitted;
         }
     }
     decisions

@@ -195,18 +195,18 @@ impl PatternReader {
         };
         let before = self.problems.len();
         for (kind, value) in members {
-            let place = member(pointer, kind);
+            let position = member(pointer, kind);
             match kind.as_str() {
-                "M" => self.attributes(&place, value),
-                "L" => self.types(&place, value),
-                kind if TYPES.contains(&kind) => self.values(&place, kind, value),
+                "M" => self.attributes(&position, value),
+                "L" => self.types(&position, value),
+                kind if TYPES.contains(&kind) => self.values(&position, kind, value),
                 name if name.starts_with("$or") => {
-                    self.add(&place, "is not supported: write each alternative as a pattern of its own");
+                    self.add(&position, "is not supported: write each alternative as a pattern of its own");
                 }
                 _ => {
                     let reason =
                         format!("is not a type of DynamoDB: use {} (a member of a map is below M)", TYPES.join(", "));
-                    self.add(&place, &reason);
+                    self.add(&position, &reason);
                 }
             }
         }
@@ -234,15 +234,15 @@ impl PatternReader {
             return self.add(pointer, reason);
         }
         for (index, value) in values.iter().enumerate() {
-            let place = format!("{pointer}/{index}");
+            let position = format!("{pointer}/{index}");
             match value {
                 Value::Object(operator) => match operator.iter().next() {
                     Some((name, operand)) if operator.len() == 1 => {
-                        self.operator(&member(&place, name), kind, name, operand);
+                        self.operator(&member(&position, name), kind, name, operand);
                     }
-                    _ => self.add(&place, "is not one operator: write each operator in an object of its own"),
+                    _ => self.add(&position, "is not one operator: write each operator in an object of its own"),
                 },
-                other => self.exact(&place, kind, other),
+                other => self.exact(&position, kind, other),
             }
         }
     }
@@ -491,25 +491,25 @@ mod tests {
         let attributes = ["a", "b", "c"];
         let conditions = [None, Some(json!([{"exists": false}])), Some(json!([{"exists": true}])), Some(json!(["x"]))];
         for number in 1..64_usize {
-            let chosen = |place: usize| number / 4_usize.pow(u32::try_from(place).unwrap()) % 4;
-            let members = attributes.iter().enumerate().filter_map(|(place, name)| {
-                conditions[chosen(place)].clone().map(|condition| ((*name).to_owned(), json!({ "S": condition })))
+            let chosen = |position: usize| number / 4_usize.pow(u32::try_from(position).unwrap()) % 4;
+            let members = attributes.iter().enumerate().filter_map(|(position, name)| {
+                conditions[chosen(position)].clone().map(|condition| ((*name).to_owned(), json!({ "S": condition })))
             });
             let pattern: Value = members.collect();
             if RowFilter::parse(std::slice::from_ref(&pattern)).is_err() {
-                assert!((0..3).all(|place| chosen(place) < 2), "{pattern}");
+                assert!((0..3).all(|position| chosen(position) < 2), "{pattern}");
                 continue;
             }
             for present in 0..8 {
-                let has = |place: usize| present >> place & 1 == 1;
+                let has = |position: usize| present >> position & 1 == 1;
                 let image: Value = (0..3)
-                    .filter(|place| has(*place))
-                    .map(|place| (attributes[place].to_owned(), json!({"S": "x"})))
+                    .filter(|position| has(*position))
+                    .map(|position| (attributes[position].to_owned(), json!({"S": "x"})))
                     .collect();
-                let expected = (0..3).all(|place| match chosen(place) {
+                let expected = (0..3).all(|position| match chosen(position) {
                     0 => true,
-                    1 => !has(place),
-                    _ => has(place),
+                    1 => !has(position),
+                    _ => has(position),
                 });
                 let image = image.to_string();
                 assert_eq!(matches(&pattern, &image), expected, "{pattern} {image}");
@@ -569,8 +569,11 @@ mod tests {
             let problems = RowFilter::parse(std::slice::from_ref(&pattern)).unwrap_err();
             assert_eq!(problems.len(), 1, "{pattern}: {problems:?}");
             // Of two types, either may be the second.
-            let place = problems[0].pointer.as_str();
-            assert!(place == pointer || pointer.ends_with('/') && place.starts_with(pointer), "{pattern}: {place}");
+            let position = problems[0].pointer.as_str();
+            assert!(
+                position == pointer || pointer.ends_with('/') && position.starts_with(pointer),
+                "{pattern}: {position}"
+            );
             assert!(problems[0].reason.contains(part), "{pattern}: {}", problems[0].reason);
         }
         assert!(RowFilter::parse(&[]).unwrap_err()[0].reason.contains("no item would be replicated"));

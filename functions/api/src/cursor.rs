@@ -25,14 +25,14 @@ pub(crate) struct ListCursors<'a> {
 impl ListCursors<'_> {
     /// Returns the cursor of the page that starts after this position.
     pub(crate) fn encode(&self, position: &PageKey, now: OffsetDateTime, salt: SealNonce) -> Result<String, Problem> {
-        let place = format!("{} {}", position.timestamp, position.user_id);
-        let sealed = page_limit::seal(self.keys, &place, &self.binding(), now, salt);
+        let text = format!("{} {}", position.timestamp, position.user_id);
+        let sealed = page_limit::seal(self.keys, &text, &self.binding(), now, salt);
         sealed.ok_or_else(|| Problem::Internal { cause: "cannot encrypt the cursor".into() })
     }
 
     fn decode(&self, text: &str, now: OffsetDateTime) -> Option<PageKey> {
-        let place = page_limit::open(self.keys, text, &self.binding(), now)?;
-        let (timestamp, user_id) = place.split_once(' ')?;
+        let text = page_limit::open(self.keys, text, &self.binding(), now)?;
+        let (timestamp, user_id) = text.split_once(' ')?;
         Some(PageKey { user_id: user_id.to_owned(), timestamp: timestamp.to_owned() })
     }
 

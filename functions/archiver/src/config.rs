@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn archiver_config_reports_all_errors_at_once() {
-        let said = parse(&[
+        let message = parse(&[
             ("ARCHIVE_COMPRESSION", "lzma"),
             ("LOG_LEVEL", "loud"),
             ("STACK_NAME", "my stack"),
@@ -106,7 +106,7 @@ mod tests {
             "STACK_NAME",
             "SOURCE_TABLE_ARN is \"Orders\": set it to arn:aws:dynamodb:",
         ] {
-            assert!(said.contains(part), "{part} in {said}");
+            assert!(message.contains(part), "{part} in {message}");
         }
     }
 }

@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn maintenance_config_reports_each_error_once() {
-        let said = parse(&[
+        let message = parse(&[
             ("TOMBSTONE_RETENTION_DAYS", "0"),
             ("ARCHIVE_COMPRESSION", "lzma"),
             ("LOG_LEVEL", "loud"),
@@ -221,7 +221,7 @@ mod tests {
             "STACK_NAME",
         ]);
         for name in wrong {
-            assert_eq!(said.matches(name).count(), 1, "{name} in: {said}");
+            assert_eq!(message.matches(name).count(), 1, "{name} in: {message}");
         }
     }
 

@@ -186,7 +186,7 @@ impl DeployedReplicator {
         Ok(environment.variables.into_iter().flatten().filter(|(_, value)| !value.is_empty()).collect())
     }
 
-    /// Verifies that no function writes the changes of a replica with this stream back to the source. The answer is not
+    /// Verifies that no function writes the changes of a replica with this stream back to the source. The response is not
     /// awaited longer than 10 seconds: the Region of a replica may be out of a network's reach.
     ///
     /// # Errors
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(names(&all, &["dynamodb", "postgres"]), [""; 0]);
         assert_eq!(names(&|name| name == "REPLICA_TABLE", &["dynamodb"]), [""; 0]);
         let [postgres] = &unserved(&SINK_SETTINGS, all, &["dynamodb"])[..] else { panic!("one") };
-        let said = postgres.to_string();
-        assert!(said.contains("POSTGRES_URL") && said.contains("--postgres URL"), "{said}");
+        let error_text = postgres.to_string();
+        assert!(error_text.contains("POSTGRES_URL") && error_text.contains("--postgres URL"), "{error_text}");
     }
 }

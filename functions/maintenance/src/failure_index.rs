@@ -100,10 +100,10 @@ pub async fn find_failures<'k>(
             after = Some(last.key.clone());
             for group in groups(&page) {
                 let mut failure = None;
-                let get = |place: usize| bucket.get(&group[place].key);
-                let bodies = for_each_until(deadline, READS_IN_FLIGHT, 0..group.len(), get, |place, body| {
+                let get = |position: usize| bucket.get(&group[position].key);
+                let bodies = for_each_until(deadline, READS_IN_FLIGHT, 0..group.len(), get, |position, body| {
                     match body {
-                        Ok(body) => found.add(group[place], &body.unwrap_or_default(), sink, functions),
+                        Ok(body) => found.add(group[position], &body.unwrap_or_default(), sink, functions),
                         Err(error) => failure = Some(error),
                     }
                     if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

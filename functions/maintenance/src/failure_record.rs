@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn unrecognized_failure_object_is_an_error_with_a_reason() {
-        for (key, body, said) in [
+        for (key, body, message) in [
             ("redriven/x", "{}", "unrecognized key: expected quarantine/<function>/"),
             ("quarantine/replicator/x.json", "{}", "unrecognized key: expected quarantine/<function>/"),
             ("quarantine/search/pg/Users/1.json", "{}", "search"),
@@ -217,7 +217,7 @@ mod tests {
             ("aws/lambda/m/s/1", r#"{"requestContext":{}}"#, "functionArn"),
         ] {
             let error = parsed(key, body).unwrap_err();
-            assert!(error.contains(said), "{key} {body}: {error}");
+            assert!(error.contains(message), "{key} {body}: {error}");
         }
     }
 }

@@ -78,8 +78,8 @@ impl ProblemCounts {
 
 impl fmt::Display for TaskProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (name, count)) in self.0.iter().enumerate() {
-            let comma = if place == 0 { "" } else { ", " };
+        for (position, (name, count)) in self.0.iter().enumerate() {
+            let comma = if position == 0 { "" } else { ", " };
             write!(f, "{comma}{name} {count}")?;
         }
         Ok(())

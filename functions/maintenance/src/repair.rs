@@ -106,7 +106,7 @@ async fn carry_out(
         if open.is_empty() || Instant::now() >= invocation.deadline {
             break;
         }
-        let keys: Vec<CanonicalKey> = open.iter().map(|place| stale[*place].key.clone()).collect();
+        let keys: Vec<CanonicalKey> = open.iter().map(|position| stale[*position].key.clone()).collect();
         let label = source.stream().await?.label;
         let held = replica.read(&keys).await?.items;
         let (items, _) = source.read(&keys).await?;
@@ -116,23 +116,23 @@ async fn carry_out(
             .zip(items)
             .map(|(key, item)| item.map_or(Ok(None), |item| replica.expected(key, item)))
             .collect();
-        let (mut writes, mut places) = (Vec::new(), Vec::new());
-        for (((place, key), held), item) in open.into_iter().zip(&keys).zip(&held).zip(&expected) {
+        let (mut writes, mut positions) = (Vec::new(), Vec::new());
+        for (((position, key), held), item) in open.into_iter().zip(&keys).zip(&held).zip(&expected) {
             let item = match item {
                 Ok(item) => item,
                 Err(error) => {
-                    outcomes[place] = RepairOutcome::Failed(error.to_string());
+                    outcomes[position] = RepairOutcome::Failed(error.to_string());
                     continue;
                 }
             };
-            match plan_repair(label, stale[place].record_revision, held.as_ref(), item.as_ref()) {
+            match plan_repair(label, stale[position].record_revision, held.as_ref(), item.as_ref()) {
                 // The write of an earlier round has taken effect: the key is reported as written.
-                ReconcileAction::Settled if matches!(outcomes[place], RepairOutcome::Failed(_)) => {
-                    outcomes[place] = RepairOutcome::Written;
+                ReconcileAction::Settled if matches!(outcomes[position], RepairOutcome::Failed(_)) => {
+                    outcomes[position] = RepairOutcome::Written;
                 }
                 ReconcileAction::Settled => {}
                 ReconcileAction::Unmanaged(error) => {
-                    outcomes[place] = RepairOutcome::Failed(format!(
+                    outcomes[position] = RepairOutcome::Failed(format!(
                         "the replica's item has a {} that is not a revision ({error})",
                         replica.revision_name()
                     ));
@@ -141,13 +141,13 @@ async fn carry_out(
                     let expired = held.as_ref().is_some_and(ReplicaItem::expired);
                     let target = item.as_ref().map_or(WriteTarget::Tombstone { expired }, WriteTarget::Item);
                     writes.push(ReplicaWrite { key, target, revision, over: ReplicaCondition::Revision(over) });
-                    places.push(place);
+                    positions.push(position);
                 }
             }
         }
         if mode == WriteMode::Predicted {
-            for (place, write) in places.into_iter().zip(&writes) {
-                outcomes[place] =
+            for (position, write) in positions.into_iter().zip(&writes) {
+                outcomes[position] =
                     replica.refusal(write, invocation.now).map_or(RepairOutcome::Written, RepairOutcome::Failed);
             }
             open = Vec::new();
@@ -156,10 +156,10 @@ async fn carry_out(
         let puts = replica.put(&writes, invocation).await;
         let mut failed = false;
         open = Vec::new();
-        for (place, put) in places.into_iter().zip(puts) {
+        for (position, put) in positions.into_iter().zip(puts) {
             let left = match put {
                 WriteResult::Permanent(reason) => {
-                    outcomes[place] = RepairOutcome::Failed(reason);
+                    outcomes[position] = RepairOutcome::Failed(reason);
                     continue;
                 }
                 WriteResult::Written | WriteResult::ConditionFailed => {
@@ -170,8 +170,8 @@ async fn carry_out(
                     reason
                 }
             };
-            outcomes[place] = RepairOutcome::Failed(left);
-            open.push(place);
+            outcomes[position] = RepairOutcome::Failed(left);
+            open.push(position);
         }
         if failed {
             tokio::time::sleep_until(invocation.deadline.min(Instant::now() + pause)).await;
@@ -179,9 +179,9 @@ async fn carry_out(
         }
     }
     // A key that was never read is not known to be in sync.
-    for place in open {
-        if outcomes[place] == RepairOutcome::InSync {
-            outcomes[place] = RepairOutcome::Failed(UNSEEN.to_owned());
+    for position in open {
+        if outcomes[position] == RepairOutcome::InSync {
+            outcomes[position] = RepairOutcome::Failed(UNSEEN.to_owned());
         }
     }
     Ok(outcomes)

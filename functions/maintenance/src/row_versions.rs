@@ -35,7 +35,7 @@ impl VersionsByKey {
             let facts = self.0.entry(row.key.clone()).or_default();
             match facts.binary_search_by(|fact| fact.revision.cmp(&row.revision)) {
                 Ok(_) => held.shrink(&row),
-                Err(place) => facts.insert(place, row),
+                Err(position) => facts.insert(position, row),
             }
             if which == VersionFilter::Latest && facts.len() > 1 {
                 held.shrink(&facts.remove(0));

@@ -221,8 +221,8 @@ mod tests {
         assert!(on.contains("--table-name Orders") && on.contains("StreamViewType=NEW_AND_OLD_IMAGES"), "{on}");
         for (view, named) in [(None, "is disabled"), (Some("KEYS_ONLY"), "KEYS_ONLY"), (Some("OLD_IMAGE"), "OLD_IMAGE")]
         {
-            let said = refusal(view).unwrap_err();
-            assert!([arn, named, &on].iter().all(|part| said.contains(part)), "{said}");
+            let error_text = refusal(view).unwrap_err();
+            assert!([arn, named, &on].iter().all(|part| error_text.contains(part)), "{error_text}");
         }
     }
 }

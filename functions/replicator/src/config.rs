@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn replicator_config_reports_all_errors_at_once() {
-        let said = parse(&[
+        let message = parse(&[
             ("REPLICA_MAX_CONCURRENCY", "0"),
             ("TOMBSTONE_RETENTION_DAYS", "-8"),
             ("REPLICA_ROLE_ARN", "replicator"),
@@ -123,7 +123,7 @@ mod tests {
             ("LOG_LEVEL", "loud"),
             ("STACK_NAME", "my stack"),
         ]);
-        let said = said.unwrap_err().to_string();
+        let message = message.unwrap_err().to_string();
         for name in [
             "REPLICA_TABLE",
             "FAILURE_BUCKET",
@@ -136,7 +136,7 @@ mod tests {
             "LOG_LEVEL",
             "STACK_NAME",
         ] {
-            assert!(said.contains(name), "{name} is missing in: {said}");
+            assert!(message.contains(name), "{name} is missing in: {message}");
         }
     }
 }

@@ -44,23 +44,23 @@ pub fn latest_per_key(changes: &[&Change<'_>]) -> Vec<usize> {
 pub fn decide(changes: &[&Change<'_>]) -> LatestChanges {
     let mut contradicting = Vec::new();
     let mut latest = HashMap::with_capacity(changes.len());
-    for (place, change) in changes.iter().enumerate() {
+    for (position, change) in changes.iter().enumerate() {
         match latest.entry(change.key.canonical()) {
             Entry::Vacant(entry) => {
-                entry.insert(place);
+                entry.insert(position);
             }
             Entry::Occupied(mut entry) => {
                 let known = changes[*entry.get()];
                 if change.revision > known.revision {
-                    entry.insert(place);
+                    entry.insert(position);
                 } else if change.revision == known.revision && !is_same_change(known, change) {
-                    contradicting.push(place);
+                    contradicting.push(position);
                 }
             }
         }
     }
-    let is_of_a_survivor = |place: &usize| {
-        let change = changes[*place];
+    let is_of_a_survivor = |position: &usize| {
+        let change = changes[*position];
         latest.get(change.key.canonical()).is_some_and(|survivor| changes[*survivor].revision == change.revision)
     };
     contradicting.retain(is_of_a_survivor);
@@ -107,11 +107,11 @@ mod tests {
         let payload = payload(specs);
         let records = stream::read(&payload).unwrap().records;
         let changes: Vec<_> = records.iter().map(|record| record.read.as_ref().unwrap()).collect();
-        let places = latest_per_key(&changes);
+        let positions = latest_per_key(&changes);
         let mut revisions: Vec<_> =
-            places.iter().map(|at| (changes[*at].key.canonical().to_string(), changes[*at].revision)).collect();
+            positions.iter().map(|at| (changes[*at].key.canonical().to_string(), changes[*at].revision)).collect();
         revisions.sort();
-        (places, revisions)
+        (positions, revisions)
     }
 
     fn batches() -> impl Strategy<Value = Vec<ChangeSpec>> {
@@ -128,14 +128,14 @@ mod tests {
 
         #[test]
         fn nothing_is_lost(specs in batches()) {
-            let (places, revisions) = survivors(&specs);
-            prop_assert!(places.is_sorted_by(|one, next| one < next), "ascending, each once");
+            let (positions, revisions) = survivors(&specs);
+            prop_assert!(positions.is_sorted_by(|one, next| one < next), "ascending, each once");
             // Every item has one survivor, and no change of the item is later.
             let mut items: Vec<_> = specs.iter().map(|(_, _, item)| *item).collect();
             items.sort_unstable();
             items.dedup();
             prop_assert_eq!(items.len(), revisions.len());
-            for at in &places {
+            for at in &positions {
                 let (label, number, item) = specs[*at];
                 let latest = specs.iter().filter(|other| other.2 == item).map(|other| (other.0, other.1)).max();
                 prop_assert_eq!(Some((label, number)), latest);
@@ -144,8 +144,8 @@ mod tests {
 
         #[test]
         fn settling_twice_is_settling_once(specs in batches()) {
-            let (places, revisions) = survivors(&specs);
-            let settled: Vec<_> = places.iter().map(|at| specs[*at]).collect();
+            let (positions, revisions) = survivors(&specs);
+            let settled: Vec<_> = positions.iter().map(|at| specs[*at]).collect();
             let (again, still) = survivors(&settled);
             prop_assert_eq!(again, (0..settled.len()).collect::<Vec<_>>());
             prop_assert_eq!(still, revisions);

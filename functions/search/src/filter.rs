@@ -204,8 +204,8 @@ mod tests {
             ("attributes.a=%00", "attributes.a"),
             ("attribute.a=1", "attribute.a"),
         ] {
-            let said = read(text).unwrap_err();
-            assert!(said.contains(&format!("{{\"parameter\":\"{name}\"")), "{text}: {said}");
+            let message = read(text).unwrap_err();
+            assert!(message.contains(&format!("{{\"parameter\":\"{name}\"")), "{text}: {message}");
         }
         let many: Vec<String> = (0..11).map(|n| format!("attributes.a{n}=1")).collect();
         assert!(read(&many.join("&")).unwrap_err().contains("exceeds the limit: at most 10 attribute filters"));

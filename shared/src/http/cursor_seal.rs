@@ -50,11 +50,11 @@ impl SealKeys {
     /// A pair is malformed, or an id is repeated. Since the text is a secret, the error shows only ids.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut keys: Vec<(String, LessSafeKey)> = Vec::new();
-        for (place, pair) in (1..).zip(text.split(',')) {
+        for (number, pair) in (1..).zip(text.split(',')) {
             let (id, key) = pair.trim().split_once(':').unwrap_or_default();
             let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
             if !(1..=MAX_ID_CHARS).contains(&id.len()) || !id.bytes().all(letters) {
-                return Err(format!("has no id in pair {place}: expected id:base64, the id 1 to 64 of A-Za-z0-9-_"));
+                return Err(format!("has no id in pair {number}: expected id:base64, the id 1 to 64 of A-Za-z0-9-_"));
             }
             if keys.iter().any(|(known, _)| known == id) {
                 return Err(format!("contains the id {id} twice: each key must have its own"));
@@ -146,8 +146,8 @@ mod tests {
             ("short:MDEyMzQ1", "under short"),
             ("odd:!!!!", "under odd"),
         ] {
-            let said = SealKeys::parse(text).unwrap_err();
-            assert!(said.contains(says) && !said.contains("MDEy"), "{said}");
+            let message = SealKeys::parse(text).unwrap_err();
+            assert!(message.contains(says) && !message.contains("MDEy"), "{message}");
         }
         assert!(SealKeys::parse(&format!("generated:{}", "z".repeat(43))).is_ok(), "43 letters are a key");
         assert_eq!(format!("{:?}", keys(ONE)), r#"["one"]"#);
@@ -155,11 +155,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_that_was_changed_anywhere_is_refused(place in 0_usize..60, by in 1_u8..255) {
+        fn a_text_that_was_changed_anywhere_is_refused(index in 0_usize..60, by in 1_u8..255) {
             let sealed = keys(ONE).seal(b"the text of a cursor", b"bound", [7; 12]).unwrap();
             let mut bytes = URL_SAFE_NO_PAD.decode(&sealed).unwrap();
-            let place = place % bytes.len();
-            bytes[place] = bytes[place].wrapping_add(by);
+            let index = index % bytes.len();
+            bytes[index] = bytes[index].wrapping_add(by);
             prop_assert_eq!(keys(ONE).open(&URL_SAFE_NO_PAD.encode(bytes), b"bound"), None);
         }
 

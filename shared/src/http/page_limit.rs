@@ -35,18 +35,18 @@ pub fn limit(query: &mut QueryParameters) -> usize {
 /// Seals a position as a cursor for the context `serves`. Returns `None` only if the position is longer than the cipher
 /// allows.
 #[must_use]
-pub fn seal(keys: &SealKeys, place: &str, serves: &str, now: OffsetDateTime, salt: SealNonce) -> Option<String> {
+pub fn seal(keys: &SealKeys, position: &str, serves: &str, now: OffsetDateTime, salt: SealNonce) -> Option<String> {
     let until = now.unix_timestamp() + VALID_SECONDS;
-    keys.seal(format!("{until} {place}").as_bytes(), serves.as_bytes(), salt)
+    keys.seal(format!("{until} {position}").as_bytes(), serves.as_bytes(), salt)
 }
 
 /// Returns the position in a cursor if the cursor is for the context `serves` and has not expired.
 #[must_use]
 pub fn open(keys: &SealKeys, cursor: &str, serves: &str, now: OffsetDateTime) -> Option<String> {
     let text = String::from_utf8(keys.open(cursor, serves.as_bytes())?).ok()?;
-    let (until, place) = text.split_once(' ')?;
+    let (until, position) = text.split_once(' ')?;
     let until: i64 = until.parse().ok()?;
-    (now.unix_timestamp() < until).then(|| place.to_owned())
+    (now.unix_timestamp() < until).then(|| position.to_owned())
 }
 
 #[cfg(test)]
@@ -60,12 +60,12 @@ mod tests {
     fn a_cursor_is_good_for_a_day_and_for_what_it_serves() {
         let now = datetime!(2026-11-22 10:00 UTC);
         let keys = SealKeys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
-        let cursor = seal(&keys, "a place", "this list", now, [7; 12]).unwrap();
+        let cursor = seal(&keys, "a position", "this list", now, [7; 12]).unwrap();
         let open_at = |serves, now| open(&keys, &cursor, serves, now);
-        assert_eq!(open_at("this list", now + Duration::DAY - Duration::SECOND).as_deref(), Some("a place"));
+        assert_eq!(open_at("this list", now + Duration::DAY - Duration::SECOND).as_deref(), Some("a position"));
         assert_eq!(open_at("this list", now + Duration::DAY), None);
         assert_eq!(open_at("that list", now), None);
-        assert!(!cursor.contains("place"), "the position is encrypted");
+        assert!(!cursor.contains("position"), "the position is encrypted");
     }
 
     #[test]

@@ -215,8 +215,8 @@ mod tests {
 
     #[test]
     fn path_error_names_the_invalid_and_the_allowed_characters() {
-        let said = RequestPath::from_decoded("/users/r1/1#0").unwrap_err().to_string();
-        assert!(said.contains("'#'") && said.contains("A-Za-z0-9._~:|@+-"), "{said}");
+        let message = RequestPath::from_decoded("/users/r1/1#0").unwrap_err().to_string();
+        assert!(message.contains("'#'") && message.contains("A-Za-z0-9._~:|@+-"), "{message}");
     }
 
     #[test]

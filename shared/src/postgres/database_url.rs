@@ -217,8 +217,8 @@ mod tests {
             ("postgres://db/users", "no user"),
             ("postgres://ada:pass@s3cret@db/users", "percent-encode"),
         ] {
-            let said = DatabaseUrl::parse(url).unwrap_err();
-            assert!(said.contains(says) && !said.contains("s3cret"), "{url}: {said}");
+            let message = DatabaseUrl::parse(url).unwrap_err();
+            assert!(message.contains(says) && !message.contains("s3cret"), "{url}: {message}");
         }
     }
 }

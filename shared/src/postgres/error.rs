@@ -91,13 +91,13 @@ impl ErrorClassifier<'_> {
     /// Classifies an error of the driver.
     pub(super) fn classify(self, error: &Error) -> PostgresError {
         match error.as_db_error() {
-            Some(said) => self.classify_server_error(said),
+            Some(error) => self.classify_server_error(error),
             None => self.classify_connection_error(error),
         }
     }
 
-    fn classify_server_error(self, said: &DbError) -> PostgresError {
-        let (code, message) = (said.code(), said.message());
+    fn classify_server_error(self, error: &DbError) -> PostgresError {
+        let (code, message) = (error.code(), error.message());
         let user = self.address.user();
         let (kind, what) = match code.code() {
             "25006" => {
@@ -133,7 +133,7 @@ impl ErrorClassifier<'_> {
             _ if is_data_error(code) => {
                 let kind = PostgresErrorKind::Refused(code.clone());
                 let named = |name: Option<&str>| name.map(str::to_owned);
-                let rejected_by = RejectedBy { column: named(said.column()), constraint: named(said.constraint()) };
+                let rejected_by = RejectedBy { column: named(error.column()), constraint: named(error.constraint()) };
                 let fault = self.fault(kind, &format!("cannot store a value (SQLSTATE {})", code.code()));
                 return PostgresError { rejected_by, ..fault };
             }

@@ -103,18 +103,18 @@ mod tests {
 
     #[test]
     fn postgres_settings_errors_name_the_variable_without_the_password() {
-        let said = parse(&[("POSTGRES_URL", "db:s3cret"), ("POSTGRES_AUTH", "kerberos")]).unwrap_err().join("\n");
-        assert!(said.contains("POSTGRES_URL") && said.contains("POSTGRES_AUTH"), "{said}");
+        let message = parse(&[("POSTGRES_URL", "db:s3cret"), ("POSTGRES_AUTH", "kerberos")]).unwrap_err().join("\n");
+        assert!(message.contains("POSTGRES_URL") && message.contains("POSTGRES_AUTH"), "{message}");
         let both = [("POSTGRES_URL", "postgres://ada:s3cret@db/users"), ("POSTGRES_AUTH", "iam")];
-        let said = parse(&both).unwrap_err().join("\n");
-        assert!(said.contains("remove one of them") && !said.contains("s3cret"), "{said}");
+        let message = parse(&both).unwrap_err().join("\n");
+        assert!(message.contains("remove one of them") && !message.contains("s3cret"), "{message}");
     }
 
     #[test]
     fn a_secret_beside_a_password_is_one_too_many() {
         let both = [("POSTGRES_URL", "postgres://ada:s3cret@db/users"), ("POSTGRES_SECRET", "arn:of:it")];
-        let said = parse(&both).unwrap_err().join("\n");
-        assert!(said.contains("POSTGRES_SECRET") && !said.contains("s3cret"), "{said}");
+        let message = parse(&both).unwrap_err().join("\n");
+        assert!(message.contains("POSTGRES_SECRET") && !message.contains("s3cret"), "{message}");
         assert!(parse(&[("POSTGRES_URL", "postgres://ada@db/users"), both[1]]).is_ok());
     }
 

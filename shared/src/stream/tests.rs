@@ -44,9 +44,9 @@ fn a_record_with_an_image_of_another_item_is_unreadable_whichever_image_it_is() 
         (changed("REMOVE", foreign, json!(null)), "dynamodb.OldImage"),
         (changed("MODIFY", own, json!({"n": {"N": "1"}})), "dynamodb.NewImage has no attribute"),
     ] {
-        let (said, position, source) = middle(&record);
-        assert!(said.contains(field) && said.contains("\"k\""), "{said}");
-        assert_eq!((position.as_deref(), source), (Some("100"), true), "{said}");
+        let (message, position, source) = middle(&record);
+        assert!(message.contains(field) && message.contains("\"k\""), "{message}");
+        assert_eq!((position.as_deref(), source), (Some("100"), true), "{message}");
     }
 }
 
@@ -111,9 +111,9 @@ fn an_unreadable_record_is_a_value_with_its_position() {
         (with("/userIdentity", json!("TTL")), "not a DynamoDB stream record"),
         (with("/eventID", json!({})), "not a DynamoDB stream record"),
     ] {
-        let (said, position, source) = middle(&record);
-        assert!(said.contains(reason), "{said}");
-        assert_eq!((position.as_deref(), source), (Some("100"), true), "{said}");
+        let (message, position, source) = middle(&record);
+        assert!(message.contains(reason), "{message}");
+        assert_eq!((position.as_deref(), source), (Some("100"), true), "{message}");
     }
 }
 
@@ -129,8 +129,8 @@ fn a_record_without_number_or_source_is_still_a_value() {
         (json!(null), "not a DynamoDB stream record"),
         (json!("poison"), "not a DynamoDB stream record"),
     ] {
-        let (said, _, _) = middle(&record);
-        assert!(said.contains(reason), "{said}");
+        let (message, _, _) = middle(&record);
+        assert!(message.contains(reason), "{message}");
     }
 }
 
@@ -192,7 +192,7 @@ fn payload_without_records_is_an_error() {
 
 #[test]
 fn an_answer_names_one_position_or_none() {
-    let text = |answer: &BatchResponse| serde_json::to_string(answer).unwrap();
+    let text = |response: &BatchResponse| serde_json::to_string(response).unwrap();
     assert_eq!(text(&BatchResponse::success()), r#"{"batchItemFailures":[]}"#);
     let resend = BatchResponse::retry_from("4421584500000000017450439091");
     assert_eq!(text(&resend), r#"{"batchItemFailures":[{"itemIdentifier":"4421584500000000017450439091"}]}"#);

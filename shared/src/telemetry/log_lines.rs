@@ -135,7 +135,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
 fn write_timestamp(time: OffsetDateTime, line: &mut Vec<u8>) {
     let time = time.to_offset(time::UtcOffset::UTC);
     let mut digits = |value: u32, width: u32, after: u8| {
-        line.extend((0..width).rev().map(|place| b"0123456789"[(value / 10_u32.pow(place) % 10) as usize]));
+        line.extend((0..width).rev().map(|exponent| b"0123456789"[(value / 10_u32.pow(exponent) % 10) as usize]));
         line.push(after);
     };
     digits(time.year().unsigned_abs(), 4, b'-');

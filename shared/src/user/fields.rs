@@ -37,8 +37,8 @@ impl FieldMask {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut chosen = 0;
         for name in text.split(',') {
-            let place = NAMES.iter().position(|known| *known == name);
-            let bit = 1 << place.ok_or_else(|| format!("must be a list of {}", NAMES.join(",")))?;
+            let index = NAMES.iter().position(|known| *known == name);
+            let bit = 1 << index.ok_or_else(|| format!("must be a list of {}", NAMES.join(",")))?;
             if chosen & bit != 0 {
                 return Err(format!("contains {name} twice"));
             }
@@ -55,8 +55,8 @@ impl FieldMask {
         let JsonMembers(members) = serde_json::from_slice(user)?;
         let mut text = vec![b'{'];
         for (name, value) in members {
-            let place = NAMES.iter().position(|known| *known == name);
-            if place.and_then(|place| self.pick(place, ())).is_none() {
+            let index = NAMES.iter().position(|known| *known == name);
+            if index.and_then(|index| self.pick(index, ())).is_none() {
                 continue;
             }
             if text.len() > 1 {
@@ -70,8 +70,8 @@ impl FieldMask {
         Ok(text)
     }
 
-    fn pick<T>(self, place: usize, value: T) -> Option<T> {
-        (self.0 & (1 << place) != 0).then_some(value)
+    fn pick<T>(self, index: usize, value: T) -> Option<T> {
+        (self.0 & (1 << index) != 0).then_some(value)
     }
 }
 

@@ -71,12 +71,12 @@ async fn documented_queries_run_as_the_reader_of_the_documented_table() {
     let reader = connect(&store.url.replace("millrace@", "postgres@")).await;
     reader.batch_execute("set role millrace_orders_reader").await.unwrap();
     let questions: Vec<&str> = sql.split(';').map(str::trim).filter(|question| !question.is_empty()).collect();
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for question in questions {
         let rows = reader.query(&format!("select q::text from ({question}\n) q"), &[]).await.unwrap();
-        answers.push(rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>());
+        responses.push(rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>());
     }
-    let [revenue, customers, outliers] = &answers[..] else { panic!("{answers:?}") };
+    let [revenue, customers, outliers] = &responses[..] else { panic!("{responses:?}") };
     assert_eq!(revenue, &["(Rome,1,100)", "(Paris,2,30.5)"]);
     assert!(customers.len() == 1 && customers[0].starts_with("(oslo-1,"), "{customers:?}");
     assert!(

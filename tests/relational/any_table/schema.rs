@@ -13,9 +13,9 @@ use crate::replication::events::EventBuilder;
 async fn a_table_that_is_not_migrated_is_named_with_the_task() {
     let (url, table) = (empty().await, declared("orders", &json!({}), "null"));
     let sink = table_sink(&url, &table);
-    let said = sink.check().await.unwrap_err().to_string();
-    assert!(said.contains("sink sql") && said.contains("orders: create the table"), "{said}");
-    assert!(said.contains("run the maintenance task migrate"), "{said}");
+    let message = sink.check().await.unwrap_err().to_string();
+    assert!(message.contains("sink sql") && message.contains("orders: create the table"), "{message}");
+    assert!(message.contains("run the maintenance task migrate"), "{message}");
     let steps = migrate_table(sink.database(), &table, soon()).await.unwrap();
     assert_eq!(steps, ["orders: create the table", "orders: create the view orders_live"]);
     assert_eq!(
@@ -119,8 +119,8 @@ async fn a_column_that_is_added_differs_until_its_rows_are_written_again() {
         "null",
     );
     let sink = table_sink(&store.url, &wider);
-    let said = sink.check().await.unwrap_err().to_string();
-    assert!(said.contains("orders: add the column email, which a repair fills"), "{said}");
+    let message = sink.check().await.unwrap_err().to_string();
+    assert!(message.contains("orders: add the column email, which a repair fills"), "{message}");
     let steps = migrate_table(sink.database(), &wider, soon()).await.unwrap();
     assert_eq!(steps.len(), 2, "the column and the view: {steps:?}");
     sink.check().await.unwrap();
@@ -133,8 +133,8 @@ async fn a_column_that_is_added_differs_until_its_rows_are_written_again() {
     assert_eq!(differs(&store, &sink).await, [true, true]);
 
     // The document of before, which no longer declares the column.
-    let said = store.sink.check().await.unwrap_err().to_string();
-    assert!(said.contains("column \"email\", which the replication document no longer declares"), "{said}");
+    let message = store.sink.check().await.unwrap_err().to_string();
+    assert!(message.contains("column \"email\", which the replication document no longer declares"), "{message}");
     store.client.batch_execute(r#"alter table public."orders" drop column "email" cascade"#).await.unwrap();
     let steps = migrate_table(store.sink.database(), &store.table, soon()).await.unwrap();
     assert_eq!(steps, ["orders: create the view orders_live"]);
@@ -148,8 +148,11 @@ async fn a_table_of_another_program_is_left_alone() {
     let sink = table_sink(&url, &table);
     let client = crate::postgres::connect(&url).await;
     client.batch_execute("create table orders (id int)").await.unwrap();
-    let said = migrate_table(sink.database(), &table, soon()).await.unwrap_err().to_string();
-    assert!(said.contains("the table orders exists and is not a replica") && said.contains("another table"), "{said}");
+    let message = migrate_table(sink.database(), &table, soon()).await.unwrap_err().to_string();
+    assert!(
+        message.contains("the table orders exists and is not a replica") && message.contains("another table"),
+        "{message}"
+    );
     assert!(sink.check().await.unwrap_err().to_string().contains("is not a replica"));
 }
 
@@ -162,6 +165,6 @@ async fn a_database_of_another_encoding_is_refused_by_name() {
     crate::postgres::connect(&url.replace("millrace@", "postgres@")).await.batch_execute(&create).await.unwrap();
     let table = declared("orders", &json!({}), "null");
     let sink = table_sink(&format!("{base}/{latin}"), &table);
-    let said = sink.check().await.unwrap_err().to_string();
-    assert!(said.contains("has the encoding LATIN1: create a database with UTF8"), "{said}");
+    let message = sink.check().await.unwrap_err().to_string();
+    assert!(message.contains("has the encoding LATIN1: create a database with UTF8"), "{message}");
 }

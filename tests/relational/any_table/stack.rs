@@ -85,7 +85,7 @@ async fn table_of_a_document_is_created_replicated_and_maintained() {
         let rows = client.query("select city || ' ' || amount::text from orders_live order by key", &[]).await.unwrap();
         rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join(", ")
     };
-    let printed = banner::text(&stack, "http://console", None);
+    let printed = banner::start_banner(&stack, "http://console", None);
     for part in [
         "replica     dr: table OrdersCopy\n",
         "replica     sql: PostgreSQL table \"orders\", and the view \"orders_live\" without deleted items",

@@ -52,11 +52,11 @@ fn a_row_that_was_read_is_written_as_it_was() {
 #[test]
 fn no_damage_to_the_bytes_is_proven_sound() {
     let (metadata, whole) = written(&rows());
-    for place in 0..whole.len() {
+    for index in 0..whole.len() {
         let mut bytes = whole.clone();
-        bytes[place] ^= 1 << (place % 8);
-        assert!(verify_object(NAME, &metadata, bytes.as_slice()).is_err(), "byte {place}");
-        assert!(verify_object(NAME, &metadata, &whole[..place]).is_err(), "cut at {place}");
+        bytes[index] ^= 1 << (index % 8);
+        assert!(verify_object(NAME, &metadata, bytes.as_slice()).is_err(), "byte {index}");
+        assert!(verify_object(NAME, &metadata, &whole[..index]).is_err(), "cut at {index}");
     }
     let mut fewer = metadata.clone();
     fewer.insert("rows".to_owned(), "39".to_owned());

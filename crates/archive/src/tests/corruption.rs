@@ -65,8 +65,8 @@ fn a_wrong_row_is_named_by_its_number() {
         let object = object_of(lines.concat().as_bytes());
         let (rows, corrupt) = read_corrupt(&object, &metadata(&object));
         assert_eq!((rows, corrupt.row), (1, Some(2)), "{corrupt}");
-        let said = corrupt.to_string();
-        assert!(said.starts_with(&format!("{}: row 2: ", object.key)) && said.contains(expected), "{said}");
+        let message = corrupt.to_string();
+        assert!(message.starts_with(&format!("{}: row 2: ", object.key)) && message.contains(expected), "{message}");
     }
 }
 
@@ -140,9 +140,9 @@ fn every_truncation_is_refused() {
 fn every_flipped_bit_is_refused() {
     for compression in [Compression::Zstd, Compression::Gzip] {
         let whole = object(&rows(), compression);
-        for place in 0..whole.bytes.len() {
+        for index in 0..whole.bytes.len() {
             let mut object = whole.clone();
-            object.bytes[place] ^= 1 << (place % 8);
+            object.bytes[index] ^= 1 << (index % 8);
             read_corrupt(&object, &metadata(&object));
         }
     }

@@ -89,8 +89,11 @@ fn a_stream_without_old_images_is_a_fault_of_the_mapping_and_of_no_record() {
         let mut record = with("/dynamodb/StreamViewType", json!(view));
         record["dynamodb"].as_object_mut().unwrap().remove("OldImage");
         selected(&[expired("4", 0), record], |selection| {
-            let said = selection.unwrap_err().to_string();
-            assert!(said.contains(view) && said.contains(ARN) && said.contains("NEW_AND_OLD_IMAGES"), "{said}");
+            let message = selection.unwrap_err().to_string();
+            assert!(
+                message.contains(view) && message.contains(ARN) && message.contains("NEW_AND_OLD_IMAGES"),
+                "{message}"
+            );
         });
     }
 }

@@ -50,7 +50,7 @@ fn metric_data(call: &AccountCall) -> Value {
     json!({"MetricDataResults": queries.as_array().unwrap().iter().map(result).collect::<Vec<_>>()})
 }
 
-fn answer(call: &AccountCall, refusals: &Refusals) -> CallResponse {
+fn response(call: &AccountCall, refusals: &Refusals) -> CallResponse {
     let recorded: Value = serde_json::from_str(include_str!("stack.json")).unwrap();
     let refused = refusals.call.as_ref().filter(|(name, _)| *name == call.operation.name);
     if let Some((_, refusal)) = refused {
@@ -92,8 +92,8 @@ impl DeployedScene {
                     region: "eu-west-1".to_owned(),
                     caller: Box::new(move |call| {
                         made.lock().unwrap().push(call.clone());
-                        let answer = answer(&call, &refusals);
-                        Box::pin(async move { answer })
+                        let response = response(&call, &refusals);
+                        Box::pin(async move { response })
                     }),
                     connector: Box::new(move |environment| {
                         assert_eq!(environment.get("SOURCE_TABLE"), Some("Users"));

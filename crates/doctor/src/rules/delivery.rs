@@ -1,6 +1,6 @@
 //! Rules on retries, batches and responses of a mapping.
 
-use super::{RuleJudgement, STREAM_RETENTION_S};
+use super::{RuleOutcome, STREAM_RETENTION_S};
 use crate::deployment::{StreamDeployment, StreamMapping};
 
 /// The age of a record from which others of its outage have probably been trimmed, in seconds.
@@ -29,8 +29,8 @@ fn limits(mapping: &StreamMapping) -> String {
 /// Bounded retries or a bounded age without a destination.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn discards_without_destination(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn discards_without_destination(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     if mapping.on_failure.known().is_some() || is_bounded(mapping) == Ok(false) {
         return Ok(None);
     }
@@ -42,8 +42,8 @@ pub fn discards_without_destination(_: &StreamDeployment, mapping: &StreamMappin
 /// Lambda's defaults: one record blocks its shard until the stream trims it.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn poison_record_blocks_shard(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn poison_record_blocks_shard(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let settings = [
         mapping.max_retries.or_default(-1).map(|retries| retries < 0),
         mapping.max_age_s.or_default(-1).map(|age| age < 0),
@@ -70,8 +70,8 @@ fn all<const N: usize>(conditions: [Result<bool, String>; N]) -> Result<bool, St
 /// A response that names failed records and is ignored.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn response_is_ignored(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn response_is_ignored(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     if mapping.partial_response.or_default(false)? {
         return Ok(None);
     }
@@ -84,8 +84,8 @@ pub fn response_is_ignored(deployment: &StreamDeployment, mapping: &StreamMappin
 /// Bounded retries without bisection.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn batch_is_discarded_whole(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn batch_is_discarded_whole(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     if mapping.batch_size.known() == Some(&1) {
         return Ok(None);
     }
@@ -111,8 +111,8 @@ pub fn batch_is_discarded_whole(_: &StreamDeployment, mapping: &StreamMapping) -
 /// An age that the stream's own retention ends first.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn age_exceeds_retention(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn age_exceeds_retention(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     // Bounded retries discard a record earlier; the defaults are another rule's.
     if mapping.max_retries.or_default(-1)? >= 0 || poison_record_blocks_shard(deployment, mapping)?.is_some() {
         return Ok(None);
@@ -128,8 +128,8 @@ pub fn age_exceeds_retention(deployment: &StreamDeployment, mapping: &StreamMapp
 /// `LATEST`.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn starts_at_latest(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn starts_at_latest(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let position = mapping.starting_position.get()?;
     let modified = match mapping.observed.modified.known() {
         Some(time) => format!("; the mapping was last created or updated at {time}"),
@@ -141,8 +141,8 @@ pub fn starts_at_latest(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJu
 /// A mapping that is switched off, or that does not work.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn is_disabled(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn is_disabled(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     if let Some(problem) = mapping.observed.problem.known() {
         return Ok(Some(problem.clone()));
     }
@@ -152,8 +152,8 @@ pub fn is_disabled(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgeme
 /// A record that was almost as old as the stream's retention when it was delivered.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn records_were_trimmed(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn records_were_trimmed(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(age) = mapping.observed.oldest_record_s.get()?.copied() else { return Ok(None) };
     Ok((age >= OUTAGE_S).then(|| {
         format!(
@@ -167,8 +167,8 @@ pub fn records_were_trimmed(_: &StreamDeployment, mapping: &StreamMapping) -> Ru
 /// A mapping that is behind its stream now.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn is_behind(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn is_behind(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(lag) = mapping.observed.lag_s.get()?.copied() else { return Ok(None) };
     Ok((lag >= LAG_S).then(|| {
         format!(
@@ -181,8 +181,8 @@ pub fn is_behind(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement
 /// Alarms on the metrics that show a loss.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn is_not_watched(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn is_not_watched(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let function = mapping.function.get()?.cloned().unwrap_or_default();
     let function = deployment.function(&function).map_or(function, |function| function.name.clone());
     if let Some(reason) = &deployment.unknown_alarms {

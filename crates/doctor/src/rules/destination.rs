@@ -1,6 +1,6 @@
 //! Rules on the on-failure destination.
 
-use super::RuleJudgement;
+use super::RuleOutcome;
 use super::encryption::customer_key;
 use crate::access_policy::PolicyDecision;
 use crate::deployment::{FailureObjects, StreamDeployment, StreamMapping, bucket_name};
@@ -16,8 +16,8 @@ pub(crate) const MAX_LISTED: usize = 1_000;
 /// A destination that receives positions only.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn receives_metadata_only(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn receives_metadata_only(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(arn) = mapping.on_failure.get()? else { return Ok(None) };
     let service =
         [(":sqs:", "an SQS queue"), (":sns:", "an SNS topic")].into_iter().find(|(part, _)| arn.contains(part));
@@ -64,8 +64,8 @@ pub(crate) fn needed_grants(deployment: &StreamDeployment, arn: &str) -> Vec<(&'
 /// Batches that Lambda could not write to the destination.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn was_not_delivered(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn was_not_delivered(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(count) = mapping.observed.undelivered.get()?.copied() else { return Ok(None) };
     Ok((count > 0).then(|| {
         format!(
@@ -77,8 +77,8 @@ pub fn was_not_delivered(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJ
 /// Failure objects that have not been redriven.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn failures_are_old(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn failures_are_old(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(objects) = mapping.observed.failure_objects.get()?.copied() else { return Ok(None) };
     let FailureObjects { count, quarantined: _, oldest_h } = objects;
     let many = if count >= MAX_LISTED { "at least " } else { "" };
@@ -89,8 +89,8 @@ pub fn failures_are_old(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJu
 /// Records that a function of Millrace has quarantined, and that have not been redriven, of whatever age.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn records_are_quarantined(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn records_are_quarantined(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(count) = mapping.observed.quarantined.get()?.copied() else { return Ok(None) };
     let left = mapping.observed.failure_objects.get()?.map_or(0, |objects| objects.quarantined);
     Ok((count > 0 && left > 0)
@@ -100,8 +100,8 @@ pub fn records_are_quarantined(_: &StreamDeployment, mapping: &StreamMapping) ->
 /// A role that may not write to the destination.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(arn) = mapping.on_failure.get()? else { return Ok(None) };
     let needed = needed_grants(deployment, arn);
     if needed.is_empty() {
@@ -185,8 +185,8 @@ fn policies_of(deployment: &StreamDeployment, arn: &str, role: &str, action: &st
 /// A bucket that does not retain failure objects.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn objects_expire(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn objects_expire(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(arn) = mapping.on_failure.get()?.filter(|arn| bucket_name(arn).is_some()) else { return Ok(None) };
     let bucket = deployment.bucket(arn).ok_or_else(|| format!("the bucket {arn} is not part of this deployment"))?;
     let mut problems = Vec::new();

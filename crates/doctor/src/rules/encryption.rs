@@ -1,6 +1,6 @@
 //! Rules on the KMS keys of the tables and buckets that a function uses.
 
-use super::RuleJudgement;
+use super::RuleOutcome;
 use super::destination::may;
 use crate::access_policy::PolicyDecision;
 use crate::deployment::{FunctionSettings, KeySettings, StreamDeployment, StreamMapping, bucket_name};
@@ -23,8 +23,8 @@ pub(crate) struct KeyUse {
 /// A key that cannot be used.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn key_is_disabled(key: &KeySettings) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn key_is_disabled(key: &KeySettings) -> RuleOutcome {
     let state = key.state.known().map_or("disabled", String::as_str);
     Ok((!key.enabled.or_default(true)?).then(|| format!("the key is {state}")))
 }
@@ -32,8 +32,8 @@ pub fn key_is_disabled(key: &KeySettings) -> RuleJudgement {
 /// A key that the role may not use.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn key_is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn key_is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let mut problems = Vec::new();
     let mut unknown = None;
     for used in key_uses(deployment, mapping) {
@@ -49,7 +49,7 @@ pub fn key_is_not_granted(deployment: &StreamDeployment, mapping: &StreamMapping
     }
 }
 
-fn problem_of(deployment: &StreamDeployment, mapping: &StreamMapping, used: &KeyUse) -> RuleJudgement {
+fn problem_of(deployment: &StreamDeployment, mapping: &StreamMapping, used: &KeyUse) -> RuleOutcome {
     let KeyUse { of, key, action, service } = used;
     let role = deployment.role_of(deployment.function_of(mapping)?)?;
     let of_key = match deployment.key(key) {
@@ -69,7 +69,7 @@ fn problem_of(deployment: &StreamDeployment, mapping: &StreamMapping, used: &Key
 }
 
 /// Returns the keys that the function of a mapping needs: those of the source, of its replicas and, for a function of
-/// Millrace, of the buckets of its archive and its quarantine. A bucket that is the on-failure destination is judged
+/// Millrace, of the buckets of its archive and its quarantine. A bucket that is the on-failure destination is evaluated
 /// with the destination. An error is the reason why one is not known.
 pub(crate) fn key_uses(deployment: &StreamDeployment, mapping: &StreamMapping) -> Vec<Result<KeyUse, String>> {
     let mut uses =

@@ -1,6 +1,6 @@
 //! Rules on the filter of a mapping.
 
-use super::RuleJudgement;
+use super::RuleOutcome;
 use crate::deployment::{FunctionPurpose, FunctionSettings, StreamDeployment, StreamMapping};
 use crate::filter_pattern::FilterPattern;
 
@@ -25,8 +25,8 @@ fn reads_removals(deployment: &StreamDeployment, mapping: &StreamMapping) -> boo
 /// A filter over images in front of a replicator.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn replicator_filters_images(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn replicator_filters_images(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let reads = patterns(mapping)?.iter().any(FilterPattern::reads_image);
     if !reads || purpose(deployment, mapping)? != Some(FunctionPurpose::Replicator) {
         return Ok(None);
@@ -37,8 +37,8 @@ pub fn replicator_filters_images(deployment: &StreamDeployment, mapping: &Stream
 /// A pattern that matches no record.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn never_matches(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn never_matches(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let patterns = patterns(mapping)?;
     if let Some(reason) = patterns.iter().find_map(|pattern| pattern.never_matches.as_deref()) {
         return Ok(Some(format!("a filter pattern matches no record: {reason}")));
@@ -60,8 +60,8 @@ pub fn never_matches(deployment: &StreamDeployment, mapping: &StreamMapping) -> 
 /// A filter that has discarded every record.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn has_matched_nothing(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn has_matched_nothing(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     if mapping.filters.get()?.is_none_or(Vec::is_empty) {
         return Ok(None);
     }
@@ -75,8 +75,8 @@ pub fn has_matched_nothing(_: &StreamDeployment, mapping: &StreamMapping) -> Rul
 /// A TTL filter with half of the identity.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn selects_user_deletes(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn selects_user_deletes(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let patterns = patterns(mapping)?;
     let half = patterns.iter().find(|pattern| pattern.requires_service != pattern.requires_dynamodb);
     if half.is_some() {
@@ -90,8 +90,8 @@ pub fn selects_user_deletes(deployment: &StreamDeployment, mapping: &StreamMappi
 /// A stream view without the image that the function needs.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn image_is_missing(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn image_is_missing(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let is_replicator = purpose(deployment, mapping)? == Some(FunctionPurpose::Replicator);
     let is_archiver = reads_removals(deployment, mapping);
     if !is_replicator && !is_archiver {

@@ -1,6 +1,6 @@
 //! Rules on the function of a mapping.
 
-use super::RuleJudgement;
+use super::RuleOutcome;
 use crate::deployment::{StreamDeployment, StreamMapping};
 
 /// The timeout of a function by default, in seconds.
@@ -13,8 +13,8 @@ const SLOW_PERCENT: i64 = 80;
 /// Reserved concurrency of 0, or below that of one shard.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn concurrency_is_too_low(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn concurrency_is_too_low(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let function = deployment.function_of(mapping)?;
     let Some(reserved) = function.reserved_concurrency.get()?.copied() else { return Ok(None) };
     if reserved == 0 {
@@ -42,8 +42,8 @@ pub fn concurrency_is_too_low(deployment: &StreamDeployment, mapping: &StreamMap
 /// A mapping of an alias that SAM publishes.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn alias_misses_parameters(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn alias_misses_parameters(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     if let Some(difference) = mapping.observed.outdated_version.get()? {
         return Ok(Some(difference.clone()));
     }
@@ -55,8 +55,8 @@ pub fn alias_misses_parameters(_: &StreamDeployment, mapping: &StreamMapping) ->
 /// A timeout that is too short for a full batch.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn timeout_is_too_short(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn timeout_is_too_short(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let function = deployment.function_of(mapping)?;
     let timeout = function.timeout_s.or_default(DEFAULT_TIMEOUT_S)?;
     let size = mapping.batch_size.or_default(100)?.max(1);
@@ -67,8 +67,8 @@ pub fn timeout_is_too_short(deployment: &StreamDeployment, mapping: &StreamMappi
 /// Invocations that take almost as long as the timeout.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn invocations_are_slow(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn invocations_are_slow(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(duration) = mapping.observed.p99_duration_ms.get()?.copied() else { return Ok(None) };
     let timeout = deployment.function_of(mapping)?.timeout_s.or_default(DEFAULT_TIMEOUT_S)?;
     let limit = timeout.saturating_mul(1_000) / 100 * SLOW_PERCENT;
@@ -83,8 +83,8 @@ pub fn invocations_are_slow(deployment: &StreamDeployment, mapping: &StreamMappi
 /// A log filter that drops metrics.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn log_filter_drops_metrics(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn log_filter_drops_metrics(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let function = deployment.function_of(mapping)?;
     if function.log_format.get()?.is_none_or(|format| format != "JSON") {
         return Ok(None);

@@ -1,6 +1,6 @@
 //! Rule on the network of a function in a VPC: routes, endpoints and security groups.
 
-use super::RuleJudgement;
+use super::RuleOutcome;
 use crate::deployment::{
     DeploymentForm, FunctionSettings, NetworkSettings, StreamDeployment, StreamMapping, TrafficPeer,
     VpcEndpointSettings,
@@ -19,8 +19,8 @@ struct AllowedEgress {
 /// A function in a VPC without a route to AWS's services.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn network_has_no_route(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn network_has_no_route(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let function = deployment.function_of(mapping)?;
     let Some(subnets) = function.subnets.get()? else { return Ok(None) };
     let network = &deployment.network;
@@ -77,7 +77,7 @@ impl VpcRoutes<'_> {
         network: &NetworkSettings,
         egress: &Result<AllowedEgress, String>,
         groups: &[String],
-    ) -> RuleJudgement {
+    ) -> RuleOutcome {
         if !self.is_open && self.endpoints.is_empty() {
             return Ok(Some(self.none.to_owned()));
         }

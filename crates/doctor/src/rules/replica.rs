@@ -1,6 +1,6 @@
 //! Rules on a replicator and its replica.
 
-use super::RuleJudgement;
+use super::RuleOutcome;
 use crate::deployment::{
     FunctionPurpose, FunctionSettings, OutdatedReplica, StreamDeployment, StreamMapping, TableSettings, TtlSample,
 };
@@ -20,23 +20,23 @@ fn replication<'d>(
     Ok(Some((function, deployment.table_of(mapping)?)))
 }
 
-/// Judges the source of a mapping and each of its replicas. A replica that is not read makes the rule not checked,
+/// Evaluates the source of a mapping and each of its replicas. A replica that is not read makes the rule not checked,
 /// unless another one has a fault.
-fn judge_each(
+fn for_each_replica(
     deployment: &StreamDeployment,
     mapping: &StreamMapping,
-    judge: impl Fn(&TableSettings, &TableSettings) -> RuleJudgement,
-) -> RuleJudgement {
+    evaluate: impl Fn(&TableSettings, &TableSettings) -> RuleOutcome,
+) -> RuleOutcome {
     let Some((function, source)) = replication(deployment, mapping)? else { return Ok(None) };
     let mut problems = Vec::new();
     let mut unread = None;
     for replica in &function.replicas {
         let name = replica.get().map(|name| name.map(String::as_str).unwrap_or_default());
-        let judgement = name.and_then(|name| {
+        let result = name.and_then(|name| {
             let replica = deployment.table(name);
-            judge(source, replica.ok_or_else(|| format!("the replica {name} is not part of this deployment"))?)
+            evaluate(source, replica.ok_or_else(|| format!("the replica {name} is not part of this deployment"))?)
         });
-        match judgement {
+        match result {
             Ok(problem) => problems.extend(problem),
             Err(reason) => unread = unread.or(Some(reason)),
         }
@@ -57,9 +57,9 @@ fn writes_to(deployment: &StreamDeployment, function: &FunctionSettings, table: 
 /// A replica that expires items by itself.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn replica_expires_items(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
-    judge_each(deployment, mapping, |source, replica| {
+/// The reason why the rule cannot be evaluated.
+pub fn replica_expires_items(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
+    for_each_replica(deployment, mapping, |source, replica| {
         let (Some(own), Some(of_source)) = (replica.ttl_attribute.get()?, source.ttl_attribute.get()?) else {
             return Ok(None);
         };
@@ -70,9 +70,9 @@ pub fn replica_expires_items(deployment: &StreamDeployment, mapping: &StreamMapp
 /// A replica that cannot hold the source's items, or feeds them back.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn replica_does_not_fit(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
-    judge_each(deployment, mapping, |source, replica| {
+/// The reason why the rule cannot be evaluated.
+pub fn replica_does_not_fit(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
+    for_each_replica(deployment, mapping, |source, replica| {
         if source.name == replica.name {
             return Ok(Some(format!("the replica is the source table {}", source.name)));
         }
@@ -96,8 +96,8 @@ pub fn replica_does_not_fit(deployment: &StreamDeployment, mapping: &StreamMappi
 /// A replica with items that were written with other rules than those in use.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn replica_is_outdated(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn replica_is_outdated(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(replicas) = mapping.observed.outdated_replicas.get()? else { return Ok(None) };
     let problem = |replica: &OutdatedReplica| {
         let repair = replica.repair_from.as_ref().map_or_else(
@@ -113,15 +113,15 @@ pub fn replica_is_outdated(_: &StreamDeployment, mapping: &StreamMapping) -> Rul
 ///
 /// # Errors
 /// The reason why the replica is not read.
-pub fn replica_is_unread(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
-    judge_each(deployment, mapping, |_, _| Ok(None))
+pub fn replica_is_unread(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
+    for_each_replica(deployment, mapping, |_, _| Ok(None))
 }
 
 /// TTL values that never take effect.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn ttl_values_are_invalid(_: &StreamDeployment, table: &TableSettings) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn ttl_values_are_invalid(_: &StreamDeployment, table: &TableSettings) -> RuleOutcome {
     let Some(sample) = table.ttl_sample.get()?.copied() else { return Ok(None) };
     let TtlSample { values, not_numbers, milliseconds } = sample;
     let attribute = table.ttl_attribute.known().map(String::as_str).unwrap_or_default();
@@ -134,8 +134,8 @@ pub fn ttl_values_are_invalid(_: &StreamDeployment, table: &TableSettings) -> Ru
 /// Protection of a table whose changes are read, and of a replica.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn table_is_unprotected(deployment: &StreamDeployment, table: &TableSettings) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn table_is_unprotected(deployment: &StreamDeployment, table: &TableSettings) -> RuleOutcome {
     let is_source = deployment
         .mappings
         .iter()

@@ -1,6 +1,6 @@
 //! Rules on the stream that a mapping reads.
 
-use super::RuleJudgement;
+use super::RuleOutcome;
 use crate::deployment::{DeploymentForm, StreamDeployment, StreamMapping, StreamPipe};
 
 /// The number of readers of a shard.
@@ -11,8 +11,8 @@ const MAX_GLOBAL_READERS: usize = 1;
 /// A stream ARN that is spelled out.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn arn_is_literal(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn arn_is_literal(_: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let stream = mapping.stream.get()?.map(String::as_str).unwrap_or_default();
     Ok(mapping.has_literal_stream.then(|| format!("the stream's ARN is spelled out: {stream}")))
 }
@@ -20,8 +20,8 @@ pub fn arn_is_literal(_: &StreamDeployment, mapping: &StreamMapping) -> RuleJudg
 /// A mapping that reads another stream than the table's latest.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn is_not_latest(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn is_not_latest(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     if deployment.form != DeploymentForm::Account {
         return Ok(None);
     }
@@ -40,8 +40,8 @@ pub fn is_not_latest(deployment: &StreamDeployment, mapping: &StreamMapping) -> 
 /// More readers than a shard serves.
 ///
 /// # Errors
-/// The reason why the rule cannot be judged.
-pub fn has_too_many_readers(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleJudgement {
+/// The reason why the rule cannot be evaluated.
+pub fn has_too_many_readers(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
     let Some(stream) = mapping.stream.get()? else { return Ok(None) };
     if !mapping.enabled.or_default(true)? {
         return Ok(None);

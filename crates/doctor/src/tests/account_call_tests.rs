@@ -25,7 +25,7 @@ fn recordings() -> Vec<(ScriptedAnswers, &'static [&'static str])> {
     recordings
 }
 
-/// Returns whether the answer to a call is used.
+/// Returns whether the response to a call is used.
 fn is_asked(recording: &AccountRecording, call: &str) -> bool {
     read(&recording.without(call)).is_ok_and(|reading| !reading.missing.is_empty())
 }
@@ -54,8 +54,8 @@ fn a_refused_call_makes_the_rules_that_need_it_not_checked_and_never_finds_anyth
         reasons.append(&mut reading.reading.problems);
         let (name, _) = call.split_once(' ').unwrap_or((call, ""));
         let action = OPERATIONS.iter().find(|operation| operation.name == name).unwrap().action;
-        let said = format!("{name} was denied: allow {action}");
-        assert!(reasons.iter().any(|reason| reason.contains(&said)), "{call}: {reasons:#?}");
+        let message = format!("{name} was denied: allow {action}");
+        assert!(reasons.iter().any(|reason| reason.contains(&message)), "{call}: {reasons:#?}");
     }
 }
 
@@ -71,12 +71,12 @@ fn the_calls_are_made_in_turns_until_none_is_missing() {
         }
         turns += 1;
         for call in missing {
-            let answer = answers.get(&call.to_string()).unwrap_or_else(|| panic!("the recording has no {call}"));
-            let code = answer["refused"].as_str();
-            recording.add(&call, code.map_or_else(|| CallResponse::Response(answer.clone()), refused));
+            let response = answers.get(&call.to_string()).unwrap_or_else(|| panic!("the recording has no {call}"));
+            let code = response["refused"].as_str();
+            recording.add(&call, code.map_or_else(|| CallResponse::Response(response.clone()), refused));
         }
     }
-    assert_eq!((recording.count(), turns), (answers.len(), 5), "each answer is needed");
+    assert_eq!((recording.count(), turns), (answers.len(), 5), "each response is needed");
 }
 
 #[test]
@@ -115,11 +115,11 @@ proptest! {
         for (call, at, value) in changes {
             let calls: Vec<String> = answers.keys().cloned().collect();
             let call: &String = call.get(&calls);
-            let answer = answers.get_mut(call).unwrap();
+            let response = answers.get_mut(call).unwrap();
             let mut found = Vec::new();
-            pointers(answer, "", &mut found);
+            pointers(response, "", &mut found);
             let pointer: &String = at.get(&found);
-            *answer.pointer_mut(pointer).unwrap() = value;
+            *response.pointer_mut(pointer).unwrap() = value;
         }
         match read(&recording(target, &answers)) {
             Ok(reading) => {

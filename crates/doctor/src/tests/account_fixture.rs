@@ -1,4 +1,4 @@
-//! Recorded answers of an account in which every setting is valid, and changes of them.
+//! Recorded responses of an account in which every setting is valid, and changes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,21 +23,21 @@ pub(super) const OTHER_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/k-2";
 
 pub(super) type ScriptedAnswers = BTreeMap<String, Value>;
 
-/// The answers of an account in which every setting is valid.
+/// The responses of an account in which every setting is valid.
 pub(super) fn valid() -> ScriptedAnswers {
     let recording: Value = serde_json::from_str(include_str!("account.json")).unwrap();
-    serde_json::from_value(recording["answers"].clone()).unwrap()
+    serde_json::from_value(recording["responses"].clone()).unwrap()
 }
 
-pub(super) fn recording(target: AccountTarget, answers: &ScriptedAnswers) -> AccountRecording {
+pub(super) fn recording(target: AccountTarget, responses: &ScriptedAnswers) -> AccountRecording {
     let read_at = OffsetDateTime::parse("2026-11-28T10:00:00Z", &Rfc3339).unwrap();
     let mut recording = AccountRecording::new(target, read_at);
-    for (call, answer) in answers {
-        let answer = match answer["refused"].as_str() {
+    for (call, response) in responses {
+        let response = match response["refused"].as_str() {
             Some(code) => refused(code),
-            None => CallResponse::Response(answer.clone()),
+            None => CallResponse::Response(response.clone()),
         };
-        recording.add(call, answer);
+        recording.add(call, response);
     }
     recording
 }
@@ -50,11 +50,11 @@ pub(super) fn stack() -> AccountTarget {
     AccountTarget::Stack("users".to_owned())
 }
 
-/// Diagnoses recorded answers, which must be complete.
-pub(super) fn diagnosis_of(target: AccountTarget, answers: &ScriptedAnswers) -> (DeploymentDiagnosis, Vec<String>) {
-    let reading = read(&recording(target, answers)).unwrap();
+/// Diagnoses recorded responses, which must be complete.
+pub(super) fn diagnosis_of(target: AccountTarget, responses: &ScriptedAnswers) -> (DeploymentDiagnosis, Vec<String>) {
+    let reading = read(&recording(target, responses)).unwrap();
     let missing: Vec<String> = reading.missing.iter().map(ToString::to_string).collect();
-    assert!(missing.is_empty(), "the recording has no answer to {missing:#?}");
+    assert!(missing.is_empty(), "the recording has no response to {missing:#?}");
     (diagnose(&reading.reading.deployment), reading.reading.problems)
 }
 
@@ -63,20 +63,20 @@ pub(super) fn rules_of(diagnosis: &DeploymentDiagnosis) -> Vec<&'static str> {
     rules.into_iter().collect()
 }
 
-/// Replaces the values at the paths; a path of one part is a whole answer.
+/// Replaces the values at the paths; a path of one part is a whole response.
 pub(super) fn changed(changes: &[(String, Value)]) -> ScriptedAnswers {
-    let mut answers = valid();
+    let mut responses = valid();
     for (path, value) in changes {
         let path = path.strip_prefix('/').unwrap();
         // The name of a call may contain slashes.
-        let call = answers.keys().filter(|call| path.starts_with(call.as_str())).max_by_key(|call| call.len());
+        let call = responses.keys().filter(|call| path.starts_with(call.as_str())).max_by_key(|call| call.len());
         match call.cloned().filter(|call| path[call.len()..].starts_with('/')) {
             None => {
-                answers.insert(path.to_owned(), value.clone());
+                responses.insert(path.to_owned(), value.clone());
             }
             Some(call) => {
                 let (parent, member) = path[call.len()..].rsplit_once('/').unwrap();
-                let parent = answers.get_mut(&call).unwrap().pointer_mut(parent).unwrap();
+                let parent = responses.get_mut(&call).unwrap().pointer_mut(parent).unwrap();
                 match member.parse::<usize>() {
                     Ok(index) if parent.is_array() => parent[index] = value.clone(),
                     _ => parent[member] = value.clone(),
@@ -84,7 +84,7 @@ pub(super) fn changed(changes: &[(String, Value)]) -> ScriptedAnswers {
             }
         }
     }
-    answers
+    responses
 }
 
 pub(super) fn statistics(dimension: &str, metric: &str, statistic: &str) -> String {

@@ -18,8 +18,8 @@ fn findings_name_the_resource_as_the_template_does() {
     let problem = &diagnosis.findings[0].problem;
     assert_eq!(problem, "StartingPosition is LATEST; the mapping was last created or updated at 2026-01-01T00:00:00Z");
     for target in [AccountTarget::Function("copier".to_owned()), AccountTarget::Table("Users".to_owned())] {
-        let answers = changed(&[(format!("{MAPPING}/StartingPosition"), json!("LATEST"))]);
-        let (diagnosis, _) = diagnosis_of(target.clone(), &answers);
+        let responses = changed(&[(format!("{MAPPING}/StartingPosition"), json!("LATEST"))]);
+        let (diagnosis, _) = diagnosis_of(target.clone(), &responses);
         assert_eq!(rules_of(&diagnosis), ["starts-at-latest"], "{target}: {:#?}", diagnosis.findings);
         assert_eq!(diagnosis.findings[0].location.resource, format!("copier.{UUID}"));
     }
@@ -32,11 +32,11 @@ fn the_template_of_a_stack_declares_findings_as_intended() {
         .as_str()
         .unwrap()
         .replace("purpose: replicator", "purpose: replicator, ignore: [{rule: starts-at-latest, reason: a cache}]");
-    let answers = changed(&[
+    let responses = changed(&[
         (format!("/{path}/TemplateBody"), template.clone().into()),
         (format!("{MAPPING}/StartingPosition"), json!("LATEST")),
     ]);
-    let (diagnosis, problems) = diagnosis_of(stack(), &answers);
+    let (diagnosis, problems) = diagnosis_of(stack(), &responses);
     assert_eq!((rules_of(&diagnosis), problems), (Vec::new(), Vec::new()));
     assert_eq!(diagnosis.ignored.len(), 1);
     // An entry of a rule that is not checked may have a finding.
@@ -51,26 +51,27 @@ fn the_template_of_a_stack_declares_findings_as_intended() {
 }
 
 #[test]
-fn a_stack_is_judged_with_its_nested_stacks() {
-    let mut answers = valid();
+fn a_stack_is_evaluated_with_its_nested_stacks() {
+    let mut responses = valid();
     let nested = "arn:aws:cloudformation:eu-west-1:123456789012:stack/users-Inner-1/1";
-    let resources = answers.remove("ListStackResources StackName=users").unwrap();
-    let template = answers.remove("GetTemplate StackName=users TemplateStage=Original").unwrap();
-    answers.insert(format!("ListStackResources StackName={nested}"), resources);
-    answers.insert(format!("GetTemplate StackName={nested} TemplateStage=Original"), template);
-    answers.insert(
+    let resources = responses.remove("ListStackResources StackName=users").unwrap();
+    let template = responses.remove("GetTemplate StackName=users TemplateStage=Original").unwrap();
+    responses.insert(format!("ListStackResources StackName={nested}"), resources);
+    responses.insert(format!("GetTemplate StackName={nested} TemplateStage=Original"), template);
+    responses.insert(
         "ListStackResources StackName=users".to_owned(),
         json!({"StackResourceSummaries": [{
             "LogicalResourceId": "Inner", "ResourceType": "AWS::CloudFormation::Stack", "PhysicalResourceId": nested,
         }]}),
     );
-    answers.insert(
+    responses.insert(
         "GetTemplate StackName=users TemplateStage=Original".to_owned(),
         json!({"TemplateBody": "Metadata: {millrace: {ignore: [{rule: open-route, reason: public}]}}\nResources: {}"}),
     );
-    answers.get_mut("GetRoutes ApiId=a1b2c3").unwrap()["items"][0]["authorizationType"] = "NONE".into();
-    answers.get_mut("ListEventSourceMappings").unwrap()["EventSourceMappings"][0]["StartingPosition"] = "LATEST".into();
-    let (diagnosis, _) = diagnosis_of(stack(), &answers);
+    responses.get_mut("GetRoutes ApiId=a1b2c3").unwrap()["items"][0]["authorizationType"] = "NONE".into();
+    responses.get_mut("ListEventSourceMappings").unwrap()["EventSourceMappings"][0]["StartingPosition"] =
+        "LATEST".into();
+    let (diagnosis, _) = diagnosis_of(stack(), &responses);
     assert_eq!(rules_of(&diagnosis), ["starts-at-latest"]);
     assert_eq!(diagnosis.findings[0].location.resource, "Inner.Copier.Changes");
     assert_eq!(diagnosis.ignored.len(), 1);
@@ -92,6 +93,6 @@ fn a_target_that_does_not_exist_or_is_refused_is_an_error_of_one_line() {
         error(table(), "DescribeTable TableName=Users", "AccessDeniedException"),
         "table/Users: DescribeTable was denied: allow dynamodb:DescribeTable"
     );
-    let said = error(stack(), "ListStackResources StackName=users", "ValidationError");
-    assert_eq!(said, "stack/users: ListStackResources failed: ValidationError: no");
+    let message = error(stack(), "ListStackResources StackName=users", "ValidationError");
+    assert_eq!(message, "stack/users: ListStackResources failed: ValidationError: no");
 }

@@ -13,7 +13,7 @@ use crate::account_recording::AccountTarget;
 use crate::rule_table::RULES;
 
 #[test]
-fn the_valid_account_has_no_finding_and_every_rule_is_judged() {
+fn the_valid_account_has_no_finding_and_every_rule_is_evaluated() {
     let (diagnosis, problems) = diagnosis_of(stack(), &valid());
     assert_eq!(rules_of(&diagnosis), Vec::<&str>::new(), "{:#?}", diagnosis.findings);
     assert_eq!((problems, diagnosis.mappings), (Vec::<String>::new(), 1));
@@ -104,18 +104,18 @@ fn the_policy_and_the_key_of_a_queue_or_a_topic_are_evaluated() {
     }
     // A queue of another Region is not read.
     let elsewhere = QUEUE.replace("eu-west-1", "us-east-1");
-    let answers = changed(&[
+    let responses = changed(&[
         (format!("{MAPPING}/DestinationConfig"), json!({"OnFailure": {"Destination": elsewhere}})),
         (simulation("sqs:SendMessage", &elsewhere), json!({"EvaluationResults": [{"EvalDecision": "allowed"}]})),
     ]);
-    let (diagnosis, _) = diagnosis_of(stack(), &answers);
+    let (diagnosis, _) = diagnosis_of(stack(), &responses);
     let unchecked: Vec<_> = diagnosis.unchecked.iter().map(|it| (it.rule.id, it.reason.as_str())).collect();
     let reason = format!("{elsewhere} is in another Region, which is not read");
     assert_eq!(unchecked, [("destination-not-granted", reason.as_str())]);
 }
 
 #[test]
-fn each_replica_is_judged_and_one_of_another_region_or_account_is_not_checked() {
+fn each_replica_is_evaluated_and_one_of_another_region_or_account_is_not_checked() {
     let of = |document: Value| {
         let variables = json!({
             "SOURCE_TABLE_ARN": "arn:aws:dynamodb:eu-west-1:123456789012:table/Users",
@@ -147,7 +147,7 @@ fn each_replica_is_judged_and_one_of_another_region_or_account_is_not_checked() 
 }
 
 #[test]
-fn a_bucket_in_another_partition_is_judged() {
+fn a_bucket_in_another_partition_is_evaluated() {
     let elsewhere = "arn:aws-us-gov:s3:::failures";
     let allowed = json!({"EvaluationResults": [{"EvalDecision": "allowed"}]});
     let mut changes = vec![

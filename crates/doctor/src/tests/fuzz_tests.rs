@@ -96,7 +96,7 @@ Resources:
             DestinationConfig: {OnFailure: {Type: SQS, Destination: !GetAtt Queue.Arn}}
 "#;
 
-fn judge(text: &str) {
+fn evaluate(text: &str) {
     if let Ok(reading) = read(text, "t.yaml", None, &BTreeMap::new()) {
         let _ = diagnose(&reading.deployment);
         assert!(reading.problems.iter().all(|problem| !problem.contains('\n')));
@@ -164,12 +164,12 @@ proptest! {
             let end = (at + length).min(text.len());
             text.splice(at..end, with.chars());
         }
-        judge(&text.into_iter().collect::<String>());
+        evaluate(&text.into_iter().collect::<String>());
     }
 
     #[test]
     fn any_text_is_read_or_rejected(text in prop::collection::vec(replacement(), 0..40)) {
-        judge(&text.concat());
+        evaluate(&text.concat());
     }
 
     #[test]
@@ -236,7 +236,7 @@ fn names_that_double_from_one_to_the_next_end() {
             "  T{index}: {{Type: AWS::DynamoDB::Table, Properties: {{TableName: !Sub '${{T{next}}}${{T{next}}}'}}}}"
         );
     }
-    judge(&format!(
+    evaluate(&format!(
         "{conditions}  C50: !Equals [a, a]\nResources:\n  A: {{Type: AWS::S3::Bucket, Condition: C0}}\n{applications}"
     ));
 }

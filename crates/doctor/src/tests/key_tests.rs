@@ -17,7 +17,7 @@ const VARIABLES: &str = "{REPLICA_TABLE: !Ref Copy}";
 const GRANT: &str = "            - {Effect: Allow, Action: kms:Decrypt, Resource: !GetAtt DataKey.Arn}\n";
 
 /// Returns the findings and the reasons why the rule is not checked for the valid template with these changes.
-fn judged(changes: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+fn evaluated(changes: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
     let template = changes.iter().fold(VALID.to_owned(), |template, (from, to)| {
         assert!(template.contains(from), "the template has no {from}");
         template.replace(from, to)
@@ -38,11 +38,11 @@ fn the_key_of_a_replica_must_be_granted_to_the_function() {
     for key in ["!GetAtt OtherKey.Arn", "!Ref OtherKey", "alias/own", "!Ref OtherAlias"] {
         let encrypted = format!("{REPLICA}      SSESpecification: {{SSEEnabled: true, KMSMasterKeyId: {key}}}\n");
         let with_key = [("  Queue:", SECOND), ("KEY}", "alias/aws/s3}"), (REPLICA, encrypted.as_str())];
-        assert_eq!(judged(&with_key), (vec![missing.to_owned()], Vec::new()), "{key}");
+        assert_eq!(evaluated(&with_key), (vec![missing.to_owned()], Vec::new()), "{key}");
         let granted =
             format!("{GRANT}            - {{Effect: Allow, Action: kms:*, Resource: !GetAtt OtherKey.Arn}}\n");
         let granted = [&with_key[..], &[(GRANT, granted.as_str())]].concat();
-        assert_eq!(judged(&granted), (Vec::new(), Vec::new()), "{key}");
+        assert_eq!(evaluated(&granted), (Vec::new(), Vec::new()), "{key}");
     }
     for (key, unchecked) in [
         ("alias/aws/dynamodb", Vec::new()),
@@ -56,7 +56,7 @@ fn the_key_of_a_replica_must_be_granted_to_the_function() {
         ),
     ] {
         let encrypted = format!("{REPLICA}      SSESpecification: {{SSEEnabled: true, KMSMasterKeyId: {key}}}\n");
-        assert_eq!(judged(&[(REPLICA, &encrypted)]), (Vec::new(), unchecked), "{key}");
+        assert_eq!(evaluated(&[(REPLICA, &encrypted)]), (Vec::new(), unchecked), "{key}");
     }
 }
 
@@ -68,21 +68,21 @@ fn the_keys_of_the_buckets_of_a_function_of_millrace_must_be_granted() {
     let archives = [&with_key[..], &[(VARIABLES, own)]].concat();
     let missing = "the function's role and the key's policy do not both allow kms:GenerateDataKey on the key \
                    arn:aws:kms:${AWS.Region}:${AWS.AccountId}:key/${OtherKey} of the archive's bucket ${Archive}";
-    assert_eq!(judged(&archives), (vec![missing.to_owned()], Vec::new()));
+    assert_eq!(evaluated(&archives), (vec![missing.to_owned()], Vec::new()));
     let granted = format!("{GRANT}            - {{Effect: Allow, Action: kms:G*, Resource: !GetAtt OtherKey.Arn}}\n");
-    assert_eq!(judged(&[&archives[..], &[(GRANT, granted.as_str())]].concat()), (Vec::new(), Vec::new()));
+    assert_eq!(evaluated(&[&archives[..], &[(GRANT, granted.as_str())]].concat()), (Vec::new(), Vec::new()));
     let denied = format!("{GRANT}            - {{Effect: Deny, Action: kms:G*, Resource: \"*\"}}\n");
-    let (problems, _) = judged(&[&archives[..], &[(GRANT, denied.as_str())]].concat());
+    let (problems, _) = evaluated(&[&archives[..], &[(GRANT, denied.as_str())]].concat());
     assert!(problems[0].starts_with("a statement denies kms:GenerateDataKey"), "{problems:?}");
     // Another bucket than the destination is the quarantine.
     let quarantine = own.replace("!Ref Failures", "!Ref Archive").replace(", ARCHIVE_BUCKET: !Ref Archive", "");
-    let (problems, _) = judged(&[&with_key[..], &[(VARIABLES, &quarantine)]].concat());
+    let (problems, _) = evaluated(&[&with_key[..], &[(VARIABLES, &quarantine)]].concat());
     assert!(problems[0].ends_with("of the quarantine's bucket ${Archive}"), "{problems:?}");
     let elsewhere = own.replace("!Ref Archive", "archive");
     let reason = "the archive's bucket archive is not part of this deployment".to_owned();
-    assert_eq!(judged(&[(VARIABLES, &elsewhere)]), (Vec::new(), vec![reason]));
+    assert_eq!(evaluated(&[(VARIABLES, &elsewhere)]), (Vec::new(), vec![reason]));
     let imported = own.replace("!Ref Archive", "!ImportValue archive");
-    assert_eq!(judged(&[(VARIABLES, &imported)]).1.len(), 1);
+    assert_eq!(evaluated(&[(VARIABLES, &imported)]).1.len(), 1);
 }
 
 #[test]

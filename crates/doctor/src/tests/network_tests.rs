@@ -7,7 +7,7 @@ use crate::diagnosis::diagnose;
 use crate::terraform_plan;
 
 /// Returns the findings of a rule and the reasons why it is not checked for the valid template with these changes.
-fn judged(rule: &str, changes: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+fn evaluated(rule: &str, changes: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
     let template = changes.iter().fold(VALID.to_owned(), |template, (from, to)| {
         assert!(template.contains(from), "the template has no {from}");
         template.replace(from, to)
@@ -28,12 +28,13 @@ fn a_pipe_is_a_reader_of_the_stream_unless_it_is_stopped() {
     let of_stream = "Source: !GetAtt Users.StreamArn";
     let with = |pipes: &[String]| {
         let pipes = pipes.concat() + "  Queue:";
-        judged("too-many-readers", &[("  Queue:", &pipes)])
+        evaluated("too-many-readers", &[("  Queue:", &pipes)])
     };
     let one = pipe("One", of_stream);
     assert_eq!(with(std::slice::from_ref(&one)), (Vec::new(), Vec::new()));
-    let said = "1 mapping and 2 pipes read this stream, and a stream serves 2; readers of another kind are not counted";
-    assert_eq!(with(&[one.clone(), pipe("Two", of_stream)]).0, [said]);
+    let message =
+        "1 mapping and 2 pipes read this stream, and a stream serves 2; readers of another kind are not counted";
+    assert_eq!(with(&[one.clone(), pipe("Two", of_stream)]).0, [message]);
     for other in ["Source: !GetAtt Queue.Arn", "Source: !GetAtt Users.StreamArn, DesiredState: STOPPED"] {
         assert_eq!(with(&[one.clone(), pipe("Two", other)]), (Vec::new(), Vec::new()), "{other}");
     }
@@ -78,11 +79,11 @@ fn in_network(group: &str, endpoint: &str) -> Vec<(&'static str, String)> {
     vec![("      Timeout: 60\n", function.to_owned()), ("  Queue:", resources)]
 }
 
-fn judged_network(group: &str, endpoint: &str, more: &str) -> (Vec<String>, Vec<String>) {
+fn network_findings(group: &str, endpoint: &str, more: &str) -> (Vec<String>, Vec<String>) {
     let mut changes = in_network(group, endpoint);
     changes.push(("  Queue:", format!("{more}  Queue:")));
     let changes: Vec<(&str, &str)> = changes.iter().map(|(from, to)| (*from, to.as_str())).collect();
-    judged("network-without-route", &changes)
+    evaluated("network-without-route", &changes)
 }
 
 const GATEWAY: &str = "VpcEndpointType: Gateway";
@@ -114,7 +115,7 @@ fn the_security_groups_of_the_function_must_allow_its_requests() {
             Some("do not both allow port 443 for dynamodb"),
         ),
     ] {
-        let (found, unchecked) = judged_network(&group, GATEWAY, "");
+        let (found, unchecked) = network_findings(&group, GATEWAY, "");
         match finding {
             Some(text) => assert!(found.len() == 1 && found[0].ends_with(text), "{group}: {found:?}"),
             None => assert_eq!((found, unchecked), (Vec::new(), Vec::new()), "{group}"),
@@ -122,9 +123,9 @@ fn the_security_groups_of_the_function_must_allow_its_requests() {
     }
     let added = "  Out: {Type: AWS::EC2::SecurityGroupEgress, Properties: {GroupId: !Ref Group, IpProtocol: tcp, \
                  FromPort: 443, ToPort: 443, CidrIp: 0.0.0.0/0}}\n";
-    assert_eq!(judged_network(&egress(NO_TRAFFIC), GATEWAY, added), (Vec::new(), Vec::new()));
+    assert_eq!(network_findings(&egress(NO_TRAFFIC), GATEWAY, added), (Vec::new(), Vec::new()));
     let unknown = egress("{IpProtocol: !ImportValue protocol, CidrIp: 0.0.0.0/0}");
-    let (found, unchecked) = judged_network(&unknown, GATEWAY, "");
+    let (found, unchecked) = network_findings(&unknown, GATEWAY, "");
     assert_eq!((found.len(), unchecked.len()), (0, 1), "{found:?} {unchecked:?}");
 }
 
@@ -148,21 +149,21 @@ fn the_security_group_of_an_interface_endpoint_must_let_the_function_in() {
             (ingress("SourceSecurityGroupId: !GetAtt Group.GroupId", 443), true),
             (ingress("CidrIp: 10.0.0.0/16", 443), true),
         ] {
-            let (found, unchecked) = judged_network(group, INTERFACE, &more);
+            let (found, unchecked) = network_findings(group, INTERFACE, &more);
             let expected = if is_open { Vec::new() } else { vec![closed.to_owned()] };
             assert_eq!((found, unchecked), (expected, Vec::new()), "{group} {more}");
         }
     }
     // The default group of the VPC is not part of the template.
-    let (found, unchecked) = judged_network("", "VpcEndpointType: Interface", "");
+    let (found, unchecked) = network_findings("", "VpcEndpointType: Interface", "");
     let reason = "an endpoint uses the default security group, which is not read";
     assert_eq!((found, unchecked), (Vec::new(), vec![reason.to_owned()]));
     // So it is for a function whose calls are not known.
     let mut changes = in_network("", "VpcEndpointType: Interface");
     changes.push(("REPLICA_TABLE:", "OTHER_NAME:".to_owned()));
     let changes: Vec<(&str, &str)> = changes.iter().map(|(from, to)| (*from, to.as_str())).collect();
-    assert_eq!(judged("network-without-route", &changes), (Vec::new(), vec![reason.to_owned()]));
+    assert_eq!(evaluated("network-without-route", &changes), (Vec::new(), vec![reason.to_owned()]));
     // Another way out is enough.
     let nat = "  Nat: {Type: AWS::EC2::NatGateway}\n";
-    assert_eq!(judged_network("", INTERFACE, nat), (Vec::new(), Vec::new()));
+    assert_eq!(network_findings("", INTERFACE, nat), (Vec::new(), Vec::new()));
 }

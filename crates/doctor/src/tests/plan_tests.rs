@@ -40,7 +40,7 @@ fn expressions() -> Value {
 }
 
 #[test]
-fn a_plan_is_judged_as_a_template_with_the_same_settings_and_fixed_in_hcl() {
+fn a_plan_is_evaluated_as_a_template_with_the_same_settings_and_fixed_in_hcl() {
     let mapping = json!({"starting_position": "LATEST", "maximum_retry_attempts": 3, "batch_size": 10});
     let mut expressions = expressions();
     expressions["destination_config"] = Value::Null;
@@ -93,7 +93,7 @@ fn a_plan_without_values_is_a_problem_and_no_json_makes_the_reader_panic() {
 pub(crate) const PLAN: &str = include_str!("plan.json");
 
 #[test]
-fn a_plan_with_modules_counts_and_unknown_values_is_judged() {
+fn a_plan_with_modules_counts_and_unknown_values_is_evaluated() {
     let document = serde_json::from_str(PLAN).unwrap();
     let reading = read(&document, "plan.json");
     let deployment = &reading.deployment;

@@ -182,7 +182,7 @@ fn findings_with_a_reason_are_ignored_for_their_resource_only() {
 }
 
 #[test]
-fn a_resource_with_an_unresolved_condition_is_judged_and_one_that_is_not_created_is_not() {
+fn a_resource_with_an_unresolved_condition_is_evaluated_and_one_that_is_not_created_is_not() {
     let template =
         with_mapping("Parameters: {A: {Type: String}}\nConditions:\n  C: !Equals [!Ref A, x]", "      Enabled: false")
             .replace(

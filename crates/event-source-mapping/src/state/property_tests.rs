@@ -130,16 +130,16 @@ impl ModelState {
     fn read(&mut self, index: usize, count: usize) {
         let Some((id, after)) = self.machine.readable().into_iter().find(|(id, _)| *id == shard(index)) else { return };
         let after = after.map_or(0, |number| Self::index_of(number) + 1);
-        let entry = |place: usize, record: &WrittenRecord| RecordEntry {
-            number: SequenceNumber::parse(&(place + 1).to_string()).unwrap(),
+        let entry = |index: usize, record: &WrittenRecord| RecordEntry {
+            number: SequenceNumber::parse(&(index + 1).to_string()).unwrap(),
             key_hash: record.item,
             at: Some(START),
             size_bytes: 10,
             wanted: record.wanted,
-            body: place,
+            body: index,
         };
         let rest = self.records.iter().enumerate().skip(after).filter(|(_, record)| record.shard == index);
-        let page: Vec<_> = rest.take(count).map(|(place, record)| entry(place, record)).collect();
+        let page: Vec<_> = rest.take(count).map(|(index, record)| entry(index, record)).collect();
         if page.is_empty() {
             self.machine.close(&id);
         }
@@ -155,10 +155,10 @@ impl ModelState {
         for entry in &step.records {
             let record = &self.records[entry.body];
             prop_assert!(record.wanted, "the filter was passed by");
-            for (place, earlier) in self.records.iter().enumerate().take(entry.body) {
+            for (index, earlier) in self.records.iter().enumerate().take(entry.body) {
                 let of_the_item = earlier.item == record.item && earlier.wanted;
-                let known = self.settled.contains(&place) || before.contains(&place);
-                prop_assert!(!of_the_item || known, "{} overtook {place} of its item", entry.body);
+                let known = self.settled.contains(&index) || before.contains(&index);
+                prop_assert!(!of_the_item || known, "{} overtook {index} of its item", entry.body);
             }
             before.insert(entry.body);
         }
@@ -166,7 +166,7 @@ impl ModelState {
         Ok(true)
     }
 
-    fn answer(&mut self, step: usize, reply: &ModelReply) -> Result<(), TestCaseError> {
+    fn response(&mut self, step: usize, reply: &ModelReply) -> Result<(), TestCaseError> {
         if self.steps.is_empty() {
             return Ok(());
         }
@@ -178,37 +178,39 @@ impl ModelState {
             self.settled.extend(all.into_iter().filter(|_| done));
             return self.checkpoints_are_safe();
         }
-        let place = |at: usize| at % step.records.len();
-        let answer = match reply {
+        let index_of = |at: usize| at % step.records.len();
+        let response = match reply {
             ModelReply::Done => Some(FunctionResponse::Done),
             ModelReply::Thrown => None,
             ModelReply::Malformed => Some(FunctionResponse::Malformed),
             ModelReply::Unknown => Some(FunctionResponse::Failures(vec!["4000000".to_owned()])),
-            ModelReply::From(at) => Some(FunctionResponse::Failures(vec![step.records[place(*at)].number.to_string()])),
+            ModelReply::From(at) => {
+                Some(FunctionResponse::Failures(vec![step.records[index_of(*at)].number.to_string()]))
+            }
         };
         let accepted = match reply {
             ModelReply::Thrown => 0,
             ModelReply::Done => all.len(),
             _ if !self.settings.partial_responses => all.len(),
-            ModelReply::From(at) => place(*at),
+            ModelReply::From(at) => index_of(*at),
             ModelReply::Malformed | ModelReply::Unknown => 0,
         };
-        prop_assert!(self.machine.invocation_completed(step.ticket, answer.as_ref(), self.now));
-        for place in all.into_iter().take(accepted) {
-            self.settled.insert(place);
-            *self.acknowledged.entry(place).or_default() += 1;
+        prop_assert!(self.machine.invocation_completed(step.ticket, response.as_ref(), self.now));
+        for index in all.into_iter().take(accepted) {
+            self.settled.insert(index);
+            *self.acknowledged.entry(index).or_default() += 1;
         }
         self.checkpoints_are_safe()
     }
 
     fn checkpoints_are_safe(&self) -> Result<(), TestCaseError> {
         let checkpoints = self.machine.checkpoints();
-        for (place, record) in self.records.iter().enumerate() {
+        for (index, record) in self.records.iter().enumerate() {
             let checkpoint = &checkpoints[&shard(record.shard)];
             let lane = lane_of(record.item, self.settings.lanes);
-            let passed = checkpoint.lanes[lane].is_some_and(|number| Self::index_of(number) >= place);
-            let settled = !record.wanted || self.settled.contains(&place);
-            prop_assert!(settled || !(passed || checkpoint.drained), "the checkpoint passed {place}");
+            let passed = checkpoint.lanes[lane].is_some_and(|number| Self::index_of(number) >= index);
+            let settled = !record.wanted || self.settled.contains(&index);
+            prop_assert!(settled || !(passed || checkpoint.drained), "the checkpoint passed {index}");
         }
         Ok(())
     }
@@ -224,7 +226,7 @@ impl ModelState {
         match act {
             ModelAction::Read { shard, count } => self.read(*shard, *count),
             ModelAction::Next => drop(self.next()?),
-            ModelAction::Answer { step, reply } => self.answer(*step, reply)?,
+            ModelAction::Answer { step, reply } => self.response(*step, reply)?,
             ModelAction::Wait { seconds } => self.now += time::Duration::seconds(i64::from(*seconds)),
             ModelAction::Restart => self.restart(),
         }
@@ -237,11 +239,11 @@ impl ModelState {
             (0..4).for_each(|index| self.read(index, 100));
             while self.next()? {}
             while !self.steps.is_empty() {
-                self.answer(0, &ModelReply::Done)?;
+                self.response(0, &ModelReply::Done)?;
             }
             self.now += time::Duration::seconds(10);
         }
-        let wanted = |(place, record): (usize, &WrittenRecord)| record.wanted.then_some(place);
+        let wanted = |(index, record): (usize, &WrittenRecord)| record.wanted.then_some(index);
         let wanted: BTreeSet<_> = self.records.iter().enumerate().filter_map(wanted).collect();
         prop_assert_eq!(&self.settled, &wanted, "a record was skipped");
         prop_assert!(self.machine.is_idle() && self.machine.wake_at().is_none());

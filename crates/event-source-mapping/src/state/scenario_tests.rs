@@ -8,10 +8,10 @@ fn number(number: u32) -> SequenceNumber {
     SequenceNumber::parse(&number.to_string()).unwrap()
 }
 
-/// Returns a record of the item `place`, with the same number as sequence number and body.
-fn entry(place: u32) -> RecordEntry<u32> {
-    let key_hash = hash_key(&place.to_string());
-    RecordEntry { number: number(place), key_hash, at: Some(START), size_bytes: 10, wanted: true, body: place }
+/// Returns a record of the item `number`, with the same number as sequence number and body.
+fn entry(item: u32) -> RecordEntry<u32> {
+    let key_hash = hash_key(&item.to_string());
+    RecordEntry { number: number(item), key_hash, at: Some(START), size_bytes: 10, wanted: true, body: item }
 }
 
 fn machine(settings: MappingSettings, records: impl IntoIterator<Item = u32>) -> MappingState<u32> {
@@ -103,23 +103,23 @@ fn bisect_saves_the_neighbours_after_a_reported_record() {
 fn the_lowest_reported_number_is_the_checkpoint() {
     let mut machine = machine(partial(5), 1..=5);
     let step = machine.next(START).unwrap();
-    let answer = FunctionResponse::Failures(vec!["4".to_owned(), "2".to_owned(), "5".to_owned()]);
-    assert!(machine.invocation_completed(step.ticket, Some(&answer), START));
+    let response = FunctionResponse::Failures(vec!["4".to_owned(), "2".to_owned(), "5".to_owned()]);
+    assert!(machine.invocation_completed(step.ticket, Some(&response), START));
     assert_eq!(machine.checkpoints()["a"].lanes, [Some(number(1))]);
     assert_eq!(run(&mut machine, |_| Some(FunctionResponse::Done)).0, [vec![2, 3, 4, 5]]);
 }
 
 #[test]
 fn an_identifier_that_is_not_in_the_batch_fails_the_whole_batch() {
-    for answer in [
+    for response in [
         FunctionResponse::Malformed,
         FunctionResponse::Failures(vec!["2".into(), "9".into()]),
         FunctionResponse::Failures(vec!["x".into()]),
     ] {
         let mut machine = machine(MappingSettings { max_retries: Some(0), ..partial(3) }, 1..=3);
-        let (delivered, discarded) = run(&mut machine, |_| Some(answer.clone()));
-        assert_eq!(delivered, [vec![1, 2, 3]], "{answer:?}");
-        assert_eq!(discarded[0].0, [1, 2, 3], "{answer:?}");
+        let (delivered, discarded) = run(&mut machine, |_| Some(response.clone()));
+        assert_eq!(delivered, [vec![1, 2, 3]], "{response:?}");
+        assert_eq!(discarded[0].0, [1, 2, 3], "{response:?}");
     }
 }
 
@@ -159,8 +159,8 @@ fn records_that_arrive_while_a_batch_waits_for_its_retry_share_the_next_one() {
     let mut machine = machine(MappingSettings { first_back_off, ..partial(10) }, [1]);
     let step = machine.next(START).unwrap();
     machine.invocation_completed(step.ticket, None, START);
-    for place in [2, 3] {
-        machine.receive("a", [entry(place)], START);
+    for number in [2, 3] {
+        machine.receive("a", [entry(number)], START);
         assert!(machine.next(START).is_none());
     }
     let mut batches = Vec::new();
@@ -188,7 +188,7 @@ fn records_past_their_age_are_discarded_and_the_rest_is_delivered() {
     let max_age = Some(std::time::Duration::from_mins(1));
     let mut machine = machine(MappingSettings { max_age, ..partial(3) }, []);
     let at =
-        |place: u32, seconds: i64| RecordEntry { at: Some(START - time::Duration::seconds(seconds)), ..entry(place) };
+        |number: u32, seconds: i64| RecordEntry { at: Some(START - time::Duration::seconds(seconds)), ..entry(number) };
     machine.receive("a", [at(1, 90), at(2, 61), at(3, 60)], START);
     let (delivered, discarded) = run(&mut machine, |_| Some(FunctionResponse::Done));
     assert_eq!(delivered, [vec![3]]);
@@ -238,7 +238,7 @@ fn a_discarded_batch_is_settled_only_when_it_is_recorded() {
 #[test]
 fn lanes_run_side_by_side_and_checkpoint_separately() {
     let mut machine = machine(MappingSettings { lanes: 2, ..partial(10) }, []);
-    let of = |place: u32, key_hash: u64| RecordEntry { key_hash, ..entry(place) };
+    let of = |number: u32, key_hash: u64| RecordEntry { key_hash, ..entry(number) };
     machine.receive("a", [of(1, 0), of(2, 1), of(3, 0), of(4, 1)], START);
     let (even, odd) = (machine.next(START).unwrap(), machine.next(START).unwrap());
     assert!(machine.next(START).is_none());
@@ -271,7 +271,7 @@ fn a_child_shard_waits_until_its_parent_is_drained() {
 #[test]
 fn filtered_records_are_skipped_and_advance_the_checkpoint() {
     let mut machine = machine(partial(10), []);
-    let dropped = |place| RecordEntry { wanted: false, ..entry(place) };
+    let dropped = |number| RecordEntry { wanted: false, ..entry(number) };
     machine.receive("a", [dropped(1), entry(2), dropped(3)], START);
     assert_eq!(machine.checkpoints()["a"].lanes, [Some(number(1))]);
     assert_eq!(run(&mut machine, |_| Some(FunctionResponse::Done)).0, [vec![2]]);

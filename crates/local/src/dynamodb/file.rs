@@ -138,13 +138,13 @@ mod tests {
         let cut = whole[..whole.len() / 2].to_vec();
         let mut scribbled = whole.clone();
         scribbled[5000..9000].fill(0xA5);
-        for (damaged, says) in
+        for (corrupt, says) in
             [(b"{\"Users\": []}".repeat(400), "not a database"), (cut, "corrupt"), (scribbled, "corrupt")]
         {
-            std::fs::write(&path, &damaged).unwrap();
+            std::fs::write(&path, &corrupt).unwrap();
             let reason = reason(folder.path());
             assert!(reason.contains(says) && reason.contains("--data") && !reason.contains('\n'), "{reason}");
-            assert_eq!(std::fs::read(&path).unwrap(), damaged);
+            assert_eq!(std::fs::read(&path).unwrap(), corrupt);
         }
     }
 

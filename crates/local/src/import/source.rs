@@ -325,14 +325,14 @@ fn files_in(folder: &Path) -> Result<Vec<DataFile>, ImportSourceError> {
     if folder.join(MANIFEST).exists() {
         return files_of_export(folder);
     }
-    for place in [folder.to_owned(), folder.join(DATA)] {
-        let files = data_files(&place)?;
+    for parent in [folder.to_owned(), folder.join(DATA)] {
+        let files = data_files(&parent)?;
         if !files.is_empty() {
             return Ok(files);
         }
     }
-    let exports = [folder.join(EXPORTS), folder.to_owned()].into_iter().filter(|place| place.is_dir());
-    let mut exports: Vec<PathBuf> = exports.flat_map(|place| folders_with_manifest(&place)).collect();
+    let exports = [folder.join(EXPORTS), folder.to_owned()].into_iter().filter(|parent| parent.is_dir());
+    let mut exports: Vec<PathBuf> = exports.flat_map(|parent| folders_with_manifest(&parent)).collect();
     exports.sort_unstable();
     let hint = exports
         .first()
@@ -377,8 +377,8 @@ fn files_of_export(folder: &Path) -> Result<Vec<DataFile>, ImportSourceError> {
         let entry: ManifestEntry = serde_json::from_str(line)
             .map_err(|error| invalid(format!("not the manifest of an export ({error}): copy it again")))?;
         let name = entry.data_file_s3_key.rsplit('/').next().unwrap_or_default();
-        let places = [folder.join(DATA).join(name), folder.join(name)];
-        let path = places.into_iter().find(|path| path.is_file());
+        let candidates = [folder.join(DATA).join(name), folder.join(name)];
+        let path = candidates.into_iter().find(|path| path.is_file());
         let path = path.ok_or_else(|| {
             invalid(format!("the data file {name} is missing in {}: copy it too", folder.join(DATA).display()))
         })?;

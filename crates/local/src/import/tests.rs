@@ -156,24 +156,24 @@ async fn export_is_imported_by_its_manifest_and_compared_with_it() {
     scene.file(&format!("{folder}/manifest-summary.json"), summary("DYNAMODB_JSON", "FULL_EXPORT").to_string());
     scene.file(&format!("{folder}/manifest-files.json"), entry("one.json.gz", 30) + &entry("two.json.gz", 10));
     assert_eq!(scene.import(folder).await.unwrap().items, 40);
-    let said = scene.import("").await.unwrap_err();
-    assert!(said.ends_with(&format!("pass the folder of one export, {folder}")), "{said}");
+    let message = scene.import("").await.unwrap_err();
+    assert!(message.ends_with(&format!("pass the folder of one export, {folder}")), "{message}");
 
     scene.file(&format!("{folder}/manifest-files.json"), entry("one.json.gz", 31) + &entry("two.json.gz", 10));
-    let said = scene.import(folder).await.unwrap_err();
+    let message = scene.import(folder).await.unwrap_err();
     let count =
         "one.json.gz has 30 items, but manifest-files.json says 31: copy it again; 30 items were written before";
-    assert!(said.ends_with(count), "{said}");
+    assert!(message.ends_with(count), "{message}");
     scene.file(&format!("{folder}/manifest-files.json"), entry("three.json.gz", 1));
-    let said = scene.import(folder).await.unwrap_err();
-    assert!(said.contains("manifest-files.json: the data file three.json.gz is missing"), "{said}");
+    let message = scene.import(folder).await.unwrap_err();
+    assert!(message.contains("manifest-files.json: the data file three.json.gz is missing"), "{message}");
     for (format, kind, fix) in [
         ("ION", "FULL_EXPORT", "--export-format DYNAMODB_JSON"),
         ("DYNAMODB_JSON", "INCREMENTAL_EXPORT", "--export-type FULL_EXPORT"),
     ] {
         scene.file(&format!("{folder}/manifest-summary.json"), summary(format, kind).to_string());
-        let said = scene.import(folder).await.unwrap_err();
-        assert!(said.contains("manifest-summary.json: ") && said.contains(fix), "{said}");
+        let message = scene.import(folder).await.unwrap_err();
+        assert!(message.contains("manifest-summary.json: ") && message.contains(fix), "{message}");
     }
 }
 
@@ -235,15 +235,15 @@ async fn invalid_line_is_named_with_its_attribute_and_fix() {
         (r#"{"pk":{"S":"a"},"sk":{"N":"1"},"x":{"SS":[]}}"#, "the table rejects the item ("),
         (r#"{"pk":{"S":"a"},"sk":{"N":"1"},"x":{"N":"one"}}"#, "the table rejects the item ("),
     ] {
-        let said = scene.import_lines(&[&self::line(1), "", line, &self::line(2)]).await.unwrap_err();
-        assert!(said.starts_with("items.ndjson:3: ") && said.contains(problem), "{line}: {said}");
-        assert!(said.ends_with("; 1 item was written before"), "{said}");
+        let message = scene.import_lines(&[&self::line(1), "", line, &self::line(2)]).await.unwrap_err();
+        assert!(message.starts_with("items.ndjson:3: ") && message.contains(problem), "{line}: {message}");
+        assert!(message.ends_with("; 1 item was written before"), "{message}");
     }
     let large = format!(r#"{{"pk":{{"S":"a"}},"sk":{{"N":"1"}},"x":{{"S":"{}"}}}}"#, "x".repeat(410_000));
-    let said = scene.import_lines(&[&large]).await.unwrap_err();
+    let message = scene.import_lines(&[&large]).await.unwrap_err();
     let problem =
         "items.ndjson:1: the item has 410008 bytes, but an item may have 409600: remove or shorten attributes";
-    assert_eq!(said, format!("{problem}; no item was written"));
+    assert_eq!(message, format!("{problem}; no item was written"));
     assert_eq!(scene.count().await, 1, "nothing after the invalid line is written");
 }
 
@@ -252,9 +252,9 @@ async fn item_that_the_table_rejects_is_found_within_its_batch() {
     let scene = ImportScene::start().await;
     let rejected = line(40).replace("\"1.50\"", "\"1e999\"");
     scene.file("items.ndjson", lines(0..40) + &rejected + "\n" + &lines(41..60));
-    let said = scene.import("items.ndjson").await.unwrap_err();
-    assert!(said.starts_with("items.ndjson:41: the table rejects the item ("), "{said}");
-    assert!(said.ends_with("; 40 items were written before"), "{said}");
+    let message = scene.import("items.ndjson").await.unwrap_err();
+    assert!(message.starts_with("items.ndjson:41: the table rejects the item ("), "{message}");
+    assert!(message.ends_with("; 40 items were written before"), "{message}");
     assert_eq!(scene.count().await, 40);
 }
 
@@ -268,12 +268,12 @@ async fn file_that_cannot_be_read_is_named_with_the_number_of_items_before() {
     altered[end..end + 40].fill(0);
     scene.file("altered.json.gz", altered);
     for name in ["cut.json.gz", "altered.json.gz"] {
-        let said = scene.import(name).await.unwrap_err();
-        assert!(said.starts_with(&format!("{name} is corrupt or incomplete after line ")), "{said}");
-        assert!(said.contains(": copy it again; ") && said.ends_with(" items were written before"), "{said}");
-        let written: usize = said.rsplit_once("; ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
-        let after: usize = said.split("after line ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-        assert_eq!(written, after, "{said}");
+        let message = scene.import(name).await.unwrap_err();
+        assert!(message.starts_with(&format!("{name} is corrupt or incomplete after line ")), "{message}");
+        assert!(message.contains(": copy it again; ") && message.ends_with(" items were written before"), "{message}");
+        let written: usize = message.rsplit_once("; ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+        let after: usize = message.split("after line ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert_eq!(written, after, "{message}");
     }
     scene.file("long.ndjson", "x".repeat(9 * 1024 * 1024));
     scene.file("latin.ndjson", b"{\"pk\":{\"S\":\"\xE9\"}}");
@@ -288,8 +288,8 @@ async fn file_that_cannot_be_read_is_named_with_the_number_of_items_before() {
         ("items.parquet", "items.parquet is Parquet: "),
         ("empty", "empty contains no manifest-files.json and no file that ends in .json, .ndjson or .jsonl"),
     ] {
-        let said = scene.import(name).await.unwrap_err();
-        assert!(said.starts_with(problem) && said.lines().count() == 1, "{said}");
+        let message = scene.import(name).await.unwrap_err();
+        assert!(message.starts_with(problem) && message.lines().count() == 1, "{message}");
     }
 }
 
@@ -297,8 +297,11 @@ async fn file_that_cannot_be_read_is_named_with_the_number_of_items_before() {
 async fn table_that_is_gone_ends_the_import() {
     let scene = ImportScene::start().await;
     scene.client.delete_table().table_name(TABLE).send().await.unwrap();
-    let said = scene.import_lines(&[&line(1)]).await.unwrap_err();
-    assert!(said.starts_with("cannot write to table Orders: ") && said.ends_with("; no item was written"), "{said}");
+    let message = scene.import_lines(&[&line(1)]).await.unwrap_err();
+    assert!(
+        message.starts_with("cannot write to table Orders: ") && message.ends_with("; no item was written"),
+        "{message}"
+    );
     scene.engine.stop().await;
 }
 
@@ -363,11 +366,11 @@ fn any_item_that_is_imported_is_read_back_equal() {
                 let stored = runtime.block_on(scene.item(&pk, &sk.to_string()));
                 prop_assert!(RawItem::new(stored.unwrap()).eq_by_value(&wanted), "{}", line);
             }
-            Err(said) => {
+            Err(message) => {
                 prop_assert!(
-                    said.starts_with("items.ndjson:1: ") && said.ends_with("; no item was written"),
+                    message.starts_with("items.ndjson:1: ") && message.ends_with("; no item was written"),
                     "{}",
-                    said
+                    message
                 );
                 prop_assert_eq!(runtime.block_on(scene.count()), before);
             }

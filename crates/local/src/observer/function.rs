@@ -167,7 +167,8 @@ impl ChangeObserver {
         // The function reports a payload that is not an event.
         let Ok(batch) = stream::read(event) else { return };
         let readable: Vec<&Change<'_>> = batch.records.iter().filter_map(|record| record.read.as_ref().ok()).collect();
-        let latest: Vec<usize> = latest_per_key(&readable).into_iter().map(|place| readable[place].index).collect();
+        let latest: Vec<usize> =
+            latest_per_key(&readable).into_iter().map(|position| readable[position].index).collect();
         let names = if is_archiver { vec![ARCHIVE.into()] } else { self.sink_names() };
         let names: Vec<Arc<str>> = names.into_iter().filter(|name| is_archiver || &**name != ARCHIVE).collect();
         let failed_from = failed_from(result);
@@ -177,7 +178,7 @@ impl ChangeObserver {
             let change = record.read.as_ref();
             let verdict = |sink: &Arc<str>| {
                 let own = reports.iter().filter(|report| report.sink == *sink);
-                let own = own.flat_map(|report| &report.verdicts).find(|(place, ..)| *place == index);
+                let own = own.flat_map(|report| &report.verdicts).find(|(position, ..)| *position == index);
                 let (verdict, reason) = match own {
                     Some((_, verdict, reason)) => (*verdict, reason.clone()),
                     None if change.is_err() => unreadable(record, result),

@@ -111,12 +111,12 @@ mod tests {
         let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/Copy";
         let own = table_arn("Copy");
         assert!(replicas(&[("REPLICA_TABLE", &own)])[0].check_reachable().is_ok());
-        let said = replicas(&[("REPLICA_TABLE", arn)])[0].check_reachable().unwrap_err().to_string();
-        assert!(said.contains(&format!("ReplicaTableArn is {arn}")), "{said}");
-        assert!(said.contains("omit --parameter ReplicaTableArn"), "{said}");
+        let message = replicas(&[("REPLICA_TABLE", arn)])[0].check_reachable().unwrap_err().to_string();
+        assert!(message.contains(&format!("ReplicaTableArn is {arn}")), "{message}");
+        assert!(message.contains("omit --parameter ReplicaTableArn"), "{message}");
         let document = json!({"version": 1, "replicas": [{"name": "copy", "sink": "dynamodb", "table": arn}]});
-        let said = replicas(&[("REPLICATION", &document.to_string())])[0].check_reachable().unwrap_err().to_string();
-        assert!(said.contains(&format!("REPLICATION /replicas/0/table is {arn}")), "{said}");
-        assert!(said.contains("millrace transform"), "{said}");
+        let message = replicas(&[("REPLICATION", &document.to_string())])[0].check_reachable().unwrap_err().to_string();
+        assert!(message.contains(&format!("REPLICATION /replicas/0/table is {arn}")), "{message}");
+        assert!(message.contains("millrace transform"), "{message}");
     }
 }

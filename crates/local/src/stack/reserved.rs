@@ -51,12 +51,12 @@ mod tests {
     #[test]
     fn attribute_with_a_reserved_name_is_refused_with_the_parameter_that_changes_it() {
         assert_eq!(checked(&[("PartitionKey", "pk:S"), ("SortKey", "sk:N")], Some("ttl")), Ok(()));
-        let said = checked(&[("PartitionKey", "pk:S"), ("SortKey", "_rev:N")], None).unwrap_err();
+        let message = checked(&[("PartitionKey", "pk:S"), ("SortKey", "_rev:N")], None).unwrap_err();
         for part in ["key attribute \"_rev\" of table Source", "--parameter ReservedPrefix=mr_"] {
-            assert!(said.contains(part), "{said}");
+            assert!(message.contains(part), "{message}");
         }
-        let said = checked(&[("PartitionKey", "pk:S")], Some("_tombstone_expires_at")).unwrap_err();
-        assert!(said.contains("TTL attribute \"_tombstone_expires_at\""), "{said}");
+        let message = checked(&[("PartitionKey", "pk:S")], Some("_tombstone_expires_at")).unwrap_err();
+        assert!(message.contains("TTL attribute \"_tombstone_expires_at\""), "{message}");
         let prefix = ("ReservedPrefix", "mr_");
         assert_eq!(checked(&[("PartitionKey", "_rev:S"), prefix], Some("_tombstone_expires_at")), Ok(()));
         assert!(checked(&[("PartitionKey", "mr_rev:S"), prefix], None).is_err());

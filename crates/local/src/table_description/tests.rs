@@ -82,13 +82,13 @@ fn name_and_key_that_no_table_has_are_named_with_the_rule() {
             table["TableName"] = json!(name);
             table["TableArn"] = json!(format!("arn:aws:dynamodb:eu-west-1:123456789012:table/{name}"));
         });
-        let said = TableDescription::parse(&text).unwrap_err().to_string();
+        let message = TableDescription::parse(&text).unwrap_err().to_string();
         let expected = format!("/Table/TableName: {name:?} is not a table name: expected 3 to 255 letters, digits");
-        assert!(said.starts_with(&expected) && said.contains("without spaces"), "{said}");
+        assert!(message.starts_with(&expected) && message.contains("without spaces"), "{message}");
     }
     let text = changed(|table| table["KeySchema"][1]["AttributeName"] = json!("pk"));
-    let said = TableDescription::parse(&text).unwrap_err().to_string();
-    assert!(said.contains("/Table/KeySchema: \"pk\" is both the partition key and the sort key"), "{said}");
+    let message = TableDescription::parse(&text).unwrap_err().to_string();
+    assert!(message.contains("/Table/KeySchema: \"pk\" is both the partition key and the sort key"), "{message}");
 }
 
 #[test]

@@ -28,15 +28,15 @@ fn progress(counts: &[(&str, usize)]) -> TaskProgress {
 }
 
 /// Returns the function's response to a payload if each segment takes `turns` invocations.
-fn answer(payload: &RawValue, turns: u32) -> TaskResponse {
+fn task_response(payload: &RawValue, turns: u32) -> TaskResponse {
     let sent: Value = serde_json::from_str(payload.get()).unwrap();
     let number = |value: &Value| u32::try_from(value.as_u64().unwrap_or_default()).unwrap();
     let (segment, part) = (number(&sent["segment"]), number(&sent["cursor"]["part"]) + 1);
     let (task, run_id) = (sent["task"].as_str().unwrap().to_owned(), sent["run_id"].as_str().unwrap().to_owned());
     let progress = progress(&[("source.items", part as usize)]);
-    let mut answer = TaskResponse::done(&task, &run_id, ScanSegment { segment, total_segments: 3 });
-    answer.progress.clone_from(&progress);
-    answer.done = task == "summary" || part == turns;
+    let mut response = TaskResponse::done(&task, &run_id, ScanSegment { segment, total_segments: 3 });
+    response.progress.clone_from(&progress);
+    response.done = task == "summary" || part == turns;
     let at = RawValue::from_string("null".to_owned()).unwrap();
     let cursor = TaskCursor {
         task,
@@ -50,8 +50,8 @@ fn answer(payload: &RawValue, turns: u32) -> TaskResponse {
         replicas: Vec::new(),
         at,
     };
-    answer.cursor = (!answer.done).then_some(cursor);
-    answer
+    response.cursor = (!response.done).then_some(cursor);
+    response
 }
 
 fn unknown_task() -> TaskError {
@@ -68,7 +68,7 @@ async fn every_segment_goes_on_with_its_own_cursor_and_their_counts_are_added_up
     let invoke = async |payload: Box<RawValue>, _: u32| {
         heard.borrow_mut().push(serde_json::from_str::<Value>(payload.get()).unwrap());
         tokio::task::yield_now().await;
-        Ok(answer(&payload, 2))
+        Ok(task_response(&payload, 2))
     };
     let sum = segments::run(&request(), 3, invoke, |_| reports.set(reports.get() + 1)).await.unwrap();
     assert_eq!(sum.task, "summary");
@@ -100,16 +100,16 @@ async fn a_fault_ends_the_task_and_nothing_is_added_up() {
 async fn invocations_become_longer_until_the_cursor_moves() {
     let factors = RefCell::new(Vec::new());
     let invoke = async |payload: Box<RawValue>, factor: u32| {
-        let mut answer = answer(&payload, 6);
-        if answer.task != "summary" {
+        let mut response = task_response(&payload, 6);
+        if response.task != "summary" {
             factors.borrow_mut().push(factor);
         }
-        if let Some(cursor) = &mut answer.cursor {
+        if let Some(cursor) = &mut response.cursor {
             // The fifth invocation makes progress.
             let position = if cursor.part < 5 { "\"Start\"" } else { "\"After\"" };
             cursor.at = RawValue::from_string(position.to_owned()).unwrap();
         }
-        Ok(answer)
+        Ok(response)
     };
     segments::run(&request(), 1, invoke, |_| ()).await.unwrap();
     assert_eq!(factors.into_inner(), [1, 1, 2, 4, 8, 1]);
@@ -159,8 +159,8 @@ fn task_outcome_displays_duration_counts_and_report_location() {
     outcome.reports = vec!["s3://users-failures/reports/monday/summary.json".to_owned()];
     outcome.sinks = vec!["dynamodb".to_owned(), "postgres".to_owned()];
     (outcome.took, outcome.command) = (Duration::from_millis(1_250), Some("aws …\n".to_owned()));
-    let said = outcome.to_string();
-    let words: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    let message = outcome.to_string();
+    let words: Vec<Vec<&str>> = message.lines().map(|line| line.split_whitespace().collect()).collect();
     let expected = [
         vec!["verify", "monday", "took", "1.2", "s"],
         vec!["dynamodb.missing", "1"],
@@ -197,7 +197,7 @@ fn outcome_as_json_is_one_document_of_one_line() {
 #[tokio::test]
 async fn unrunnable_task_is_rejected_with_one_line_before_start() {
     let nowhere = || TaskTarget::Running { ports: StackPorts { api: 1, dynamodb: 1, s3: 1 }, postgres: None };
-    for (text, said) in [
+    for (text, message) in [
         ("{", "; pass a JSON object such as {\"task\":\"verify\"}"),
         ("verify", "; pass a JSON object such as {\"task\":\"verify\"}"),
         ("[]", "invalid task request"),
@@ -211,7 +211,7 @@ async fn unrunnable_task_is_rejected_with_one_line_before_start() {
         let refusal = Box::pin(run(text, nowhere(), &Clock::system())).await.unwrap_err();
         assert!(!refusal.is_failure());
         let refusal = refusal.to_string();
-        assert!(refusal.contains(said) && refusal.lines().count() == 1, "{text}: {refusal}");
+        assert!(refusal.contains(message) && refusal.lines().count() == 1, "{text}: {refusal}");
     }
     let folder = StackOptions { data: Some("/nonexistent/millrace".into()), ..StackOptions::default() };
     let target = TaskTarget::Own(Box::new(folder));
@@ -230,8 +230,8 @@ async fn program_that_is_not_a_stack_is_named_by_its_port() {
     let refusal = Box::pin(run(r#"{"task":"verify"}"#, target, &Clock::system())).await.unwrap_err();
     assert!(!refusal.is_failure());
     let refusal = refusal.to_string();
-    let said = format!("port {s3} of 127.0.0.1 is not the API of a running millrace (");
-    assert!(refusal.starts_with(&said) && refusal.contains("--port"), "{refusal}");
+    let message = format!("port {s3} of 127.0.0.1 is not the API of a running millrace (");
+    assert!(refusal.starts_with(&message) && refusal.contains("--port"), "{refusal}");
     stack.stop().await;
 }
 
@@ -239,8 +239,8 @@ async fn ordered(stack: &LocalStack, text: &str) -> TaskOutcome {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let ports =
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let place = TaskTarget::Running { ports, postgres: None };
-    Box::pin(run(text, place, &Clock::system())).await.unwrap()
+    let target = TaskTarget::Running { ports, postgres: None };
+    Box::pin(run(text, target, &Clock::system())).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,11 +31,11 @@ impl ResolvedMapping {
         };
         let mut entries = Vec::new();
         let own = TemplateNode { line: node.line, value: NodeValue::Map(Vec::new()) };
-        let place = Self { node: own, path: path.to_owned() };
+        let resolved = Self { node: own, path: path.to_owned() };
         let mapping = match &node.value {
             NodeValue::Map(entries) => entries.as_slice(),
             NodeValue::Null => &[],
-            _ => return Err(place.fault("expected a mapping")),
+            _ => return Err(resolved.fault("expected a mapping")),
         };
         for (name, entry) in mapping {
             if read.contains(&name.as_str()) {
@@ -47,7 +47,7 @@ impl ResolvedMapping {
                 return Err(entry.fault(format!("{path}.{name}: not supported by millrace: expected one of {known}")));
             }
         }
-        Ok(Self { node: TemplateNode { line: node.line, value: NodeValue::Map(entries) }, ..place })
+        Ok(Self { node: TemplateNode { line: node.line, value: NodeValue::Map(entries) }, ..resolved })
     }
 
     /// Returns a mapping within this one; all of its keys must be in `known`.
@@ -58,37 +58,37 @@ impl ResolvedMapping {
     /// Returns the mappings in a list; an absent list is empty.
     pub(super) fn each(&self, name: &str, known: &[&str]) -> Result<Vec<Self>, PropertyError> {
         let Some(list) = self.node.get(name) else { return Ok(Vec::new()) };
-        let NodeValue::List(items) = &list.value else { return Err(self.expected_error(name, "a list")) };
+        let NodeValue::List(items) = &list.value else { return Err(self.property_error(name, "a list")) };
         let at = |at: usize| format!("{}[{at}]", self.path_of(name));
-        items.iter().enumerate().map(|(place, item)| Self::known(item.clone(), at(place), known)).collect()
+        items.iter().enumerate().map(|(index, item)| Self::known(item.clone(), at(index), known)).collect()
     }
 
     fn known(node: TemplateNode, path: String, known: &[&str]) -> Result<Self, PropertyError> {
-        let place = Self { node, path };
-        match &place.node.value {
+        let mapping = Self { node, path };
+        match &mapping.node.value {
             NodeValue::Map(entries) => match entries.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-                Some((name, _)) => Err(place.expected_error(name, &format!("one of {}", known.join(", ")))),
-                None => Ok(place),
+                Some((name, _)) => Err(mapping.property_error(name, &format!("one of {}", known.join(", ")))),
+                None => Ok(mapping),
             },
-            _ => Err(place.fault("expected a mapping")),
+            _ => Err(mapping.fault("expected a mapping")),
         }
     }
 
     /// Returns the texts in a list; an absent list is empty.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, PropertyError> {
         let Some(list) = self.node.get(name) else { return Ok(Vec::new()) };
-        let NodeValue::List(items) = &list.value else { return Err(self.expected_error(name, "a list")) };
+        let NodeValue::List(items) = &list.value else { return Err(self.property_error(name, "a list")) };
         let texts: Option<Vec<String>> = items.iter().map(|item| item.text().map(str::to_owned)).collect();
-        texts.ok_or_else(|| self.expected_error(name, "a list of strings"))
+        texts.ok_or_else(|| self.property_error(name, "a list of strings"))
     }
 
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, PropertyError> {
         let Some(node) = self.node.get(name) else { return Ok(None) };
-        node.text().map(|text| Some(text.to_owned())).ok_or_else(|| self.expected_error(name, "a string"))
+        node.text().map(|text| Some(text.to_owned())).ok_or_else(|| self.property_error(name, "a string"))
     }
 
     pub(super) fn required(&self, name: &str) -> Result<String, PropertyError> {
-        self.text(name)?.ok_or_else(|| self.expected_error(name, "a value"))
+        self.text(name)?.ok_or_else(|| self.property_error(name, "a value"))
     }
 
     /// Returns the value of a key, which must be one of `words`.
@@ -97,7 +97,7 @@ impl ResolvedMapping {
         if words.contains(&word.as_str()) {
             Ok(word)
         } else {
-            Err(self.expected_error(name, &format!("one of {}", words.join(", "))))
+            Err(self.property_error(name, &format!("one of {}", words.join(", "))))
         }
     }
 
@@ -106,7 +106,7 @@ impl ResolvedMapping {
             None => Ok(default),
             Some("true") => Ok(true),
             Some("false") => Ok(false),
-            Some(_) => Err(self.expected_error(name, "true or false")),
+            Some(_) => Err(self.property_error(name, "true or false")),
         }
     }
 
@@ -115,7 +115,7 @@ impl ResolvedMapping {
         T: std::str::FromStr + PartialOrd + std::fmt::Display,
     {
         let Some(text) = self.text(name)? else { return Ok(default) };
-        let wanted = || self.expected_error(name, &format!("a number from {} to {}", within.start(), within.end()));
+        let wanted = || self.property_error(name, &format!("a number from {} to {}", within.start(), within.end()));
         text.parse().ok().filter(|number| within.contains(number)).ok_or_else(wanted)
     }
 
@@ -124,7 +124,7 @@ impl ResolvedMapping {
     }
 
     /// Returns the error of a key whose value is absent or invalid.
-    pub(super) fn expected_error(&self, name: &str, what: &str) -> PropertyError {
+    pub(super) fn property_error(&self, name: &str, what: &str) -> PropertyError {
         let at = self.node.get(name).unwrap_or(&self.node);
         at.fault(format!("{}: expected {what}", self.path_of(name)))
     }

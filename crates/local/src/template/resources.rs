@@ -115,13 +115,13 @@ const TABLE_PASSED: [&str; 10] = [
 fn table(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Result<TableResource, PropertyError> {
     let path = format!("Resources.{id}.Properties");
     let properties = resource.get("Properties").ok_or_else(|| resource.fault(format!("{path}: expected a value")))?;
-    let place = ResolvedMapping::resolve(scope, Some(properties), &path, &TABLE_READ, &TABLE_PASSED)?;
-    let attributes = place.each("AttributeDefinitions", &["AttributeName", "AttributeType"])?;
+    let resolved = ResolvedMapping::resolve(scope, Some(properties), &path, &TABLE_READ, &TABLE_PASSED)?;
+    let attributes = resolved.each("AttributeDefinitions", &["AttributeName", "AttributeType"])?;
     let attributes = attributes.iter().map(|attribute| {
         let kind = attribute.word("AttributeType", &["S", "N", "B"])?;
         Ok(AttributeType { name: attribute.required("AttributeName")?, kind })
     });
-    let indexes = place.each(
+    let indexes = resolved.each(
         "GlobalSecondaryIndexes",
         &[
             "ContributorInsightsSpecification",
@@ -132,14 +132,14 @@ fn table(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Result<
             "ProvisionedThroughput",
         ],
     )?;
-    let ttl = place.within("TimeToLiveSpecification", &["AttributeName", "Enabled"])?;
+    let ttl = resolved.within("TimeToLiveSpecification", &["AttributeName", "Enabled"])?;
     let ttl = ttl.map(|ttl| Ok((ttl.flag("Enabled", false)?, ttl.required("AttributeName")?))).transpose()?;
-    let stream = place.within("StreamSpecification", &["StreamViewType"])?;
+    let stream = resolved.within("StreamSpecification", &["StreamViewType"])?;
     let views = ["KEYS_ONLY", "NEW_AND_OLD_IMAGES", "NEW_IMAGE", "OLD_IMAGE"];
     Ok(TableResource {
         logical_id: id.to_owned(),
         name: scope.names().table(id),
-        keys: keys(&place)?,
+        keys: keys(&resolved)?,
         attributes: attributes.collect::<Result<_, PropertyError>>()?,
         indexes: indexes.iter().map(index).collect::<Result<_, _>>()?,
         local_indexes: Vec::new(),
@@ -148,10 +148,10 @@ fn table(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Result<
     })
 }
 
-fn keys(place: &ResolvedMapping) -> Result<Vec<KeyDefinition>, PropertyError> {
-    let keys = place.each("KeySchema", &["AttributeName", "KeyType"])?;
+fn keys(resolved: &ResolvedMapping) -> Result<Vec<KeyDefinition>, PropertyError> {
+    let keys = resolved.each("KeySchema", &["AttributeName", "KeyType"])?;
     if keys.is_empty() {
-        return Err(place.expected_error("KeySchema", "a partition key"));
+        return Err(resolved.property_error("KeySchema", "a partition key"));
     }
     let key = |key: &ResolvedMapping| {
         Ok(KeyDefinition { name: key.required("AttributeName")?, role: key.word("KeyType", &["HASH", "RANGE"])? })
@@ -161,7 +161,7 @@ fn keys(place: &ResolvedMapping) -> Result<Vec<KeyDefinition>, PropertyError> {
 
 fn index(index: &ResolvedMapping) -> Result<SecondaryIndex, PropertyError> {
     let projection = index.within("Projection", &["NonKeyAttributes", "ProjectionType"])?;
-    let projection = projection.ok_or_else(|| index.expected_error("Projection", "a value"))?;
+    let projection = projection.ok_or_else(|| index.property_error("Projection", "a value"))?;
     Ok(SecondaryIndex {
         name: index.required("IndexName")?,
         keys: keys(index)?,
@@ -232,8 +232,8 @@ fn binary(id: &str, resource: &TemplateNode) -> Result<String, PropertyError> {
     binary.map(str::to_owned).ok_or_else(|| resource.fault(format!("{path}: expected the name of the cargo binary")))
 }
 
-fn variables(place: &ResolvedMapping) -> Result<BTreeMap<String, String>, PropertyError> {
-    let Some(environment) = place.within("Environment", &["Variables"])? else { return Ok(BTreeMap::new()) };
+fn variables(resolved: &ResolvedMapping) -> Result<BTreeMap<String, String>, PropertyError> {
+    let Some(environment) = resolved.within("Environment", &["Variables"])? else { return Ok(BTreeMap::new()) };
     let Some(variables) = environment.get("Variables") else { return Ok(BTreeMap::new()) };
     let text = |(name, node): &(String, TemplateNode)| match &node.value {
         NodeValue::Text(text) => Ok((name.clone(), text.clone())),
@@ -265,38 +265,40 @@ fn mapping(
     path: &str,
 ) -> Result<Option<MappingResource>, PropertyError> {
     let path = format!("{path}.Properties");
-    let place = ResolvedMapping::resolve(scope, properties, &path, &MAPPING_READ, &["MetricsConfig"])?;
-    if !place.flag("Enabled", true)? {
+    let resolved = ResolvedMapping::resolve(scope, properties, &path, &MAPPING_READ, &["MetricsConfig"])?;
+    if !resolved.flag("Enabled", true)? {
         return Ok(None);
     }
-    let Some(NodeValue::Stream(table)) = place.get("Stream").map(|stream| &stream.value) else {
-        return Err(place.expected_error("Stream", "GetAtt StreamArn of a table of this template"));
+    let Some(NodeValue::Stream(table)) = resolved.get("Stream").map(|stream| &stream.value) else {
+        return Err(resolved.property_error("Stream", "GetAtt StreamArn of a table of this template"));
     };
-    let filters = place.within("FilterCriteria", &["Filters"])?;
+    let filters = resolved.within("FilterCriteria", &["Filters"])?;
     let filters = filters.map(|criteria| criteria.each("Filters", &["Pattern"])).transpose()?.unwrap_or_default();
-    let responses = place.texts("FunctionResponseTypes")?;
+    let responses = resolved.texts("FunctionResponseTypes")?;
     if let Some(other) = responses.iter().find(|response| *response != "ReportBatchItemFailures") {
-        return Err(place.expected_error("FunctionResponseTypes", &format!("ReportBatchItemFailures, found {other}")));
+        return Err(
+            resolved.property_error("FunctionResponseTypes", &format!("ReportBatchItemFailures, found {other}"))
+        );
     }
     Ok(Some(MappingResource {
         name: name.to_owned(),
         table: table.clone(),
-        batch_size: place.number("BatchSize", 1..=10_000, 100)?,
-        window_s: place.number("MaximumBatchingWindowInSeconds", 0..=300, 0)?,
-        parallelization_factor: place.number("ParallelizationFactor", 1..=10, 1)?,
-        maximum_retry_attempts: place.number("MaximumRetryAttempts", -1..=10_000, -1)?,
-        maximum_record_age_s: place.number("MaximumRecordAgeInSeconds", -1..=604_800, -1)?,
-        bisect: place.flag("BisectBatchOnFunctionError", false)?,
+        batch_size: resolved.number("BatchSize", 1..=10_000, 100)?,
+        window_s: resolved.number("MaximumBatchingWindowInSeconds", 0..=300, 0)?,
+        parallelization_factor: resolved.number("ParallelizationFactor", 1..=10, 1)?,
+        maximum_retry_attempts: resolved.number("MaximumRetryAttempts", -1..=10_000, -1)?,
+        maximum_record_age_s: resolved.number("MaximumRecordAgeInSeconds", -1..=604_800, -1)?,
+        bisect: resolved.flag("BisectBatchOnFunctionError", false)?,
         report_batch_item_failures: !responses.is_empty(),
         filters: filters.iter().map(|filter| filter.required("Pattern")).collect::<Result<_, _>>()?,
-        on_failure_bucket: destination(&place)?,
-        starting_position: place.word("StartingPosition", &["TRIM_HORIZON", "LATEST"])?,
+        on_failure_bucket: destination(&resolved)?,
+        starting_position: resolved.word("StartingPosition", &["TRIM_HORIZON", "LATEST"])?,
     }))
 }
 
 /// Lambda writes complete records only to S3, so no other destination is supported here.
-fn destination(place: &ResolvedMapping) -> Result<Option<String>, PropertyError> {
-    let config = place.within("DestinationConfig", &["OnFailure"])?;
+fn destination(resolved: &ResolvedMapping) -> Result<Option<String>, PropertyError> {
+    let config = resolved.within("DestinationConfig", &["OnFailure"])?;
     let Some(failure) =
         config.map(|config| config.within("OnFailure", &["Destination", "Type"])).transpose()?.flatten()
     else {
@@ -306,7 +308,7 @@ fn destination(place: &ResolvedMapping) -> Result<Option<String>, PropertyError>
     let bucket = destination.strip_prefix("arn:aws:s3:::");
     bucket
         .map(|bucket| Some(bucket.to_owned()))
-        .ok_or_else(|| failure.expected_error("Destination", "GetAtt Arn of a bucket"))
+        .ok_or_else(|| failure.property_error("Destination", "GetAtt Arn of a bucket"))
 }
 
 /// Returns a route with the function that its integration invokes.
@@ -318,22 +320,23 @@ fn route(
 ) -> Result<ApiRoute, PropertyError> {
     let path = format!("Resources.{id}.Properties");
     let read = ["AuthorizationType", "AuthorizerId", "RouteKey", "Target"];
-    let place = ResolvedMapping::resolve(scope, resource.get("Properties"), &path, &read, &["ApiId", "OperationName"])?;
-    let key = place.required("RouteKey")?;
+    let resolved =
+        ResolvedMapping::resolve(scope, resource.get("Properties"), &path, &read, &["ApiId", "OperationName"])?;
+    let key = resolved.required("RouteKey")?;
     let (method, path) = match key.split_once(' ') {
         Some((method, path)) if path.starts_with('/') => (method, path),
         None if key == "$default" => ("ANY", key.as_str()),
-        _ => return Err(place.expected_error("RouteKey", "a method and a path, or $default")),
+        _ => return Err(resolved.property_error("RouteKey", "a method and a path, or $default")),
     };
     // The type is required: a route without it would be open to everyone.
-    let authorization = place.word("AuthorizationType", &["AWS_IAM", "JWT"])?;
+    let authorization = resolved.word("AuthorizationType", &["AWS_IAM", "JWT"])?;
     if authorization == "JWT" {
-        place.required("AuthorizerId")?;
+        resolved.required("AuthorizerId")?;
     }
-    let target = place.required("Target")?;
+    let target = resolved.required("Target")?;
     let integration = target.strip_prefix("integrations/").and_then(|id| Some((id, resources.get(id)?)));
     let (target, integration) = integration
-        .ok_or_else(|| place.expected_error("Target", "integrations/ and an AWS::ApiGatewayV2::Integration"))?;
+        .ok_or_else(|| resolved.property_error("Target", "integrations/ and an AWS::ApiGatewayV2::Integration"))?;
     Ok(ApiRoute {
         function: integrated(scope, target, integration)?,
         method: method.to_owned(),
@@ -347,10 +350,10 @@ fn integrated(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Re
     let path = format!("Resources.{id}.Properties");
     let read = ["IntegrationType", "IntegrationUri", "PayloadFormatVersion"];
     let passed = ["ApiId", "Description", "TimeoutInMillis"];
-    let place = ResolvedMapping::resolve(scope, resource.get("Properties"), &path, &read, &passed)?;
-    place.word("IntegrationType", &["AWS_PROXY"])?;
-    place.word("PayloadFormatVersion", &["2.0"])?;
-    let invoked = place.required("IntegrationUri")?;
+    let resolved = ResolvedMapping::resolve(scope, resource.get("Properties"), &path, &read, &passed)?;
+    resolved.word("IntegrationType", &["AWS_PROXY"])?;
+    resolved.word("PayloadFormatVersion", &["2.0"])?;
+    let invoked = resolved.required("IntegrationUri")?;
     let function = invoked.strip_prefix(&function_arn(""));
-    function.map(str::to_owned).ok_or_else(|| place.expected_error("IntegrationUri", "GetAtt Arn of a function"))
+    function.map(str::to_owned).ok_or_else(|| resolved.property_error("IntegrationUri", "GetAtt Arn of a function"))
 }

@@ -39,9 +39,9 @@ fn resolved(variable: &str, rest: &str) -> String {
 }
 
 fn refused(text: &str) -> String {
-    let said = SamTemplate::parse(text).unwrap_err().to_string();
-    assert!(said.starts_with("template:") && !said.contains('\n'), "{said}");
-    said
+    let message = SamTemplate::parse(text).unwrap_err().to_string();
+    assert!(message.starts_with("template:") && !message.contains('\n'), "{message}");
+    message
 }
 
 #[test]
@@ -117,11 +117,11 @@ Conditions:
         ("!Select [0, !Split ['', a]]", "Split expects"),
         ("[a, list]", "expected a string"),
     ] {
-        let said = environment(variable, &with_role).unwrap_err();
-        assert!(said.contains(says), "{variable}: {said}");
+        let message = environment(variable, &with_role).unwrap_err();
+        assert!(message.contains(says), "{variable}: {message}");
     }
-    let said = environment("!Ref Nothing", "").unwrap_err();
-    assert!(said.starts_with("template:15: Resources.Fn.Properties.Environment.Variables.V: "), "{said}");
+    let message = environment("!Ref Nothing", "").unwrap_err();
+    assert!(message.starts_with("template:15: Resources.Fn.Properties.Environment.Variables.V: "), "{message}");
 }
 
 #[test]
@@ -183,8 +183,8 @@ fn a_mapping_that_local_cannot_honour_is_refused() {
         ("DestinationConfig: {OnFailure: {Destination: 'arn:aws:sqs:r:1:q'}}", "expected GetAtt Arn of a bucket"),
         ("FilterCriteria: {Filters: [{Patern: '{}'}]}", "Patern: expected one of Pattern"),
     ] {
-        let said = refused(&with_function(&format!("{MAPPING}\n      {more}"), ""));
-        assert!(said.contains(says), "{more}: {said}");
+        let message = refused(&with_function(&format!("{MAPPING}\n      {more}"), ""));
+        assert!(message.contains(says), "{more}: {message}");
     }
     let elsewhere = MAPPING.replace("!GetAtt UsersTable.StreamArn", "arn:aws:dynamodb:r:1:table/T/stream/x");
     assert!(refused(&with_function(&elsewhere, "")).contains("Stream: expected GetAtt StreamArn"));
@@ -207,8 +207,8 @@ fn unsupported_resource_or_property_is_rejected() {
         (with_function("\nImageUri: x", ""), "ImageUri: not supported by millrace"),
         ("Parameters: {}".to_owned(), "no Resources"),
     ] {
-        let said = refused(&text);
-        assert!(said.contains(says), "{said}");
+        let message = refused(&text);
+        assert!(message.contains(says), "{message}");
     }
 }
 
@@ -256,8 +256,8 @@ fn a_route_that_is_open_or_leads_elsewhere_is_refused() {
         ("ApiId: x\n", "ApiId: x\n      AuthorizationScopes: [a]\n", "AuthorizationScopes: not supported by millrace"),
     ] {
         assert!(API.contains(part), "{part}");
-        let said = refused(&with_function("", &API.replace(part, other)));
-        assert!(said.contains(says), "{part}: {said}");
+        let message = refused(&with_function("", &API.replace(part, other)));
+        assert!(message.contains(says), "{part}: {message}");
     }
 }
 
@@ -287,8 +287,8 @@ Conditions:
     assert_eq!(of(&on).as_deref(), Some("postgres://here"));
     let other = text.replace("WriterUrl", "Endpoint");
     assert!(read(&other, &on).unwrap_err().problem.contains("does not provide RelationalStack.Outputs.Endpoint"));
-    let said = read(&with_function("\nTimeout: 3", ""), &on).unwrap_err().problem;
-    assert!(said.contains("Parameters.RelationalTier"), "{said}");
+    let message = read(&with_function("\nTimeout: 3", ""), &on).unwrap_err().problem;
+    assert!(message.contains("Parameters.RelationalTier"), "{message}");
 }
 
 const NESTED: &str = "
@@ -383,8 +383,8 @@ fn error_of_a_nested_application_names_the_file_in_which_it_is() {
         (GIVEN, "x", "a: ]", "replication.yaml:1", "invalid YAML"),
         ("", "x", "a: b", "replication.yaml:1", "no Resources"),
     ] {
-        let said = load_with_nested(parameters, variable, nested).unwrap_err();
-        assert!(said.contains(&format!("{file}: ")) && said.contains(says), "{parameters} {variable}: {said}");
+        let message = load_with_nested(parameters, variable, nested).unwrap_err();
+        assert!(message.contains(&format!("{file}: ")) && message.contains(says), "{parameters} {variable}: {message}");
     }
 }
 
@@ -400,8 +400,11 @@ fn nested_application_that_cannot_be_read_is_an_error() {
     std::fs::write(&path, application("Location: a.yaml")).unwrap();
     assert!(SamTemplate::load(&path).unwrap_err().to_string().contains("a.yaml contains itself"));
     std::fs::write(&path, application("Location: b.yaml")).unwrap();
-    let said = SamTemplate::load(&path).unwrap_err().to_string();
-    assert!(said.contains("a.yaml:2: ") && said.contains("cannot read ") && said.contains("b.yaml"), "{said}");
+    let message = SamTemplate::load(&path).unwrap_err().to_string();
+    assert!(
+        message.contains("a.yaml:2: ") && message.contains("cannot read ") && message.contains("b.yaml"),
+        "{message}"
+    );
 }
 
 /// Reads `infra/replication.yaml` by itself, with these parameters.
@@ -491,8 +494,8 @@ fn length_of_a_parameter_is_checked_and_rules_of_a_tier_are_not() {
     };
     assert_eq!(template("ab", ""), Ok(()));
     for value in ["a", "abcde"] {
-        let said = template(value, "").unwrap_err();
-        assert!(said.contains(&format!("Parameters.Name: {value:?}: expected 2 to 4 characters")), "{said}");
+        let message = template(value, "").unwrap_err();
+        assert!(message.contains(&format!("Parameters.Name: {value:?}: expected 2 to 4 characters")), "{message}");
     }
     let rule = |condition: &str| {
         format!(
@@ -579,16 +582,16 @@ fn described_source_table_has_its_keys_indexes_and_ttl_attribute() {
 fn description_that_contradicts_a_parameter_or_the_template_is_refused() {
     let described = SourceTable { description: Some(described()), ttl_attribute: None };
     for name in source_table::DESCRIBING_PARAMETERS {
-        let said = load_for(&described, &[(name, "pk:S")]).unwrap_err();
-        assert!(said.contains(&format!("Parameters.{name}: --table describes the source table: omit")), "{said}");
+        let message = load_for(&described, &[(name, "pk:S")]).unwrap_err();
+        assert!(message.contains(&format!("Parameters.{name}: --table describes the source table: omit")), "{message}");
     }
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../template.yaml"));
     for (source, option) in [
         (described, "--table: "),
         (SourceTable { description: None, ttl_attribute: Some("ttl".to_owned()) }, "--ttl-attribute: "),
     ] {
-        let said = SamTemplate::load_for(path, &ParameterOverrides::default(), &source).unwrap_err().to_string();
-        assert!(said.contains(option) && said.contains("infra/replication.yaml with --template"), "{said}");
+        let message = SamTemplate::load_for(path, &ParameterOverrides::default(), &source).unwrap_err().to_string();
+        assert!(message.contains(option) && message.contains("infra/replication.yaml with --template"), "{message}");
     }
     let ttl = SourceTable { description: None, ttl_attribute: Some("ttl".to_owned()) };
     let template = load_for(&ttl, &[("PartitionKey", "pk:S")]).unwrap();
@@ -609,8 +612,8 @@ fn parameters_that_do_not_describe_a_source_table_are_refused() {
         (&[keys[0], ("SourceStreamArn", "arn:…")], "SourceStreamArn: cannot be set"),
         (&[keys[0], ("UsersTable", "Users")], "Parameters.UsersTable: the template has no such parameter"),
     ] {
-        let said = load_replication(parameters).unwrap_err();
-        assert!(said.contains("infra/replication.yaml:") && said.contains(says), "{said}");
+        let message = load_replication(parameters).unwrap_err();
+        assert!(message.contains("infra/replication.yaml:") && message.contains(says), "{message}");
     }
 }
 
@@ -639,18 +642,21 @@ fn tier_that_the_template_does_not_have_is_refused() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/replication.yaml");
     let mut choices = TierUrls { postgres: None, cache: Some("redis://here".to_owned()) }.choices();
     choices.parameters.insert("PartitionKey".to_owned(), "pk:S".to_owned());
-    let said = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
-    assert!(said.contains("--cache: the template has no CacheStack") && said.contains("omit --cache"), "{said}");
+    let message = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
+    assert!(
+        message.contains("--cache: the template has no CacheStack") && message.contains("omit --cache"),
+        "{message}"
+    );
     choices.outputs.clear();
     choices.parameters.insert("NoSuch".to_owned(), "1".to_owned());
-    let said = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
-    assert!(said.contains("Parameters.NoSuch: the template has no such parameter: omit the option"), "{said}");
+    let message = SamTemplate::load_with(Path::new(path), &choices).unwrap_err().to_string();
+    assert!(message.contains("Parameters.NoSuch: the template has no such parameter: omit the option"), "{message}");
 }
 
 #[test]
 fn a_file_that_is_not_there_is_named_with_the_option() {
-    let said = SamTemplate::load(Path::new("/nowhere/template.yaml")).unwrap_err().to_string();
-    assert!(said.starts_with("/nowhere/template.yaml:0: ") && said.ends_with("--template"), "{said}");
+    let message = SamTemplate::load(Path::new("/nowhere/template.yaml")).unwrap_err().to_string();
+    assert!(message.starts_with("/nowhere/template.yaml:0: ") && message.ends_with("--template"), "{message}");
 }
 
 #[test]

@@ -19,8 +19,8 @@ fn the_replica_table_is_enough() {
 #[test]
 fn a_tombstone_outlives_the_records_of_a_stream() {
     let days = |days| parse(&[("REPLICA_TABLE", "UsersReplica"), ("TOMBSTONE_RETENTION_DAYS", days)]);
-    let said = days("1").unwrap_err().to_string();
-    assert!(said.contains("TOMBSTONE_RETENTION_DAYS is \"1\": set it to a number from 2 to 3650"), "{said}");
+    let message = days("1").unwrap_err().to_string();
+    assert!(message.contains("TOMBSTONE_RETENTION_DAYS is \"1\": set it to a number from 2 to 3650"), "{message}");
     assert_eq!(days("2").unwrap().tombstone, Duration::days(2));
 }
 
@@ -47,14 +47,17 @@ async fn the_replica_may_be_in_another_region() {
         let client = clients.replica_client(&config.replicas[0].name).client;
         assert_eq!(region(&client).as_deref(), Some(expected), "{variables:?}");
     }
-    let said = parse(&[("REPLICA_TABLE", arn), ("REPLICA_REGION", "eu-west-1")]).unwrap_err().to_string();
-    assert!(said.contains("REPLICA_REGION is \"eu-west-1\", but the ARN in REPLICA_TABLE is in ap-south-1"), "{said}");
-    let role = ("REPLICA_ROLE_ARN", "arn:aws-cn:iam::111122223333:role/replication");
-    let said = parse(&[("REPLICA_TABLE", arn), role]).unwrap_err().to_string();
+    let message = parse(&[("REPLICA_TABLE", arn), ("REPLICA_REGION", "eu-west-1")]).unwrap_err().to_string();
     assert!(
-        said.contains("REPLICA_ROLE_ARN is in the partition aws-cn, but the ARN in REPLICA_TABLE is in aws,")
-            && said.contains("set REPLICA_ROLE_ARN to a role in aws, or correct REPLICA_TABLE"),
-        "{said}"
+        message.contains("REPLICA_REGION is \"eu-west-1\", but the ARN in REPLICA_TABLE is in ap-south-1"),
+        "{message}"
+    );
+    let role = ("REPLICA_ROLE_ARN", "arn:aws-cn:iam::111122223333:role/replication");
+    let message = parse(&[("REPLICA_TABLE", arn), role]).unwrap_err().to_string();
+    assert!(
+        message.contains("REPLICA_ROLE_ARN is in the partition aws-cn, but the ARN in REPLICA_TABLE is in aws,")
+            && message.contains("set REPLICA_ROLE_ARN to a role in aws, or correct REPLICA_TABLE"),
+        "{message}"
     );
 }
 
@@ -82,15 +85,15 @@ async fn a_document_has_several_replicas_each_with_its_client() {
 #[test]
 fn a_replica_that_is_the_source_or_in_another_partition_is_rejected() {
     let source = ("SOURCE_TABLE_ARN", "arn:aws:dynamodb:us-east-2:111122223333:table/Orders");
-    let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
-    assert!(said.contains("1 problem:") && said.contains("REPLICATION /replicas/0/table"), "{said}");
-    assert!(said.contains("which is SOURCE_TABLE_ARN: set it to another table"), "{said}");
+    let message = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
+    assert!(message.contains("1 problem:") && message.contains("REPLICATION /replicas/0/table"), "{message}");
+    assert!(message.contains("which is SOURCE_TABLE_ARN: set it to another table"), "{message}");
     let source = ("SOURCE_TABLE_ARN", "arn:aws-cn:dynamodb:cn-north-1:111122223333:table/Orders");
-    let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
-    assert!(said.contains("partition aws,") && said.contains("SOURCE_TABLE_ARN is in aws-cn"), "{said}");
-    assert!(said.contains("name a table and a role in aws-cn"), "{said}");
-    let said = parse(&[("REPLICA_TABLE", "UsersReplica"), ("SOURCE_TABLE_ARN", "Users")]).unwrap_err().to_string();
-    assert!(said.contains("SOURCE_TABLE_ARN is \"Users\": set it to arn:aws:dynamodb:"), "{said}");
+    let message = parse(&[("REPLICATION", DOCUMENT), BUCKET, source]).unwrap_err().to_string();
+    assert!(message.contains("partition aws,") && message.contains("SOURCE_TABLE_ARN is in aws-cn"), "{message}");
+    assert!(message.contains("name a table and a role in aws-cn"), "{message}");
+    let message = parse(&[("REPLICA_TABLE", "UsersReplica"), ("SOURCE_TABLE_ARN", "Users")]).unwrap_err().to_string();
+    assert!(message.contains("SOURCE_TABLE_ARN is \"Users\": set it to arn:aws:dynamodb:"), "{message}");
 }
 
 #[test]
@@ -99,10 +102,13 @@ fn a_sink_of_users_is_rejected_for_any_other_table() {
     for sink in [("POSTGRES_URL", "postgres://millrace:s3cret@db:5432/users"), ("CACHE_URL", "redis://:s3cret@c:6379")]
     {
         for schema in [&[][..], &[("SOURCE_SCHEMA", "any")]] {
-            let said = parse(&[&[table, sink], schema].concat()).unwrap_err().to_string();
-            assert!(said.contains("1 problem:") && said.contains(&format!("{} is set, but", sink.0)), "{said}");
-            assert!(said.contains("SOURCE_SCHEMA") && said.contains("otherwise remove"), "{said}");
-            assert!(!said.contains("s3cret"), "{said}");
+            let message = parse(&[&[table, sink], schema].concat()).unwrap_err().to_string();
+            assert!(
+                message.contains("1 problem:") && message.contains(&format!("{} is set, but", sink.0)),
+                "{message}"
+            );
+            assert!(message.contains("SOURCE_SCHEMA") && message.contains("otherwise remove"), "{message}");
+            assert!(!message.contains("s3cret"), "{message}");
         }
         parse(&[table, sink, ("SOURCE_SCHEMA", "users")]).unwrap();
     }
@@ -119,11 +125,11 @@ fn a_table_of_postgres_is_declared_for_any_source() {
         config.postgres(None).iter().map(|sink| sink.name().to_owned()).collect()
     };
     assert_eq!(names(&[document, url]), ["sql", "lines"]);
-    let said = parse(&[document]).unwrap_err().to_string();
-    assert!(said.contains("2 problems:") && said.contains("/replicas/0/sink is \"postgres\", but POSTGRES_URL"));
+    let message = parse(&[document]).unwrap_err().to_string();
+    assert!(message.contains("2 problems:") && message.contains("/replicas/0/sink is \"postgres\", but POSTGRES_URL"));
     let users = ("SOURCE_SCHEMA", "users");
-    let said = parse(&[document, url, users]).unwrap_err().to_string();
-    assert!(said.contains("/replicas/1/table is \"users\", the table of the users service"), "{said}");
+    let message = parse(&[document, url, users]).unwrap_err().to_string();
+    assert!(message.contains("/replicas/1/table is \"users\", the table of the users service"), "{message}");
     let orders = ("REPLICATION", r#"{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"orders"}]}"#);
     assert_eq!(names(&[orders, url, users]), ["postgres", "sql"]);
 }
@@ -145,15 +151,18 @@ fn users_table_accepts_more_columns_and_rejects_fewer() {
     assert_eq!(names, ["postgres"]);
     let schema = config.postgres_schema();
     assert_eq!((schema.users.unwrap().columns.definitions().len(), schema.tables.len()), (12, 0));
-    let said = parse(&declared(&|_| {}), "any").unwrap_err().to_string();
-    assert!(said.contains("1 problem:") && said.contains("/replicas/0/name is \"postgres\", the name of"), "{said}");
+    let message = parse(&declared(&|_| {}), "any").unwrap_err().to_string();
+    assert!(
+        message.contains("1 problem:") && message.contains("/replicas/0/name is \"postgres\", the name of"),
+        "{message}"
+    );
     let wrong = |replica: &mut serde_json::Value| {
         replica["columns"]["name_folded"] = serde_json::json!({"path": "name", "type": "text"});
         replica["otherwise"] = "null".into();
         replica["attributes"] = serde_json::json!({"exclude": ["email"]});
         replica["columns"]["expires_at"] = serde_json::json!({"path": "expires_at", "type": "numeric"});
     };
-    let said = parse(&declared(&wrong), "users").unwrap_err().to_string();
+    let message = parse(&declared(&wrong), "users").unwrap_err().to_string();
     for part in [
         "4 problems:",
         "/replicas/0/columns/expires_at is the name of a column that search computes",
@@ -161,7 +170,7 @@ fn users_table_accepts_more_columns_and_rejects_fewer() {
         r#"/replicas/0/otherwise must be "quarantine""#,
         "/replicas/0/table has rules (where, attributes)",
     ] {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(message.contains(part), "{part} in {message}");
     }
 }
 
@@ -184,23 +193,23 @@ fn key_of_a_hash_is_read_before_the_configuration_is_parsed() {
 #[test]
 fn a_document_and_the_variables_that_it_replaces_are_not_both_set() {
     for name in ["REPLICA_TABLE", "REPLICA_REGION", "REPLICA_ROLE_ARN", "REPLICA_MAX_CONCURRENCY"] {
-        let said = parse(&[("REPLICATION", DOCUMENT), BUCKET, (name, "1")]).unwrap_err().to_string();
-        assert!(said.contains(&format!("{name} is set in addition to REPLICATION")), "{said}");
-        assert!(said.contains("1 problem:"), "{said}");
+        let message = parse(&[("REPLICATION", DOCUMENT), BUCKET, (name, "1")]).unwrap_err().to_string();
+        assert!(message.contains(&format!("{name} is set in addition to REPLICATION")), "{message}");
+        assert!(message.contains("1 problem:"), "{message}");
     }
 }
 
 #[test]
 fn all_problems_of_a_document_are_reported_with_those_of_the_variables() {
     let document = r#"{"version":1,"replicas":[{"name":"A","sink":"dynamodb"}]}"#;
-    let said = parse(&[("REPLICATION", document), ("TOMBSTONE_RETENTION_DAYS", "0")]).unwrap_err().to_string();
+    let message = parse(&[("REPLICATION", document), ("TOMBSTONE_RETENTION_DAYS", "0")]).unwrap_err().to_string();
     let parts = ["3 problems:", "REPLICATION /replicas/0/name is \"A\"", "REPLICATION /replicas/0/table is missing"];
     for part in parts.into_iter().chain(["TOMBSTONE_RETENTION_DAYS is \"0\""]) {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(message.contains(part), "{part} in {message}");
     }
     for malformed in ["s3://bucket", "Orders"] {
-        let said = parse(&[("REPLICATION", malformed)]).unwrap_err().to_string();
-        assert!(said.contains("1 problem:") && said.contains("s3://<bucket>/<key>"), "{said}");
+        let message = parse(&[("REPLICATION", malformed)]).unwrap_err().to_string();
+        assert!(message.contains("1 problem:") && message.contains("s3://<bucket>/<key>"), "{message}");
     }
 }
 
@@ -214,14 +223,14 @@ async fn a_document_that_cannot_be_read_names_bucket_key_and_permission() {
         .build();
     let s3 = aws_sdk_s3::Client::from_conf(config);
     let environment = |value: &str| [(REPLICATION.to_owned(), value.to_owned())].into_iter().collect::<Environment>();
-    let said = load_document(environment("s3://orders-config/v1.json"), &s3).await.unwrap_err().to_string();
+    let message = load_document(environment("s3://orders-config/v1.json"), &s3).await.unwrap_err().to_string();
     for part in [
         "1 problem:",
         "REPLICATION is s3://orders-config/v1.json",
         "object v1.json of bucket orders-config",
         "s3:GetObject",
     ] {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(message.contains(part), "{part} in {message}");
     }
     // Nothing is read for a document that is in the variable, and a malformed location is not a location.
     for unchanged in [DOCUMENT, "s3://bucket"] {

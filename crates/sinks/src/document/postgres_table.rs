@@ -113,21 +113,21 @@ impl DocumentReader {
         members: &Members<'_>,
         shared: &[ColumnDefinition],
     ) -> ReplicaParts {
-        let place = |name: &str| member_pointer(pointer, name);
+        let location = |name: &str| member_pointer(pointer, name);
         let given = |name: &str| members.get(name).copied();
-        let table = self.text(&place("table"), given("table"), "the name of a table, such as \"orders\"");
-        let table = table.and_then(|text| self.parsed(&place("table"), table_name(text)));
+        let table = self.text(&location("table"), given("table"), "the name of a table, such as \"orders\"");
+        let table = table.and_then(|text| self.parsed(&location("table"), table_name(text)));
         let columns = match given("columns") {
             None => Some(shared.to_vec()),
-            Some(JsonValue::Object(listed)) => self.columns(&place("columns"), listed),
+            Some(JsonValue::Object(listed)) => self.columns(&location("columns"), listed),
             Some(other) => {
                 let reason = format!("is {}: set it to an object with a member for each column", other.quoted());
-                self.add(place("columns"), reason);
+                self.add(location("columns"), reason);
                 None
             }
         };
         let rules = OtherwiseRule::NAMES.map(|rule| format!("{rule:?}")).join(" or ");
-        let otherwise = self.optional(&place("otherwise"), given("otherwise"), &rules, |text| {
+        let otherwise = self.optional(&location("otherwise"), given("otherwise"), &rules, |text| {
             OtherwiseRule::parse(text).ok_or_else(|| format!("is {text:?}: set it to {rules}"))
         });
         let identity = table.clone().map(TableIdentity::Postgres);
@@ -145,24 +145,24 @@ impl DocumentReader {
         }
         let mut columns = Vec::with_capacity(listed.len());
         for (index, (name, value)) in listed.iter().enumerate() {
-            let place = member_pointer(pointer, name);
+            let location = member_pointer(pointer, name);
             if listed[..index].iter().any(|(other, _)| other == name) {
-                self.add(place, "occurs twice: remove one of them");
+                self.add(location, "occurs twice: remove one of them");
                 columns.push(None);
                 continue;
             }
             let is_name = match SqlIdentifier::parse(name, IDENTIFIER_BYTES) {
                 Ok(_) if RESERVED_COLUMNS.contains(&name.as_str()) => {
-                    self.add(&*place, "is the name of a column that every table has: choose another name");
+                    self.add(&*location, "is the name of a column that every table has: choose another name");
                     false
                 }
                 Ok(_) => true,
                 Err(reason) => {
-                    self.add(&*place, reason);
+                    self.add(&*location, reason);
                     false
                 }
             };
-            let column = self.column(&place, name, value);
+            let column = self.column(&location, name, value);
             columns.push(column.filter(|_| is_name));
         }
         columns.into_iter().collect()
@@ -170,21 +170,21 @@ impl DocumentReader {
 
     fn column(&mut self, pointer: &str, name: &str, value: &JsonValue) -> Option<ColumnDefinition> {
         let members = self.members(pointer, value, &COLUMN_MEMBERS, "a column")?;
-        let place = |name: &str| member_pointer(pointer, name);
+        let location = |name: &str| member_pointer(pointer, name);
         let given = |name: &str| members.get(name).copied();
-        let path = self.text(&place("path"), given("path"), "the path of an attribute, such as \"address.city\"");
-        let path = path.and_then(|text| self.parsed(&place("path"), attribute_path(text)));
+        let path = self.text(&location("path"), given("path"), "the path of an attribute, such as \"address.city\"");
+        let path = path.and_then(|text| self.parsed(&location("path"), attribute_path(text)));
         let expected = format!("one of {}", ColumnType::NAMES.join(", "));
-        let kind = self.text(&place("type"), given("type"), &expected);
+        let kind = self.text(&location("type"), given("type"), &expected);
         let kind = kind.and_then(|text| {
             let kind = ColumnType::parse(text).ok_or_else(|| {
                 let hint = nearest(text, &ColumnType::NAMES).map(|name| format!("; did you mean {name:?}?"));
                 format!("is {text:?}: set it to {expected}{}", hint.unwrap_or_default())
             });
-            self.parsed(&place("type"), kind)
+            self.parsed(&location("type"), kind)
         });
         let expected = formats(kind);
-        let format = self.optional(&place("format"), given("format"), &expected, |text| {
+        let format = self.optional(&location("format"), given("format"), &expected, |text| {
             let format = ColumnFormat::parse(text).filter(|format| format.is_for(kind));
             format.ok_or_else(|| format!("is {text:?}: set it to {expected}"))
         });
@@ -195,7 +195,7 @@ impl DocumentReader {
             (Some(ColumnType::Text), Ok(Some(ColumnFormat::CaseFolded))) => Some(ColumnType::FoldedText),
             (Some(kind), Ok(Some(_))) => {
                 let reason = format!("is only for the types timestamptz and text, not for {kind}: remove it");
-                self.add(place("format"), reason);
+                self.add(location("format"), reason);
                 None
             }
             (kind, Ok(_)) => kind,

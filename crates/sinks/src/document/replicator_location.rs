@@ -15,12 +15,12 @@ impl ReplicatorLocation {
     /// Returns the place of the function with this ARN, otherwise that of the stream that it reads.
     #[must_use]
     pub fn new(function_arn: Option<&str>, stream_arn: &str) -> Self {
-        let place = |arn: &str| {
+        let location = |arn: &str| {
             let mut parts = arn.split(':').skip(3);
             Some(Self { region: parts.next()?.to_owned(), account: parts.next()?.to_owned() })
         };
         let unknown = || Self { region: String::new(), account: String::new() };
-        function_arn.and_then(place).or_else(|| place(stream_arn)).unwrap_or_else(unknown)
+        function_arn.and_then(location).or_else(|| location(stream_arn)).unwrap_or_else(unknown)
     }
 
     /// Returns whether a table of the function's configuration is this one, which is an ARN. A name and an ARN can be
@@ -80,11 +80,11 @@ mod tests {
             ("arn:aws:lambda:eu-west-1:999988887777:function:back", "Orders", None, None, false),
             ("arn:aws:lambda:eu-west-1:999988887777:function:back", arn, None, Some(role), true),
         ] {
-            let place = ReplicatorLocation::new(Some(function), stream);
+            let location = ReplicatorLocation::new(Some(function), stream);
             let set = [("REPLICA_TABLE", Some(name)), ("REPLICA_REGION", region), ("REPLICA_ROLE_ARN", role)];
             let variables =
                 set.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.to_owned()))).collect();
-            assert_eq!(place.names_as_replica(&variables, &table), expected, "{function} {variables:?}");
+            assert_eq!(location.names_as_replica(&variables, &table), expected, "{function} {variables:?}");
             let mut replica = serde_json::json!({"name": "back", "sink": "dynamodb", "table": name});
             for (member, text) in [("region", region), ("role_arn", role)] {
                 if let Some(text) = text {
@@ -93,7 +93,7 @@ mod tests {
             }
             let document = serde_json::json!({"version": 1, "replicas": [replica]}).to_string();
             let document = ReplicationDocument::parse(&document).unwrap();
-            assert_eq!(place.has_replica(&document, &table), expected, "{function} {variables:?}");
+            assert_eq!(location.has_replica(&document, &table), expected, "{function} {variables:?}");
         }
         let variables = [("SOURCE_TABLE".to_owned(), "Orders".to_owned())].into();
         assert!(!ReplicatorLocation::new(None, stream).names_as_replica(&variables, &table));

@@ -49,15 +49,15 @@ impl DocumentReader {
         let columns = self.columns(POINTER, listed);
         let before = self.problems.len();
         for (name, _) in listed {
-            let place = member_pointer(POINTER, name);
-            if self.problems.iter().any(|problem| problem.pointer == place) {
+            let location = member_pointer(POINTER, name);
+            if self.problems.iter().any(|problem| problem.pointer == location) {
                 continue;
             }
             if PARQUET_COLUMNS.contains(&name.as_str()) {
-                self.add(place, "is the name of a column that every Parquet file has: choose another name");
+                self.add(location, "is the name of a column that every Parquet file has: choose another name");
             } else if !is_portable(name) {
                 self.add(
-                    place,
+                    location,
                     "is not a name that PostgreSQL, Athena and DuckDB all accept unchanged: use a lowercase letter, then up to \
                      62 lowercase letters, digits or underscores",
                 );

@@ -109,8 +109,8 @@ fn every_problem_is_reported_at_once_by_its_pointer() {
         ("columns/d~1d/format", "is only for the types timestamptz and text, not for date"),
         ("otherwise", "set it to \"null\" or \"quarantine\""),
     ] {
-        let place = format!("/replicas/1/{pointer}");
-        let (_, reason) = found.iter().find(|(pointer, _)| *pointer == place).unwrap();
+        let location = format!("/replicas/1/{pointer}");
+        let (_, reason) = found.iter().find(|(pointer, _)| *pointer == location).unwrap();
         assert!(reason.contains(part), "{pointer}: {reason}");
     }
     let text = ReplicationDocument::parse(r#"{"version":1}"#).unwrap_err().to_string();
@@ -256,17 +256,17 @@ fn replicas_are_compared_although_they_have_other_problems() {
         {"name": "sql"},
     ]});
     let found = problems(&text.to_string());
-    let place = |pointer: &str, part: &str| {
+    let location = |pointer: &str, part: &str| {
         let reasons = found.iter().filter(|(its, reason)| its == pointer && reason.contains(part));
         assert_eq!(reasons.count(), 1, "{pointer} {part}: {found:?}");
     };
-    place("/replicas/1/name", "the name of /replicas/0");
-    place("/replicas/1/table", "the table or view of /replicas/0");
-    place("/replicas/3/name", "the name of /replicas/2");
-    place("/replicas/3/table", "the table or view of /replicas/2");
-    place("/replicas/4/name", "the name of /replicas/0");
-    place("/replicas/5/name", "the name of /replicas/2");
-    place("/replicas", "max_concurrency of 1000 in total");
+    location("/replicas/1/name", "the name of /replicas/0");
+    location("/replicas/1/table", "the table or view of /replicas/0");
+    location("/replicas/3/name", "the name of /replicas/2");
+    location("/replicas/3/table", "the table or view of /replicas/2");
+    location("/replicas/4/name", "the name of /replicas/0");
+    location("/replicas/5/name", "the name of /replicas/2");
+    location("/replicas", "max_concurrency of 1000 in total");
 }
 
 #[test]
@@ -286,8 +286,8 @@ fn contradictions_of_rules_are_reported_although_other_rules_have_problems() {
         let text = json!({"version": 1, "replicas": [replica], "hash_keys": {"pii": secret}});
         let found = problems(&text.to_string());
         let pointers: Vec<&str> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
-        let expected = expected.iter().filter(|place| !place.is_empty());
-        let expected: Vec<String> = expected.map(|place| format!("/replicas/0/attributes{place}")).collect();
+        let expected = expected.iter().filter(|location| !location.is_empty());
+        let expected: Vec<String> = expected.map(|location| format!("/replicas/0/attributes{location}")).collect();
         assert_eq!(pointers, expected, "{rules}: {found:?}");
     }
 }

@@ -85,9 +85,9 @@ impl DocumentReader {
     pub(super) fn hash_keys(&mut self, value: Option<&JsonValue>) -> BTreeMap<String, SecretArn> {
         let mut keys = BTreeMap::new();
         let Some(value) = value else { return keys };
-        for (name, place, value) in self.named("/hash_keys", value, "an object of names and secrets") {
-            let text = self.text(&place, Some(value), "the ARN of a secret");
-            if let Some(arn) = text.and_then(|text| self.parsed(&place, SecretArn::parse(text))) {
+        for (name, location, value) in self.named("/hash_keys", value, "an object of names and secrets") {
+            let text = self.text(&location, Some(value), "the ARN of a secret");
+            if let Some(arn) = text.and_then(|text| self.parsed(&location, SecretArn::parse(text))) {
                 keys.insert(name.clone(), arn);
             }
         }
@@ -137,10 +137,10 @@ impl DocumentReader {
             }
             JsonValue::Object(members) => {
                 for (index, (name, value)) in members.iter().enumerate() {
-                    let place = member_pointer(pointer, name);
-                    self.reject_repeated_members(&place, value);
+                    let location = member_pointer(pointer, name);
+                    self.reject_repeated_members(&location, value);
                     if members[..index].iter().any(|(other, _)| other == name) {
-                        self.add(place, "occurs twice: remove one of them");
+                        self.add(location, "occurs twice: remove one of them");
                     }
                 }
             }
@@ -163,9 +163,10 @@ impl DocumentReader {
         };
         let ((include, has_include), (exclude, has_exclude)) = (paths("include"), paths("exclude"));
         let mut settings = AttributeSettings { include, exclude, ..AttributeSettings::default() };
-        for (path, place, value) in self.by_path(pointer, &members, "hash", "an object of paths and names of hash keys")
+        for (path, location, value) in
+            self.by_path(pointer, &members, "hash", "an object of paths and names of hash keys")
         {
-            let Some(name) = self.text(&place, Some(value), "the name of a hash key") else { continue };
+            let Some(name) = self.text(&location, Some(value), "the name of a hash key") else { continue };
             let known: Vec<&str> = match hash_keys {
                 Some(JsonValue::Object(keys)) => keys.iter().map(|(name, _)| name.as_str()).collect(),
                 _ => Vec::new(),
@@ -173,11 +174,11 @@ impl DocumentReader {
             if !known.contains(&name) {
                 let hint = nearest(name, &known).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
                 let fix = format!("add it there with the ARN of a secret{hint}");
-                self.add(place, format!("is {name:?}, which /hash_keys does not contain: {fix}"));
+                self.add(location, format!("is {name:?}, which /hash_keys does not contain: {fix}"));
             }
             settings.hash.insert(path, name.to_owned());
         }
-        for (path, place, value) in self.by_path(pointer, &members, "truncate", "an object of paths and numbers") {
+        for (path, location, value) in self.by_path(pointer, &members, "truncate", "an object of paths and numbers") {
             match value {
                 JsonValue::Integer(number) if (0..=MAX_CHARACTERS).contains(number) => {
                     settings.truncate.insert(path, usize::try_from(*number).unwrap_or_default());
@@ -185,13 +186,13 @@ impl DocumentReader {
                 other => {
                     let reason =
                         format!("is {}: set it to a number of characters from 0 to {MAX_CHARACTERS}", other.quoted());
-                    self.add(place, reason);
+                    self.add(location, reason);
                 }
             }
         }
         let before = self.problems.len();
-        for (path, place, value) in self.by_path(pointer, &members, "rename", "an object of paths and new names") {
-            if let Some(name) = self.text(&place, Some(value), "the new name") {
+        for (path, location, value) in self.by_path(pointer, &members, "rename", "an object of paths and new names") {
+            if let Some(name) = self.text(&location, Some(value), "the new name") {
                 settings.rename.insert(path, name.to_owned());
             }
         }
@@ -210,15 +211,15 @@ impl DocumentReader {
             return Vec::new();
         };
         let path = |(index, value)| {
-            let place = format!("{pointer}/{index}");
-            let text = self.text(&place, Some(value), "a path such as \"address.city\"")?;
-            self.path(&place, text)
+            let location = format!("{pointer}/{index}");
+            let text = self.text(&location, Some(value), "a path such as \"address.city\"")?;
+            self.path(&location, text)
         };
         listed.iter().enumerate().filter_map(path).collect()
     }
 
-    fn path(&mut self, place: &str, text: &str) -> Option<AttributePath> {
-        self.parsed(place, AttributePath::parse(text).map_err(|error| format!("is {text:?}, which {error}")))
+    fn path(&mut self, location: &str, text: &str) -> Option<AttributePath> {
+        self.parsed(location, AttributePath::parse(text).map_err(|error| format!("is {text:?}, which {error}")))
     }
 
     /// Returns the members of an object that has a value for each path.
@@ -233,7 +234,7 @@ impl DocumentReader {
         let listed = self.named(&member_pointer(pointer, name), value, expected);
         let paths = listed
             .into_iter()
-            .filter_map(|(text, place, value)| self.path(&place, text).map(|path| (path, place, value)));
+            .filter_map(|(text, location, value)| self.path(&location, text).map(|path| (path, location, value)));
         paths.collect()
     }
 
@@ -253,11 +254,11 @@ impl DocumentReader {
         }
         let mut named = Vec::new();
         for (index, (name, value)) in members.iter().enumerate() {
-            let place = member_pointer(pointer, name);
+            let location = member_pointer(pointer, name);
             if members[..index].iter().any(|(other, _)| other == name) {
-                self.add(place, "occurs twice: remove one of them");
+                self.add(location, "occurs twice: remove one of them");
             } else {
-                named.push((name, place, value));
+                named.push((name, location, value));
             }
         }
         named

@@ -109,8 +109,8 @@ impl Replica for DynamoDbSink {
         async move {
             let mut puts = vec![WriteResult::Transient(UNFINISHED.to_owned()); writes.len()];
             let put_one = |write| self.put_one(write, invocation);
-            for_each_until(invocation.deadline, self.in_flight, writes, put_one, |place, put| {
-                puts[place] = put;
+            for_each_until(invocation.deadline, self.in_flight, writes, put_one, |position, put| {
+                puts[position] = put;
                 ControlFlow::Continue(())
             })
             .await;

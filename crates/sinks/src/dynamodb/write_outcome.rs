@@ -106,7 +106,7 @@ mod tests {
         from_error(&SdkError::service_error(error, ()), revision("5"), REVISION)
     }
 
-    fn said(code: &str, message: &str) -> WriteOutcome {
+    fn outcome_of(code: &str, message: &str) -> WriteOutcome {
         verdict(PutItemError::generic(ErrorMetadata::builder().code(code).message(message).build()))
     }
 
@@ -139,24 +139,24 @@ mod tests {
             "One or more parameter values were invalid: Type mismatch for Index Key email Expected: S Actual: N",
             "Nesting Levels have exceeded supported limits",
         ] {
-            assert!(matches!(said("ValidationException", message), WriteOutcome::Permanent(_)), "{message}");
+            assert!(matches!(outcome_of("ValidationException", message), WriteOutcome::Permanent(_)), "{message}");
         }
-        assert!(matches!(said("SerializationException", ""), WriteOutcome::Permanent(_)));
+        assert!(matches!(outcome_of("SerializationException", ""), WriteOutcome::Permanent(_)));
     }
 
     #[test]
     fn a_fault_of_the_table_is_never_the_record_s() {
         for code in ["AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException"] {
-            assert!(matches!(said(code, ""), WriteOutcome::Fault(_)), "{code}");
+            assert!(matches!(outcome_of(code, ""), WriteOutcome::Fault(_)), "{code}");
         }
         let expression = "Invalid ConditionExpression: Syntax error; token: \"OR\"";
-        assert!(matches!(said("ValidationException", expression), WriteOutcome::Fault(_)));
+        assert!(matches!(outcome_of("ValidationException", expression), WriteOutcome::Fault(_)));
         for message in [
             "The provided key element does not match the schema",
             "One or more parameter values were invalid: Missing the key user_id in the item",
             "One or more parameter values were invalid: Type mismatch for key user_id expected: S actual: N",
         ] {
-            assert!(matches!(said("ValidationException", message), WriteOutcome::KeyRefused(_)), "{message}");
+            assert!(matches!(outcome_of("ValidationException", message), WriteOutcome::KeyRefused(_)), "{message}");
         }
     }
 
@@ -165,10 +165,10 @@ mod tests {
         // The response to a rejected write contains an item.
         let cut = std::io::Error::other("unexpected end");
         let unread = SdkError::<PutItemError, &str>::response_error(cut, r#"{"Item":{"email":{"S":"ada@example"#);
-        let WriteOutcome::Transient(said) = from_error(&unread, revision("5"), REVISION) else {
+        let WriteOutcome::Transient(reason) = from_error(&unread, revision("5"), REVISION) else {
             panic!("another delivery may succeed")
         };
-        assert!(said.contains("unexpected end") && !said.contains("ada"), "{said}");
+        assert!(reason.contains("unexpected end") && !reason.contains("ada"), "{reason}");
     }
 
     #[test]
@@ -182,9 +182,9 @@ mod tests {
             "TransactionConflictException",
             "SomethingNew",
         ] {
-            assert!(matches!(said(code, ""), WriteOutcome::Transient(_)), "{code}");
+            assert!(matches!(outcome_of(code, ""), WriteOutcome::Transient(_)), "{code}");
         }
-        let lost = SdkError::<PutItemError, ()>::timeout_error("no answer");
+        let lost = SdkError::<PutItemError, ()>::timeout_error("no response");
         assert!(matches!(from_error(&lost, revision("5"), REVISION), WriteOutcome::Transient(_)));
     }
 }

@@ -38,19 +38,19 @@ impl Replica for PostgresSink {
             });
             let rows = query.await.map_err(|fault| self.unread_fault(fault))?;
             let mut held = Vec::with_capacity(rows.len());
-            let mut places = Vec::with_capacity(rows.len());
+            let mut positions = Vec::with_capacity(rows.len());
             for row in &rows {
-                let place: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
-                let place = usize::try_from(place - 1).ok().and_then(|place| known.get(place));
-                if let Some((index, key)) = place {
-                    places.push(*index);
+                let position: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
+                let position = usize::try_from(position - 1).ok().and_then(|position| known.get(position));
+                if let Some((index, key)) = position {
+                    positions.push(*index);
                     held.push(((*key).clone(), self.replica_item(row, 1)?));
                 }
             }
             self.mark_differing(&mut held, &rows, 2).await?;
             let mut found: Vec<Option<ReplicaItem>> = keys.iter().map(|_| None).collect();
-            for (place, (_, held)) in places.into_iter().zip(held) {
-                found[place] = Some(held);
+            for (position, (_, held)) in positions.into_iter().zip(held) {
+                found[position] = Some(held);
             }
             Ok(ReplicaReadOutput { items: found, units: 0.0 })
         }
@@ -117,7 +117,7 @@ impl PostgresSink {
         let (expecting, fresh): (Vec<_>, Vec<_>) = rows.into_iter().partition(TableRow::is_conditional);
         for (rows, over) in [(&fresh, UpsertMode::IfAbsent), (&expecting, UpsertMode::Expected)] {
             let written = self.write(rows, over, invocation.deadline).await;
-            for index in written.places {
+            for index in written.positions {
                 puts[index] = WriteResult::Written;
             }
             for (index, left) in written.left {
@@ -189,8 +189,8 @@ impl PostgresSink {
             match query.await {
                 Ok(found) => {
                     for row in &found {
-                        let place: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
-                        let row = usize::try_from(place - 1).ok().and_then(|place| rows.get(place));
+                        let position: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
+                        let row = usize::try_from(position - 1).ok().and_then(|position| rows.get(position));
                         differing.extend(row.map(|row| row.index));
                     }
                 }

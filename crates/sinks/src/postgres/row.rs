@@ -214,8 +214,8 @@ fn text<'v>(value: &'v ColumnValue<'_>) -> Option<Cow<'v, str>> {
 fn array_literal(elements: &[Cow<'_, str>]) -> String {
     let mut literal = String::with_capacity(2 + elements.iter().map(|element| element.len() + 3).sum::<usize>());
     literal.push('{');
-    for (place, element) in elements.iter().enumerate() {
-        literal.push_str(if place > 0 { ",\"" } else { "\"" });
+    for (position, element) in elements.iter().enumerate() {
+        literal.push_str(if position > 0 { ",\"" } else { "\"" });
         for character in element.chars() {
             if matches!(character, '"' | '\\') {
                 literal.push('\\');
@@ -233,11 +233,11 @@ impl<'r> RowArrays<'r> {
         fn list<'r, T>(rows: &'r [TableRow<'r>], part: impl Fn(&'r TableRow<'r>) -> T) -> Vec<T> {
             rows.iter().map(part).collect()
         }
-        let column = |(place, column): (usize, &ColumnDefinition)| {
+        let column = |(position, column): (usize, &ColumnDefinition)| {
             let mut array = ColumnArray::with_capacity(column.kind, rows.len());
             // A tombstone has no values.
             for row in rows {
-                array.push(row.columns.values.get(place).and_then(Option::as_ref));
+                array.push(row.columns.values.get(position).and_then(Option::as_ref));
             }
             array
         };

@@ -243,8 +243,8 @@ mod tests {
             ("attributes", r#"{"L":[]}"#),
             ("attributes", r#"{"M":{"a":{"N":"s3cret"}}}"#),
         ] {
-            let said = refused(&format!(r#"{{"user_id":{{"S":"ada"}},"{name}":{value}}}"#));
-            assert!(said.contains(name) && !said.contains("s3cret"), "{said}");
+            let error_text = refused(&format!(r#"{{"user_id":{{"S":"ada"}},"{name}":{value}}}"#));
+            assert!(error_text.contains(name) && !error_text.contains("s3cret"), "{error_text}");
         }
         assert!(refused("[]").contains("not a map"));
     }

@@ -27,7 +27,7 @@ pub(super) struct UpsertOutput {
     /// The counts of rows that the guard accepted and rejected.
     pub(super) counts: UpsertCounts,
     /// The indexes of the rows written with [`UpsertMode::IfAbsent`] or [`UpsertMode::Expected`].
-    pub(super) places: Vec<usize>,
+    pub(super) positions: Vec<usize>,
     /// A lower bound of the number of these rows that are items, as opposed to tombstones.
     pub(super) items: usize,
     /// The indexes of the rows that were not written, or may not have been, each with the error.
@@ -151,9 +151,9 @@ impl PostgresSink {
             written.counts.add(row, rows.len());
             return Ok(());
         }
-        let places: HashMap<&CanonicalKey, usize> = rows.iter().map(|row| (row.key, row.index)).collect();
-        let index = |row: &tokio_postgres::Row| places.get(&self.key_of(row).ok()?).copied();
-        written.places.extend(answered.iter().filter_map(index));
+        let positions: HashMap<&CanonicalKey, usize> = rows.iter().map(|row| (row.key, row.index)).collect();
+        let index = |row: &tokio_postgres::Row| positions.get(&self.key_of(row).ok()?).copied();
+        written.positions.extend(answered.iter().filter_map(index));
         let tombstones = rows.iter().filter(|row| !row.has_item()).count();
         written.items += answered.len().saturating_sub(tombstones);
         Ok(())

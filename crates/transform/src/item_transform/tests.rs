@@ -325,10 +325,12 @@ fn rules(lists: bool) -> impl Strategy<Value = AttributeSettings> {
 /// Returns the paths of all values that are not maps; a list is not entered, because its elements move.
 fn leaves(prefix: &str, value: &Value, found: &mut Vec<AttributePath>) {
     for (name, value) in value.as_object().unwrap() {
-        let place = format!("{prefix}{name}");
+        let position = format!("{prefix}{name}");
         match value.get("M") {
-            Some(members) if !members.as_object().unwrap().is_empty() => leaves(&format!("{place}."), members, found),
-            _ => found.push(path(&place)),
+            Some(members) if !members.as_object().unwrap().is_empty() => {
+                leaves(&format!("{position}."), members, found);
+            }
+            _ => found.push(path(&position)),
         }
     }
 }

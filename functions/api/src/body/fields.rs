@@ -72,10 +72,10 @@ impl<'a> BodyReader<'a> {
 
     /// Takes a member. An invalid member counts as absent from then on; [`BodyReader::finish`] rejects the body.
     fn take<T>(&mut self, name: &str, parse: impl FnOnce(&'a str) -> Result<T, (String, String)>) -> FieldPatch<T> {
-        let Some(place) = self.members.iter().position(|(given, _)| given == name) else {
+        let Some(position) = self.members.iter().position(|(given, _)| given == name) else {
             return FieldPatch::Keep;
         };
-        let (_, raw) = self.members.remove(place);
+        let (_, raw) = self.members.remove(position);
         if self.members.iter().any(|(given, _)| given == name) {
             self.members.retain(|(given, _)| given != name);
             self.add_error(name, &format!("{name} is repeated"));
@@ -109,7 +109,7 @@ impl<'a> BodyReader<'a> {
         if !self
             .mistakes
             .iter()
-            .any(|mistake| matches!(&mistake.location, ErrorLocation::Pointer(place) if *place == pointer))
+            .any(|mistake| matches!(&mistake.location, ErrorLocation::Pointer(position) if *position == pointer))
         {
             self.mistakes.push(field_error(pointer, detail));
         }

@@ -15,7 +15,7 @@ use serde_json::{Error, Value, json};
 
 use super::OPENAPI_JSON;
 
-/// The paths that the relational tier answers.
+/// The paths that the relational tier serves.
 pub const SEARCH_PATHS: [&str; 3] = ["/search/users", "/users/{user_id}/summary", "/stats/users"];
 /// The scheme of tokens, by its name in the document.
 const TOKEN: &str = "token";
@@ -31,7 +31,7 @@ pub struct ContractDeployment {
     pub auth: AuthMode,
     /// How tokens spell scopes.
     pub scopes: ScopeMapping,
-    /// Whether there is a relational replica that answers searches.
+    /// Whether there is a relational replica that serves searches.
     pub has_relational: bool,
 }
 
@@ -94,7 +94,7 @@ impl ContractDeployment {
         raw(&operation)
     }
 
-    /// The answers of an operation, and that of API Gateway to a request that it does not hand on, in its own form.
+    /// The responses of an operation, and that of API Gateway to a request that it rejects itself, in its own form.
     fn with_refusal(&self, mut responses: ObjectMembers) -> Result<Box<RawValue>, Error> {
         let (status, description) = match self.auth {
             AuthMode::Iam => (
@@ -159,7 +159,7 @@ impl ObjectMembers {
     /// Puts a value in its place, or at the end.
     fn set(&mut self, name: &str, value: Box<RawValue>) {
         match self.0.iter_mut().find(|(member, _)| member == name) {
-            Some((_, place)) => *place = value,
+            Some((_, position)) => *position = value,
             None => self.0.push((name.to_owned(), value)),
         }
     }

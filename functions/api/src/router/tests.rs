@@ -43,7 +43,7 @@ fn request(method: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(path)
 }
 
-async fn answer(request: Request) -> (StatusCode, http::HeaderMap, Value) {
+async fn respond(request: Request) -> (StatusCode, http::HeaderMap, Value) {
     let response = app().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -52,7 +52,7 @@ async fn answer(request: Request) -> (StatusCode, http::HeaderMap, Value) {
 }
 
 async fn bare(method: &str, path: &str) -> (StatusCode, http::HeaderMap, Value) {
-    answer(request(method, path).body(Body::empty()).unwrap()).await
+    respond(request(method, path).body(Body::empty()).unwrap()).await
 }
 
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn a_body_of_another_type_is_refused_with_the_type_to_send() {
     ] {
         for content_type in types {
             let typed = request(method, path).header("content-type", content_type);
-            let (status, headers, json) = answer(typed.body(Body::from("{}")).unwrap()).await;
+            let (status, headers, json) = respond(typed.body(Body::from("{}")).unwrap()).await;
             assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{method} {content_type}");
             assert_eq!(headers.contains_key("accept-patch"), method == "PATCH");
             assert_eq!(json["type"], "urn:millrace:problem:unsupported-media-type");
@@ -227,7 +227,7 @@ async fn a_body_of_another_type_is_refused_with_the_type_to_send() {
     }
     let encoded =
         request("POST", "/users").header("content-type", "application/json").header("content-encoding", "gzip");
-    let (status, headers, json) = answer(encoded.body(Body::from("x")).unwrap()).await;
+    let (status, headers, json) = respond(encoded.body(Body::from("x")).unwrap()).await;
     assert_eq!(json["type"], "urn:millrace:problem:unsupported-content-encoding");
     assert_eq!(
         (status, headers["accept-encoding"].to_str().unwrap()),
@@ -240,16 +240,16 @@ async fn oversized_body_is_rejected_with_or_without_content_length() {
     let large = vec![b' '; millrace_http::problem::MAX_BODY_BYTES + 1];
     let json = || request("POST", "/users").header("content-type", "application/json; charset=utf-8");
     let announced = json().header("content-length", large.len()).body(Body::from(large.clone())).unwrap();
-    assert_eq!(answer(announced).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(respond(announced).await.0, StatusCode::PAYLOAD_TOO_LARGE);
     let silent = json().body(Body::from(large)).unwrap();
-    assert_eq!(answer(silent).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(respond(silent).await.0, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
 #[tokio::test]
 async fn malformed_json_is_refused_with_its_place() {
     let body = "{\n  \"name\": \"Ada\",\n  \"email\" \"x\"\n}";
     let request = request("POST", "/users").header("content-type", "application/json").body(Body::from(body)).unwrap();
-    let (status, _, json) = answer(request).await;
+    let (status, _, json) = respond(request).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!((json["line"].as_u64(), json["column"].as_u64()), (Some(3), Some(11)), "{json}");
     assert!(json["detail"].as_str().unwrap().contains("line 3, column 11"));
@@ -258,7 +258,7 @@ async fn malformed_json_is_refused_with_its_place() {
 #[tokio::test]
 async fn a_header_that_is_no_list_of_tags_is_refused() {
     let tagged = request("DELETE", "/users/ada/7").header("if-match", "7").body(Body::empty()).unwrap();
-    let (status, _, json) = answer(tagged).await;
+    let (status, _, json) = respond(tagged).await;
     assert_eq!((status, json["errors"][0]["header"].as_str()), (StatusCode::BAD_REQUEST, Some("if-match")));
 }
 
@@ -315,7 +315,7 @@ proptest! {
         }
         let Ok(request) = request.body(Body::from(body)) else { return Ok(()) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (status, headers, json) = runtime.block_on(answer(request));
+        let (status, headers, json) = runtime.block_on(respond(request));
         // The table is unreachable: a request that gets through to it returns 503.
         prop_assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{} {}: {}", method, path, json);
         if status.is_client_error() && method != "HEAD" {
@@ -359,7 +359,7 @@ proptest! {
             prop_assert_eq!(request.uri().query().is_some(), !query.is_empty());
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (status, _, json) = runtime.block_on(answer(request.map(Body::new)));
+        let (status, _, json) = runtime.block_on(respond(request.map(Body::new)));
         prop_assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{}: {}", path, json);
         let is_refused = json["type"] == "urn:millrace:problem:invalid-path";
         prop_assert_eq!(is_refused, sent.is_err(), "{}: {}", path, json);

@@ -143,7 +143,7 @@ fn plain(canonical: &str) -> String {
     }
     let before_point = length.saturating_add(power);
     match usize::try_from(before_point) {
-        Ok(place) if place > 0 => format!("{sign}{}.{}", &digits[..place], &digits[place..]),
+        Ok(position) if position > 0 => format!("{sign}{}.{}", &digits[..position], &digits[position..]),
         _ => format!("{sign}0.{}{digits}", zeros(-before_point)),
     }
 }

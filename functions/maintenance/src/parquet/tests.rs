@@ -190,8 +190,8 @@ fn a_description_differs_by_key_and_by_columns() {
         schema(&[("pk", "S")], &[ColumnDefinition::new("total", "total", ColumnType::Text)]),
         schema(&[("pk", "S")], &[ColumnDefinition::new("total", "amount", ColumnType::Number)]),
     ];
-    for (place, one) in described.iter().enumerate() {
-        assert!(one.starts_with(FORMAT) && !described[..place].contains(one), "{one}");
+    for (position, one) in described.iter().enumerate() {
+        assert!(one.starts_with(FORMAT) && !described[..position].contains(one), "{one}");
     }
 }
 

@@ -103,8 +103,8 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
     /// # Errors
     /// [`BucketError`] if the write of the report is not confirmed. Its entries are retained, and written at the end of
     /// the invocation.
-    pub async fn checkpoint(&mut self, place: P) -> Result<(), BucketError> {
-        self.cursor = place;
+    pub async fn checkpoint(&mut self, position: P) -> Result<(), BucketError> {
+        self.cursor = position;
         self.confirm();
         if self.confirmed.lines.len() < PART_BYTES { Ok(()) } else { self.write().await }
     }

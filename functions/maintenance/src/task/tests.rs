@@ -88,7 +88,7 @@ fn all_fields_of_a_task_are_taken() {
 
 #[test]
 fn invalid_task_request_error_names_the_allowed_values() {
-    for (json, said) in [
+    for (json, message) in [
         ("[]", "invalid task request: invalid type: sequence, expected a JSON object such as {\"task\":\"verify\"}"),
         (r#"{"task":"verify","task":"repair"}"#, "invalid task request: duplicate field `task`"),
         (r#"{"segments":2}"#, "missing field `task`"),
@@ -133,7 +133,7 @@ fn invalid_task_request_error_names_the_allowed_values() {
         (r#"{"task":"verify","cursor":{"task":"verify"}}"#, "the cursor is not a cursor of verify"),
     ] {
         let error = parsed(json).unwrap_err();
-        assert!(error.contains(said), "{json}: {error}");
+        assert!(error.contains(message), "{json}: {error}");
     }
 }
 

@@ -164,8 +164,8 @@ fn push_list<E: serde::de::Error>(
     push: impl Fn(&mut String, &str) -> Result<(), E>,
 ) -> Result<(), E> {
     json.push('[');
-    for (place, BorrowedText(text)) in list.iter().enumerate() {
-        if place > 0 {
+    for (index, BorrowedText(text)) in list.iter().enumerate() {
+        if index > 0 {
             json.push(',');
         }
         push(json, text)?;

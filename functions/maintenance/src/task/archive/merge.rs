@@ -99,7 +99,7 @@ pub(super) trait OutputFormat {
 
     /// Uploads the part with this index and reads it back. `is_last` marks the last part, whose existence shows that
     /// the output is complete.
-    fn put(&self, part: Self::Part, place: u32, is_last: bool) -> Result<MergeOutput, MergeError>;
+    fn put(&self, part: Self::Part, position: u32, is_last: bool) -> Result<MergeOutput, MergeError>;
 }
 
 /// An object that was written and read back.
@@ -144,7 +144,7 @@ impl MergeJob {
         let names = Arc::new(self.key_names);
         let chain = |run: SortedRun| ChainedReader::new(run, self.store.clone(), Arc::clone(&names), runtime.clone());
         let mut merge = MergeIterator::new(self.runs.into_iter().map(chain).collect());
-        let (mut outputs, mut rows, mut place) = (Vec::new(), 0_u64, 0);
+        let (mut outputs, mut rows, mut position) = (Vec::new(), 0_u64, 0);
         let mut open: Option<(K::Part, u64)> = None;
         for row in &mut merge {
             let row = match row {
@@ -158,8 +158,8 @@ impl MergeJob {
             rows += 1;
             // A part is uploaded only when another one follows, because only then is it known not to be the last one.
             if let Some((full, _)) = open.take_if(|(_, bytes)| *bytes >= self.target_bytes) {
-                outputs.push(kind.put(full, place, false)?);
-                place += 1;
+                outputs.push(kind.put(full, position, false)?);
+                position += 1;
             }
             let (part, bytes) = match &mut open {
                 Some(open) => open,
@@ -168,7 +168,7 @@ impl MergeJob {
             *bytes = kind.push(part, &row)?;
         }
         if let Some((part, _)) = open {
-            outputs.push(kind.put(part, place, true)?);
+            outputs.push(kind.put(part, position, true)?);
         }
         Ok(MergeResult::Complete { outputs, rows, repeated: merge.duplicates_dropped() })
     }

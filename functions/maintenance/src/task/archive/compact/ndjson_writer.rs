@@ -42,11 +42,11 @@ impl OutputFormat for NdjsonFormat {
 
     /// Uploads the part and verifies it: the object read back must have the digest and the number of rows of the one
     /// written.
-    fn put(&self, part: NdjsonPart, place: u32, _: bool) -> Result<MergeOutput, MergeError> {
+    fn put(&self, part: NdjsonPart, position: u32, _: bool) -> Result<MergeOutput, MergeError> {
         let NdjsonPart { writer, file } = part;
         let (written, _) = writer.finish(self.day.start())?;
         let (table, day, run) = (self.table.clone(), self.day, self.run.clone());
-        let key = CompactedKey { table, day, run, part: place, compression: self.compression }.to_string();
+        let key = CompactedKey { table, day, run, part: position, compression: self.compression }.to_string();
         let metadata = written.encode().map_err(io::Error::other)?;
         let metadata = metadata.into_iter().collect();
         self.store.blocking_put_file(&key, ROWS_TYPE, file.path(), written.sha256, metadata, &self.runtime)?;

@@ -106,12 +106,12 @@ impl OutputFormat for ParquetFormat {
         Ok(part.bytes)
     }
 
-    fn put(&self, mut part: ParquetPart, place: u32, is_last: bool) -> Result<MergeOutput, MergeError> {
+    fn put(&self, mut part: ParquetPart, position: u32, is_last: bool) -> Result<MergeOutput, MergeError> {
         part.write()?;
         self.unfit.add(part.batch.unfit());
         let ParquetPart { writer, file, written, times, .. } = part;
         writer.close().map_err(spool)?;
-        let key = ParquetKey { table: self.table.clone(), day: self.day, run: self.run.clone(), part: place };
+        let key = ParquetKey { table: self.table.clone(), day: self.day, run: self.run.clone(), part: position };
         let key = key.to_string();
         let (rows, digest) = written.finish();
         if read_back(file.reopen()?).map_err(|why| MergeError::VerificationFailed(format!("{key}: {why}")))?
@@ -122,7 +122,7 @@ impl OutputFormat for ParquetFormat {
         let sha256 = sha256(file.reopen()?)?;
         let (first, last) = times.unwrap_or((self.day.start(), self.day.start()));
         let metadata = ObjectMetadata { rows, first, last, sha256 }.encode().map_err(io::Error::other)?;
-        let parts = is_last.then(|| (PARTS, (place + 1).to_string()));
+        let parts = is_last.then(|| (PARTS, (position + 1).to_string()));
         let metadata = metadata.into_iter().chain(parts).collect();
         self.store.blocking_put_file(&key, CONTENT_TYPE, file.path(), sha256, metadata, &self.runtime)?;
         let Some(stored) = self.store.blocking_open(&key, &self.runtime)? else {

@@ -15,7 +15,7 @@ use crate::task::context::TaskContext;
 fn records_of_source<'e>(event: &'e RawValue, context: &TaskContext<'_>) -> (Vec<StreamRecord<'e>>, Option<String>) {
     let records = read(event).map(|batch| batch.records).unwrap_or_default();
     let strange =
-        |(place, record)| Some(format!("record {}: {}", place + 1, wrong_table_reason(record, context.source)?));
+        |(position, record)| Some(format!("record {}: {}", position + 1, wrong_table_reason(record, context.source)?));
     let reason = records.iter().enumerate().find_map(strange);
     (records.into_iter().filter(|record| wrong_table_reason(record, context.source).is_none()).collect(), reason)
 }
@@ -53,15 +53,15 @@ pub(super) async fn redrive(context: &TaskContext<'_>, objects: &mut [OpenFailur
     let events: Vec<Box<RawValue>> = objects.iter().map(|object| object.failure.event.clone()).collect();
     let batches: Vec<_> = events.iter().map(|event| records_of_source(event, context)).collect();
     let mut partitions: BTreeMap<(&str, ArchiveHour), RedrivePartition<'_>> = BTreeMap::new();
-    for (place, (records, strange)) in batches.iter().enumerate() {
-        let (selection, reason) = selected(records, objects[place].failure.function);
+    for (position, (records, strange)) in batches.iter().enumerate() {
+        let (selection, reason) = selected(records, objects[position].failure.function);
         if let Some(reason) = strange.clone().or(reason) {
-            objects[place].skip(reason);
+            objects[position].skip(reason);
         }
         for partition in selection.partitions {
             let whole = partitions.entry((partition.table, partition.hour)).or_default();
             whole.rows.extend(partition.rows);
-            whole.holders.push(place);
+            whole.holders.push(position);
         }
     }
     let mut archived = 0;
@@ -69,7 +69,7 @@ pub(super) async fn redrive(context: &TaskContext<'_>, objects: &mut [OpenFailur
         let count = rows.len();
         match put(context, table, hour, rows, dry_run).await {
             Ok(()) => archived += count,
-            Err(reason) => holders.into_iter().for_each(|place| objects[place].skip(reason.clone())),
+            Err(reason) => holders.into_iter().for_each(|position| objects[position].skip(reason.clone())),
         }
     }
     archived

@@ -49,10 +49,10 @@ fn keys(object: &mut OpenFailure, context: &TaskContext<'_>) -> Vec<RecordKey> {
     let mut found = Vec::new();
     let mut unknown = None;
     if let Ok(batch) = read(&object.failure.event) {
-        for (place, record) in batch.records.iter().enumerate() {
+        for (position, record) in batch.records.iter().enumerate() {
             match record_key(record, context) {
                 Ok(key) => found.push(key),
-                Err(reason) => drop(unknown.get_or_insert(format!("record {}: {reason}", place + 1))),
+                Err(reason) => drop(unknown.get_or_insert(format!("record {}: {reason}", position + 1))),
             }
         }
     }
@@ -83,10 +83,10 @@ pub(super) async fn redrive(
         holders.push((object, keys.into_iter().map(|record| record.key).collect()));
     }
     let (mut left, mut written) = (BTreeMap::new(), 0);
-    for (place, replica) in context.replicas.iter().enumerate() {
+    for (position, replica) in context.replicas.iter().enumerate() {
         let stale = |(key, revisions): (&CanonicalKey, &Vec<Option<Revision>>)| StaleKey {
             key: key.clone(),
-            record_revision: revisions[place],
+            record_revision: revisions[position],
         };
         let wanted: Vec<StaleKey> = wanted.iter().map(stale).collect();
         let outcomes = if dry_run {

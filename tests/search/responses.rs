@@ -32,9 +32,9 @@ fn people() -> Vec<ScenePerson> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_summary_is_the_newest_live_record_with_counts_and_times() {
     let scene = SearchScene::with_people(&people()).await;
-    let answer = scene.search.get("/users/ada/summary").await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    let summary = &answer.json;
+    let response = scene.search.get("/users/ada/summary").await;
+    assert_eq!(response.status, 200, "{}", response.text);
+    let summary = &response.json;
     assert_eq!(
         (summary["user"]["timestamp"].as_i64(), summary["user"]["status"].as_str()),
         (Some(9), Some("inactive"))
@@ -55,9 +55,9 @@ async fn a_summary_is_the_newest_live_record_with_counts_and_times() {
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_are_by_status_by_day_and_by_domain() {
     let scene = SearchScene::with_people(&people()).await;
-    let answer = scene.search.get("/stats/users").await;
+    let response = scene.search.get("/stats/users").await;
     assert_eq!(
-        answer.json,
+        response.json,
         json!({
             "records": 4,
             "statuses": [{"status": "active", "records": 2}, {"status": "inactive", "records": 1}, {"status": null, "records": 1}],
@@ -98,8 +98,8 @@ async fn every_response_contains_the_as_of_timestamp() {
     // A later change; a delete counts, too.
     apply(&scene.store.sink, &[EventBuilder::deleted("ada", 2)]).await;
     scene.store.client.execute("update users set changed_at = changed_at + interval '1.5 s'", &[]).await.unwrap();
-    let answer = scene.search.get(search).await;
-    assert_eq!((ids(&answer).len(), answer.json["as_of"].as_str()), (0, Some("2027-01-15T08:00:00.500Z")));
+    let response = scene.search.get(search).await;
+    assert_eq!((ids(&response).len(), response.json["as_of"].as_str()), (0, Some("2027-01-15T08:00:00.500Z")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +142,7 @@ async fn a_page_of_large_records_is_bounded_in_bytes_and_so_is_what_is_read_for_
         let page = search.get(&path).await;
         assert_eq!(page.status, 200, "{}", &page.text[..page.text.len().min(500)]);
         let quoted = serde_json::to_string(&page.text).unwrap().len();
-        assert!(quoted < 6 * 1024 * 1024, "a Lambda function's answer has at most 6 MB: {quoted}");
+        assert!(quoted < 6 * 1024 * 1024, "a Lambda function's response has at most 6 MB: {quoted}");
         // The rows have 39 MB in total; when the page is full, rows in transit remain in the buffers of two
         // connections.
         let read = line.answered_bytes() - before;
