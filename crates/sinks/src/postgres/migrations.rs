@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use millrace_shared::error_chain::error_chain;
 use millrace_shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind};
-use refinery::{Migration, Runner};
+use refinery_core::{Migration, Runner};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Error};
 
@@ -33,7 +33,7 @@ pub enum MigrationError {
     Database(#[from] PostgresError),
     /// A migration is malformed. [`PostgresSchema::migrate`] detects this before it connects.
     #[error("a migration is malformed: {0}")]
-    Malformed(#[source] refinery::Error),
+    Malformed(#[source] refinery_core::Error),
     /// A migration failed; it has left no changes, and the ones before it stay applied.
     #[error("{setting} {address} could not be migrated: {cause}")]
     Step {
