@@ -59,7 +59,8 @@ pub(crate) fn replicas_of(
     }
 }
 
-/// Returns the names of the replicas of the function's document, as its logs and metrics have them.
+/// Returns the names of the replicas of the function's document, as its logs and metrics have them. An archive, which
+/// has no rules, is not one of them.
 ///
 /// # Errors
 /// The reason if the replication document is not part of the configuration.
@@ -67,7 +68,8 @@ pub(crate) fn replica_names(environment: &BTreeMap<String, SettingValue<String>>
     let Some(document) = variable_of(environment, DOCUMENT)? else { return Ok(Vec::new()) };
     let document = parse_document(&document)?;
     let replicas = document["replicas"].as_array().map_or(&[][..], Vec::as_slice);
-    Ok(replicas.iter().filter_map(|replica| Some(replica["name"].as_str()?.to_owned())).collect())
+    let replicas = replicas.iter().filter(|replica| replica["sink"] != "archive");
+    Ok(replicas.filter_map(|replica| Some(replica["name"].as_str()?.to_owned())).collect())
 }
 
 fn variable_of(environment: &BTreeMap<String, SettingValue<String>>, name: &str) -> Result<Option<String>, String> {
@@ -149,7 +151,8 @@ mod tests {
             replica_names(&variables.iter().map(known).collect())
         };
         assert_eq!(names(&[("REPLICA_TABLE", "A")]), Ok(Vec::new()));
-        let document = r#"{"replicas": [{"name": "a", "sink": "dynamodb"}, {"name": "b", "sink": "postgres"}]}"#;
+        let document = r#"{"replicas": [
+            {"name": "a", "sink": "dynamodb"}, {"name": "b", "sink": "postgres"}, {"name": "archive", "sink": "archive"}]}"#;
         assert_eq!(names(&[("REPLICATION", document)]).unwrap(), ["a", "b"]);
         assert!(names(&[("REPLICATION", "s3://bucket/document")]).is_err());
     }
