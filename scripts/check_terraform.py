@@ -46,7 +46,7 @@ ALARM = {
 META = {"count", "depends_on", "for_each", "lifecycle", "provider"}
 
 
-# Faults that `terraform validate` reports: a text of main.tf, another one in its position, and the message.
+# Faults that `terraform validate` reports: a text of main.tf, another one in its place, and the message.
 PLANTED = (
     ("  batch_size = ", "  batchsize = ", "no argument batchsize"),
     ("  function_name = aws_lambda_function.", "  starting_position = aws_lambda_function.", "starting_position occurs twice"),
@@ -64,7 +64,7 @@ PLANTED = (
     ('"${var.name}-replicator"', '"${var.name-replicator"', "line \\d+: "),
 )
 
-# Faults of the syntax, in any file of the module: a text and another one in its position.
+# Faults of the syntax, in any file of the module: a text and another one in its place.
 MALFORMED = (
     (" = [", " = [1,, "),
     (" ? ", " ? : "),

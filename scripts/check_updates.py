@@ -88,9 +88,9 @@ class Deployment:
         nested(self.root, os.path.dirname(path), name, checked=False)
         # No two of the templates that have functions use a name for different resources.
         self.templates = [self.root, *(each for _, each in self.root.stacks.values() if functions_of(each))]
-        self.position = {name: template for template in self.templates for name in template.body["Resources"]}
-        self.resources = {name: template.body["Resources"][name] for name, template in self.position.items()}
-        if len(self.position) != sum(len(template.body["Resources"]) for template in self.templates):
+        self.template_of = {name: template for template in self.templates for name in template.body["Resources"]}
+        self.resources = {name: template.body["Resources"][name] for name, template in self.template_of.items()}
+        if len(self.template_of) != sum(len(template.body["Resources"]) for template in self.templates):
             raise Wrong(f"{name}: two templates with functions use one name")
 
     def resolved(self, node, template):
@@ -124,7 +124,7 @@ class Deployment:
         resource = self.resources[name]
         if resource["Type"] in COPIES:
             return [name, sorted(self.configuration(each) for each in self.named(resource, COPIES))]
-        return json.dumps(self.resolved(resource["Properties"], self.position[name]), sort_keys=True, default=str)
+        return json.dumps(self.resolved(resource["Properties"], self.template_of[name]), sort_keys=True, default=str)
 
     def named(self, node, kinds):
         found = {name for name, _ in self.root.references(node) if name in self.resources}
@@ -144,7 +144,7 @@ class Deployment:
         """Yields every pair of an invoking resource and the function, or copy of one, that it invokes."""
         for invoker, resource in self.resources.items():
             properties = resource.get("Properties", {})
-            position = {
+            target_of = {
                 "AWS::Lambda::EventSourceMapping": lambda: properties["FunctionName"],
                 "AWS::Lambda::Permission": lambda: properties["FunctionName"],
                 "AWS::Lambda::Url": lambda: properties["TargetFunctionArn"],
@@ -154,8 +154,8 @@ class Deployment:
                 "AWS::Scheduler::Schedule": lambda: properties["Target"],
                 "AWS::Events::Rule": lambda: properties["Targets"],
             }.get(resource["Type"])
-            if position:
-                for target in self.named(position(), {"AWS::Lambda::Function", *COPIES}):
+            if target_of:
+                for target in self.named(target_of(), {"AWS::Lambda::Function", *COPIES}):
                     yield invoker, target
 
 

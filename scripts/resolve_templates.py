@@ -322,15 +322,15 @@ class Template:
 
     def check_references(self):
         resources = self.body["Resources"]
-        for position, node in itertools.chain(resources.items(), self.body["Outputs"].items()):
+        for owner, node in itertools.chain(resources.items(), self.body["Outputs"].items()):
             for name, attribute in self.references(node):
                 known = name in resources or (attribute is None and (name in self.parameters or PSEUDO.match(name)))
                 if not known:
-                    raise Wrong(f"{self.name}: {position} names {name}, which is not made")
+                    raise Wrong(f"{self.name}: {owner} names {name}, which is not made")
             after = node.get("DependsOn", [])
             for name in [after] if isinstance(after, str) else after:
                 if name not in resources:
-                    raise Wrong(f"{self.name}: {position} depends on {name}, which is not made")
+                    raise Wrong(f"{self.name}: {owner} depends on {name}, which is not made")
 
     def of_type(self, kind):
         return {name: each for name, each in self.body["Resources"].items() if each["Type"] == kind}
@@ -358,12 +358,12 @@ def nested(parent, folder, name, checked=True):
         template = Template(f"{name} {os.path.basename(path)}", expand_nested(path), values, checked)
         template.parent, template.given = parent, given
         stacks[stack_id] = (path, template)
-    for position, node in itertools.chain(parent.body["Resources"].items(), parent.body["Outputs"].items()):
+    for owner, node in itertools.chain(parent.body["Resources"].items(), parent.body["Outputs"].items()):
         for stack_id, attribute in parent.references(node):
             if stack_id in stacks and attribute is not None:
                 path, template = stacks[stack_id]
                 if attribute.removeprefix("Outputs.") not in template.body["Outputs"]:
-                    raise Wrong(f"{parent.name}: {position} names {stack_id}.{attribute}, which {path} does not give")
+                    raise Wrong(f"{parent.name}: {owner} names {stack_id}.{attribute}, which {path} does not give")
     within = [nested(template, os.path.dirname(path), name, checked) for path, template in stacks.values()]
     return stacks | {stack_id: stack for more in within for stack_id, stack in more.items()}
 
@@ -611,8 +611,8 @@ def main(path, alone, released, target):
         if (access or archive != archives[0]) and (chosen != everything or (access and archive != archives[0])):
             continue
         write(os.path.join(target, name, "template.json"), root.body)
-        for position, template in stacks.values():
-            write(os.path.join(target, name, os.path.relpath(position, folder)), template.body)
+        for path, template in stacks.values():
+            write(os.path.join(target, name, os.path.relpath(path, folder)), template.body)
     for name, values in ALONE.items():
         template = Template(name, expand_nested(alone), SOURCE | values)
         check_network(template, {tier for tier in TIERS if tier in values})

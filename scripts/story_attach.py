@@ -89,9 +89,9 @@ def main():
 
 
 def follow(local):
-    message = "".join(local.lines)
-    check(f"{ITEMS} items are imported", f"import: {ITEMS} items in " in message)
-    check("the start prints the table, its key and its replica", "table Orders, key pk (S), sk (N)" in message and REPLICA in message)
+    output = "".join(local.lines)
+    check(f"{ITEMS} items are imported", f"import: {ITEMS} items in " in output)
+    check("the start prints the table, its key and its replica", "table Orders, key pk (S), sk (N)" in output and REPLICA in output)
     description = local.dynamodb.describe_table(TableName=SOURCE)["Table"]
     check("the table has the index of its description", description["GlobalSecondaryIndexes"][0]["IndexName"] == "by-status")
     source = by_key(items(local, SOURCE))

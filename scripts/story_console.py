@@ -821,8 +821,8 @@ class DeployedAccount(http.server.ThreadingHTTPServer):
         return 200, [], json.dumps({"MetricDataResults": results}).encode()
 
     def forward(self, endpoint, method, path, headers, body):
-        position = urllib.parse.urlsplit(endpoint).netloc
-        connection = http.client.HTTPConnection(position, timeout=30)
+        authority = urllib.parse.urlsplit(endpoint).netloc
+        connection = http.client.HTTPConnection(authority, timeout=30)
         connection.request(method, path, body, {name: value for name, value in headers.items() if name.lower() != "host"})
         response = connection.getresponse()
         content = response.read()

@@ -353,12 +353,12 @@ def attach(emulator, folder, built):
     out = os.path.join(folder, "attach")
     command = [*MILLRACE, "attach", "Orders", "--endpoint-url", emulator.url, "--region", REGION, "--out", out]
     env = os.environ | emulator.credentials
-    error_text = run(*command, codes=(1,), env=env)
-    check("attach reports the table's missing stream with the command", "aws dynamodb update-table" in error_text)
+    output = run(*command, codes=(1,), env=env)
+    check("attach reports the table's missing stream with the command", "aws dynamodb update-table" in output)
     stream = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
     dynamodb.update_table(TableName="Orders", StreamSpecification=stream)
-    error_text = run(*command, env=env)
-    found = all(text in error_text for text in ("TTL           ttl", "pk (string), sk (number)"))
+    output = run(*command, env=env)
+    found = all(text in output for text in ("TTL           ttl", "pk (string), sk (number)"))
     check("attach finds the TTL attribute and the keys", found)
 
     config = os.path.join(out, "Orders", "samconfig.toml")

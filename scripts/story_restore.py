@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Runs the commands of "The restore on one machine" in docs/operations.md, as they are written there: a system with a replica,
-an archive and PostgreSQL is backed up, corrupt and lost, restored from the backup, and verified.
+an archive and PostgreSQL is backed up, damaged and lost, restored from the backup, and verified.
 
 Only the ports differ: the default ones may be in use. `millrace` is the one that cargo builds. `aws` is a replacement for
 the AWS CLI, which calls boto3 with the options of the command.
@@ -113,7 +113,7 @@ def main():
     print(f"  took    {time.monotonic() - started:.0f} s, built")
 
 
-def follow(message, port):
+def follow(printed, port):
     """Checks what the commands have printed, and what they leave."""
     check("the commands of the drill succeed", True)
     endpoint = f"http://127.0.0.1:{port}"
@@ -122,7 +122,7 @@ def follow(message, port):
     check("the table has the users of the backup", {item["user_id"]["S"] for item in items("Users")} == USERS)
     live = {item["user_id"]["S"] for item in items("UsersReplica") if "_tombstone_expires_at" not in item}
     check("so has the replica", live == USERS)
-    (before, verified) = message.rsplit("\nverify ", 1)
+    (before, verified) = printed.rsplit("\nverify ", 1)
     counts = dict(re.findall(r"^  ([\w.]+) +(\d+)$", verified, re.MULTILINE))
     check("repair and redrive have run", "\nrepair " in before and "\nredrive " in before)
     equal = {name: count for name, count in counts.items() if not name.startswith("restore.")}

@@ -160,7 +160,7 @@ fn no_deployment_is_public() {
             .inspect(|function| assert_eq!(function.environment["AUTH"], auth, "{choices:?}"))
             .map(|function| function.name.as_str())
             .collect();
-        assert_eq!(functions, ["api", "search"], "whoever responses requests knows who lets them in");
+        assert_eq!(functions, ["api", "search"], "whoever answers requests knows who lets them in");
     }
     for path in TEMPLATES {
         assert!(!source(path).contains("FunctionUrlConfig"), "{path}: a door beside API Gateway's");

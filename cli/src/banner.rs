@@ -1,4 +1,4 @@
-//! Start-up banner: URLs, settings and first commands ([`text`]).
+//! Start-up banner: URLs, settings and first commands ([`start_banner`]).
 
 use std::path::Path;
 

@@ -497,7 +497,7 @@ pub fn latest_stream_command(arn: &str) -> String {
     )
 }
 
-/// Returns the steps that give a table a stream with all images in index of the one with this ARN. The view type of a
+/// Returns the steps that give a table a stream with all images in place of the one with this ARN. The view type of a
 /// stream cannot be changed.
 #[must_use]
 pub fn replace_stream_steps(stream_arn: &str) -> String {

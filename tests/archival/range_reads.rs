@@ -65,14 +65,18 @@ async fn truncated_range_read_is_retried_and_a_lasting_one_is_an_error() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let plan = move |_: &proxy::ProxiedCall<'_>| {
-        if counted.fetch_add(1, Ordering::SeqCst).is_multiple_of(3) { HttpFault::None } else { HttpFault::HalfAnAnswer }
+        if counted.fetch_add(1, Ordering::SeqCst).is_multiple_of(3) {
+            HttpFault::None
+        } else {
+            HttpFault::HalfAResponse
+        }
     };
     let url = proxy::before(scene.stack.s3_url(), plan).await;
     let store = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
     assert!(read(store).await.unwrap() == bytes);
     assert_eq!(calls.load(Ordering::SeqCst), 7, "three pieces, the last two at their third attempt");
 
-    let url = proxy::before(scene.stack.s3_url(), |_| HttpFault::HalfAnAnswer).await;
+    let url = proxy::before(scene.stack.s3_url(), |_| HttpFault::HalfAResponse).await;
     let store = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
     let message = store.open(KEY).await.err().unwrap().to_string();
     assert!(message.contains("cannot read some/object"), "{message}");

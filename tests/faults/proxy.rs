@@ -29,7 +29,7 @@ pub(crate) enum HttpFault {
     /// The engine executes the request, and the connection is closed before the response is complete.
     ResponseLost,
     /// The engine executes the request, and the connection is closed in the middle of the response body.
-    HalfAnAnswer,
+    HalfAResponse,
     /// The connection is closed before the engine has received the request.
     CutBefore,
     /// The engine executes the request after this delay, and responds. A plan that sleeps itself would block the
@@ -138,7 +138,7 @@ async fn respond(State(proxy): State<FaultProxy>, request: Request) -> Result<Re
             proxy.forward(parts, body).await;
             cut()
         }
-        HttpFault::HalfAnAnswer => {
+        HttpFault::HalfAResponse => {
             let (head, body) = proxy.forward(parts, body).await.into_parts();
             let body = to_bytes(body, usize::MAX).await.unwrap();
             let half = futures::stream::iter([Ok(body.slice(..body.len() / 2))]);

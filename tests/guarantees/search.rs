@@ -24,5 +24,5 @@ async fn guarantee_25_what_is_searched_is_what_was_replicated() {
     assert_eq!(scene.find(&format!("status=active&sort=user_id&limit=1&cursor={next}")).await, ["mallory"]);
     assert_eq!(scene.find("status=%27%20or%201%3D1%20--").await, [""; 0]);
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &nobody().await)]);
-    assert_eq!(search.get("/stats/users").await.json["records"], 3, "the writer responses");
+    assert_eq!(search.get("/stats/users").await.json["records"], 3, "the writer responds");
 }

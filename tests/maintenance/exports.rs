@@ -85,7 +85,7 @@ async fn the_latest_row_of_each_key_is_imported_whole_and_once() {
     assert_eq!(cleo["score"].as_n().unwrap(), "0.12345678901234567890123456789012345678");
     let report = scene.report("whole").await;
     assert!(
-        report.iter().any(|line| line["command"].as_str().is_some_and(|message| message.contains(TABLE))),
+        report.iter().any(|line| line["command"].as_str().is_some_and(|command| command.contains(TABLE))),
         "{report:?}"
     );
 }

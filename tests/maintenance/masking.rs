@@ -160,7 +160,7 @@ impl MaskedTiers {
         assert_eq!(self.replicas.write(&self.replicator, reserved).await, None);
     }
 
-    /// A replica that throttles, refuses, and does not response; a database that rejects one row; unreadable records.
+    /// A replica that throttles, refuses, and does not respond; a database that rejects one row; unreadable records.
     async fn fail(&mut self) {
         let count = Arc::new(AtomicUsize::new(0));
         let url = proxy::before(self.replicas.scene.stack.dynamodb_url(), move |call| {

@@ -109,10 +109,10 @@ impl ReplicasScene {
     pub(crate) async fn maintenance_in(&self, environment: &Environment, deployed: &str) -> MaintenanceHandler {
         let config = MaintenanceConfig::parse(environment).unwrap();
         let configuration = json!({"Environment": {"Variables": {"REPLICATION": deployed}}});
-        let response = move || async move { axum::Json(configuration) };
+        let respond = move || async move { axum::Json(configuration) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let replicator = clients::lambda(&format!("http://{}", listener.local_addr().unwrap()));
-        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(get(response))).await });
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(get(respond))).await });
         let clients = AwsClients {
             source: self.scene.dynamodb.clone(),
             replicas: self.scene.dynamodb.clone().into(),

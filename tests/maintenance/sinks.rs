@@ -26,8 +26,8 @@ async fn task(scene: &MaintenanceScene, order: Value, postgres: Option<&str>) ->
     let stack = &scene.stack;
     let ports =
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let position = TaskTarget::Running { ports, postgres: postgres.map(str::to_owned) };
-    Box::pin(millrace_local::task::run(&order.to_string(), position, &Clock::system())).await
+    let target = TaskTarget::Running { ports, postgres: postgres.map(str::to_owned) };
+    Box::pin(millrace_local::task::run(&order.to_string(), target, &Clock::system())).await
 }
 
 fn why<'r>(report: &'r [Value], object: &str, outcome: &str) -> &'r str {
@@ -113,11 +113,11 @@ async fn maintenance_with(
     error: &'static str,
     body: Value,
 ) -> MaintenanceHandler {
-    let response =
+    let respond =
         move || async move { (status, [(HeaderName::from_static("x-amzn-errortype"), error)], axum::Json(body)) };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = clients::lambda(&format!("http://{}", listener.local_addr().unwrap()));
-    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(get(response))).await });
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(get(respond))).await });
     let mut maintenance = scene.maintenance();
     maintenance.deployment = DeployedReplicator::new(client, "replicator".to_owned(), SINK_SETTINGS.to_vec());
     maintenance

@@ -343,7 +343,7 @@ async fn create_indexed_staging(dynamodb: &aws_sdk_dynamodb::Client) {
 async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() {
     let scene = ReplicasScene::start().await;
     create_indexed_staging(&scene.scene.dynamodb).await;
-    let position = |rule: &str| format!("/replicas/1/attributes/{rule}");
+    let pointer = |rule: &str| format!("/replicas/1/attributes/{rule}");
     for (rules, rule) in [
         (json!({"hash": {"total": "pii"}}), "hash/total makes a string (S) of total"),
         (json!({"hash": {"sum": "pii"}, "rename": {"sum": "total"}}), "hash/sum makes a string (S) of sum"),
@@ -357,7 +357,7 @@ async fn rule_whose_values_an_index_of_the_replica_rejects_prevents_the_start() 
         let refused = to_its_end(&maintenance, json!({"task": "verify"}), Duration::from_mins(1)).await;
         for error_text in [error, refused.unwrap_err().to_string()] {
             assert!(
-                error_text.contains(&position(rule)) && error_text.contains("of the index by-total of"),
+                error_text.contains(&pointer(rule)) && error_text.contains("of the index by-total of"),
                 "{error_text}"
             );
             assert!(error_text.contains(STAGING) && error_text.contains("exclude"), "{error_text}");

@@ -27,7 +27,7 @@ type StoredSecret = Arc<Mutex<Option<String>>>;
 async fn secrets_manager(kept: StoredSecret) -> (SdkConfig, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&asked);
-    let response = async move |body: Bytes| {
+    let respond = async move |body: Bytes| {
         seen.lock().unwrap().push(String::from_utf8(body.to_vec()).unwrap());
         match &*kept.lock().unwrap() {
             Some(secret) => {
@@ -38,7 +38,7 @@ async fn secrets_manager(kept: StoredSecret) -> (SdkConfig, Arc<Mutex<Vec<String
     };
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().fallback(axum::routing::post(response));
+    let router = Router::new().fallback(axum::routing::post(respond));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let credentials = Credentials::new("akid", "secret", None, None, "test");
     let sdk = SdkConfig::builder()

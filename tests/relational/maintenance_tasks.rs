@@ -27,8 +27,8 @@ async fn task(maintenance: &MaintenanceHandler, order: Value) -> TaskResponse {
 /// The counts of this replica, e.g. `equal 3, items 3`.
 fn counted(response: &TaskResponse, sink: &str) -> String {
     let prefix = format!("{sink}.");
-    let message = response.progress.to_string();
-    let own = message.split(", ").filter_map(|count| count.strip_prefix(&prefix));
+    let progress = response.progress.to_string();
+    let own = progress.split(", ").filter_map(|count| count.strip_prefix(&prefix));
     own.collect::<Vec<_>>().join(", ")
 }
 
@@ -48,12 +48,9 @@ async fn a_new_replica_is_filled_in_segments_and_found_equal() {
         let order =
             json!({"task": "verify", "run_id": "proof", "segment": segment, "segments": 3, "recheck_after_seconds": 0});
         let response = task(&maintenance, order).await;
-        let message = counted(&response, "postgres");
-        assert!(
-            !message.contains("missing") && !message.contains("different") && !message.contains("extra"),
-            "{message}"
-        );
-        let count = message.split(", ").find_map(|count| count.strip_prefix("equal ")).unwrap_or("0").parse::<u32>();
+        let counts = counted(&response, "postgres");
+        assert!(!counts.contains("missing") && !counts.contains("different") && !counts.contains("extra"), "{counts}");
+        let count = counts.split(", ").find_map(|count| count.strip_prefix("equal ")).unwrap_or("0").parse::<u32>();
         equal += count.unwrap();
     }
     assert_eq!(equal, 700);

@@ -202,13 +202,13 @@ async fn a_document_in_s3_is_read_once_at_the_start() {
 /// The role that is assumed for the replica of [`check_behind`].
 const ROLE: &str = "arn:aws:iam::111122223333:role/replication";
 
-/// The check at start of a replica whose role STS responses with this status and error code.
+/// The check at start of a replica to whose role STS responds with this status and error code.
 pub(super) async fn check_with_role(status: StatusCode, code: &'static str) -> Result<(), String> {
-    let response = move || async move {
+    let respond = move || async move {
         let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>");
         (status, format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
     };
-    check_behind(Router::new().fallback(response), Some(ROLE)).await
+    check_behind(Router::new().fallback(respond), Some(ROLE)).await
 }
 
 /// The check at start of a replica with this role, in which this server takes the place of DynamoDB and STS.

@@ -87,13 +87,13 @@ impl SimCloud {
     }
 
     /// Returns the response. With `leave_one`, a read of several keys returns one of them in `UnprocessedKeys`.
-    pub(super) fn response(&mut self, asked: &SimRequest<'_>, leave_one: bool) -> SimResponse {
+    pub(super) fn respond(&mut self, asked: &SimRequest<'_>, leave_one: bool) -> SimResponse {
         match asked.operation {
             Some("DescribeTable") => SimResponse::json(&describe(&self.table, &self.label)),
             Some("BatchGetItem") => SimResponse::json(&self.read(asked.body, leave_one)),
             Some("Scan") => SimResponse::json(&self.scan(asked.body)),
             Some(_) => SimResponse::error(true, 400, "UnknownOperationException"),
-            None => self.answer_s3(asked),
+            None => self.respond_as_s3(asked),
         }
     }
 
@@ -123,7 +123,7 @@ impl SimCloud {
         response
     }
 
-    fn answer_s3(&mut self, asked: &SimRequest<'_>) -> SimResponse {
+    fn respond_as_s3(&mut self, asked: &SimRequest<'_>) -> SimResponse {
         let mut parts = asked.path.trim_start_matches('/').splitn(2, '/');
         let bucket = match parts.next() {
             Some(FAILURES) => &mut self.failures,

@@ -156,7 +156,7 @@ impl ConnectorTarget {
                     headers: request.headers().iter().collect::<HashMap<_, _>>(),
                     body: request.body().bytes().unwrap_or_default(),
                 };
-                response(cloud.lock().unwrap().response(&asked, leave_one))
+                response(cloud.lock().unwrap().respond(&asked, leave_one))
             }
             Self::Engine { client, source, .. } => {
                 let body = request.body().bytes().unwrap_or_default();

@@ -210,9 +210,9 @@ async fn table_of_another_key_schema_is_replicated_and_verified() {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let ports =
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let position = TaskTarget::Running { ports, postgres: None };
+    let target = TaskTarget::Running { ports, postgres: None };
     let verify = r#"{"task":"verify","segments":2,"recheck_after_seconds":0}"#;
-    let outcome = Box::pin(millrace_local::task::run(verify, position, &Clock::system())).await.unwrap();
+    let outcome = Box::pin(millrace_local::task::run(verify, target, &Clock::system())).await.unwrap();
     assert!(outcome.is_success(), "{outcome}");
     assert_eq!((outcome.progress.get("source.items"), outcome.progress.get("dynamodb.equal")), (19, 19), "{outcome}");
     stack.stop().await;

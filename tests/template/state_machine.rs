@@ -62,7 +62,7 @@ fn states(definition: &Value) -> BTreeMap<String, Value> {
 /// The states that may follow, and whether the execution may end here.
 fn after(state: &Value) -> (Vec<String>, bool) {
     let mut next: Vec<String> = Vec::new();
-    let mut follow = |position: &Value| next.extend(position.as_str().map(str::to_owned));
+    let mut follow = |target: &Value| next.extend(target.as_str().map(str::to_owned));
     follow(&state["Next"]);
     follow(&state["Default"]);
     state["Choices"].as_array().into_iter().flatten().for_each(|choice| follow(&choice["Next"]));
@@ -113,7 +113,7 @@ fn state_machine_invokes_the_maintenance_function_and_nothing_else() {
         assert_eq!(task["Resource"], "!Sub arn:${AWS::Partition}:states:::lambda:invoke");
         assert_eq!(task["Arguments"]["FunctionName"], "!GetAtt MaintenanceFunction.Arn");
         let function_s = i64::from(super::function("maintenance").timeout_s);
-        assert!(task["TimeoutSeconds"].as_i64().unwrap() > function_s, "it would not wait for an response");
+        assert!(task["TimeoutSeconds"].as_i64().unwrap() > function_s, "it would not wait for a response");
     }
     let text = source("infra/replication.yaml");
     let documents = Yaml::load_from_str(&text).unwrap();

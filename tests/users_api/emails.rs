@@ -184,7 +184,7 @@ async fn a_create_with_a_key_takes_the_address_with_the_record_or_neither() {
     let free = other.json["user"].is_null() && api.delete(created.header("location")).await.status == 204;
     assert!(free, "{}", other.text);
     let again = api.send("POST", "/users", &[JSON, ("idempotency-key", "two")], body).await;
-    assert_eq!(again.status, 201, "a taken address is no response for a day: {}", again.text);
+    assert_eq!(again.status, 201, "the response to a taken address is not kept for a day: {}", again.text);
 }
 
 /// Signals of a transaction that is held back: it has arrived, and it may continue.

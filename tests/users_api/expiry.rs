@@ -112,7 +112,7 @@ async fn an_expiry_that_is_no_number_ends_nothing_and_blocks_nothing() {
         let item = [("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("expires_at", expires_at)];
         service.put(&item).await;
         assert_eq!(api.get(RECORD).await.status, 200);
-        assert_eq!(api.get("/users/ada/latest").await.status, 200, "one record, one response");
+        assert_eq!(api.get("/users/ada/latest").await.status, 200, "one record, one result");
         assert_eq!(api.get("/users/ada").await.seconds(), [7]);
         assert_eq!(api.post(r#"{"user_id":"ada","timestamp":7,"name":"Eve"}"#).await.status, 409);
         assert_eq!(api.patch(RECORD, r#"{"attributes":{"a":1}}"#).await.status, 200);

@@ -65,14 +65,14 @@ struct ProblemBody {
 impl ApiResponse {
     /// Returns the status, and the user or the problem, as text.
     pub(super) fn describe(&self) -> String {
-        let message = if let Ok(WithUser { user }) = serde_json::from_str(&self.body) {
+        let description = if let Ok(WithUser { user }) = serde_json::from_str(&self.body) {
             summarize_json(user.get())
         } else if let Ok(ProblemBody { title, detail }) = serde_json::from_str(&self.body) {
             format!("{title}: {detail}")
         } else {
             self.body.clone()
         };
-        format!("{} {message}", self.status).trim_end().to_owned()
+        format!("{} {description}", self.status).trim_end().to_owned()
     }
 
     fn user(&self) -> Option<Value> {

@@ -47,13 +47,13 @@ impl DuckDb {
     /// # Errors
     /// Fails if the program that the user named cannot run a query.
     pub fn found(self) -> Result<Self, String> {
-        let responses = |program: &Path| run_sql(program, ".", "select 1").map(drop);
+        let runs_query = |program: &Path| run_sql(program, ".", "select 1").map(drop);
         match self {
             Self::Off => Ok(Self::Off),
-            Self::At(program) => responses(&program).map(|()| Self::At(program)),
+            Self::At(program) => runs_query(&program).map(|()| Self::At(program)),
             Self::Auto => {
                 let mut usual = ["duckdb", "python3"].into_iter().map(PathBuf::from);
-                Ok(usual.find(|program| responses(program).is_ok()).map_or(Self::Auto, Self::At))
+                Ok(usual.find(|program| runs_query(program).is_ok()).map_or(Self::Auto, Self::At))
             }
         }
     }

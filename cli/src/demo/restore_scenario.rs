@@ -106,14 +106,14 @@ async fn queried(
     };
     let columns = ParquetCopy::write(&stores.columns().await?).map_err(DemoError::Folder)?;
     let alan = "user_id, name, email, expires_at > 0";
-    let message = columns.select(program, alan, "where user_id = 'alan'");
+    let selected = columns.select(program, alan, "where user_id = 'alan'");
     let counted = columns.select(program, "count(*)", "");
-    for response in [&message, &counted] {
+    for response in [&selected, &counted] {
         report.show("DuckDB", response.as_ref().unwrap_or_else(|wrong| wrong));
     }
     report.check("DuckDB finds the row in the archive's Parquet files and counts the same number of rows", {
-        let message = message.map(|line| line.to_lowercase());
-        message.as_deref() == Ok("alan\talan turing\talan@example.com\ttrue") && counted == Ok(rows.to_string())
+        let selected = selected.map(|line| line.to_lowercase());
+        selected.as_deref() == Ok("alan\talan turing\talan@example.com\ttrue") && counted == Ok(rows.to_string())
     });
     Ok(())
 }

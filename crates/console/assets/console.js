@@ -34,9 +34,9 @@
       let chart = null;
       const clock = (second) => new Date(second * 1000).toISOString().slice(11, plot.dataset.window === 'hour' ? 16 : 19);
       const draw = async () => {
-        const answer = await fetch('/lag.json?window=' + plot.dataset.window).catch(() => null);
-        if (!answer || !answer.ok) return;
-        const lag = await answer.json();
+        const response = await fetch('/lag.json?window=' + plot.dataset.window).catch(() => null);
+        if (!response || !response.ok) return;
+        const lag = await response.json();
         const style = getComputedStyle(document.documentElement);
         const ink = style.getPropertyValue('--fg');
         const colors = ['--link', '--bad', '--good', '--warn'].map((name) => style.getPropertyValue(name));
@@ -82,20 +82,20 @@
     copy.type = 'button';
     copy.textContent = 'Copy';
     copy.setAttribute('aria-label', 'Copy: ' + text.dataset.copy);
-    const said = document.createElement('span');
-    said.setAttribute('role', 'status');
+    const message = document.createElement('span');
+    message.setAttribute('role', 'status');
     copy.addEventListener('click', async () => {
       const copied = await navigator.clipboard.writeText(text.textContent).then(() => true, () => false);
-      said.textContent = copied ? ' Copied.' : ' The browser does not allow it: select the text.';
+      message.textContent = copied ? ' Copied.' : ' The browser does not allow it: select the text.';
     });
-    text.after(copy, said);
+    text.after(copy, message);
   }
   const run = document.getElementById('run');
   if (run && run.dataset.running === 'true') {
     const poll = setInterval(async () => {
-      const answer = await fetch(location.pathname + '?part=true').catch(() => null);
-      if (!answer || !answer.ok) return;
-      const part = new DOMParser().parseFromString(await answer.text(), 'text/html').getElementById('run');
+      const response = await fetch(location.pathname + '?part=true').catch(() => null);
+      if (!response || !response.ok) return;
+      const part = new DOMParser().parseFromString(await response.text(), 'text/html').getElementById('run');
       if (!part) return;
       if (part.innerHTML !== run.innerHTML) run.innerHTML = part.innerHTML;
       if (part.dataset.running === 'true') return;

@@ -42,7 +42,7 @@ type RecordJson = Arc<str>;
 
 /// The result of a task that performed an action.
 enum TaskResult {
-    Answered(ActionId, Option<FunctionResponse>),
+    Completed(ActionId, Option<FunctionResponse>),
     Recorded(ActionId, bool),
 }
 
@@ -138,7 +138,7 @@ impl MappingDriver {
     fn handle_result(&mut self, done: Result<TaskResult, tokio::task::JoinError>) {
         let now = self.mapping.clock.now();
         match done {
-            Ok(TaskResult::Answered(ticket, response)) => {
+            Ok(TaskResult::Completed(ticket, response)) => {
                 self.machine.invocation_completed(ticket, response.as_ref(), now);
             }
             Ok(TaskResult::Recorded(ticket, done)) => drop(self.machine.discard_completed(ticket, done, now)),
@@ -279,7 +279,7 @@ fn canonical(keys: &str) -> String {
 async fn perform(mapping: &MappingConfig, step: &MappingAction<RecordJson>) -> TaskResult {
     let event = payload(step);
     match step.work {
-        ActionKind::Deliver => TaskResult::Answered(step.ticket, deliver(mapping, step, &event).await),
+        ActionKind::Deliver => TaskResult::Completed(step.ticket, deliver(mapping, step, &event).await),
         ActionKind::Discard(_) => TaskResult::Recorded(step.ticket, discard(mapping, step, &event).await),
     }
 }

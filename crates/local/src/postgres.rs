@@ -224,10 +224,10 @@ impl PostgresServer {
             ProgramError::not_run("sh", error)
         })?;
         self.running = Some(RunningServer { server, guardian });
-        self.responses().await
+        self.wait_until_ready().await
     }
 
-    async fn responses(&mut self) -> Result<(), PostgresServerError> {
+    async fn wait_until_ready(&mut self) -> Result<(), PostgresServerError> {
         let until = Instant::now() + START_TIMEOUT;
         loop {
             let Err(error) = connect(self.port.number(), OWNER).await else { return Ok(()) };

@@ -220,8 +220,8 @@ impl DocumentSyntaxError {
 
 impl fmt::Display for DocumentSyntaxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (location, problem) in self.0.iter().enumerate() {
-            write!(f, "{}{problem}", if location == 0 { "" } else { "; " })?;
+        for (index, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if index == 0 { "" } else { "; " })?;
         }
         Ok(())
     }
@@ -362,7 +362,7 @@ impl DocumentReader {
         let replicas: Vec<ReplicaParts> = listed
             .iter()
             .enumerate()
-            .map(|(location, value)| self.replica(&format!("/replicas/{location}"), value, &shared))
+            .map(|(index, value)| self.replica(&format!("/replicas/{index}"), value, &shared))
             .collect();
         self.check_together(&replicas);
         let hash_keys = self.hash_keys(members.get("hash_keys").copied());
@@ -595,14 +595,14 @@ impl DocumentReader {
 
     /// Checks the members that concern several replicas, as far as they could be read.
     fn check_together(&mut self, replicas: &[ReplicaParts]) {
-        for (location, replica) in replicas.iter().enumerate() {
-            let earlier = || replicas[..location].iter().enumerate();
+        for (index, replica) in replicas.iter().enumerate() {
+            let earlier = || replicas[..index].iter().enumerate();
             if let Some(name) = &replica.name
                 && let Some((at, _)) = earlier().find(|(_, other)| other.name.as_ref() == Some(name))
             {
                 let reason =
                     format!("is {:?}, which is the name of /replicas/{at}: choose another name", name.as_str());
-                self.add(format!("/replicas/{location}/name"), reason);
+                self.add(format!("/replicas/{index}/name"), reason);
             }
             // Two archives have the same name.
             let Some(table) = &replica.table else { continue };
@@ -612,7 +612,7 @@ impl DocumentReader {
                     "is {:?}, the table or view of /replicas/{at}: remove one of the two replicas",
                     table.as_str()
                 );
-                self.add(format!("/replicas/{location}/table"), reason);
+                self.add(format!("/replicas/{index}/table"), reason);
             }
         }
         let sum: usize = replicas.iter().filter_map(|replica| replica.max_concurrency).sum();

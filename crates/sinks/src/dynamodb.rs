@@ -426,7 +426,7 @@ impl OutcomeBuilder<'_> {
         outcome.failures.push(FailedChange { index: change.index, kind });
     }
 
-    /// Returns the outcome, in which the changes at the places `open` failed for `reason`.
+    /// Returns the outcome, in which the changes at the positions `open` failed for `reason`.
     fn close(mut self, open: &[usize], reason: &str) -> SinkOutcome {
         self.outcome.failures.extend(open.iter().map(|position| FailedChange {
             index: self.changes[*position].index,

@@ -47,7 +47,7 @@ pub async fn load_hash_keys(environment: Environment, client: &SecretsClient) ->
             Err(error) => {
                 let fix = match error.code() {
                     Some(code) => format!("{code}): allow {PERMISSION} on it"),
-                    // In a network without a way out, nothing responses.
+                    // In a network without a way out, nothing responds.
                     None => format!("{}): {REACHABLE}", error_chain(&error)),
                 };
                 problems.push(format!("{pointer}, which cannot be read ({fix}"));

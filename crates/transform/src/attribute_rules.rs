@@ -94,10 +94,10 @@ impl AttributeSettings {
             add(String::new(), format!("has {} paths: at most {MAX_PATHS} are allowed", rules.len()));
             return problems;
         }
-        for (index, (rule, subject, path)) in rules.iter().enumerate() {
-            for (other_rule, other_place, other) in &rules[..index] {
-                if let Some(reason) = Self::contradiction((rule, path), (other_rule, other_place, other)) {
-                    add(subject.clone(), reason);
+        for (index, (rule, at, path)) in rules.iter().enumerate() {
+            for (other_rule, other_at, other) in &rules[..index] {
+                if let Some(reason) = Self::contradiction((rule, path), (other_rule, other_at, other)) {
+                    add(at.clone(), reason);
                     break;
                 }
             }
@@ -105,10 +105,7 @@ impl AttributeSettings {
                 let is_included = included.iter().any(|included| included.contains(path));
                 let is_partly = *rule == "rename" && included.iter().any(|included| path.contains(included));
                 if !is_included && !is_partly {
-                    add(
-                        subject.clone(),
-                        format!("names {path}, which include does not contain as a whole: add it there"),
-                    );
+                    add(at.clone(), format!("names {path}, which include does not contain as a whole: add it there"));
                 }
             }
         }
@@ -123,9 +120,9 @@ impl AttributeSettings {
     /// Returns why two rules cannot be combined.
     fn contradiction(
         (rule, path): (&str, &AttributePath),
-        (other_rule, other_place, other): (&str, &str, &AttributePath),
+        (other_rule, other_at, other): (&str, &str, &AttributePath),
     ) -> Option<String> {
-        let at = format!("/attributes{other_place}");
+        let at = format!("/attributes{other_at}");
         if let Some(common) = path.differing_container(other) {
             return Some(format!("uses {common} as a map, and {at} as a list, or the reverse: correct one of them"));
         }

@@ -195,18 +195,18 @@ impl PatternReader {
         };
         let before = self.problems.len();
         for (kind, value) in members {
-            let position = member(pointer, kind);
+            let location = member(pointer, kind);
             match kind.as_str() {
-                "M" => self.attributes(&position, value),
-                "L" => self.types(&position, value),
-                kind if TYPES.contains(&kind) => self.values(&position, kind, value),
+                "M" => self.attributes(&location, value),
+                "L" => self.types(&location, value),
+                kind if TYPES.contains(&kind) => self.values(&location, kind, value),
                 name if name.starts_with("$or") => {
-                    self.add(&position, "is not supported: write each alternative as a pattern of its own");
+                    self.add(&location, "is not supported: write each alternative as a pattern of its own");
                 }
                 _ => {
                     let reason =
                         format!("is not a type of DynamoDB: use {} (a member of a map is below M)", TYPES.join(", "));
-                    self.add(&position, &reason);
+                    self.add(&location, &reason);
                 }
             }
         }
@@ -234,15 +234,15 @@ impl PatternReader {
             return self.add(pointer, reason);
         }
         for (index, value) in values.iter().enumerate() {
-            let position = format!("{pointer}/{index}");
+            let location = format!("{pointer}/{index}");
             match value {
                 Value::Object(operator) => match operator.iter().next() {
                     Some((name, operand)) if operator.len() == 1 => {
-                        self.operator(&member(&position, name), kind, name, operand);
+                        self.operator(&member(&location, name), kind, name, operand);
                     }
-                    _ => self.add(&position, "is not one operator: write each operator in an object of its own"),
+                    _ => self.add(&location, "is not one operator: write each operator in an object of its own"),
                 },
-                other => self.exact(&position, kind, other),
+                other => self.exact(&location, kind, other),
             }
         }
     }
@@ -491,25 +491,25 @@ mod tests {
         let attributes = ["a", "b", "c"];
         let conditions = [None, Some(json!([{"exists": false}])), Some(json!([{"exists": true}])), Some(json!(["x"]))];
         for number in 1..64_usize {
-            let chosen = |position: usize| number / 4_usize.pow(u32::try_from(position).unwrap()) % 4;
-            let members = attributes.iter().enumerate().filter_map(|(position, name)| {
-                conditions[chosen(position)].clone().map(|condition| ((*name).to_owned(), json!({ "S": condition })))
+            let chosen = |index: usize| number / 4_usize.pow(u32::try_from(index).unwrap()) % 4;
+            let members = attributes.iter().enumerate().filter_map(|(index, name)| {
+                conditions[chosen(index)].clone().map(|condition| ((*name).to_owned(), json!({ "S": condition })))
             });
             let pattern: Value = members.collect();
             if RowFilter::parse(std::slice::from_ref(&pattern)).is_err() {
-                assert!((0..3).all(|position| chosen(position) < 2), "{pattern}");
+                assert!((0..3).all(|index| chosen(index) < 2), "{pattern}");
                 continue;
             }
             for present in 0..8 {
-                let has = |position: usize| present >> position & 1 == 1;
+                let has = |index: usize| present >> index & 1 == 1;
                 let image: Value = (0..3)
-                    .filter(|position| has(*position))
-                    .map(|position| (attributes[position].to_owned(), json!({"S": "x"})))
+                    .filter(|index| has(*index))
+                    .map(|index| (attributes[index].to_owned(), json!({"S": "x"})))
                     .collect();
-                let expected = (0..3).all(|position| match chosen(position) {
+                let expected = (0..3).all(|index| match chosen(index) {
                     0 => true,
-                    1 => !has(position),
-                    _ => has(position),
+                    1 => !has(index),
+                    _ => has(index),
                 });
                 let image = image.to_string();
                 assert_eq!(matches(&pattern, &image), expected, "{pattern} {image}");
@@ -569,10 +569,10 @@ mod tests {
             let problems = RowFilter::parse(std::slice::from_ref(&pattern)).unwrap_err();
             assert_eq!(problems.len(), 1, "{pattern}: {problems:?}");
             // Of two types, either may be the second.
-            let position = problems[0].pointer.as_str();
+            let location = problems[0].pointer.as_str();
             assert!(
-                position == pointer || pointer.ends_with('/') && position.starts_with(pointer),
-                "{pattern}: {position}"
+                location == pointer || pointer.ends_with('/') && location.starts_with(pointer),
+                "{pattern}: {location}"
             );
             assert!(problems[0].reason.contains(part), "{pattern}: {}", problems[0].reason);
         }

@@ -31,8 +31,8 @@ impl ListCursors<'_> {
     }
 
     fn decode(&self, text: &str, now: OffsetDateTime) -> Option<PageKey> {
-        let text = page_limit::open(self.keys, text, &self.binding(), now)?;
-        let (timestamp, user_id) = text.split_once(' ')?;
+        let opened = page_limit::open(self.keys, text, &self.binding(), now)?;
+        let (timestamp, user_id) = opened.split_once(' ')?;
         Some(PageKey { user_id: user_id.to_owned(), timestamp: timestamp.to_owned() })
     }
 

@@ -148,18 +148,18 @@ impl ArchiverHandler {
         let indexes: Vec<usize> = rejected.iter().map(|record| record.index).collect();
         let (mut outcome, mut failed) = (QuarantineOutcome::default(), Vec::new());
         let put = |record| self.quarantine_record(record, records);
-        let puts = for_each_until(deadline, PUTS_IN_FLIGHT, rejected, put, |number, put| {
+        let puts = for_each_until(deadline, PUTS_IN_FLIGHT, rejected, put, |index, put| {
             match put {
                 Ok(()) => outcome.quarantined += 1,
                 Err(error) => {
-                    failed.push(number);
+                    failed.push(index);
                     outcome.error.get_or_insert(error);
                 }
             }
             ControlFlow::Continue(())
         });
         let unfinished = puts.await;
-        outcome.failing = unfinished.into_iter().chain(failed).map(|number| indexes[number]).collect();
+        outcome.failing = unfinished.into_iter().chain(failed).map(|index| indexes[index]).collect();
         outcome
     }
 

@@ -120,11 +120,11 @@ async fn replicates_to(
     let configuration = lambda.function_configuration(function).await;
     let configuration =
         configuration.map_err(|error| FeedUnknownError::from_call(call, "lambda:GetFunctionConfiguration", &error))?;
-    let position = ReplicatorLocation::new(configuration.function_arn.as_deref(), stream_arn);
+    let replicator = ReplicatorLocation::new(configuration.function_arn.as_deref(), stream_arn);
     let variables = configuration.environment.and_then(|environment| environment.variables);
     let Some(variables) = &variables else { return Ok(false) };
     let Some(text) = variables.get(REPLICATION).filter(|text| !text.is_empty()) else {
-        return Ok(position.names_as_replica(variables, table));
+        return Ok(replicator.names_as_replica(variables, table));
     };
     let text = match DocumentLocation::parse(text) {
         Ok(None) => text.clone(),
@@ -135,7 +135,7 @@ async fn replicates_to(
         Err(problem) => return Err(FeedUnknownError::from_document(format!("{REPLICATION} of {function} {problem}"))),
     };
     match ReplicationDocument::parse(&text) {
-        Ok(document) => Ok(position.has_replica(&document, table)),
+        Ok(document) => Ok(replicator.has_replica(&document, table)),
         Err(problems) => Err(FeedUnknownError::from_document(format!("{REPLICATION} of {function}: {problems}"))),
     }
 }

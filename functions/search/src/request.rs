@@ -64,8 +64,8 @@ pub(crate) struct SearchCursors<'a> {
 
 impl SearchCursors<'_> {
     /// Returns the cursor of the page after this position, or `None` if the position is longer than the cipher accepts.
-    pub(crate) fn encode(&self, cursor: &KeysetPosition, now: OffsetDateTime, salt: SealNonce) -> Option<String> {
-        page_limit::seal(self.keys, &serde_json::to_string(cursor).ok()?, &self.binding(), now, salt)
+    pub(crate) fn encode(&self, position: &KeysetPosition, now: OffsetDateTime, salt: SealNonce) -> Option<String> {
+        page_limit::seal(self.keys, &serde_json::to_string(position).ok()?, &self.binding(), now, salt)
     }
 
     pub(crate) fn decode(&self, text: &str, now: OffsetDateTime) -> Option<KeysetPosition> {

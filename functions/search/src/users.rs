@@ -101,8 +101,8 @@ pub(crate) async fn find(
     let mut listed = page.listed;
     let cursor = match page.next {
         None => None,
-        Some(index) => {
-            let sealed = cursors.encode(&index, now, cursor_nonce(&search.clock));
+        Some(position) => {
+            let sealed = cursors.encode(&position, now, cursor_nonce(&search.clock));
             Some(sealed.ok_or_else(|| Problem::Internal { cause: "cannot seal the cursor".into() })?)
         }
     };
@@ -147,7 +147,7 @@ async fn page(
                 return Ok(Ok(page));
             }
             match add(&mut page.listed, &row, now) {
-                Ok((true, index)) => last = Some(index),
+                Ok((true, position)) => last = Some(position),
                 Ok((false, _)) => {
                     session.abandon();
                     page.next = last;

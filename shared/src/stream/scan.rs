@@ -311,7 +311,7 @@ mod tests {
         #[test]
         fn every_payload_is_read_as_by_serde_json(
             name in prop_oneof!["INSERT", "MODIFY", "REMOVE", "R"], keys in item(), new in prop::option::of(item()),
-            old in prop::option::of(item()), shares_key: bool, index: prop::sample::Index, damage: Option<char>,
+            old in prop::option::of(item()), shares_key: bool, chosen: prop::sample::Index, damage: Option<char>,
             cut in 0..2_usize,
         ) {
             let with_key = |image: &serde_json::Value| match (image.clone(), &keys, shares_key) {
@@ -329,8 +329,8 @@ mod tests {
             let (scanned, parsed) = both(&text);
             prop_assert_eq!(scanned, parsed, "{}", text);
 
-            let starts: Vec<usize> = text.char_indices().map(|(index, _)| index).collect();
-            let first = index.index(starts.len() - 1);
+            let starts: Vec<usize> = text.char_indices().map(|(start, _)| start).collect();
+            let first = chosen.index(starts.len() - 1);
             let (start, end) = (starts[first], starts[first + cut]);
             let changed = format!("{}{}{}", &text[..start], damage.map_or_else(String::new, String::from), &text[end..]);
             let (scanned, parsed) = both(&changed);

@@ -191,7 +191,7 @@ fn payload_without_records_is_an_error() {
 }
 
 #[test]
-fn an_answer_names_one_position_or_none() {
+fn a_response_names_one_position_or_none() {
     let text = |response: &BatchResponse| serde_json::to_string(response).unwrap();
     assert_eq!(text(&BatchResponse::success()), r#"{"batchItemFailures":[]}"#);
     let resend = BatchResponse::retry_from("4421584500000000017450439091");

@@ -22,7 +22,7 @@ fn replication<'d>(
 
 /// Evaluates the source of a mapping and each of its replicas. A replica that is not read makes the rule not checked,
 /// unless another one has a fault.
-fn for_each_replica(
+fn evaluate_replicas(
     deployment: &StreamDeployment,
     mapping: &StreamMapping,
     evaluate: impl Fn(&TableSettings, &TableSettings) -> RuleOutcome,
@@ -59,7 +59,7 @@ fn writes_to(deployment: &StreamDeployment, function: &FunctionSettings, table: 
 /// # Errors
 /// The reason why the rule cannot be evaluated.
 pub fn replica_expires_items(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
-    for_each_replica(deployment, mapping, |source, replica| {
+    evaluate_replicas(deployment, mapping, |source, replica| {
         let (Some(own), Some(of_source)) = (replica.ttl_attribute.get()?, source.ttl_attribute.get()?) else {
             return Ok(None);
         };
@@ -72,7 +72,7 @@ pub fn replica_expires_items(deployment: &StreamDeployment, mapping: &StreamMapp
 /// # Errors
 /// The reason why the rule cannot be evaluated.
 pub fn replica_does_not_fit(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
-    for_each_replica(deployment, mapping, |source, replica| {
+    evaluate_replicas(deployment, mapping, |source, replica| {
         if source.name == replica.name {
             return Ok(Some(format!("the replica is the source table {}", source.name)));
         }
@@ -114,7 +114,7 @@ pub fn replica_is_outdated(_: &StreamDeployment, mapping: &StreamMapping) -> Rul
 /// # Errors
 /// The reason why the replica is not read.
 pub fn replica_is_unread(deployment: &StreamDeployment, mapping: &StreamMapping) -> RuleOutcome {
-    for_each_replica(deployment, mapping, |_, _| Ok(None))
+    evaluate_replicas(deployment, mapping, |_, _| Ok(None))
 }
 
 /// TTL values that never take effect.

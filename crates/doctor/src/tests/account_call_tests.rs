@@ -7,7 +7,7 @@ use proptest::sample::Index;
 use serde_json::{Value, json};
 
 use super::account_fixture::{
-    KEY, QUEUE, ScriptedAnswers, TOPIC, changed, recording, refused, rules_of, stack, to_message_destination, valid,
+    KEY, QUEUE, ScriptedResponses, TOPIC, changed, recording, refused, rules_of, stack, to_message_destination, valid,
 };
 use super::fuzz_tests::{odd_value, pointers};
 use crate::account_call::{CallResponse, OPERATIONS, policy};
@@ -16,9 +16,9 @@ use crate::account_recording::{AccountRecording, AccountTarget};
 use crate::diagnosis::diagnose;
 
 /// The valid account, and the same with a queue and with a topic as the destination; each with its findings.
-fn recordings() -> Vec<(ScriptedAnswers, &'static [&'static str])> {
+fn recordings() -> Vec<(ScriptedResponses, &'static [&'static str])> {
     let policy = json!(r#"{"Statement": []}"#);
-    let mut recordings: Vec<(ScriptedAnswers, &[&str])> = vec![(valid(), &[])];
+    let mut recordings: Vec<(ScriptedResponses, &[&str])> = vec![(valid(), &[])];
     for arn in [QUEUE, TOPIC] {
         recordings.push((changed(&to_message_destination(arn, &policy, &json!(KEY))), &["metadata-only-destination"]));
     }
@@ -32,13 +32,13 @@ fn is_asked(recording: &AccountRecording, call: &str) -> bool {
 
 #[test]
 fn a_refused_call_makes_the_rules_that_need_it_not_checked_and_never_finds_anything() {
-    let of_destination = recordings().into_iter().flat_map(|(answers, findings)| {
-        let calls: Vec<String> = answers.keys().cloned().collect();
-        calls.into_iter().map(move |call| (call, answers.clone(), findings))
+    let of_destination = recordings().into_iter().flat_map(|(responses, findings)| {
+        let calls: Vec<String> = responses.keys().cloned().collect();
+        calls.into_iter().map(move |call| (call, responses.clone(), findings))
     });
-    for (call, answers, findings) in of_destination.filter(|(call, ..)| !call.starts_with("ListStackResources")) {
+    for (call, responses, findings) in of_destination.filter(|(call, ..)| !call.starts_with("ListStackResources")) {
         let call = &call;
-        let mut recording = recording(stack(), &answers);
+        let mut recording = recording(stack(), &responses);
         if !is_asked(&recording, call) {
             continue;
         }
@@ -61,8 +61,8 @@ fn a_refused_call_makes_the_rules_that_need_it_not_checked_and_never_finds_anyth
 
 #[test]
 fn the_calls_are_made_in_turns_until_none_is_missing() {
-    let answers = valid();
-    let mut recording = recording(stack(), &ScriptedAnswers::new());
+    let responses = valid();
+    let mut recording = recording(stack(), &ScriptedResponses::new());
     let mut turns = 0;
     loop {
         let missing = read(&recording).unwrap().missing;
@@ -71,12 +71,12 @@ fn the_calls_are_made_in_turns_until_none_is_missing() {
         }
         turns += 1;
         for call in missing {
-            let response = answers.get(&call.to_string()).unwrap_or_else(|| panic!("the recording has no {call}"));
+            let response = responses.get(&call.to_string()).unwrap_or_else(|| panic!("the recording has no {call}"));
             let code = response["refused"].as_str();
             recording.add(&call, code.map_or_else(|| CallResponse::Response(response.clone()), refused));
         }
     }
-    assert_eq!((recording.count(), turns), (answers.len(), 5), "each response is needed");
+    assert_eq!((recording.count(), turns), (responses.len(), 5), "each response is needed");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn the_policy_allows_each_operation_and_nothing_that_writes() {
     }
     let names: BTreeSet<&str> = OPERATIONS.iter().map(|operation| operation.name).collect();
     let recorded = recordings();
-    let calls = recorded.iter().flat_map(|(answers, _)| answers.keys());
+    let calls = recorded.iter().flat_map(|(responses, _)| responses.keys());
     let called: BTreeSet<&str> = calls.map(|call| call.split(' ').next().unwrap()).collect();
     assert_eq!(called, names, "the recording calls each operation");
 }
@@ -111,17 +111,17 @@ proptest! {
             Just(AccountTarget::Table("Users".to_owned())),
         ],
     ) {
-        let mut answers = valid();
+        let mut responses = valid();
         for (call, at, value) in changes {
-            let calls: Vec<String> = answers.keys().cloned().collect();
+            let calls: Vec<String> = responses.keys().cloned().collect();
             let call: &String = call.get(&calls);
-            let response = answers.get_mut(call).unwrap();
+            let response = responses.get_mut(call).unwrap();
             let mut found = Vec::new();
             pointers(response, "", &mut found);
             let pointer: &String = at.get(&found);
             *response.pointer_mut(pointer).unwrap() = value;
         }
-        match read(&recording(target, &answers)) {
+        match read(&recording(target, &responses)) {
             Ok(reading) => {
                 let _ = diagnose(&reading.reading.deployment);
             }

@@ -21,15 +21,15 @@ pub(super) const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:discarded";
 pub(super) const KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/k-1";
 pub(super) const OTHER_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/k-2";
 
-pub(super) type ScriptedAnswers = BTreeMap<String, Value>;
+pub(super) type ScriptedResponses = BTreeMap<String, Value>;
 
 /// The responses of an account in which every setting is valid.
-pub(super) fn valid() -> ScriptedAnswers {
+pub(super) fn valid() -> ScriptedResponses {
     let recording: Value = serde_json::from_str(include_str!("account.json")).unwrap();
     serde_json::from_value(recording["responses"].clone()).unwrap()
 }
 
-pub(super) fn recording(target: AccountTarget, responses: &ScriptedAnswers) -> AccountRecording {
+pub(super) fn recording(target: AccountTarget, responses: &ScriptedResponses) -> AccountRecording {
     let read_at = OffsetDateTime::parse("2026-11-28T10:00:00Z", &Rfc3339).unwrap();
     let mut recording = AccountRecording::new(target, read_at);
     for (call, response) in responses {
@@ -51,7 +51,7 @@ pub(super) fn stack() -> AccountTarget {
 }
 
 /// Diagnoses recorded responses, which must be complete.
-pub(super) fn diagnosis_of(target: AccountTarget, responses: &ScriptedAnswers) -> (DeploymentDiagnosis, Vec<String>) {
+pub(super) fn diagnosis_of(target: AccountTarget, responses: &ScriptedResponses) -> (DeploymentDiagnosis, Vec<String>) {
     let reading = read(&recording(target, responses)).unwrap();
     let missing: Vec<String> = reading.missing.iter().map(ToString::to_string).collect();
     assert!(missing.is_empty(), "the recording has no response to {missing:#?}");
@@ -64,7 +64,7 @@ pub(super) fn rules_of(diagnosis: &DeploymentDiagnosis) -> Vec<&'static str> {
 }
 
 /// Replaces the values at the paths; a path of one part is a whole response.
-pub(super) fn changed(changes: &[(String, Value)]) -> ScriptedAnswers {
+pub(super) fn changed(changes: &[(String, Value)]) -> ScriptedResponses {
     let mut responses = valid();
     for (path, value) in changes {
         let path = path.strip_prefix('/').unwrap();

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::account_fixture::{
-    MAPPING, ScriptedAnswers, UUID, changed, diagnosis_of, recording, refused, rules_of, stack, valid,
+    MAPPING, ScriptedResponses, UUID, changed, diagnosis_of, recording, refused, rules_of, stack, valid,
 };
 use crate::account_call::CallResponse;
 use crate::account_reader::read;
@@ -80,7 +80,7 @@ fn a_stack_is_evaluated_with_its_nested_stacks() {
 #[test]
 fn a_target_that_does_not_exist_or_is_refused_is_an_error_of_one_line() {
     let error = |target: AccountTarget, call: &str, code: &str| {
-        let mut recording = recording(target, &ScriptedAnswers::new());
+        let mut recording = recording(target, &ScriptedResponses::new());
         recording.add(call, refused(code));
         read(&recording).unwrap_err()
     };

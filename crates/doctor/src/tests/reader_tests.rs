@@ -195,7 +195,7 @@ fn a_resource_with_an_unresolved_condition_is_evaluated_and_one_that_is_not_crea
 }
 
 #[test]
-fn resources_of_a_loop_are_judged_and_one_over_an_unknown_list_is_reported() {
+fn resources_of_a_loop_are_evaluated_and_one_over_an_unknown_list_is_reported() {
     let template = |list: &str| {
         format!(
             "Transform: AWS::LanguageExtensions\nParameters: {{Names: {{Type: CommaDelimitedList}}}}\nResources:\n  \
@@ -215,7 +215,7 @@ fn resources_of_a_loop_are_judged_and_one_over_an_unknown_list_is_reported() {
 }
 
 #[test]
-fn the_key_and_the_policy_of_a_queue_or_topic_are_judged() {
+fn the_key_and_the_policy_of_a_queue_or_topic_are_evaluated() {
     let problems = |destination: &str, rest: &str| {
         let template = format!(
             "Resources:\n  Users: {{Type: AWS::DynamoDB::Table}}\n  Key: {{Type: AWS::KMS::Key}}\n  Role:\n    Type: \

@@ -22,7 +22,7 @@ struct WrittenRecord {
 enum ModelAction {
     Read { shard: usize, count: usize },
     Next,
-    Answer { step: usize, reply: ModelReply },
+    Complete { step: usize, reply: ModelReply },
     Wait { seconds: u8 },
     Restart,
 }
@@ -47,7 +47,7 @@ fn acts() -> impl Strategy<Value = Vec<ModelAction>> {
     let act = prop_oneof![
         4 => (0..4_usize, 1..6_usize).prop_map(|(shard, count)| ModelAction::Read { shard, count }),
         5 => Just(ModelAction::Next),
-        5 => (0..4_usize, reply).prop_map(|(step, reply)| ModelAction::Answer { step, reply }),
+        5 => (0..4_usize, reply).prop_map(|(step, reply)| ModelAction::Complete { step, reply }),
         2 => (0..40_u8).prop_map(|seconds| ModelAction::Wait { seconds }),
         1 => Just(ModelAction::Restart),
     ];
@@ -166,7 +166,7 @@ impl ModelState {
         Ok(true)
     }
 
-    fn response(&mut self, step: usize, reply: &ModelReply) -> Result<(), TestCaseError> {
+    fn respond(&mut self, step: usize, reply: &ModelReply) -> Result<(), TestCaseError> {
         if self.steps.is_empty() {
             return Ok(());
         }
@@ -226,7 +226,7 @@ impl ModelState {
         match act {
             ModelAction::Read { shard, count } => self.read(*shard, *count),
             ModelAction::Next => drop(self.next()?),
-            ModelAction::Answer { step, reply } => self.response(*step, reply)?,
+            ModelAction::Complete { step, reply } => self.respond(*step, reply)?,
             ModelAction::Wait { seconds } => self.now += time::Duration::seconds(i64::from(*seconds)),
             ModelAction::Restart => self.restart(),
         }
@@ -239,7 +239,7 @@ impl ModelState {
             (0..4).for_each(|index| self.read(index, 100));
             while self.next()? {}
             while !self.steps.is_empty() {
-                self.response(0, &ModelReply::Done)?;
+                self.respond(0, &ModelReply::Done)?;
             }
             self.now += time::Duration::seconds(10);
         }

@@ -8,7 +8,7 @@ fn number(number: u32) -> SequenceNumber {
     SequenceNumber::parse(&number.to_string()).unwrap()
 }
 
-/// Returns a record of the item `number`, with the same number as sequence number and body.
+/// Returns a record of the item `item`, with the same number as sequence number and body.
 fn entry(item: u32) -> RecordEntry<u32> {
     let key_hash = hash_key(&item.to_string());
     RecordEntry { number: number(item), key_hash, at: Some(START), size_bytes: 10, wanted: true, body: item }

@@ -159,8 +159,8 @@ fn task_outcome_displays_duration_counts_and_report_location() {
     outcome.reports = vec!["s3://users-failures/reports/monday/summary.json".to_owned()];
     outcome.sinks = vec!["dynamodb".to_owned(), "postgres".to_owned()];
     (outcome.took, outcome.command) = (Duration::from_millis(1_250), Some("aws …\n".to_owned()));
-    let message = outcome.to_string();
-    let words: Vec<Vec<&str>> = message.lines().map(|line| line.split_whitespace().collect()).collect();
+    let report = outcome.to_string();
+    let words: Vec<Vec<&str>> = report.lines().map(|line| line.split_whitespace().collect()).collect();
     let expected = [
         vec!["verify", "monday", "took", "1.2", "s"],
         vec!["dynamodb.missing", "1"],

@@ -12,7 +12,7 @@ pub struct ReplicatorLocation {
 }
 
 impl ReplicatorLocation {
-    /// Returns the place of the function with this ARN, otherwise that of the stream that it reads.
+    /// Returns the location of the function with this ARN, otherwise that of the stream that it reads.
     #[must_use]
     pub fn new(function_arn: Option<&str>, stream_arn: &str) -> Self {
         let location = |arn: &str| {
@@ -98,6 +98,6 @@ mod tests {
         let variables = [("SOURCE_TABLE".to_owned(), "Orders".to_owned())].into();
         assert!(!ReplicatorLocation::new(None, stream).names_as_replica(&variables, &table));
         let variables = [("REPLICA_TABLE".to_owned(), "Orders".to_owned())].into();
-        assert!(ReplicatorLocation::new(None, stream).names_as_replica(&variables, &table), "the stream's place");
+        assert!(ReplicatorLocation::new(None, stream).names_as_replica(&variables, &table), "the stream's location");
     }
 }

@@ -256,17 +256,17 @@ fn replicas_are_compared_although_they_have_other_problems() {
         {"name": "sql"},
     ]});
     let found = problems(&text.to_string());
-    let location = |pointer: &str, part: &str| {
+    let assert_reported = |pointer: &str, part: &str| {
         let reasons = found.iter().filter(|(its, reason)| its == pointer && reason.contains(part));
         assert_eq!(reasons.count(), 1, "{pointer} {part}: {found:?}");
     };
-    location("/replicas/1/name", "the name of /replicas/0");
-    location("/replicas/1/table", "the table or view of /replicas/0");
-    location("/replicas/3/name", "the name of /replicas/2");
-    location("/replicas/3/table", "the table or view of /replicas/2");
-    location("/replicas/4/name", "the name of /replicas/0");
-    location("/replicas/5/name", "the name of /replicas/2");
-    location("/replicas", "max_concurrency of 1000 in total");
+    assert_reported("/replicas/1/name", "the name of /replicas/0");
+    assert_reported("/replicas/1/table", "the table or view of /replicas/0");
+    assert_reported("/replicas/3/name", "the name of /replicas/2");
+    assert_reported("/replicas/3/table", "the table or view of /replicas/2");
+    assert_reported("/replicas/4/name", "the name of /replicas/0");
+    assert_reported("/replicas/5/name", "the name of /replicas/2");
+    assert_reported("/replicas", "max_concurrency of 1000 in total");
 }
 
 #[test]

@@ -49,8 +49,8 @@ fn scan_attributes<'a>(item: &'a str, groups: &[PathGroup]) -> Option<Vec<Option
     let (mut members, mut found) = (scanner.object()?, vec![None; groups.len()]);
     while let Some(name) = scanner.plain_member(&mut members)? {
         let value = scanner.value()?;
-        if let Some(number) = groups.iter().position(|group| group.attribute == name) {
-            found[number] = Some(value.to_raw());
+        if let Some(index) = groups.iter().position(|group| group.attribute == name) {
+            found[index] = Some(value.to_raw());
         }
     }
     Some(found)
@@ -77,7 +77,7 @@ impl<'de> Visitor<'de> for AttributeSearch<'_> {
         let mut found = vec![None; self.0.len()];
         while let Some(BorrowedText(name)) = map.next_key::<BorrowedText<'de>>()? {
             match self.0.iter().position(|group| group.attribute == name) {
-                Some(number) => found[number] = Some(map.next_value()?),
+                Some(index) => found[index] = Some(map.next_value()?),
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }

@@ -325,12 +325,12 @@ fn rules(lists: bool) -> impl Strategy<Value = AttributeSettings> {
 /// Returns the paths of all values that are not maps; a list is not entered, because its elements move.
 fn leaves(prefix: &str, value: &Value, found: &mut Vec<AttributePath>) {
     for (name, value) in value.as_object().unwrap() {
-        let position = format!("{prefix}{name}");
+        let name_path = format!("{prefix}{name}");
         match value.get("M") {
             Some(members) if !members.as_object().unwrap().is_empty() => {
-                leaves(&format!("{position}."), members, found);
+                leaves(&format!("{name_path}."), members, found);
             }
-            _ => found.push(path(&position)),
+            _ => found.push(path(&name_path)),
         }
     }
 }

@@ -109,7 +109,7 @@ impl<'a> BodyReader<'a> {
         if !self
             .mistakes
             .iter()
-            .any(|mistake| matches!(&mistake.location, ErrorLocation::Pointer(position) if *position == pointer))
+            .any(|mistake| matches!(&mistake.location, ErrorLocation::Pointer(reported) if *reported == pointer))
         {
             self.mistakes.push(field_error(pointer, detail));
         }

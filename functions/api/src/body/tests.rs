@@ -12,11 +12,11 @@ fn key() -> UserKey {
 
 fn mistakes<T>(read: Result<T, Problem>) -> Vec<(String, String)> {
     let Err(Problem::Body(mistakes)) = read else { panic!("not refused for its members") };
-    let position = |position| match position {
+    let pointer_of = |location| match location {
         ErrorLocation::Pointer(pointer) => pointer,
         other => panic!("{other:?}"),
     };
-    mistakes.into_iter().map(|mistake| (position(mistake.location), mistake.detail)).collect()
+    mistakes.into_iter().map(|mistake| (pointer_of(mistake.location), mistake.detail)).collect()
 }
 
 fn pointers<T>(read: Result<T, Problem>) -> Vec<String> {

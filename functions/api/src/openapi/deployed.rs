@@ -159,7 +159,7 @@ impl ObjectMembers {
     /// Puts a value in its place, or at the end.
     fn set(&mut self, name: &str, value: Box<RawValue>) {
         match self.0.iter_mut().find(|(member, _)| member == name) {
-            Some((_, position)) => *position = value,
+            Some((_, existing)) => *existing = value,
             None => self.0.push((name.to_owned(), value)),
         }
     }

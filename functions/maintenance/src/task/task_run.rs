@@ -97,7 +97,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
         &self.cursor
     }
 
-    /// Confirms the counts and report entries so far, and that all work before `place` is done. This is the only way to
+    /// Confirms the counts and report entries so far, and that all work before `position` is done. This is the only way to
     /// advance the cursor. Writes the report entries if they have grown large.
     ///
     /// # Errors
