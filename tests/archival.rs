@@ -57,7 +57,7 @@ async fn changes_other_than_ttl_deletes_are_not_archived() {
 }
 
 #[tokio::test]
-async fn a_batch_that_comes_again_overwrites_itself() {
+async fn a_redelivered_batch_overwrites_its_own_objects() {
     let harness = ArchiverHarness::start().await;
     let batch = payload((0..5).map(|n| expired(n, 0)));
     harness.handle(&batch).await.unwrap();
@@ -71,7 +71,7 @@ async fn a_batch_that_comes_again_overwrites_itself() {
 }
 
 #[tokio::test]
-async fn a_batch_that_comes_again_in_other_slices_is_read_without_repetitions() {
+async fn a_batch_that_is_redelivered_in_other_slices_is_read_without_repetitions() {
     let harness = ArchiverHarness::start().await;
     for slice in [0..5, 2..7, 4..5] {
         harness.handle(&payload(slice.map(|n| expired(n, 0)))).await.unwrap();

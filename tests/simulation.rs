@@ -51,33 +51,33 @@ const ON_EMAILS: u32 = 400;
 const ON_CREATES: u32 = 200;
 
 #[test]
-fn every_history_in_memory_ends_right() {
+fn every_simulation_in_memory_ends_consistent() {
     let (on, tables) = (SimBackend::Memory, SimTables::Any);
     let seen = runner::all_end_right(&RunReport { seed: SEED, count: SHARE, threads: 2, on, tables });
     assert_eq!(seen.missing(EXPECTED), [""; 0], "these never occurred:\n{seen}");
 }
 
 #[test]
-fn every_history_on_the_engines_ends_right() {
+fn every_simulation_on_the_engines_ends_consistent() {
     let (on, tables) = (SimBackend::Engines, SimTables::Any);
     let seen = runner::all_end_right(&RunReport { seed: SEED, count: ON_ENGINES, threads: 6, on, tables });
     println!("{seen}");
 }
 
 #[test]
-fn every_history_with_a_relational_replica_ends_right() {
+fn every_simulation_with_a_relational_replica_ends_consistent() {
     let (on, tables) = (SimBackend::Relational, SimTables::Users);
     let seen = runner::all_end_right(&RunReport { seed: SEED, count: ON_POSTGRES, threads: 4, on, tables });
     println!("{seen}");
 }
 
 #[test]
-fn every_history_of_emails_ends_right() {
+fn every_simulation_of_emails_ends_consistent() {
     emails::all_end_right(SEED, ON_EMAILS);
 }
 
 #[test]
-fn every_history_of_idempotent_creates_ends_right() {
+fn every_simulation_of_idempotent_creates_ends_consistent() {
     creates::all_end_right(SEED, ON_CREATES);
 }
 

@@ -1,19 +1,27 @@
 //! Faults of one sink while the other sinks are healthy.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_sdk_s3::config::retry::RetryConfig;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use millrace_local::clients;
 use millrace_replicator::ReplicatorHandler;
 use millrace_shared::invocation::Invocation;
+use millrace_shared::quarantine::Quarantine;
 use millrace_shared::stream::BatchResponse;
+use millrace_sinks::document::ReplicationDocument;
 use millrace_sinks::dynamodb::DynamoDbSink;
-use millrace_sinks::{DeduplicatedBatch, Sink, SinkMisconfiguredError, SinkOutcome};
+
+use millrace_sinks::{DeduplicatedBatch, Sink, SinkMisconfiguredError, SinkOutcome, TransformedSink};
+use millrace_transform::ItemTransform;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::troubled::{FaultySink, SinkFault};
-use crate::replication::events::{EventBuilder, LABEL, event, event_of};
+use crate::replication::events::{EventBuilder, LABEL, event, event_of, user};
 use crate::replication::rig::{REPLICA, ReplicationRig, deliver_batch, invocation_within};
 
 const SECOND: &str = "SecondReplica";
@@ -54,6 +62,39 @@ async fn the_lowest_position_of_all_sinks_is_answered() {
     let response = deliver_batch(&replicator, &event(&events[2..])).await;
     assert_eq!(position(&response), None);
     assert_eq!(counts(&rig).await, (7, 7));
+}
+
+/// A tombstone that the replica rejects and the failure bucket does not accept. Alone, the last change shows no image
+/// that matches the filter.
+#[tokio::test]
+async fn tombstone_that_is_not_quarantined_is_redelivered_with_the_change_that_left_the_filter() {
+    let rig = ReplicationRig::start().await;
+    let replica = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 8, time::Duration::days(8));
+    let document = r#"{"version":1,"replicas":[
+        {"name":"paid","sink":"dynamodb","table":"Paid","where":[{"status":{"S":["paid"]}}]}]}"#;
+    let settings = ReplicationDocument::parse(document).unwrap().replicas()[0].transform.clone();
+    let transform = Arc::new(ItemTransform::new(&settings, &BTreeMap::new()).unwrap());
+    let sink =
+        TransformedSink::new(FaultySink::new(replica, [SinkFault::CannotHold(vec![3])]), transform, String::new());
+    let image = |status: &str| {
+        let mut image = user("ada", "1", "Ada");
+        image["status"] = json!({"S": status});
+        image
+    };
+    let record = |number: u64, old: &str, new: &str| {
+        let change = EventBuilder::image("ada", number, &image(new).to_string());
+        let mut record: Value = serde_json::from_str(&change.record()).unwrap();
+        record["dynamodb"]["OldImage"] = image(old);
+        record.to_string()
+    };
+    let other = EventBuilder::named("bob", 1, "Bob").record();
+    let event = event_of(&[other, record(2, "paid", "draft"), record(3, "draft", "draft")]);
+    // No server listens on port 1; without retries the failure is immediate.
+    let s3 = clients::s3("http://127.0.0.1:1").config().to_builder().retry_config(RetryConfig::disabled());
+    let s3 = aws_sdk_s3::Client::from_conf(s3.build());
+    let quarantine = Quarantine::new(s3, "failures".to_owned(), "replicator");
+    let replicator = ReplicatorHandler::new(vec![Box::new(sink)], quarantine);
+    assert_eq!(deliver_batch(&replicator, &event).await.identifier(), Some("2"));
 }
 
 #[tokio::test]
@@ -184,7 +225,7 @@ pub(super) fn taken(given: &Mutex<Vec<Vec<u64>>>) -> Vec<Vec<u64>> {
 }
 
 #[tokio::test]
-async fn a_sink_that_is_well_writes_a_batch_once_however_often_it_comes_again_for_another() {
+async fn a_healthy_sink_writes_a_batch_once_however_often_it_is_redelivered_for_another() {
     let rig = ReplicationRig::start().await;
     let (replicator, given) = well_beside(&rig, vec![SinkFault::Rejects((1..=20).collect()); 11]).await;
     for delivery in 0..11 {
@@ -201,7 +242,7 @@ async fn a_sink_that_is_well_writes_a_batch_once_however_often_it_comes_again_fo
 }
 
 #[tokio::test]
-async fn a_batch_that_comes_again_in_other_slices_is_compared_change_by_change() {
+async fn a_batch_that_is_redelivered_in_other_slices_is_compared_change_by_change() {
     let rig = ReplicationRig::start().await;
     let (replicator, given) = well_beside(&rig, vec![SinkFault::Rejects((1..=20).collect()); 5]).await;
     for (delivered, expected) in

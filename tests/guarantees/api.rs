@@ -160,7 +160,7 @@ async fn guarantee_19_one_idempotency_key_creates_one_record() {
 }
 
 #[tokio::test]
-async fn guarantee_20_an_address_is_one_user_s() {
+async fn guarantee_20_an_email_belongs_to_one_user() {
     let service = UsersService::start().await;
     let api = service.api_with(&[("UNIQUE_EMAIL", "true"), ("EMAILS_TABLE", "Emails")]);
     let create = async |user_id: &str, second: u64| {

@@ -6,7 +6,7 @@ use crate::maintenance::scene::{FORMER, MaintenanceScene, revision, text};
 use crate::replication::events::EventBuilder;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guarantee_12_a_redrive_ends_the_exception() {
+async fn guarantee_12_a_redrive_resolves_a_failure() {
     for scene in MaintenanceScene::of_each_shape().await {
         let mut poison = scene.user("mallory", "Mallory");
         poison.insert("_rev".to_owned(), text("mine"));

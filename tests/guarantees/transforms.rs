@@ -1,5 +1,12 @@
 //! The guarantees of replicas that store a part of the source.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use millrace_doctor::diagnosis::diagnose;
+use millrace_doctor::template_reader;
+use millrace_local::clients;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
 use millrace_shared::invocation::Invocation;
@@ -7,6 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::faults::proxy::{self, HttpFault, ProxiedCall};
 use crate::maintenance::replicas::{COPY, ReplicasScene, STAGING};
 use crate::maintenance::scene::text;
 use crate::maintenance::transforms::{
@@ -140,13 +148,27 @@ async fn guarantee_32_a_value_that_cannot_be_masked_is_quarantined() {
 #[tokio::test]
 async fn guarantee_33_without_rules_an_image_keeps_its_bytes() {
     for rig in ReplicationRig::of_each_shape().await {
-        let number = "1.2300";
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let sent = Arc::clone(&bodies);
+        let plan = move |call: &ProxiedCall<'_>| {
+            if call.operation == "PutItem" {
+                sent.lock().unwrap().push(call.body.to_owned());
+            }
+            HttpFault::None
+        };
+        let client = clients::dynamodb(&proxy::before(&rig.dynamodb_url, plan).await);
         let mut image = user("ada", "1", "Ada");
-        image["number"] = json!({"N": number});
+        // A parser of JSON would write these values in another form.
+        image["number"] = json!({"N": "1.2300"});
+        image["note"] = json!({"S": "a/b"});
         let event = rig.event(&[EventBuilder::image("ada", 1, &image.to_string())]);
-        assert_eq!(deliver_batch(&rig.replicator(), &event).await.identifier(), None);
-        let item = rig.item("ada", "1").await.unwrap();
-        assert_eq!(item.len(), image.as_object().unwrap().len() + 1, "the revision is all that is added");
+        let event = RawValue::from_string(event.get().replace("a/b", "a\\/\\u0062")).unwrap();
+        assert_eq!(deliver_batch(&rig.replicator_through(client), &event).await.identifier(), None);
+        let (_, image) = event.get().split_once("\"NewImage\":{").unwrap();
+        let (image, _) = image.split_once("}}").unwrap();
+        assert!(image.contains(r"a\/\u0062") && image.contains("1.2300"), "{image}");
+        let bodies = bodies.lock().unwrap();
+        assert!(matches!(&bodies[..], [body] if body.contains(image)), "{image}: {bodies:?}");
     }
 }
 
@@ -181,5 +203,48 @@ async fn guarantee_34_changed_rules_are_reported_until_a_complete_repair() {
         tokio::time::sleep(second).await;
         assert_eq!(outdated(&scene, &first).await, ["staging"], "the former repair does not count");
         assert_eq!(outdated(&scene, &first).await, ["staging"], "nor does it after the start");
+    }
+}
+
+/// The text of the template that replicates a table.
+fn replication_template() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/replication.yaml")).unwrap()
+}
+
+#[test]
+fn guarantee_37_a_filter_over_images_in_front_of_a_replicator_is_reported() {
+    let template = replication_template();
+    let finds = |filter: &str| {
+        let mapping = "            Stream: !Ref SourceStreamArn\n            StartingPosition: TRIM_HORIZON\n            BatchSize: 1000\n";
+        assert_eq!(template.matches(mapping).count(), 1, "the mapping of the replicator");
+        let criteria = format!("{mapping}            FilterCriteria: {{Filters: [{{Pattern: '{filter}'}}]}}\n");
+        let text = template.replace(mapping, &criteria);
+        let reading = template_reader::read(&text, "replication.yaml", None, &BTreeMap::new()).unwrap();
+        let findings = diagnose(&reading.deployment).findings;
+        findings.iter().any(|finding| finding.rule.id == "replicator-filters-images")
+    };
+    assert!(finds(r#"{"dynamodb":{"NewImage":{"status":{"S":["paid"]}}}}"#));
+    assert!(finds(r#"{"dynamodb":{"OldImage":{"status":{"S":["paid"]}}}}"#));
+    assert!(!finds(r#"{"dynamodb":{"Keys":{"pk":{"S":[{"prefix":"order#"}]}}}}"#), "a key never changes");
+    assert!(!finds(r#"{"userIdentity":{"type":["Service"]}}"#));
+}
+
+#[test]
+fn guarantee_38_original_items_stay_in_the_account_of_the_stack() {
+    let template = replication_template();
+    let variables: Vec<(&str, &str)> = template
+        .lines()
+        .filter_map(|line| line.trim().split_once(": "))
+        .filter(|(name, _)| name.ends_with("_BUCKET"))
+        .collect();
+    assert!(variables.len() >= 6, "each function that writes a bucket: {variables:?}");
+    for (name, value) in variables {
+        let (_, reference) =
+            value.rsplit_once("!Ref ").filter(|(_, name)| !name.contains("AWS::")).unwrap_or_else(|| {
+                let (before, _) = value.split_once(", !Ref AWS::NoValue]").unwrap();
+                before.rsplit_once("!Ref ").unwrap()
+            });
+        let declared = format!("\n  {reference}:\n    Type: AWS::S3::Bucket\n");
+        assert!(template.contains(&declared), "{name} is {value}, and not a bucket of the stack");
     }
 }

@@ -285,7 +285,7 @@ async fn read_meanwhile(scene: &MaintenanceScene) -> std::collections::BTreeSet<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beside_a_running_archiver_no_row_is_missed_at_any_moment_and_none_is_left_over() {
+async fn during_writes_of_the_archiver_every_row_is_read_once_at_any_time() {
     const BATCHES: u32 = 60;
     let scene = MaintenanceScene::start().await;
     let acknowledged = AtomicUsize::new(0);

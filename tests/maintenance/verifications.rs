@@ -125,7 +125,7 @@ async fn a_replica_that_is_well_has_no_report() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_are_compared_and_not_their_spelling() {
+async fn values_are_compared_and_not_their_encoding() {
     let scene = MaintenanceScene::start().await;
     let with = |number: &str, set: [&str; 2]| {
         let mut item = user("ada", "Ada");

@@ -23,7 +23,7 @@ async fn item(store: &RelationalStore, user_id: &str) -> RawItem {
 }
 
 #[tokio::test]
-async fn an_item_is_held_whole_beside_its_columns() {
+async fn an_item_is_stored_whole_in_addition_to_its_columns() {
     let store = RelationalStore::start().await;
     let digits = "12345678901234567890123456789012345678";
     let mut image = user("whole", "1", "Ada \u{1F600} \"quoted\" \\ line\nbreak");

@@ -283,7 +283,7 @@ async fn poison_records_of_one_number_in_different_batches_are_different_objects
 }
 
 #[tokio::test]
-async fn a_contradiction_that_the_failure_bucket_does_not_take_is_resent() {
+async fn a_contradiction_that_the_failure_bucket_does_not_accept_is_redelivered() {
     let rig = ReplicationRig::start().await;
     let events = [
         EventBuilder::named("b", 6, "Bob"),
@@ -308,7 +308,7 @@ async fn a_replica_that_is_its_own_source_is_refused() {
 }
 
 #[tokio::test]
-async fn poison_that_the_failure_bucket_does_not_take_is_resent() {
+async fn poison_that_the_failure_bucket_does_not_accept_is_redelivered() {
     let rig = ReplicationRig::start().await;
     let replicator = rig.replicator_without_a_bucket();
     let poison = EventBuilder::named("b", 8, "Bob").record().replace("MODIFY", "RENAME");
@@ -319,7 +319,7 @@ async fn poison_that_the_failure_bucket_does_not_take_is_resent() {
 }
 
 #[tokio::test]
-async fn poison_without_a_position_is_resent_from_the_record_before_it_or_fails_the_invocation() {
+async fn poison_without_a_position_is_redelivered_from_the_record_before_it_or_fails_the_invocation() {
     let rig = ReplicationRig::start().await;
     let replicator = rig.replicator_without_a_bucket();
     let (good, poison) = (EventBuilder::named("a", 7, "Ada").record(), r#"{"eventName":"INSERT"}"#.to_owned());

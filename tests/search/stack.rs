@@ -54,7 +54,7 @@ async fn without_the_tier_there_is_no_search() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_throwaway_server_is_refused_beside_data_that_is_kept() {
+async fn a_temporary_server_is_rejected_if_the_data_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let options =
         StackOptions { data: Some(folder.path().to_owned()), postgres: TierServer::Auto, ..StackOptions::default() };

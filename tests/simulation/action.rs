@@ -177,7 +177,7 @@ pub(super) struct Scenario {
 }
 
 /// Scenarios of fewer than `most` actions.
-pub(super) fn histories(most: usize) -> impl Strategy<Value = Scenario> {
+pub(super) fn scenarios(most: usize) -> impl Strategy<Value = Scenario> {
     features()
         .prop_flat_map(move |features| vec(acts(&features), 4..most).prop_map(move |acts| Scenario { features, acts }))
 }

@@ -85,7 +85,7 @@ enum CreateAction {
     Pass { seconds: u8 },
 }
 
-fn histories() -> impl Strategy<Value = Vec<CreateAction>> {
+fn action_lists() -> impl Strategy<Value = Vec<CreateAction>> {
     let record = || 0..RECORDS;
     let call = prop_oneof![
         5 => (0..RECORD_OF_KEY.len()).prop_map(|key| CreateCall::Create { key }),
@@ -360,7 +360,7 @@ pub(super) fn all_end_right(seed: u64, count: u32) {
     let (service, cache) = runtime.block_on(async { (UsersService::start().await, servers::cache().await) });
     let config = config_with("Users", &[("IDEMPOTENCY_TABLE", "Idempotency")]);
     let (numbers, coverage) = (Cell::new(0), Coverage::default());
-    let ended = runner.run(&histories(), |acts| {
+    let ended = runner.run(&action_lists(), |acts| {
         numbers.set(numbers.get() + 1);
         let mut world = CreateSimulation {
             service: &service,

@@ -81,7 +81,7 @@ struct EmailFeatures {
     once: bool,
 }
 
-fn histories() -> impl Strategy<Value = Vec<EmailAction>> {
+fn action_lists() -> impl Strategy<Value = Vec<EmailAction>> {
     let features = (weighted(0.4), weighted(0.4), weighted(0.3));
     let features = features.prop_map(|(ends, moves, once)| EmailFeatures { ends, moves, once });
     features.prop_flat_map(|features| vec(act(features), 4..18))
@@ -384,7 +384,7 @@ pub(super) fn all_end_right(seed: u64, count: u32) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let service = runtime.block_on(UsersService::start());
     let numbers = std::cell::Cell::new(0);
-    let ended = runner.run(&histories(), |acts| {
+    let ended = runner.run(&action_lists(), |acts| {
         numbers.set(numbers.get() + 1);
         let client = http_connector::wire();
         let mut world = EmailSimulation {

@@ -9,7 +9,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use tokio::runtime::{Builder, Runtime};
 
-use super::action::{Scenario, histories};
+use super::action::{Scenario, scenarios};
 use super::checker::CheckVerdict;
 use super::coverage::Coverage;
 use super::engine::SimEngines;
@@ -157,7 +157,7 @@ impl Simulation {
     fn play_number(&self, number: u64) -> CheckVerdict {
         let mut runner = runner(number, 0);
         let table = Arc::new(self.table(number));
-        let tree = histories(MAX_ACTS).new_tree(&mut runner).unwrap();
+        let tree = scenarios(MAX_ACTS).new_tree(&mut runner).unwrap();
         self.play(&tree.current(), &table).map_err(|reason| {
             eprintln!("history {number}: {reason}\nlooking for a shorter one");
             let shrunk = runner.run_one(tree, |history| {

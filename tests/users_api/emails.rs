@@ -42,7 +42,7 @@ async fn owned(service: &UsersService) -> usize {
 }
 
 #[tokio::test]
-async fn an_address_is_one_user_s_however_many_records_it_has() {
+async fn an_email_belongs_to_one_user_however_many_records_it_has() {
     let service = UsersService::start().await;
     let api = api_at(&service, NOW);
     assert_eq!(create(&api, "ada", 1, "ada@example.com", None).await, 201);
@@ -61,7 +61,7 @@ async fn an_address_is_one_user_s_however_many_records_it_has() {
 }
 
 #[tokio::test]
-async fn an_address_is_freed_by_the_last_record_that_leaves_it() {
+async fn an_email_is_released_with_its_last_record() {
     // The ways in which the last record with an email can be removed or changed.
     for leave in ["DELETE", "PUT", "PATCH", "PATCH null"] {
         let service = UsersService::start().await;
@@ -93,7 +93,7 @@ async fn an_address_is_freed_by_the_last_record_that_leaves_it() {
 }
 
 #[tokio::test]
-async fn an_address_ends_with_its_records() {
+async fn an_email_expires_with_its_records() {
     let service = UsersService::start().await;
     let end = NOW.unix_timestamp() + 3_600;
     assert_eq!(create(&api_at(&service, NOW), "ada", 1, "ada@example.com", Some(end)).await, 201);
@@ -113,7 +113,7 @@ async fn an_address_ends_with_its_records() {
 }
 
 #[tokio::test]
-async fn of_many_users_who_want_an_address_one_has_it() {
+async fn of_many_users_who_request_an_email_one_gets_it() {
     let service = UsersService::start().await;
     let api = api_at(&service, NOW);
     let ids: Vec<String> = (0..8).map(|user| format!("user-{user}")).collect();

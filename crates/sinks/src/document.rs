@@ -467,6 +467,7 @@ impl DocumentReader {
                 let name = self.name(pointer, &members, is_users.then_some(USERS_REPLICA));
                 let parts = self.postgres_table(pointer, &members, shared.columns);
                 let transform = self.transform(pointer, &members, shared.hash_keys);
+                self.reject_renamed_columns(pointer, &parts, &transform.attributes);
                 Some(ReplicaParts { name, transform, ..parts })
             }
             _ => {

@@ -104,6 +104,8 @@ mod replica;
 pub mod transform_history;
 mod transformed;
 
+use std::collections::BTreeMap;
+
 use futures::future::{BoxFuture, ready};
 use millrace_shared::change::Change;
 use millrace_shared::invocation::Invocation;
@@ -219,6 +221,9 @@ pub struct SinkOutcome {
     pub filtered: Vec<usize>,
     /// The changes that the replica may lack, in any order.
     pub failures: Vec<FailedChange>,
+    /// For a change that failed permanently and has no effect without an earlier change of its item: the index of its
+    /// record, and that of the earlier one, from which Lambda must redeliver the batch if the record is not quarantined.
+    pub redelivered_from: BTreeMap<usize, usize>,
 }
 
 impl SinkOutcome {

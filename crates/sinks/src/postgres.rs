@@ -149,7 +149,8 @@ impl PostgresSink {
         let UpsertOutput { counts, left, .. } = self.write(&rows, UpsertMode::Lower, invocation.deadline).await;
         let UpsertCounts { applied, tombstones, duplicate, stale } = counts;
         let refused = refused.into_iter().map(|(position, refused)| {
-            (position, unfit.clone().map_or_else(|| refused.into(), FailureKind::Transient))
+            let unfit = unfit.clone().filter(|_| self.layout.misfit(&refused).is_some());
+            (position, unfit.map_or_else(|| refused.into(), FailureKind::Transient))
         });
         let failures = refused.chain(left.into_iter().map(|(position, left)| (position, left.into())));
         let failures = failures.map(|(position, kind)| FailedChange { index: latest[position].index, kind }).collect();
@@ -184,10 +185,10 @@ impl PostgresSink {
         refused: &[(usize, RowEncodeError)],
         until: Instant,
     ) -> Option<String> {
-        let (_, first) = refused.first()?;
-        let misfit = self.layout.misfit(first)?;
-        let is_unfit = |(_, refused): &(usize, RowEncodeError)| self.layout.misfit(refused) == Some(misfit);
-        if is_fit(misfit, rows) || !refused.iter().all(is_unfit) || self.has_fitted(misfit, change) {
+        // Other records, such as one with the character U+0000, are invalid whatever the columns are.
+        let mut unfit = refused.iter().filter_map(|(_, refused)| Some((self.layout.misfit(refused)?, refused)));
+        let (misfit, first) = unfit.next()?;
+        if is_fit(misfit, rows) || unfit.any(|(other, _)| other != misfit) || self.has_fitted(misfit, change) {
             return None;
         }
         let setting = &self.setting;

@@ -179,11 +179,18 @@ impl<S: Sink> TransformedSink<S> {
         let latest_per_key: Vec<&Change<'_>> = changes.iter().collect();
         let transformed = DeduplicatedBatch { latest_per_key: &latest_per_key, ..batch };
         let mut outcome = self.inner.apply(transformed, invocation).await?;
-        for failure in outcome.failures.iter_mut().filter(|failure| matches!(failure.kind, FailureKind::Transient(_))) {
+        for failure in &mut outcome.failures {
             // The records before a failure are not delivered again.
             let change = batch.latest_per_key.iter().find(|change| change.index == failure.index);
-            if let Some(change) = change {
-                failure.index = redelivered_from(&self.transform, batch.changes, change).index;
+            let Some(change) = change else { continue };
+            match failure.kind {
+                FailureKind::Transient(_) => {
+                    failure.index = redelivered_from(&self.transform, batch.changes, change).index;
+                }
+                FailureKind::Permanent(_) => {
+                    let first = redelivered_from(&self.transform, batch.changes, change).index;
+                    outcome.redelivered_from.insert(failure.index, first);
+                }
             }
         }
         outcome.filtered.append(&mut filtered);

@@ -156,6 +156,9 @@ impl AttributeSettings {
         if name.is_empty() {
             return Some("is empty: set it to the new name".to_owned());
         }
+        if name.contains('\0') {
+            return Some(format!("is {name:?}, which contains U+0000: choose a name that every store accepts"));
+        }
         if own == Some(name) {
             return Some(format!("is {name:?}, the name that it has: remove the rule"));
         }

@@ -20,7 +20,7 @@ use crate::row_filter::{RowFilter, canonical_json};
 use crate::value_hash::HashKey;
 
 /// The version of the function. A higher one changes every digest, because it may give other results.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The settings of a transformation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]

@@ -23,6 +23,9 @@ const TYPES: [&str; 10] = ["S", "N", "B", "BOOL", "NULL", "SS", "NS", "BS", "M",
 const OPERATORS: [&str; 8] =
     ["anything-but", "equals-ignore-case", "exists", "prefix", "suffix", "wildcard", "regexp", "cidr"];
 
+/// The largest number of alternatives of a pattern ([`alternatives`]).
+const MAX_ALTERNATIVES: usize = 100;
+
 /// The reason against a pattern with a quote: with it, `quamina` matches other texts than those that contain it.
 const QUOTE: &str = "contains a double quote, which patterns cannot match exactly: filter by another value";
 
@@ -43,7 +46,8 @@ pub struct UnmatchableImage;
 #[derive(Clone)]
 pub struct RowFilter {
     patterns: Vec<Value>,
-    matcher: Quamina<()>,
+    /// An item is selected if one of them matches.
+    matchers: Vec<Quamina<()>>,
 }
 
 impl RowFilter {
@@ -56,7 +60,7 @@ impl RowFilter {
         if patterns.is_empty() {
             reader.add("", "is empty, so that no item would be replicated: add a pattern, or remove the member");
         }
-        let mut matcher = Quamina::new();
+        let mut matchers = Vec::new();
         for (index, pattern) in patterns.iter().enumerate() {
             let pointer = format!("/{index}");
             let before = reader.problems.len();
@@ -67,14 +71,15 @@ impl RowFilter {
                 }
                 _ => reader.add(&pointer, "is not a pattern: write one such as {\"status\":{\"S\":[\"paid\"]}}"),
             }
-            if reader.problems.len() == before
-                && let Err(error) = matcher.add_pattern((), &matched_form(pattern).to_string())
-            {
-                reader.add(&pointer, &format!("is rejected ({error}): correct the pattern"));
+            if reader.problems.len() == before {
+                match compile(pattern) {
+                    Ok(compiled) => matchers.extend(compiled),
+                    Err(reason) => reader.add(&pointer, &reason),
+                }
             }
         }
         if reader.problems.is_empty() {
-            Ok(Self { patterns: patterns.to_vec(), matcher })
+            Ok(Self { patterns: patterns.to_vec(), matchers })
         } else {
             Err(reader.problems)
         }
@@ -85,7 +90,12 @@ impl RowFilter {
     /// # Errors
     /// [`UnmatchableImage`] if the image cannot be read: the item is then neither selected nor left out.
     pub fn matches(&self, image: ItemImage<'_>) -> Result<bool, UnmatchableImage> {
-        self.matcher.has_matches(image.get().as_bytes()).map_err(|_| UnmatchableImage)
+        for matcher in &self.matchers {
+            if matcher.has_matches(image.get().as_bytes()).map_err(|_| UnmatchableImage)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns the patterns in canonical form, sorted: filters with the same result of this function select the same
@@ -284,6 +294,11 @@ impl PatternReader {
             }
             _ if !operand.is_string() => self.add(pointer, "is not a string"),
             _ if has_quote(operand) => self.add(pointer, QUOTE),
+            "regexp" if operand.as_str().is_some_and(has_foreign_syntax) => {
+                let reason = "contains \\, or begins with ^ or ends with $, which would be ordinary characters: the escape \
+                              character is ~, and an expression always matches the whole text";
+                self.add(pointer, reason);
+            }
             _ => {}
         }
     }
@@ -328,6 +343,68 @@ fn count_conditions(pattern: &Value, absent: &mut usize, others: &mut usize) {
     }
 }
 
+/// Returns the matchers of a pattern, which matches if one of them does.
+///
+/// `quamina` 0.7 adds an exact value to the states of the operators that a matcher has already, and other values share
+/// these states: a matcher for the prefix `A-` and the value `A-10` finds the value also in `A-20`. Therefore each
+/// matcher has one pattern, in which each list has either exact values or one operator.
+fn compile(pattern: &Value) -> Result<Vec<Quamina<()>>, String> {
+    let count = count_alternatives(pattern);
+    if count > MAX_ALTERNATIVES {
+        return Err(format!(
+            "has {count} combinations of operators, of which {MAX_ALTERNATIVES} are supported: list fewer operators for \
+             an attribute, or write several patterns"
+        ));
+    }
+    let matcher = |alternative: &Value| {
+        let mut matcher = Quamina::new();
+        let added = matcher.add_pattern((), &alternative.to_string());
+        added.map(|()| matcher).map_err(|error| format!("is rejected ({error}): correct the pattern"))
+    };
+    alternatives(&matched_form(pattern)).iter().map(matcher).collect()
+}
+
+/// Returns the parts of a list of conditions: its exact values together, and each operator.
+fn condition_groups(conditions: &[Value]) -> Vec<Value> {
+    let (operators, values): (Vec<&Value>, Vec<&Value>) =
+        conditions.iter().partition(|condition| condition.is_object());
+    let values = (!values.is_empty()).then(|| json!(values));
+    values.into_iter().chain(operators.into_iter().map(|operator| json!([operator]))).collect()
+}
+
+/// Returns the number of [`alternatives`] of a pattern.
+fn count_alternatives(pattern: &Value) -> usize {
+    match pattern {
+        Value::Object(members) => members.values().map(count_alternatives).fold(1, usize::saturating_mul),
+        Value::Array(conditions) => condition_groups(conditions).len(),
+        _ => 1,
+    }
+}
+
+/// Returns the patterns with one part of each list of conditions, of which one matches where the pattern matches.
+fn alternatives(pattern: &Value) -> Vec<Value> {
+    match pattern {
+        Value::Object(members) => {
+            let mut chosen = vec![serde_json::Map::new()];
+            for (name, member) in members {
+                let options = alternatives(member);
+                let with_member = |members: &serde_json::Map<String, Value>| {
+                    let extended = options.iter().map(|option| {
+                        let mut members = members.clone();
+                        members.insert(name.clone(), option.clone());
+                        members
+                    });
+                    extended.collect::<Vec<_>>()
+                };
+                chosen = chosen.iter().flat_map(with_member).collect();
+            }
+            chosen.into_iter().map(Value::Object).collect()
+        }
+        Value::Array(conditions) => condition_groups(conditions),
+        other => vec![other.clone()],
+    }
+}
+
 /// Returns a pattern in the form that `quamina` matches. After an attribute that exists, it does not evaluate whether a
 /// later one is absent; the conditions that every value of a type meets have the same result and are evaluated.
 fn matched_form(attributes: &Value) -> Value {
@@ -343,6 +420,9 @@ fn matched_types(types: &Value) -> Value {
         let matched = match kind.as_str() {
             "M" => matched_form(condition),
             "L" => matched_types(condition),
+            "BOOL" if !is_presence => condition.as_array().map_or_else(Value::default, |values| {
+                values.iter().map(|value| remaining_truth(value).map_or_else(|| value.clone(), Value::Bool)).collect()
+            }),
             _ if !is_presence => condition.clone(),
             "BOOL" => json!([true, false]),
             "NULL" => json!([true]),
@@ -351,6 +431,13 @@ fn matched_types(types: &Value) -> Value {
         (kind.clone(), matched)
     });
     matched.collect()
+}
+
+/// Returns the truth value that `anything-but` leaves, whose list of truth values `quamina` does not accept.
+fn remaining_truth(condition: &Value) -> Option<bool> {
+    let excluded = condition.get("anything-but")?;
+    let excluded = excluded.as_bool().or_else(|| excluded.as_array()?.first()?.as_bool())?;
+    Some(!excluded)
 }
 
 /// Returns whether a condition is met only by a value of this type, and not by the absence of one.
@@ -376,6 +463,11 @@ fn excludes_both(values: &[Value]) -> bool {
 /// Returns whether a text contains the quote that delimits it in `quamina`'s automaton.
 fn has_quote(value: &Value) -> bool {
     value.as_str().is_some_and(|text| text.contains('"'))
+}
+
+/// Returns whether a regular expression uses the escape character or the anchors of other dialects.
+fn has_foreign_syntax(expression: &str) -> bool {
+    expression.contains('\\') || expression.starts_with('^') || expression.ends_with('$')
 }
 
 /// Returns whether a number has the format in which `DynamoDB` returns it.
@@ -429,6 +521,89 @@ mod tests {
         let two = [json!({"status": {"S": ["draft"]}}), json!({"vip": {"BOOL": [true]}})];
         let image = ItemImage::parse(serde_json::from_str::<&RawValue>(image).unwrap()).unwrap();
         assert_eq!(RowFilter::parse(&two).unwrap().matches(image), Ok(true));
+    }
+
+    #[test]
+    fn exact_value_next_to_an_operator_selects_no_other_value() {
+        let parse = |patterns: &[Value]| RowFilter::parse(patterns).unwrap();
+        let selects = |filter: &RowFilter, image: Value| {
+            let image = RawValue::from_string(image.to_string()).unwrap();
+            filter.matches(ItemImage::parse(&image).unwrap()).unwrap()
+        };
+        let filter = parse(&[json!({"status": {"S": [{"equals-ignore-case": "paid"}, "pending"]}})]);
+        for (status, expected) in [("PAID", true), ("pending", true), ("Pending", false)] {
+            assert_eq!(selects(&filter, json!({"status": {"S": status}})), expected, "{status}");
+        }
+        let filter =
+            parse(&[json!({"sku": {"S": [{"prefix": "A-"}]}, "zone": {"S": ["FR"]}}), json!({"sku": {"S": ["A-10"]}})]);
+        for (sku, zone, expected) in [("A-20", "FR", true), ("A-10", "DE", true), ("A-20", "DE", false)] {
+            assert_eq!(selects(&filter, json!({"sku": {"S": sku}, "zone": {"S": zone}})), expected, "{sku} {zone}");
+        }
+        let filter =
+            parse(&[json!({"n": {"N": [{"anything-but": ["0"]}]}, "z": {"S": ["x"]}}), json!({"n": {"N": ["1"]}})]);
+        assert!(selects(&filter, json!({"n": {"N": "1"}})) && !selects(&filter, json!({"n": {"N": "2"}})));
+        let filter = parse(&[json!({"vip": {"BOOL": [{"anything-but": [true]}]}})]);
+        assert!(selects(&filter, json!({"vip": {"BOOL": false}})) && !selects(&filter, json!({"vip": {"BOOL": true}})));
+    }
+
+    /// Whether a text meets a condition, by the definition of the operators.
+    fn meets(condition: &Value, text: &str) -> bool {
+        let operand = |name: &str| condition.get(name).and_then(Value::as_str);
+        match condition {
+            Value::String(exact) => exact == text,
+            _ if let Some(prefix) = operand("prefix") => text.starts_with(prefix),
+            _ if let Some(suffix) = operand("suffix") => text.ends_with(suffix),
+            _ if let Some(other) = operand("equals-ignore-case") => text.eq_ignore_ascii_case(other),
+            _ => condition["anything-but"].as_array().unwrap().iter().all(|excluded| *excluded != *text),
+        }
+    }
+
+    fn condition() -> impl Strategy<Value = Value> {
+        let text = || "[abA]{1,3}";
+        prop_oneof![
+            3 => text().prop_map(Value::from),
+            1 => text().prop_map(|text| json!({"prefix": text})),
+            1 => text().prop_map(|text| json!({"suffix": text})),
+            1 => text().prop_map(|text| json!({"equals-ignore-case": text})),
+            1 => prop::collection::vec(text(), 1..3).prop_map(|texts| json!({"anything-but": texts})),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn patterns_select_by_the_definition_of_their_operators_in_any_order(
+            patterns in prop::collection::vec((
+                prop::collection::vec(condition(), 1..4), prop::option::of(prop::collection::vec(condition(), 1..3)),
+            ), 1..4),
+            items in prop::collection::vec(("[abA]{1,3}", prop::option::of("[abA]{1,3}")), 1..30),
+        ) {
+            let pattern = |(first, second): &(Vec<Value>, Option<Vec<Value>>)| match second {
+                Some(second) => json!({"a": {"S": first}, "b": {"S": second}}),
+                None => json!({"a": {"S": first}}),
+            };
+            let mut listed: Vec<Value> = patterns.iter().map(pattern).collect();
+            let filter = RowFilter::parse(&listed).unwrap();
+            listed.reverse();
+            let reversed = RowFilter::parse(&listed).unwrap();
+            prop_assert_eq!(filter.canonical(), reversed.canonical());
+            for (a, b) in &items {
+                let any = |conditions: &[Value], text: &str| conditions.iter().any(|condition| meets(condition, text));
+                let expected = patterns.iter().any(|(first, second)| {
+                    any(first, a)
+                        && second.as_ref().is_none_or(|second| b.as_ref().is_some_and(|text| any(second, text)))
+                });
+                let mut image = json!({"a": {"S": a}});
+                if let Some(b) = b {
+                    image["b"] = json!({"S": b});
+                }
+                let image = RawValue::from_string(image.to_string()).unwrap();
+                let image = ItemImage::parse(&image).unwrap();
+                prop_assert_eq!(filter.matches(image), Ok(expected), "{} {:?}", image.get(), listed);
+                prop_assert_eq!(reversed.matches(image), Ok(expected), "{} {:?}", image.get(), listed);
+            }
+        }
     }
 
     #[test]
@@ -517,6 +692,10 @@ mod tests {
         }
     }
 
+    fn many_operators() -> Vec<Value> {
+        (0..11).map(|number| json!({"prefix": number.to_string()})).collect()
+    }
+
     #[test]
     fn pattern_that_cannot_be_evaluated_is_rejected_by_name() {
         for (pattern, pointer, part) in [
@@ -563,6 +742,14 @@ mod tests {
             (json!({"a": {"BS": ["AAE"]}}), "/0/a/BS/0", "is not base64"),
             (json!({"a": {"B": [{"anything-but": ["_w=="]}]}}), "/0/a/B/0/anything-but/0", "is not base64"),
             (json!({"a": {"S": [{"regexp": "("}]}}), "/0", "is rejected (invalid pattern"),
+            (json!({"a": {"S": [{"regexp": "A-\\d+"}]}}), "/0/a/S/0/regexp", "the escape character is ~"),
+            (json!({"a": {"S": [{"regexp": "^A"}]}}), "/0/a/S/0/regexp", "always matches the whole text"),
+            (json!({"a": {"S": [{"regexp": "A$"}]}}), "/0/a/S/0/regexp", "always matches the whole text"),
+            (
+                json!({"a": {"S": many_operators()}, "b": {"S": many_operators()}}),
+                "/0",
+                "121 combinations of operators",
+            ),
             (json!({}), "/0", "is not a pattern"),
             (json!([]), "/0", "is not a pattern"),
         ] {

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_unique_only_if_they_are_to_be() {
+    fn emails_are_unique_only_if_configured() {
         let usual = [
             ("USERS_TABLE", "Users"),
             ("EMAIL_INDEX", "EmailIndex"),

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_marked_only_where_they_are_unique() {
+    fn emails_are_reserved_only_if_they_are_unique() {
         let markers = |variables: &[(&str, &str)]| parse(&[&WELL[..], variables].concat());
         let table = ("EMAILS_TABLE", "Emails");
         let users = ("SOURCE_SCHEMA", "users");

@@ -176,7 +176,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_write_is_above_all_that_was_seen_and_settles_what_it_was_for(
+        fn a_reconciled_write_is_above_every_revision_that_was_read_and_makes_the_replica_equal(
             of in 1..4_u64,
             record_revision in proptest::option::of((1..4_u64, 0..9_u64)),
             current in revisions(),

@@ -189,6 +189,8 @@ struct PoisonRecord<'s> {
     sink: &'s str,
     index: usize,
     reason: String,
+    /// The index of the record from which Lambda must redeliver the batch if this record is not quarantined.
+    redelivered_from: usize,
 }
 
 impl ReplicatorHandler {
@@ -289,6 +291,7 @@ impl ReplicatorHandler {
             sink: PARSE_STAGE,
             index: changes[position].index,
             reason: format!("{CONTRADICTION}: that record was applied; a redrive sets the item to the table's state"),
+            redelivered_from: changes[position].index,
         }));
         let latest: Vec<&Change<'_>> = survivors.into_iter().map(|position| changes[position]).collect();
         let batch = DeduplicatedBatch { changes: &changes, latest_per_key: &latest };
@@ -440,7 +443,7 @@ impl ReplicatorHandler {
         // records.
         let (mut failed, mut first_error) = (Vec::new(), None);
         let put = |position: usize| {
-            let PoisonRecord { sink, index, reason } = &poison[position];
+            let PoisonRecord { sink, index, reason, .. } = &poison[position];
             self.quarantine.put(sink, &records[*index], reason)
         };
         let puts = for_each_until(invocation.deadline, PUTS_IN_FLIGHT, 0..poison.len(), put, |position, put| {
@@ -465,7 +468,7 @@ impl ReplicatorHandler {
                 "records not quarantined: Lambda redelivers them"
             );
         }
-        let failing = open.iter().map(|position| poison[*position].index).collect();
+        let failing = open.iter().map(|position| poison[*position].redelivered_from).collect();
         QuarantineOutcome { quarantined: poison.len() - open.len(), failing, error }
     }
 }
@@ -496,7 +499,8 @@ fn readable<'b, 'a>(records: &'b [StreamRecord<'a>]) -> (Vec<&'b Change<'a>>, Ve
         match &record.read {
             Ok(change) => changes.push(change),
             Err(reason) => {
-                unreadable.push(PoisonRecord { sink: PARSE_STAGE, index, reason: reason.to_string() });
+                let reason = reason.to_string();
+                unreadable.push(PoisonRecord { sink: PARSE_STAGE, index, reason, redelivered_from: index });
             }
         }
     }
@@ -545,7 +549,8 @@ fn sort_failures<'s>(outcomes: &'s [AppliedBatch<'_>]) -> (Vec<PoisonRecord<'s>>
             match kind {
                 FailureKind::Transient(_) => drop(lacking.insert(*index)),
                 FailureKind::Permanent(reason) => {
-                    poison.push(PoisonRecord { sink, index: *index, reason: reason.clone() });
+                    let redelivered_from = outcome.redelivered_from.get(index).copied().unwrap_or(*index);
+                    poison.push(PoisonRecord { sink, index: *index, reason: reason.clone(), redelivered_from });
                 }
             }
         }

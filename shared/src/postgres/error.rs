@@ -56,7 +56,8 @@ impl PostgresError {
     }
 
     /// Returns whether the server reports a value that it cannot store: SQLSTATE classes 22 (data exception) and 23
-    /// (integrity constraint).
+    /// (integrity constraint), 44000 (check option of a view), and P0001 and P0004, the errors that a trigger raises. Its
+    /// message is not part of the reason, because it may contain values of the row.
     #[must_use]
     pub fn is_data_error(&self) -> bool {
         matches!(&self.kind, PostgresErrorKind::Refused(code) if is_data_error(code))
@@ -64,7 +65,7 @@ impl PostgresError {
 }
 
 fn is_data_error(code: &SqlState) -> bool {
-    code.code().starts_with("22") || code.code().starts_with("23")
+    matches!(code.code(), "44000" | "P0001" | "P0004") || code.code().starts_with("22") || code.code().starts_with("23")
 }
 
 /// Converts errors of the database that `setting` names.

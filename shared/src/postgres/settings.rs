@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_beside_a_password_is_one_too_many() {
+    fn a_secret_and_a_password_are_rejected() {
         let both = [("POSTGRES_URL", "postgres://ada:s3cret@db/users"), ("POSTGRES_SECRET", "arn:of:it")];
         let message = parse(&both).unwrap_err().join("\n");
         assert!(message.contains("POSTGRES_SECRET") && !message.contains("s3cret"), "{message}");

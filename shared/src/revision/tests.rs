@@ -109,7 +109,7 @@ fn bytes_of_another_length_are_refused() {
 }
 
 #[test]
-fn a_text_beside_another_is_read_as_it_is_alone() {
+fn a_text_is_parsed_alike_alone_and_after_another() {
     let mut beside = None;
     for text in [
         "2015-05-11T21:21:33.291#1",

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_kept_as_it_was_given() {
+    fn an_email_is_stored_as_it_was_sent() {
         for text in ["ada@example.com", "Ada.L+tag@Mail.Example.co.uk", "o'hara@xn--bcher-kva.example", "1@2.3"] {
             assert_eq!(Email::parse(text).unwrap().as_str(), text);
         }

@@ -33,7 +33,7 @@ impl ContractReplica for TableStore {
 }
 
 #[test]
-fn the_sink_of_a_declared_table_keeps_every_law() {
+fn the_sink_of_a_declared_table_passes_the_contract_suite() {
     let runtime = Runtime::new().unwrap();
     let columns = json!({"name": {"path": "name", "type": "text"}, "version": {"path": "version", "type": "bigint"}});
     let store = runtime.block_on(TableStore::start(&columns));

@@ -102,7 +102,7 @@ fn permanent(outcome: &SinkOutcome) -> Vec<(usize, &str)> {
 }
 
 #[tokio::test]
-async fn an_item_that_does_not_fit_beside_others_is_quarantined_alone() {
+async fn an_item_that_does_not_fit_is_quarantined_without_its_neighbours() {
     let store = TableStore::with_table(strict()).await;
     let changes = [
         change("a", 1, &json!({"total": {"N": "1"}})),
@@ -143,6 +143,21 @@ async fn columns_that_no_item_fits_are_misconfigured_and_nothing_is_quarantined(
             "{reason}"
         );
     }
+}
+
+#[tokio::test]
+async fn misconfigured_column_is_reported_next_to_a_record_that_no_column_stores() {
+    let store = TableStore::with_table(strict()).await;
+    let changes = [
+        change("a", 1, &json!({"total": {"S": "1"}})),
+        change("b", 2, &json!({"total": {"S": "2"}, "note": {"S": "\0"}})),
+        change("c", 3, &json!({"note": {"S": "\0"}})),
+    ];
+    let mut failures = apply(&store.sink, &changes).await.failures;
+    failures.sort_by_key(|failure| failure.index);
+    let [first, .., last] = &failures[..] else { panic!("{failures:?}") };
+    assert!(matches!(&first.kind, FailureKind::Transient(reason) if reason.contains("no item fits")), "{first:?}");
+    assert!(matches!(&last.kind, FailureKind::Permanent(reason) if reason.contains("NUL")), "{last:?}");
 }
 
 #[tokio::test]

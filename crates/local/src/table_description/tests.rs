@@ -213,7 +213,7 @@ fn a_key_that_aws_owns_is_no_encryption_of_the_account() {
 }
 
 #[test]
-fn time_to_live_is_read_from_beside_the_table_or_from_a_second_document() {
+fn time_to_live_is_read_next_to_the_table_or_from_a_second_document() {
     let ttl = json!({"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": "ttl"}});
     let second = TableDescription::parse(ORDERS).unwrap().with_time_to_live(&ttl.to_string()).unwrap();
     assert_eq!(second.ttl_attribute(), Some("ttl"));

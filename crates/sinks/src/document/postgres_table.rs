@@ -1,9 +1,9 @@
 //! A PostgreSQL replica in a replication document: [`PostgresTable`], its table and its columns.
 
-use millrace_transform::AttributePath;
 use millrace_transform::columns::{
     CASE_FOLDED, ColumnDefinition, ColumnType, OtherwiseRule, TableColumns, TimestampFormat,
 };
+use millrace_transform::{AttributePath, AttributeSettings};
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
@@ -234,6 +234,32 @@ fn formats(kind: Option<ColumnType>) -> String {
         Some(ColumnType::Text) => CASE_FOLDED.to_owned(),
         Some(ColumnType::Timestamp(_)) => format!("one of {times}"),
         _ => format!("one of {times}, {CASE_FOLDED}"),
+    }
+}
+
+impl DocumentReader {
+    /// Rejects a rename of the value that a column names: the path of a column is one in the stored item, so the column
+    /// would be null in every row.
+    pub(super) fn reject_renamed_columns(&mut self, pointer: &str, parts: &ReplicaParts, rules: &AttributeSettings) {
+        let Some(SinkSettings::Postgres(table)) = &parts.sink else { return };
+        for (path, name) in &rules.rename {
+            let is_present =
+                |column: &AttributePath| rules.rename.iter().any(|(path, name)| path.renamed(name).contains(column));
+            let columns = table.columns.definitions().iter();
+            for column in columns.filter(|column| path.contains(&column.path) && !is_present(&column.path)) {
+                let location = member_pointer(&format!("{pointer}/attributes/rename"), &path.to_string());
+                self.add(
+                    location,
+                    format!(
+                        "is {name:?}, so that the column {:?}, whose path is {}, has no value: set the path of the column \
+                         to {}",
+                        column.name,
+                        column.path,
+                        path.renamed(name)
+                    ),
+                );
+            }
+        }
     }
 }
 

@@ -293,6 +293,30 @@ fn contradictions_of_rules_are_reported_although_other_rules_have_problems() {
 }
 
 #[test]
+fn rename_that_leaves_a_column_without_its_value_is_rejected() {
+    let document = |path: &str, rename: &serde_json::Value| {
+        let columns = json!({"amount": {"path": path, "type": "numeric"}});
+        let replica = json!({"name": "sql", "sink": "postgres", "table": "orders", "attributes": {"rename": rename}});
+        json!({"version": 1, "columns": columns, "replicas": [replica]}).to_string()
+    };
+    let rename = json!({"total": "sum"});
+    let found = problems(&document("total", &rename));
+    assert!(
+        matches!(&found[..], [(pointer, reason)] if pointer == "/replicas/0/attributes/rename/total"
+            && reason.contains("the column \"amount\"") && reason.contains("set the path of the column to sum")),
+        "{found:?}"
+    );
+    assert_eq!(problems(&document("total.amount", &rename)).len(), 1, "a part of the renamed value");
+    for (path, rename) in
+        [("sum", rename), ("total", json!({"total": "sum", "other": "total"})), ("other", json!({"total": "sum"}))]
+    {
+        assert!(ReplicationDocument::parse(&document(path, &rename)).is_ok(), "{path} {rename}");
+    }
+    let found = problems(&document("other", &json!({"total": "a\u{0}"})));
+    assert!(matches!(&found[..], [(_, reason)] if reason.contains("U+0000")), "{found:?}");
+}
+
+#[test]
 fn a_table_of_postgres_has_its_columns_in_their_order() {
     let text = r#"{"version":1,"replicas":[{"name":"sql","sink":"postgres","table":"order items","columns":{
         "b":{"path":"x.y[0]","type":"text"},"a\"b":{"path":"t","type":"timestamptz","format":"epoch_seconds"},

@@ -157,8 +157,12 @@ fn compare(one: &str, other: &str) -> Ordering {
     if negative { ordering.reverse() } else { ordering }
 }
 
-/// Parses an RFC 3339 time. A leap second has no representation.
+/// Parses an RFC 3339 time. A leap second has no representation. Between the date and the time, the parser accepts any
+/// character, and RFC 3339 `T`, or a space (section 5.6).
 fn rfc3339(text: &str) -> Option<OffsetDateTime> {
+    if !matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) {
+        return None;
+    }
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     let is_leap_second = text.as_bytes().get(17..19) == Some(b"60");
     if is_leap_second { None } else { within_years(whole_micros(time)?) }

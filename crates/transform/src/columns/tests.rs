@@ -119,6 +119,8 @@ fn value_that_does_not_fit_is_never_another_value() {
         (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"S": "2026-02-29T00:00:00Z"})),
         (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"S": "2016-12-31T23:59:60Z"})),
         (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"S": "2026-11-28"})),
+        (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"S": "2026-11-28109:00:00Z"})),
+        (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"S": "2026-11-28x09:00:00Z"})),
         (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"N": "1795852800"})),
         // In UTC, these are in the years -1 and 10000.
         (ColumnType::Timestamp(TimestampFormat::Rfc3339), json!({"S": "0000-01-01T00:00:00+00:01"})),
