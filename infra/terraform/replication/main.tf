@@ -1587,8 +1587,8 @@ resource "aws_cloudwatch_metric_alarm" "archiver_mapping_alarm" {
   }
 }
 
-resource "aws_cloudwatch_metric_alarm" "replicator_given_up_alarm" {
-  alarm_name = "${var.name}-ReplicatorGivenUpAlarm"
+resource "aws_cloudwatch_metric_alarm" "replicator_discarded_alarm" {
+  alarm_name = "${var.name}-ReplicatorDiscardedAlarm"
   alarm_description = "Lambda sent batches of the replicator to the failure bucket. Correct the cause, then run a redrive. https://github.com/millrace/millrace/blob/main/docs/operations.md#records-in-the-failure-bucket"
   namespace = "AWS/Lambda"
   metric_name = "OnFailureDestinationDeliveredEventCount"
@@ -1656,9 +1656,9 @@ resource "aws_cloudwatch_metric_alarm" "replicator_quarantined_alarm" {
   alarm_actions = local.has_alarm_topic ? [var.alarm_topic_arn] : []
 }
 
-resource "aws_cloudwatch_metric_alarm" "archiver_given_up_alarm" {
+resource "aws_cloudwatch_metric_alarm" "archiver_discarded_alarm" {
   count = local.has_archiver ? 1 : 0
-  alarm_name = "${var.name}-ArchiverGivenUpAlarm"
+  alarm_name = "${var.name}-ArchiverDiscardedAlarm"
   alarm_description = "Lambda sent batches of the archiver to the failure bucket. Correct the cause, then run a redrive. https://github.com/millrace/millrace/blob/main/docs/operations.md#records-in-the-failure-bucket"
   namespace = "AWS/Lambda"
   metric_name = "OnFailureDestinationDeliveredEventCount"
@@ -1873,9 +1873,9 @@ resource "aws_cloudwatch_composite_alarm" "replication_ticket_alarm" {
   alarm_name = "${var.name}-ReplicationTicketAlarm"
   alarm_description = "Something needs a correction, and nothing is lost meanwhile. The alarms in state ALARM name their drills; begin within the day. https://github.com/millrace/millrace/blob/main/docs/operations.md#urgency"
   alarm_rule = join(" OR ", [
-    "ALARM(\"${aws_cloudwatch_metric_alarm.replicator_given_up_alarm.alarm_name}\")",
+    "ALARM(\"${aws_cloudwatch_metric_alarm.replicator_discarded_alarm.alarm_name}\")",
     "ALARM(\"${aws_cloudwatch_metric_alarm.replicator_quarantined_alarm.alarm_name}\")",
-    (local.has_archiver ? "ALARM(\"${aws_cloudwatch_metric_alarm.archiver_given_up_alarm[0].alarm_name}\")" : "FALSE"),
+    (local.has_archiver ? "ALARM(\"${aws_cloudwatch_metric_alarm.archiver_discarded_alarm[0].alarm_name}\")" : "FALSE"),
     (local.has_archiver ? "ALARM(\"${aws_cloudwatch_metric_alarm.archiver_quarantined_alarm[0].alarm_name}\")" : "FALSE"),
     "ALARM(\"${aws_cloudwatch_metric_alarm.replicator_errors_alarm.alarm_name}\")",
     "ALARM(\"${aws_cloudwatch_metric_alarm.replicator_throttles_alarm.alarm_name}\")",
@@ -1959,11 +1959,11 @@ resource "aws_cloudwatch_dashboard" "replication_dashboard" {
     "]}},",
     "{\"type\":\"alarm\",\"width\":6,\"height\":6,\"properties\":{\"title\":\"alarms\",\"alarms\":[",
     "\"${aws_cloudwatch_metric_alarm.replicator_quarantined_alarm.arn}\",",
-    "\"${aws_cloudwatch_metric_alarm.replicator_given_up_alarm.arn}\",",
+    "\"${aws_cloudwatch_metric_alarm.replicator_discarded_alarm.arn}\",",
     "\"${aws_cloudwatch_metric_alarm.replicator_dropped_alarm.arn}\",",
     join("", ["\"", aws_cloudwatch_metric_alarm.replicator_destination_failed_alarm.arn, "\"", (local.has_archiver ? join("\n", [
     ",\"${aws_cloudwatch_metric_alarm.archiver_quarantined_alarm[0].arn}\"",
-    ",\"${aws_cloudwatch_metric_alarm.archiver_given_up_alarm[0].arn}\"",
+    ",\"${aws_cloudwatch_metric_alarm.archiver_discarded_alarm[0].arn}\"",
     ",\"${aws_cloudwatch_metric_alarm.archiver_dropped_alarm[0].arn}\"",
     ",\"${aws_cloudwatch_metric_alarm.archiver_destination_failed_alarm[0].arn}\"",
   ]) : "")]),

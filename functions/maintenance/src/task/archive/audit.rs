@@ -62,7 +62,7 @@ pub struct AuditTask {
 impl MaintenanceTask for AuditTask {
     const NAME: &'static str = "audit";
     const SUMMARY: &'static str =
-        "verifies that the archive has the row of every item that TTL removed, according to the replicas";
+        "verifies that the archive has the row of every removal by TTL that the replicator recorded in a replica";
     const REPORTS_DIFFERENCES: bool = true;
     type Request = AuditRequest;
 
