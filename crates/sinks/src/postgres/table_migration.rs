@@ -151,7 +151,9 @@ pub(super) fn plan(declared: &PostgresTable, stored: &StoredTable) -> Result<Vec
             }
         }
     }
-    // The view has the columns in the order in which they were added, so that it only ever grows at its end.
+    // The view keeps its columns and gets new ones at its end, whatever the order of the table's columns: a view that
+    // is created again loses the rights to it.
+    columns.sort_by_key(|name| stored.view.iter().position(|stored| stored == name).unwrap_or(usize::MAX));
     let view: Vec<&str> = VIEW_COLUMNS.into_iter().chain(columns).collect();
     if stored.view != view {
         let is_beginning = stored.view.iter().zip(&view).all(|(stored, new)| stored == new);
@@ -335,6 +337,20 @@ mod tests {
             view: Vec::new(),
         };
         assert!(conflict(&table(&[]), &foreign).contains("not a replica: it has no column key"));
+    }
+
+    #[test]
+    fn declared_column_of_the_operator_does_not_change_the_order_of_the_view() {
+        let note = ("note", "note", ColumnType::Text);
+        let mut stored = stored(&[("note", "text", ""), STORED_CITY]);
+        stored.view.retain(|name| name != "note");
+        let steps = plan(&table(&[note, CITY]), &stored).unwrap();
+        assert_eq!(names(&steps), ["orders: fill the column note from note", "orders: create the view orders_live"]);
+        assert!(steps[1].sql.contains("\"city\", \"note\" from") && !steps[1].sql.contains("drop"), "{}", steps[1].sql);
+        stored.view.push("note".to_owned());
+        stored.columns.iter_mut().find(|column| column.name == "note").unwrap().comment =
+            Some("DynamoDB attribute note".to_owned());
+        assert_eq!(plan(&table(&[note, CITY]), &stored), Ok(Vec::new()), "the next migration has nothing to do");
     }
 
     #[test]
