@@ -143,8 +143,8 @@ fn severity(text: &str) -> Result<RuleSeverity, String> {
 }
 
 impl DoctorCommand {
-    /// Evaluates the templates or the account and prints the result. The exit code is 0 without a finding, 1 with one of
-    /// the severity of `--fail-on` or above, and 2 if a part could not be read; the rest is evaluated then, too.
+    /// Evaluates the templates or the account and prints the result. The exit code is 0 without a finding, 1 with one
+    /// of the severity of `--fail-on` or above, and 2 if a part could not be read; the rest is evaluated then, too.
     pub(crate) async fn run(&self) -> ExitCode {
         let outcome = match self.outcome().await {
             Ok(outcome) => outcome,

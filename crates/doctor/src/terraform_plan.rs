@@ -1,7 +1,7 @@
 //! Reader of a Terraform plan (`terraform show -json`): [`read`].
 //!
-//! Each resource becomes the one of `CloudFormation` with the same settings, so the same rules evaluate both. A plan has no
-//! value for what only the deployment assigns; the expression of the configuration then identifies the resource. An
+//! Each resource becomes the one of `CloudFormation` with the same settings, so the same rules evaluate both. A plan has
+//! no value for what only the deployment assigns; the expression of the configuration then identifies the resource. An
 //! attribute without an expression is not set, whatever default the provider computes.
 
 use std::collections::BTreeMap;

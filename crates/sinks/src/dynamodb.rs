@@ -307,8 +307,8 @@ impl DynamoDbSink {
                     fault = Some(reason.clone());
                 }
                 tally.count(position, verdict);
-                // An error of the table ends the batch. The writes in flight are dropped; if one of them still arrives, the
-                // guard makes its redelivery a duplicate.
+                // An error of the table ends the batch. The writes in flight are dropped; if one of them still arrives,
+                // the guard makes its redelivery a duplicate.
                 if fault.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
         let unfinished = writes.await;

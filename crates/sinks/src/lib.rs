@@ -221,8 +221,9 @@ pub struct SinkOutcome {
     pub filtered: Vec<usize>,
     /// The changes that the replica may lack, in any order.
     pub failures: Vec<FailedChange>,
-    /// For a change that failed permanently and has no effect without an earlier change of its item: the index of its
-    /// record, and that of the earlier one, from which Lambda must redeliver the batch if the record is not quarantined.
+    /// For a change that failed permanently: the index of its record, and that of the record from which Lambda must
+    /// redeliver the batch if the former is not quarantined. It is an earlier one if the change, delivered without the
+    /// earlier changes of its item, would require no write.
     pub redelivered_from: BTreeMap<usize, usize>,
 }
 

@@ -25,7 +25,7 @@ pub(super) fn with_rules(records: &[(&str, &str)]) -> Vec<(String, Value)> {
     ]
 }
 
-/// For each rule that is evaluated in an account: changes of the responses that have its fault, once for each form of it.
+/// For each rule that is evaluated in an account: changes of the responses with its fault, once for each form of it.
 pub(super) fn faults() -> Vec<(&'static str, Vec<(String, Value)>)> {
     let of_mapping = |member: &str, value: Value| (format!("{MAPPING}/{member}"), value);
     let decision = |it: &str| json!({"EvaluationResults": [{"EvalDecision": it}]});
